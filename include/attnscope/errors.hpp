@@ -1,0 +1,67 @@
+// The two exceptions of the library. Conditions of the data (NaN, all keys masked, ties) are results, not
+// errors.
+#pragma once
+
+#include <attnscope/config.hpp>
+
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// A precondition of a function is broken. The message names the function, the rule and the offending value.
+class invalid_argument : public std::invalid_argument {
+public:
+    using std::invalid_argument::invalid_argument;
+};
+
+/// A file cannot be read or written. `what()` holds file, offset and reason in one line.
+class io_error : public std::runtime_error {
+public:
+    /// `offset`: byte position in the file the reason refers to.
+    io_error(std::string file, std::uint64_t offset, std::string_view reason)
+        : std::runtime_error(file + ": at byte " + std::to_string(offset) + ": " + std::string(reason)),
+          file_(std::move(file)), offset_(offset) {}
+
+    const std::string& file() const noexcept { return file_; }
+    std::uint64_t offset() const noexcept { return offset_; }
+
+private:
+    std::string file_;
+    std::uint64_t offset_;
+};
+
+namespace detail {
+
+/// Shortest text that reads back as `value`.
+template <class T>
+requires std::integral<T> || std::floating_point<T> std::string to_text(T value) {
+    char buffer[64];
+    const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, value);
+    return error == std::errc{} ? std::string(buffer, end) : std::string("?");
+}
+inline std::string to_text(std::string_view value) { return std::string(value); }
+
+/// Throws `invalid_argument` reading "function: rule, got value" (several values are joined by " and ").
+template <class... Values>
+[[noreturn]] void fail(std::string_view function, std::string_view rule, const Values&... values) {
+    std::string message = std::string(function) + ": " + std::string(rule);
+    std::string_view lead = ", got ";
+    ((message += lead, message += to_text(values), lead = " and "), ...);
+    throw invalid_argument(message);
+}
+
+template <class... Values>
+void require(bool condition, std::string_view function, std::string_view rule, const Values&... values) {
+    if (!condition) fail(function, rule, values...);
+}
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope
