@@ -1,0 +1,88 @@
+// A limit that a theorem sets, beside the quantity it limits.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string_view>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Which side of `measured` the limit lies on: `lower` says measured >= value, `upper` says measured <= value.
+enum class Side { lower, upper };
+
+/// What a row says about a bound, from the best to the worst news.
+enum class Verdict {
+    holds,           ///< satisfied
+    within_rounding, ///< exceeded by no more than the computed rounding error
+    vacuous,         ///< satisfied, but no better than what holds without the theorem (or infinite)
+    undefined,       ///< NaN on a side, or the row does not meet the theorem's assumption
+    violated         ///< exceeded by more than rounding explains
+};
+
+inline constexpr std::array<std::string_view, 5> verdict_names = {"holds", "within_rounding", "vacuous",
+                                                                  "undefined", "violated"};
+constexpr std::string_view name_of(Verdict verdict) { return verdict_names[static_cast<std::size_t>(verdict)]; }
+
+/// One inequality on one row: `measured <= value` (upper) or `measured >= value` (lower).
+/// Units are those of the quantity that `id` names.
+template <Real T>
+struct Bound {
+    std::string_view id;     ///< stable name, such as "corollary1"
+    Side side = Side::upper; ///
+    T value = T(0);          ///< the limit
+    T measured = T(0);       ///< the quantity on this row
+    T tolerance = T(0);      ///< forward error of (value - measured), computed, never typed in
+    T trivial = T(0);        ///< the limit that holds without the theorem: 1 for a weight, log L for an entropy
+    bool assumption_met = true; ///< false: the theorem says nothing about this row
+
+    /// Distance to the limit; >= 0 when the inequality is satisfied, on both sides.
+    T slack() const { return side == Side::upper ? value - measured : measured - value; }
+
+    /// How much of the limit is used, in [0,1]: measured/value (upper) or value/measured (lower); 0/0 is 1.
+    /// An infinite limit has tightness 0; an exceeded one 1. NaN when a side is NaN.
+    T tightness() const {
+        if (std::isnan(value) || std::isnan(measured)) return std::numeric_limits<T>::quiet_NaN();
+        const T small = side == Side::upper ? measured : value;
+        const T large = side == Side::upper ? value : measured;
+        if (small == large) return T(1);
+        if (!(large > T(0))) return small < large ? T(0) : T(1);
+        return std::clamp(small / large, T(0), T(1));
+    }
+
+    Verdict verdict() const {
+        if (!assumption_met || std::isnan(value) || std::isnan(measured) || std::isnan(tolerance))
+            return Verdict::undefined;
+        const bool no_news = std::isinf(value) || (side == Side::upper ? value >= trivial : value <= trivial);
+        if (slack() < -tolerance) return Verdict::violated;
+        if (no_news) return Verdict::vacuous;
+        return slack() < T(0) ? Verdict::within_rounding : Verdict::holds;
+    }
+
+    /// The same statement with its limit moved towards the measured side by the factor 0 < f <= 1: what a
+    /// sharper, possibly false theorem would claim. Used to show that tests have power.
+    Bound tightened(T f) const {
+        Bound other = *this;
+        other.value = side == Side::upper ? value * f : value / f;
+        return other;
+    }
+};
+
+/// Lower and upper limit of one quantity.
+template <Real T>
+struct Interval {
+    T lower = T(0);
+    T upper = T(0);
+    bool contains(T x) const { return lower <= x && x <= upper; }
+};
+
+/// Both sides of a two-sided statement.
+template <Real T>
+using BoundPair = std::array<Bound<T>, 2>;
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,107 @@
+// Loops over a row, one packet at a time; the last, partial packet goes through the same code as the others, so
+// a key's result does not depend on where it stands in the row.
+#pragma once
+
+#include <attnscope/detail/packet.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// A whole packet at offset `i` of every row it is asked for.
+template <Real T>
+struct FullLane {
+    Index i;
+    typename Simd<T>::P operator()(const T* row, T) const { return Simd<T>::load(row + i); }
+    typename Simd<T>::P operator()(const T* row) const { return Simd<T>::load(row + i); }
+    void store(T* row, typename Simd<T>::P x) const { Simd<T>::store(row + i, x); }
+};
+
+/// The last `count` elements, padded.
+template <Real T>
+struct PartialLane {
+    Index i;
+    Index count;
+    typename Simd<T>::P operator()(const T* row, T fill = T(0)) const {
+        return Simd<T>::load_partial(row + i, count, fill);
+    }
+    void store(T* row, typename Simd<T>::P x) const { Simd<T>::store_partial(row + i, count, x); }
+};
+
+template <Real T, class F>
+void for_each_lane(Index n, F&& f) {
+    constexpr Index size = Simd<T>::size;
+    Index i = 0;
+    for (; i + size <= n; i += size) f(FullLane<T>{i});
+    if (i < n) f(PartialLane<T>{i, n - i});
+}
+
+/// K packets; a plain array, because packets make poor template arguments.
+template <Real T, int K>
+struct Packets {
+    typename Simd<T>::P v[K];
+};
+
+/// Sums of K terms over a row: `term(lane)` gives `Packets<T, K>`. Each packet element adds at most 64 terms
+/// before the block goes to the accumulator scalar, so the relative error of a sum of positive terms is below
+/// 64 u in T whatever the length (about u in practice).
+template <Real T, int K, class F>
+std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
+    using S = Simd<T>;
+    constexpr Index size = S::size;
+    constexpr int unroll = K >= 4 ? 1 : 4;
+    constexpr Index block = 64 * size * unroll;
+    std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
+    for (Index begin = 0; begin < n; begin += block) {
+        const Index end = std::min(n, begin + block);
+        Packets<T, K> sum[unroll];
+        for (auto& s : sum)
+            for (auto& packet : s.v) packet = S::set(T(0));
+        Index i = begin;
+        for (; i + unroll * size <= end; i += unroll * size)
+            for (int j = 0; j < unroll; ++j) {
+                const Packets<T, K> x = term(FullLane<T>{i + j * size});
+                for (int k = 0; k < K; ++k) sum[j].v[k] = S::add(sum[j].v[k], x.v[k]);
+            }
+        for (; i + size <= end; i += size) {
+            const Packets<T, K> x = term(FullLane<T>{i});
+            for (int k = 0; k < K; ++k) sum[0].v[k] = S::add(sum[0].v[k], x.v[k]);
+        }
+        if (i < end) {
+            const Packets<T, K> x = term(PartialLane<T>{i, end - i});
+            for (int k = 0; k < K; ++k) sum[0].v[k] = S::add(sum[0].v[k], x.v[k]);
+        }
+        for (int k = 0; k < K; ++k) {
+            for (int j = 1; j < unroll; ++j) sum[0].v[k] = S::add(sum[0].v[k], sum[j].v[k]);
+            sums[static_cast<std::size_t>(k)] += Accumulator<T>(S::reduce_add(sum[0].v[k]));
+        }
+    }
+    return sums;
+}
+
+/// sum_i a_i b_i
+template <Real T>
+Accumulator<T> dot(RowIn<T> a, RowIn<T> b) {
+    return sum_lanes<T, 1>(size(a), [&](const auto& lane) {
+        return Packets<T, 1>{{Simd<T>::mul(lane(a.data()), lane(b.data()))}};
+    })[0];
+}
+
+/// Largest element; -inf of an empty row. NaN may or may not show: whoever cares looks at the sum that follows.
+template <Real T>
+T row_max(RowIn<T> z) {
+    using S = Simd<T>;
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
+    typename S::P m[4] = {S::set(lowest), S::set(lowest), S::set(lowest), S::set(lowest)};
+    const Index n = size(z);
+    Index i = 0;
+    for (; i + 4 * S::size <= n; i += 4 * S::size)
+        for (int j = 0; j < 4; ++j) m[j] = S::max(m[j], S::load(z.data() + i + j * S::size));
+    for (; i + S::size <= n; i += S::size) m[0] = S::max(m[0], S::load(z.data() + i));
+    if (i < n) m[0] = S::max(m[0], S::load_partial(z.data() + i, n - i, lowest));
+    return S::reduce_max(S::max(S::max(m[0], m[1]), S::max(m[2], m[3])));
+}
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

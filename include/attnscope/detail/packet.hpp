@@ -1,0 +1,153 @@
+// The few SIMD operations that the kernels need, over Eigen's packets. The only header that touches
+// Eigen::internal.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Scalar in which sums over rows of T are added up.
+template <Real T>
+using Accumulator = std::conditional_t<std::same_as<T, float>, double, T>;
+
+/// Static operations on the widest packet of T; one scalar where Eigen has no packet (long double,
+/// EIGEN_DONT_VECTORIZE).
+template <Real T>
+struct Simd {
+    using P = typename Eigen::internal::packet_traits<T>::type;
+    static constexpr Index size = Eigen::internal::packet_traits<T>::size;
+    static constexpr bool scalar = size == 1;
+
+    static P set(T x) { return Eigen::internal::pset1<P>(x); }
+    static P load(const T* from) { return Eigen::internal::ploadu<P>(from); }
+    static void store(T* to, P x) { Eigen::internal::pstoreu<T, P>(to, x); }
+    static P add(P a, P b) { return Eigen::internal::padd(a, b); }
+    static P sub(P a, P b) { return Eigen::internal::psub(a, b); }
+    static P mul(P a, P b) { return Eigen::internal::pmul(a, b); }
+    static P div(P a, P b) { return Eigen::internal::pdiv(a, b); }
+    /// a b + c; one rounding where the target has the instruction, else two.
+    static P madd(P a, P b, P c) { return Eigen::internal::pmadd(a, b, c); }
+    /// NaN in an argument gives either argument.
+    static P max(P a, P b) { return Eigen::internal::pmax(a, b); }
+    static P min(P a, P b) { return Eigen::internal::pmin(a, b); }
+    static T reduce_add(P a) { return Eigen::internal::predux(a); }
+    static T reduce_max(P a) { return Eigen::internal::predux_max(a); }
+    static T reduce_min(P a) { return Eigen::internal::predux_min(a); }
+
+    /// x < limit ? below : otherwise; NaN in x gives `otherwise`.
+    static P select_below(P x, P limit, P below, P otherwise) {
+        if constexpr (scalar)
+            return x < limit ? below : otherwise;
+        else
+            return Eigen::internal::pselect(Eigen::internal::pcmp_lt(x, limit), below, otherwise);
+    }
+
+    /// The first `count` < size elements; the rest is `fill`.
+    static P load_partial(const T* from, Index count, T fill) {
+        std::array<T, static_cast<std::size_t>(size)> buffer;
+        buffer.fill(fill);
+        std::copy_n(from, count, buffer.begin());
+        return load(buffer.data());
+    }
+    static void store_partial(T* to, Index count, P x) {
+        std::array<T, static_cast<std::size_t>(size)> buffer;
+        store(buffer.data(), x);
+        std::copy_n(buffer.begin(), count, to);
+    }
+};
+
+/// Constants of exp on [log(min normal), 0]: x = n log 2 + r, |r| <= log(2)/2, polynomial 1 + r + r^2 q(r) of
+/// minimal relative error (3.7e-9 and 4.5e-18, found with Sollya's fpminimax).
+template <Real T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+    using Bits = std::uint32_t;
+    static constexpr int mantissa_bits = 23;
+    static constexpr float lowest = -0x1.5d589ep+6f; // log(2^-126)
+    static constexpr float round_magic = 0x1.8p23f;  // adding it rounds to an integer in the low bits
+    static constexpr float log2e = 0x1.715476p+0f;
+    static constexpr float ln2_hi = 0x1.63p-1f; // few bits: n ln2_hi is exact
+    static constexpr float ln2_lo = -0x1.bd0106p-13f;
+    static constexpr std::array<float, 5> q = {0x1.fffff8p-2f, 0x1.55548cp-3f, 0x1.555b92p-5f, 0x1.123d52p-7f,
+                                               0x1.685b36p-10f};
+};
+template <>
+struct ExpConstants<double> {
+    using Bits = std::uint64_t;
+    static constexpr int mantissa_bits = 52;
+    static constexpr double lowest = -0x1.6232bdd7abcd2p+9; // log(2^-1022)
+    static constexpr double round_magic = 0x1.8p52;
+    static constexpr double log2e = 0x1.71547652b82fep+0;
+    static constexpr double ln2_hi = 0x1.62e42fee00000p-1;
+    static constexpr double ln2_lo = 0x1.a39ef35793c76p-33;
+    static constexpr std::array<double, 10> q = {
+        0x1.000000000000cp-1,  0x1.5555555555515p-3,  0x1.555555554fde8p-5,  0x1.11111111210f2p-7,
+        0x1.6c16c18615de5p-10, 0x1.a01a014e3ed24p-13, 0x1.a019957cb985fp-16, 0x1.71ded547a9687p-19,
+        0x1.28b142b9ce599p-22, 0x1.adfe653ab35edp-26};
+};
+
+/// The argument below which `exp_nonpositive` returns 0: the logarithm of the smallest normal number.
+template <Real T>
+constexpr T exp_cutoff() {
+    if constexpr (std::same_as<T, long double>)
+        return -11355.1371119330239773L;
+    else
+        return ExpConstants<T>::lowest;
+}
+
+/// 2^n for the integer n that `t = x + round_magic` carries in its low bits.
+template <Real T>
+typename Simd<T>::P power_of_two(typename Simd<T>::P t) {
+    using C = ExpConstants<T>;
+    using Bits = typename C::Bits;
+    constexpr std::size_t n = static_cast<std::size_t>(Simd<T>::size);
+    static_assert(sizeof(t) == n * sizeof(Bits));
+#if defined(__GNUC__)
+    typedef Bits Vector __attribute__((vector_size(sizeof(Bits) * n)));
+    Vector bits;
+    std::memcpy(&bits, &t, sizeof t);
+    bits = (bits << C::mantissa_bits) + std::bit_cast<Bits>(T(1));
+#else
+    std::array<Bits, n> bits;
+    std::memcpy(bits.data(), &t, sizeof t);
+    for (Bits& b : bits) b = Bits(b << C::mantissa_bits) + std::bit_cast<Bits>(T(1));
+#endif
+    std::memcpy(&t, &bits, sizeof t);
+    return t;
+}
+
+/// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN.
+/// Error at most 1 ulp with fused multiply-add, 2 ulp without (tests/unit/test_exp.cpp).
+template <Real T>
+typename Simd<T>::P exp_nonpositive(typename Simd<T>::P x) {
+    if constexpr (std::same_as<T, long double>) {
+        return x < exp_cutoff<T>() ? T(0) : std::exp(x);
+    } else {
+        using S = Simd<T>;
+        using C = ExpConstants<T>;
+        using P = typename S::P;
+        const P magic = S::set(C::round_magic);
+        const P t = S::madd(x, S::set(C::log2e), magic);
+        const P n = S::sub(t, magic);
+        P r = S::madd(n, S::set(-C::ln2_hi), x);
+        r = S::madd(n, S::set(-C::ln2_lo), r);
+        P q = S::set(C::q.back());
+        for (std::size_t i = C::q.size() - 1; i-- > 0;) q = S::madd(q, r, S::set(C::q[i]));
+        const P y = S::add(S::madd(q, S::mul(r, r), r), S::set(T(1)));
+        return S::select_below(x, S::set(C::lowest), S::set(T(0)), S::mul(y, power_of_two<T>(t)));
+    }
+}
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

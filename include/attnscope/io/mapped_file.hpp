@@ -1,0 +1,382 @@
+// What the file readers share: the bytes of a file, numbers out of bytes, messages of one line, and writing
+// that leaves no partial file behind.
+#pragma once
+
+#include <attnscope/errors.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+// ATTNSCOPE_NO_MMAP (the same in every translation unit of a program) reads files instead of mapping them.
+#if !defined(ATTNSCOPE_NO_MMAP) && __has_include(<sys/mman.h>) && __has_include(<unistd.h>)
+#define ATTNSCOPE_DETAIL_MMAP 1
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#else
+#define ATTNSCOPE_DETAIL_MMAP 0
+#endif
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace io {
+namespace detail {
+
+struct Unmap {
+    std::size_t size = 0;
+    void operator()([[maybe_unused]] void* address) const noexcept {
+#if ATTNSCOPE_DETAIL_MMAP
+        ::munmap(address, size);
+#endif
+    }
+};
+
+} // namespace detail
+
+/// The bytes of one file: mapped read-only where the system can, read into memory elsewhere. Move-only; spans
+/// taken from `bytes()` stay valid for as long as the object they came from, or the one it was moved into.
+/// A mapped file must not be shortened by somebody else while it is open: the system then ends the program.
+class MappedFile {
+public:
+    /// Opens a regular file. Throws `io_error` when it is missing, unreadable, or not a regular file.
+    static MappedFile open(const std::string& path) {
+        MappedFile file(path);
+#if ATTNSCOPE_DETAIL_MMAP
+        // O_NONBLOCK: opening a named pipe must not wait for its writer.
+        const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (descriptor < 0) throw io_error(path, 0, "cannot be opened: " + reason(errno));
+        struct ::stat status {};
+        const int failed = ::fstat(descriptor, &status);
+        const bool regular = failed == 0 && S_ISREG(status.st_mode);
+        const auto size = regular ? static_cast<std::uint64_t>(status.st_size) : 0;
+        void* mapped = MAP_FAILED;
+        if (size > 0 && size <= std::numeric_limits<std::size_t>::max())
+            mapped = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+        ::close(descriptor);
+        if (failed == 0 && S_ISDIR(status.st_mode)) throw io_error(path, 0, "is a directory, not a file");
+        if (!regular) throw io_error(path, 0, "is not a regular file");
+        if (size == 0) return file;
+        if (mapped != MAP_FAILED) {
+            file.mapping_.reset(mapped);
+            file.mapping_.get_deleter().size = static_cast<std::size_t>(size);
+            return file;
+        }
+#endif
+        file.owned_ = read_whole(path);
+        return file;
+    }
+
+    /// Bytes that are in memory already, treated as the file `name`.
+    static MappedFile from_bytes(std::string name, std::vector<std::byte> bytes) {
+        MappedFile file(std::move(name));
+        file.owned_ = std::move(bytes);
+        return file;
+    }
+
+    MappedFile(MappedFile&& other) noexcept = default;
+    MappedFile& operator=(MappedFile&& other) noexcept = default;
+    MappedFile(const MappedFile&) = delete;
+    MappedFile& operator=(const MappedFile&) = delete;
+    ~MappedFile() = default;
+
+    const std::string& path() const noexcept { return path_; }
+    std::span<const std::byte> bytes() const noexcept {
+        if (mapping_) return {static_cast<const std::byte*>(mapping_.get()), mapping_.get_deleter().size};
+        return owned_;
+    }
+
+private:
+    explicit MappedFile(std::string path) : path_(std::move(path)) {}
+
+    static std::string reason(int code) { return std::generic_category().message(code); }
+
+    static std::vector<std::byte> read_whole(const std::string& path) {
+        struct Close {
+            void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+        };
+        std::error_code ignored;
+        if (std::filesystem::is_directory(path, ignored)) throw io_error(path, 0, "is a directory, not a file");
+        const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
+        if (!file) throw io_error(path, 0, "cannot be opened: " + reason(errno));
+        std::vector<std::byte> bytes;
+        std::vector<std::byte> chunk(std::size_t{1} << 16);
+        for (;;) {
+            const std::size_t got = std::fread(chunk.data(), 1, chunk.size(), file.get());
+            bytes.insert(bytes.end(), chunk.begin(), chunk.begin() + static_cast<std::ptrdiff_t>(got));
+            if (got < chunk.size()) break;
+        }
+        if (std::ferror(file.get())) throw io_error(path, bytes.size(), "cannot be read: " + reason(errno));
+        return bytes;
+    }
+
+    std::string path_;
+    std::vector<std::byte> owned_;
+    std::unique_ptr<void, detail::Unmap> mapping_;
+};
+
+/// Value of an IEEE 754 binary16 pattern; exact for every pattern (subnormals, signed zeros, infinities; a NaN
+/// keeps its sign and payload).
+inline float half_to_float(std::uint16_t bits) noexcept {
+    const std::uint32_t sign = (bits & 0x8000u) << 16;
+    const std::uint32_t exponent = (bits >> 10) & 0x1fu;
+    const std::uint32_t fraction = bits & 0x3ffu;
+    if (exponent == 0) { // fraction * 2^-24 is a normal float, so flush-to-zero modes do not matter
+        const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+        return sign != 0 ? -magnitude : magnitude;
+    }
+    const std::uint32_t widened = exponent == 0x1f ? 0xffu : exponent + (127 - 15);
+    return std::bit_cast<float>(sign | (widened << 23) | (fraction << 13));
+}
+
+/// Value of a bfloat16 pattern: the upper half of a binary32 pattern, hence exact.
+inline float bfloat16_to_float(std::uint16_t bits) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
+/// Element types of the files. `unsupported`: the file names a type that this library does not read.
+enum class Dtype { boolean, i8, u8, i16, u16, i32, u32, i64, u64, f16, bf16, f32, f64, unsupported };
+
+constexpr bool is_floating(Dtype dtype) noexcept {
+    return dtype == Dtype::f16 || dtype == Dtype::bf16 || dtype == Dtype::f32 || dtype == Dtype::f64;
+}
+constexpr bool is_integer(Dtype dtype) noexcept { return !is_floating(dtype) && dtype != Dtype::unsupported; }
+
+namespace detail {
+
+/// Text of a file as part of a message: one line of printable ASCII, quoted, cut after 60 bytes.
+inline std::string in_quotes(std::string_view text) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    constexpr std::size_t limit = 60;
+    std::string out = "'";
+    for (const char c : text.substr(0, limit)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte < 0x7f && c != '\\' && c != '\'')
+            out += c;
+        else
+            (((out += "\\x") += hex[byte >> 4]) += hex[byte & 15]);
+    }
+    return out + (text.size() > limit ? "'..." : "'");
+}
+
+inline bool multiply_overflows(std::uint64_t a, std::uint64_t b, std::uint64_t& product) noexcept {
+    if (b != 0 && a > std::numeric_limits<std::uint64_t>::max() / b) return true;
+    product = a * b;
+    return false;
+}
+
+/// No file with more dimensions is accepted; NumPy's own limit is 64.
+inline constexpr std::size_t max_rank = 64;
+inline constexpr auto max_dimension = static_cast<std::uint64_t>(std::numeric_limits<Eigen::Index>::max());
+
+/// Number of elements of a shape that a caller hands to a writer; `invalid_argument` when it is impossible.
+inline std::uint64_t checked_elements(std::string_view function, std::span<const Eigen::Index> shape) {
+    std::uint64_t elements = 1;
+    attnscope::detail::require(shape.size() <= max_rank, function, "a shape has at most 64 dimensions",
+                               shape.size());
+    for (const Eigen::Index dimension : shape) {
+        attnscope::detail::require(dimension >= 0, function, "a dimension must not be negative", dimension);
+        attnscope::detail::require(
+            !multiply_overflows(elements, static_cast<std::uint64_t>(dimension), elements), function,
+            "the product of the shape must fit in 64 bits");
+    }
+    return elements;
+}
+
+struct Half {
+    std::uint16_t bits;
+};
+struct Bfloat16 {
+    std::uint16_t bits;
+};
+struct Boolean {
+    std::uint8_t byte;
+};
+
+/// Calls `function.template operator()<Stored>()` with the type that holds one element of `dtype` in a file.
+template <class Function>
+void with_stored_type(Dtype dtype, Function&& function) {
+    switch (dtype) {
+    case Dtype::boolean:
+        return function.template operator()<Boolean>();
+    case Dtype::i8:
+        return function.template operator()<std::int8_t>();
+    case Dtype::u8:
+        return function.template operator()<std::uint8_t>();
+    case Dtype::i16:
+        return function.template operator()<std::int16_t>();
+    case Dtype::u16:
+        return function.template operator()<std::uint16_t>();
+    case Dtype::i32:
+        return function.template operator()<std::int32_t>();
+    case Dtype::u32:
+        return function.template operator()<std::uint32_t>();
+    case Dtype::i64:
+        return function.template operator()<std::int64_t>();
+    case Dtype::u64:
+        return function.template operator()<std::uint64_t>();
+    case Dtype::f16:
+        return function.template operator()<Half>();
+    case Dtype::bf16:
+        return function.template operator()<Bfloat16>();
+    case Dtype::f32:
+        return function.template operator()<float>();
+    case Dtype::f64:
+        return function.template operator()<double>();
+    case Dtype::unsupported:
+        return;
+    }
+}
+
+template <class Stored, bool swap>
+Stored load(const std::byte* from) noexcept {
+    std::array<std::byte, sizeof(Stored)> raw;
+    std::memcpy(raw.data(), from, sizeof(Stored));
+    if constexpr (swap) std::reverse(raw.begin(), raw.end());
+    return std::bit_cast<Stored>(raw);
+}
+
+/// An integer as T, or false when T cannot hold exactly this value.
+template <class T, std::integral Stored>
+bool convert(Stored value, T& out) noexcept {
+    if constexpr (std::floating_point<T>) {
+        using Unsigned = std::make_unsigned_t<Stored>;
+        const auto pattern = static_cast<Unsigned>(value);
+        const auto magnitude =
+            static_cast<std::uint64_t>(value < 0 ? static_cast<Unsigned>(Unsigned{0} - pattern) : pattern);
+        if (magnitude != 0 &&
+            std::bit_width(magnitude) - std::countr_zero(magnitude) > std::numeric_limits<T>::digits)
+            return false;
+    } else if (!std::in_range<T>(value))
+        return false;
+    out = static_cast<T>(value);
+    return true;
+}
+template <class T, std::floating_point Stored>
+bool convert(Stored value, T& out) noexcept {
+    static_assert(std::numeric_limits<T>::is_iec559 || std::integral<T>);
+    if constexpr (std::integral<T>) {
+        return false;
+    } else {
+        out = static_cast<T>(value);
+        return true;
+    }
+}
+template <class T>
+bool convert(Half value, T& out) noexcept {
+    return convert(half_to_float(value.bits), out);
+}
+template <class T>
+bool convert(Bfloat16 value, T& out) noexcept {
+    return convert(bfloat16_to_float(value.bits), out);
+}
+template <class T>
+bool convert(Boolean value, T& out) noexcept {
+    out = static_cast<T>(value.byte);
+    return value.byte <= 1;
+}
+
+template <class Stored>
+std::string describe(Stored value) {
+    if constexpr (std::same_as<Stored, Boolean>)
+        return "the bool is stored as " + std::to_string(value.byte) + ", neither 0 nor 1";
+    else if constexpr (std::integral<Stored>)
+        return "the integer " + attnscope::detail::to_text(value) +
+               " does not fit exactly in the type asked for";
+    else
+        return "a fraction does not fit in an integer type";
+}
+
+/// out[i] = element number i at `from`. Floating to floating rounds to nearest (overflow gives infinity);
+/// integers and bools must fit T exactly, otherwise `io_error` with the position of the element.
+template <class T, class Stored, bool swap>
+void decode(const std::string& path, std::uint64_t offset, const std::byte* from, std::span<T> out) {
+    if constexpr (std::same_as<T, Stored> && !swap) {
+        if (!out.empty()) std::memcpy(out.data(), from, out.size_bytes());
+    } else {
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            const auto value = load<Stored, swap>(from + i * sizeof(Stored));
+            if (!convert(value, out[i])) throw io_error(path, offset + i * sizeof(Stored), describe(value));
+        }
+    }
+}
+template <class T>
+void decode(const std::string& path, std::uint64_t offset, Dtype dtype, std::endian order,
+            const std::byte* from, std::span<T> out) {
+    with_stored_type(dtype, [&]<class Stored>() {
+        if (sizeof(Stored) > 1 && order != std::endian::native)
+            decode<T, Stored, true>(path, offset, from, out);
+        else
+            decode<T, Stored, false>(path, offset, from, out);
+    });
+}
+
+/// The little-endian bytes of `values`.
+template <class T>
+std::vector<std::byte> little_endian(std::span<const T> values) {
+    const auto raw = std::as_bytes(values);
+    std::vector<std::byte> bytes(raw.begin(), raw.end());
+    if constexpr (std::endian::native != std::endian::little)
+        for (auto at = bytes.begin(); at != bytes.end(); at += sizeof(T)) std::reverse(at, at + sizeof(T));
+    return bytes;
+}
+
+/// Writes the parts one after the other into a new file in the same folder, then renames it to `path`: a reader
+/// sees the old file or the complete new one. Throws `io_error` and removes the new file when a step fails.
+inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
+    namespace fs = std::filesystem;
+    const auto reason = [] { return std::generic_category().message(errno); };
+    std::random_device random;
+    std::FILE* file = nullptr;
+    fs::path partial;
+    for (int attempt = 0; file == nullptr && attempt < 8; ++attempt) {
+        const std::string name = ".attnscope-" + std::to_string(random()) + "-" + std::to_string(random());
+        partial = fs::path(path).parent_path() / name;
+        file = std::fopen(partial.string().c_str(), "wbx");
+        if (file == nullptr && errno != EEXIST) break;
+    }
+    if (file == nullptr) throw io_error(path, 0, "no file can be created in this folder: " + reason());
+
+    std::uint64_t written = 0;
+    std::string failure;
+    for (const auto& part : parts) {
+        const std::size_t done = part.empty() ? 0 : std::fwrite(part.data(), 1, part.size(), file);
+        written += done;
+        if (done != part.size()) {
+            failure = "cannot be written: " + reason();
+            break;
+        }
+    }
+    if (std::fclose(file) != 0 && failure.empty()) failure = "cannot be written: " + reason();
+    std::error_code code;
+    if (failure.empty()) {
+        fs::rename(partial, path, code);
+        if (code) failure = "the finished file cannot be given its name: " + code.message();
+    }
+    if (failure.empty()) return;
+    fs::remove(partial, code);
+    throw io_error(path, written, failure);
+}
+
+} // namespace detail
+} // namespace io
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,137 @@
+// What a normaliser is: a row of logits to a row of weights, with its derivative.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <string_view>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// What the data of a row allowed.
+enum class RowStatus : unsigned char {
+    normal,   ///< weights follow the formula
+    empty,    ///< no key is visible, or no visible key has mass: all weights are 0
+    infinite, ///< some logit is +inf: the mass is split evenly over those
+    nan       ///< some logit is NaN: all weights are NaN
+};
+constexpr std::string_view name_of(RowStatus status) {
+    switch (status) {
+    case RowStatus::normal:
+        return "normal";
+    case RowStatus::empty:
+        return "empty";
+    case RowStatus::infinite:
+        return "infinite";
+    case RowStatus::nan:
+        return "nan";
+    }
+    return "?";
+}
+
+/// Promises of a normaliser. Each one that is true is tested by the law suite.
+struct NormalizerTraits {
+    bool simplex = false;            ///< weights of a normal row are >= 0 and sum to 1
+    bool shift_invariant = false;    ///< p(z + c) = p(z)
+    bool order_preserving = false;   ///< z_i >= z_j implies p_i >= p_j
+    bool symmetric_jacobian = false; ///< dp/dz is symmetric
+    bool sparse = false;             ///< visible keys may get weight exactly 0 away from underflow
+};
+
+/// A normaliser over scalar T: a small value type.
+///   apply(z, p)        p = weights of the logits z; z = -inf means masked, p is then exactly 0. In place
+///   allowed. jvp(z, p, v, out)  out = J v,   J = dp/dz at z, p = weights of z. `out` may be `v`. vjp(z, p, w,
+///   out)  out = J^T w. `out` may be `w`.
+/// All spans have the same length. v and w are finite; masked keys get 0 and their entries do not matter.
+/// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
+/// No allocation. A normaliser of the paper's general family adds `log_normalizer(z)`, the logarithm of the sum
+/// that divides.
+template <class N, class T>
+concept Normalizer = Real<T> && std::copyable<N> &&
+    requires(const N n, std::span<const T> z, std::span<T> out) {
+    { n.name() } -> std::convertible_to<std::string_view>;
+    { N::traits } -> std::convertible_to<NormalizerTraits>;
+    { n.apply(z, out) } -> std::same_as<RowStatus>;
+    { n.jvp(z, z, z, out) } -> std::same_as<void>;
+    { n.vjp(z, z, z, out) } -> std::same_as<void>;
+};
+
+/// A normaliser that can tell the logarithm of what it divides by.
+template <class N, class T>
+concept HasLogNormalizer = Normalizer<N, T> && requires(const N n, std::span<const T> z) {
+    { n.log_normalizer(z) } -> std::same_as<T>;
+};
+
+namespace detail {
+
+template <Real T, class... Rows>
+void require_same_size(std::string_view function, std::span<const T> first, const Rows&... others) {
+    (require(others.size() == first.size(), function, "rows must have the same length", first.size(),
+             others.size()),
+     ...);
+}
+
+} // namespace detail
+
+/// Weights of a row of logits, as a new row. z: any Eigen vector expression of float, double, long double, half
+/// or bfloat16 (the last two are computed in float); -inf masks a key. Cost O(n), one allocation.
+template <class N, VectorExpr E>
+requires Normalizer<N, ScalarOf<E>> Row<ScalarOf<E>> apply(const N& normalizer, const E& z) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z);
+    Row<T> p(z.size());
+    normalizer.apply(row.get(), RowOut<T>(p.data(), row.get().size()));
+    return p;
+}
+
+/// J v at the logits z: how the weights move when the logits move along v. Cost O(n).
+/// Throws `invalid_argument` when the lengths differ.
+template <class N, VectorExpr E, VectorExpr V>
+requires Normalizer<N, ScalarOf<E>> && std::same_as<ScalarOf<E>, ScalarOf<V>> Row<ScalarOf<E>>
+jvp(const N& normalizer, const E& z, const V& v) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z), direction(v);
+    detail::require_same_size("jvp", row.get(), direction.get());
+    const Row<T> p = apply(normalizer, z);
+    Row<T> out(z.size());
+    normalizer.jvp(row.get(), RowIn<T>(p.data(), row.get().size()), direction.get(),
+                   RowOut<T>(out.data(), row.get().size()));
+    return out;
+}
+
+/// J^T w at the logits z: the gradient with respect to the logits of a loss whose gradient with respect to the
+/// weights is w. Cost O(n). Throws `invalid_argument` when the lengths differ.
+template <class N, VectorExpr E, VectorExpr W>
+requires Normalizer<N, ScalarOf<E>> && std::same_as<ScalarOf<E>, ScalarOf<W>> Row<ScalarOf<E>>
+vjp(const N& normalizer, const E& z, const W& w) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z), covector(w);
+    detail::require_same_size("vjp", row.get(), covector.get());
+    const Row<T> p = apply(normalizer, z);
+    Row<T> out(z.size());
+    normalizer.vjp(row.get(), RowIn<T>(p.data(), row.get().size()), covector.get(),
+                   RowOut<T>(out.data(), row.get().size()));
+    return out;
+}
+
+/// The dense Jacobian J_ij = dp_i/dz_j, column by column. Cost O(n^2).
+template <class N, VectorExpr E>
+requires Normalizer<N, ScalarOf<E>> Matrix<ScalarOf<E>> jacobian(const N& normalizer, const E& z) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z);
+    const Row<T> p = apply(normalizer, z);
+    const Index n = z.size();
+    Matrix<T> result(n, n);
+    Row<T> unit = Row<T>::Zero(n);
+    // Row i of J is J^T e_i, and rows are contiguous.
+    for (Index i = 0; i < n; ++i) {
+        unit[i] = T(1);
+        normalizer.vjp(row.get(), RowIn<T>(p.data(), row.get().size()), RowIn<T>(unit.data(), row.get().size()),
+                       RowOut<T>(result.data() + i * n, row.get().size()));
+        unit[i] = T(0);
+    }
+    return result;
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,157 @@
+// Softmax with temperature, and log-sum-exp.
+#pragma once
+
+#include <attnscope/detail/lanes.hpp>
+#include <attnscope/normalizer/concept.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// 1/temperature, kept inside the normal numbers of T so that 0 * inf cannot arise.
+template <Real T>
+T clamped_inverse(double temperature) {
+    using Limits = std::numeric_limits<T>;
+    const long double inverse = 1.0L / static_cast<long double>(temperature);
+    return static_cast<T>(
+        std::clamp(inverse, static_cast<long double>(Limits::min()), static_cast<long double>(Limits::max())));
+}
+
+inline double checked_temperature(std::string_view function, double temperature) {
+    require(temperature > 0 && std::isfinite(temperature), function, "temperature must be > 0 and finite",
+            temperature);
+    return temperature;
+}
+
+/// Status of a row whose ordinary evaluation met NaN or an infinite maximum. Cost O(n), not vectorised: rare.
+template <Real T>
+RowStatus classify(RowIn<T> z) {
+    RowStatus status = RowStatus::empty;
+    for (const T x : z) {
+        if (std::isnan(x)) return RowStatus::nan;
+        if (x == std::numeric_limits<T>::infinity())
+            status = RowStatus::infinite;
+        else if (status == RowStatus::empty && x > -std::numeric_limits<T>::infinity())
+            status = RowStatus::normal;
+    }
+    return status;
+}
+
+/// Weights of a row that is not normal, by the convention of `RowStatus`.
+template <Real T>
+RowStatus fill_special(RowStatus status, RowIn<T> z, RowOut<T> out) {
+    if (status == RowStatus::infinite) {
+        const T infinity = std::numeric_limits<T>::infinity();
+        const auto count = std::count(z.begin(), z.end(), infinity);
+        std::transform(z.begin(), z.end(), out.begin(),
+                       [&](T x) { return x == infinity ? T(1) / static_cast<T>(count) : T(0); });
+    } else {
+        std::fill(out.begin(), out.end(),
+                  status == RowStatus::nan ? std::numeric_limits<T>::quiet_NaN() : T(0));
+    }
+    return status;
+}
+
+/// sum_i e^{(z_i - m)/T}, and the terms in `out` if it is given. NaN when a logit is NaN or +inf.
+template <bool store, Real T>
+Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
+    using S = Simd<T>;
+    const typename S::P shift = S::set(m);
+    const typename S::P scale = S::set(inverse_temperature);
+    return sum_lanes<T, 1>(size(z), [&](const auto& lane) {
+        const typename S::P z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
+        const typename S::P e = exp_nonpositive<T>(S::mul(S::sub(z_lane, shift), scale));
+        if constexpr (store) lane.store(out, e);
+        return Packets<T, 1>{{e}};
+    })[0];
+}
+
+} // namespace detail
+
+/// log sum_i e^{z_i/T} of a row of logits, T = temperature > 0. -inf masks a key; an empty or all-masked row
+/// gives -inf, a NaN gives NaN, +inf gives +inf. Cost O(n), no allocation. Error: relative 2u on the sum, plus
+/// u |z_max/T|.
+template <Real T>
+T log_sum_exp(RowIn<T> z, double temperature = 1) {
+    detail::checked_temperature("log_sum_exp", temperature);
+    const T m = detail::row_max<T>(z);
+    const T inverse = detail::clamped_inverse<T>(temperature);
+    const auto sum = std::isinf(m) ? std::numeric_limits<detail::Accumulator<T>>::quiet_NaN()
+                                   : detail::exp_sum<false, T>(z, m, inverse, nullptr);
+    if (sum == sum) return static_cast<T>(static_cast<detail::Accumulator<T>>(m) * inverse + std::log(sum));
+    switch (detail::classify<T>(z)) {
+    case RowStatus::empty:
+        return -std::numeric_limits<T>::infinity();
+    case RowStatus::infinite:
+        return std::numeric_limits<T>::infinity();
+    default:
+        return std::numeric_limits<T>::quiet_NaN();
+    }
+}
+
+/// p_i = e^{z_i/T} / sum_j e^{z_j/T}.
+/// J = (diag p - p p^T)/T. Weights below the smallest normal number of the scalar are exactly 0.
+/// Error: |dp_i|/p_i <= u (3 |z_i - max z|/T + 6) + the rounding of the sum (`softmax_forward_error`).
+/// Special rows: see `RowStatus`. Cost O(n) for every member, no allocation.
+class Softmax {
+public:
+    static constexpr NormalizerTraits traits{.simplex = true,
+                                             .shift_invariant = true,
+                                             .order_preserving = true,
+                                             .symmetric_jacobian = true,
+                                             .sparse = false};
+
+    Softmax() = default;
+    /// Throws `invalid_argument` unless temperature > 0 and finite.
+    explicit Softmax(double temperature) : temperature_(detail::checked_temperature("Softmax", temperature)) {}
+
+    static constexpr std::string_view name() { return "softmax"; }
+    double temperature() const { return temperature_; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("Softmax::apply", z, out);
+        const T m = detail::row_max<T>(z);
+        if (!(std::abs(m) <= std::numeric_limits<T>::max()))
+            return detail::fill_special<T>(detail::classify<T>(z), z, out);
+        // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
+        // row, because the maximum is finite or was hidden by a NaN.
+        const auto sum = detail::exp_sum<true, T>(z, m, detail::clamped_inverse<T>(temperature_), out.data());
+        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
+        using S = detail::Simd<T>;
+        const auto factor = S::set(static_cast<T>(1 / sum));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(lane(out.data()), factor));
+        });
+        return RowStatus::normal;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("Softmax::jvp", z, p, v, out);
+        using S = detail::Simd<T>;
+        const auto mean = S::set(static_cast<T>(detail::dot<T>(p, v)));
+        const auto scale = S::set(detail::clamped_inverse<T>(temperature_));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
+        });
+    }
+
+    /// J is symmetric: the same as `jvp`.
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        jvp<T>(z, p, w, out);
+    }
+
+    /// log sum_i e^{z_i/T}
+    template <Real T>
+    T log_normalizer(std::span<const T> z) const {
+        return log_sum_exp<T>(z, temperature_);
+    }
+
+private:
+    double temperature_ = 1;
+};
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,179 @@
+// Scalars, rows and matrices, and the holders through which any Eigen expression enters the library.
+#pragma once
+
+#include <attnscope/errors.hpp>
+
+#include <cstddef>
+#include <span>
+#include <type_traits>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+using Index = Eigen::Index;
+
+/// The scalars that the kernels compute in.
+template <class T>
+concept Real = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, long double>;
+
+/// Owning row of numbers.
+template <class T>
+using Row = Eigen::Array<T, 1, Eigen::Dynamic>;
+
+/// Owning row-major matrix: one query or one token a row.
+template <class T>
+using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// The boundary of every kernel: contiguous, borrowed, instantiated once per scalar.
+template <Real T>
+using RowIn = std::span<const T>;
+template <Real T>
+using RowOut = std::span<T>;
+
+namespace detail {
+
+template <class S>
+struct Widened;
+template <Real S>
+struct Widened<S> {
+    using type = S;
+};
+template <>
+struct Widened<Eigen::half> {
+    using type = float;
+};
+template <>
+struct Widened<Eigen::bfloat16> {
+    using type = float;
+};
+
+template <Real T>
+Index size(std::span<const T> row) {
+    return static_cast<Index>(row.size());
+}
+
+} // namespace detail
+
+/// Scalars accepted at the front doors: the real ones, and half and bfloat16, which are widened to float.
+template <class S>
+concept InputScalar = requires {
+    typename detail::Widened<std::remove_const_t<S>>::type;
+};
+
+/// The scalar in which input of scalar `S` is computed.
+template <InputScalar S>
+using ComputeScalar = typename detail::Widened<std::remove_const_t<S>>::type;
+
+/// Any Eigen expression of an accepted scalar.
+template <class E>
+concept MatrixExpr = std::derived_from<E, Eigen::DenseBase<E>> && InputScalar<typename E::Scalar>;
+
+/// Any Eigen expression that is a vector at compile time: a vector, a row of a matrix, `-2 * a + b`, an array.
+template <class E>
+concept VectorExpr = MatrixExpr<E> && bool(E::IsVectorAtCompileTime);
+
+/// The scalar in which an expression is computed.
+template <MatrixExpr E>
+using ScalarOf = ComputeScalar<typename E::Scalar>;
+
+/// Makes a vector expression contiguous for the length of one call: a view where it already is, else a copy
+/// (widened from half and bfloat16). Neither copied nor stored, so that it cannot outlive what it looks at.
+template <Real T>
+class RowHolder {
+public:
+    template <VectorExpr E>
+    requires std::same_as<ScalarOf<E>, T>
+    explicit RowHolder(const E& expression) {
+        constexpr bool direct =
+            std::same_as<typename E::Scalar, T> && (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0;
+        if constexpr (direct) {
+            if (expression.innerStride() == 1 || expression.size() <= 1) {
+                row_ = {expression.data(), static_cast<std::size_t>(expression.size())};
+                return;
+            }
+        }
+        storage_.resize(1, expression.size());
+        if constexpr (int(E::RowsAtCompileTime) == 1)
+            storage_ = expression.derived().template cast<T>();
+        else
+            storage_ = expression.derived().transpose().template cast<T>();
+        row_ = {storage_.data(), static_cast<std::size_t>(storage_.size())};
+    }
+    RowHolder(const RowHolder&) = delete;
+    RowHolder& operator=(const RowHolder&) = delete;
+
+    RowIn<T> get() const { return row_; }
+
+private:
+    Row<T> storage_;
+    RowIn<T> row_;
+};
+
+/// Borrowed row-major matrix whose rows may lie further apart than they are long: a head inside a fused q, k, v
+/// buffer is a view, not a copy. Whoever makes one keeps the memory alive.
+template <Real T>
+class MatrixView {
+public:
+    using Map = Eigen::Map<const Matrix<T>, 0, Eigen::OuterStride<>>;
+
+    MatrixView() = default;
+    /// `outer_stride`: elements from the start of one row to the next, at least `cols`.
+    MatrixView(const T* data, Index rows, Index cols, Index outer_stride)
+        : data_(data), rows_(rows), cols_(cols), outer_stride_(outer_stride) {
+        detail::require(rows >= 0 && cols >= 0, "MatrixView", "rows and cols must be >= 0", rows, cols);
+        detail::require(outer_stride >= cols || rows <= 1, "MatrixView", "outer stride must be >= cols",
+                        outer_stride, cols);
+    }
+    MatrixView(const T* data, Index rows, Index cols) : MatrixView(data, rows, cols, cols) {}
+    /// A row-major matrix that owns or maps its elements; temporaries are refused.
+    MatrixView(const Matrix<T>& matrix) : MatrixView(matrix.data(), matrix.rows(), matrix.cols()) {}
+    MatrixView(const Matrix<T>&&) = delete;
+
+    const T* data() const { return data_; }
+    Index rows() const { return rows_; }
+    Index cols() const { return cols_; }
+    Index outer_stride() const { return outer_stride_; }
+    bool empty() const { return rows_ == 0 || cols_ == 0; }
+
+    RowIn<T> row(Index i) const { return {data_ + i * outer_stride_, static_cast<std::size_t>(cols_)}; }
+    Map map() const { return Map(data_, rows_, cols_, Eigen::OuterStride<>(outer_stride_)); }
+
+private:
+    const T* data_ = nullptr;
+    Index rows_ = 0;
+    Index cols_ = 0;
+    Index outer_stride_ = 0;
+};
+
+/// As `RowHolder`, for matrices: a view of row-major expressions with unit inner stride, else a row-major copy.
+template <Real T>
+class MatrixHolder {
+public:
+    template <MatrixExpr E>
+    requires std::same_as<ScalarOf<E>, T>
+    explicit MatrixHolder(const E& expression) {
+        constexpr bool direct = std::same_as<typename E::Scalar, T> && bool(E::IsRowMajor) &&
+                                (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0;
+        if constexpr (direct) {
+            if (expression.innerStride() == 1) {
+                view_ = MatrixView<T>(expression.data(), expression.rows(), expression.cols(),
+                                      expression.rows() > 1 ? expression.outerStride() : expression.cols());
+                return;
+            }
+        }
+        storage_.resize(expression.rows(), expression.cols());
+        storage_.array() = expression.derived().template cast<T>().array();
+        view_ = MatrixView<T>(storage_);
+    }
+    MatrixHolder(const MatrixHolder&) = delete;
+    MatrixHolder& operator=(const MatrixHolder&) = delete;
+
+    MatrixView<T> get() const { return view_; }
+
+private:
+    Matrix<T> storage_;
+    MatrixView<T> view_;
+};
+
+} // namespace v0_1
+} // namespace attnscope
