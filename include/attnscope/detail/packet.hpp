@@ -5,6 +5,7 @@
 #include <attnscope/types.hpp>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>

@@ -196,7 +196,7 @@ inline std::uint64_t checked_elements(std::string_view function, std::span<const
         attnscope::detail::require(dimension >= 0, function, "a dimension must not be negative", dimension);
         attnscope::detail::require(
             !multiply_overflows(elements, static_cast<std::uint64_t>(dimension), elements), function,
-            "the product of the shape must fit in 64 bits");
+            "the product of the shape must fit in 64 bits", dimension);
     }
     return elements;
 }
@@ -262,8 +262,8 @@ bool convert(Stored value, T& out) noexcept {
         const auto pattern = static_cast<Unsigned>(value);
         const auto magnitude =
             static_cast<std::uint64_t>(value < 0 ? static_cast<Unsigned>(Unsigned{0} - pattern) : pattern);
-        if (magnitude != 0 &&
-            std::bit_width(magnitude) - std::countr_zero(magnitude) > std::numeric_limits<T>::digits)
+        if (magnitude != 0 && static_cast<int>(std::bit_width(magnitude)) - std::countr_zero(magnitude) >
+                                  std::numeric_limits<T>::digits)
             return false;
     } else if (!std::in_range<T>(value))
         return false;

@@ -615,7 +615,7 @@ private:
         attnscope::detail::require(elements == values.size(), here,
                                    "the product of the shape must be the number of values", elements,
                                    values.size());
-        attnscope::detail::require(name != "__metadata__", here, "the name __metadata__ is reserved");
+        attnscope::detail::require(name != "__metadata__", here, "this name is reserved", name);
         attnscope::detail::require(!tensors_.contains(name), here, "a name is used once",
                                    detail::in_quotes(name));
         std::string json_name = json_string(name);

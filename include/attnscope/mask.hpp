@@ -1,0 +1,154 @@
+// Structural masks: which keys a query sees, as ranges of indices. Never an L x L array.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Keys begin, begin+1, ..., end-1.
+struct KeyRange {
+    Index begin = 0;
+    Index end = 0;
+    Index size() const { return std::max(Index(0), end - begin); }
+    bool empty() const { return end <= begin; }
+    friend bool operator==(const KeyRange&, const KeyRange&) = default;
+};
+
+/// At most two ranges of keys, ascending and disjoint: `lead` (sinks or a prefix) and `body`. `lead` is empty
+/// when one range is enough.
+struct KeyRanges {
+    KeyRange lead;
+    KeyRange body;
+
+    Index count() const { return lead.size() + body.size(); }
+    bool contains(Index key) const {
+        return (key >= lead.begin && key < lead.end) || (key >= body.begin && key < body.end);
+    }
+    /// The smallest single range that holds all visible keys; {0, 0} if there is none.
+    KeyRange hull() const {
+        if (count() == 0) return {};
+        return {lead.empty() ? body.begin : lead.begin, body.empty() ? lead.end : body.end};
+    }
+    template <class F>
+    void for_each(F&& f) const {
+        for (Index key = lead.begin; key < lead.end; ++key) f(key);
+        for (Index key = body.begin; key < body.end; ++key) f(key);
+    }
+};
+
+/// A structural mask. Query q stands at position q + offset among the keys; it sees key k if all hold:
+///   length:    k < length                                  (keys beyond are padding)
+///   segments:  k and the position lie in the same segment  (packed documents)
+///   and one of
+///   prefix:    k < prefix                                  (prefix language model: seen by everybody)
+///   causal:    k <= position; with a window also k > position - window, or k is one of the first `sinks` keys
+///              of its segment. Without causal, the window is |k - position| < window.
+/// Exact for any combination, O(1) a query (O(log segments) with segments). Additive masks need no class: a
+/// logit of -inf is masked wherever logits are accepted.
+class Mask {
+public:
+    Mask() = default;
+
+    /// Every query sees every key.
+    static Mask none() { return {}; }
+    /// Query q sees the keys 0 ... q + offset.
+    static Mask causal(Index offset = 0) {
+        Mask mask;
+        mask.causal_ = true;
+        mask.offset_ = offset;
+        return mask;
+    }
+    /// Causal, aligned bottom-right: the last query sees every key.
+    static Mask causal_bottom_right(Index queries, Index keys) { return causal(keys - queries); }
+    /// Causal, and at most `width` keys back, the query's own position included.
+    static Mask sliding_window(Index width, Index offset = 0) { return causal(offset).with_window(width); }
+
+    /// Throws `invalid_argument` unless width >= 1.
+    Mask with_window(Index width) const {
+        detail::require(width >= 1, "Mask::with_window", "width must be >= 1", width);
+        Mask mask = *this;
+        mask.window_ = width;
+        return mask;
+    }
+    /// Keeps the first `count` keys (of each segment) visible although a window has passed them.
+    Mask with_sinks(Index count) const {
+        detail::require(count >= 0, "Mask::with_sinks", "count must be >= 0", count);
+        Mask mask = *this;
+        mask.sinks_ = count;
+        return mask;
+    }
+    /// Keys from `length` on are padding.
+    Mask with_length(Index length) const {
+        detail::require(length >= 0, "Mask::with_length", "length must be >= 0", length);
+        Mask mask = *this;
+        mask.length_ = length;
+        return mask;
+    }
+    /// The first `prefix` keys are seen by every query, whatever the causal part says.
+    Mask with_prefix(Index prefix) const {
+        detail::require(prefix >= 0, "Mask::with_prefix", "prefix must be >= 0", prefix);
+        Mask mask = *this;
+        mask.prefix_ = prefix;
+        return mask;
+    }
+    /// Packed documents: `starts` are the first keys of each, strictly ascending from 0.
+    Mask with_segments(std::vector<Index> starts) const {
+        detail::require(!starts.empty() && starts.front() == 0, "Mask::with_segments",
+                        "the first segment must start at key 0", starts.empty() ? Index(-1) : starts.front());
+        for (std::size_t i = 1; i < starts.size(); ++i)
+            detail::require(starts[i - 1] < starts[i], "Mask::with_segments",
+                            "starts must be strictly ascending", starts[i - 1], starts[i]);
+        Mask mask = *this;
+        mask.segments_ = std::move(starts);
+        return mask;
+    }
+
+    bool is_causal() const { return causal_; }
+    Index offset() const { return offset_; }
+
+    /// The keys out of 0 ... keys-1 that `query` sees. Preconditions: query >= 0, keys >= 0.
+    KeyRanges visible(Index query, Index keys) const {
+        const Index position = query + offset_;
+        KeyRange world{0, length_ ? std::min(keys, *length_) : keys};
+        if (!segments_.empty()) {
+            if (position < 0) return {};
+            const auto next = std::upper_bound(segments_.begin(), segments_.end(), position);
+            world.begin = *(next - 1);
+            if (next != segments_.end()) world.end = std::min(world.end, *next);
+        }
+        KeyRange body = world;
+        if (causal_) body.end = std::min(body.end, position + 1);
+        KeyRange lead{world.begin, world.begin};
+        if (window_) {
+            lead.end = std::min(body.end, world.begin + sinks_);
+            // position - window + 1 cannot overflow upwards; a window wider than the row changes nothing.
+            body.begin = std::max(body.begin, position - std::min(*window_, position + 1) + 1);
+            if (!causal_ && *window_ < keys) body.end = std::min(body.end, position + *window_);
+        }
+        lead.end = std::max(lead.end, std::min(world.end, prefix_));
+        if (lead.empty() && body.empty()) return {};
+        if (lead.empty()) return {{}, body};
+        if (body.empty()) return {{}, lead};
+        if (lead.end >= body.begin)
+            return {{}, {std::min(lead.begin, body.begin), std::max(lead.end, body.end)}};
+        return {lead, body};
+    }
+
+private:
+    bool causal_ = false;
+    Index offset_ = 0;
+    std::optional<Index> window_;
+    std::optional<Index> length_;
+    Index sinks_ = 0;
+    Index prefix_ = 0;
+    std::vector<Index> segments_;
+};
+
+} // namespace v0_1
+} // namespace attnscope
