@@ -1,0 +1,39 @@
+# How attnscope's own programs are compiled. Nothing here reaches the library's targets.
+
+set(attnscope_gcc_like $<CXX_COMPILER_ID:GNU,Clang,AppleClang>)
+
+add_library(attnscope_warnings INTERFACE)
+target_compile_options(attnscope_warnings INTERFACE
+    "$<${attnscope_gcc_like}:-Wall;-Wextra;-Wpedantic;-Wconversion;-Wshadow>"
+    $<$<AND:${attnscope_gcc_like},$<BOOL:${ATTNSCOPE_WERROR}>>:-Werror>)
+
+# What the options ask for.
+add_library(attnscope_flags INTERFACE)
+target_compile_definitions(attnscope_flags INTERFACE ${ATTNSCOPE_DEFINITIONS})
+if(ATTNSCOPE_SANITIZE)
+    target_compile_options(attnscope_flags INTERFACE
+        -fsanitize=${ATTNSCOPE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(attnscope_flags INTERFACE -fsanitize=${ATTNSCOPE_SANITIZE})
+endif()
+if(ATTNSCOPE_NATIVE)
+    include(CheckCXXCompilerFlag)
+    check_cxx_compiler_flag(-march=native ATTNSCOPE_HAS_MARCH_NATIVE)
+    check_cxx_compiler_flag(-mprefer-vector-width=512 ATTNSCOPE_HAS_VECTOR_WIDTH)
+    if(ATTNSCOPE_HAS_MARCH_NATIVE)
+        target_compile_options(attnscope_flags INTERFACE -march=native)
+    endif()
+    if(ATTNSCOPE_HAS_VECTOR_WIDTH)
+        target_compile_options(attnscope_flags INTERFACE -mprefer-vector-width=512)
+        # GCC bug 105593: false positives from GCC's own AVX-512 intrinsics headers.
+        target_compile_options(attnscope_warnings INTERFACE
+            "$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
+    endif()
+endif()
+
+# attnscope_add_program(<name> SOURCES <file>... [LINKS <target>...])
+function(attnscope_add_program name)
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LINKS")
+    add_executable(${name} ${arg_SOURCES})
+    target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags ${arg_LINKS})
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+endfunction()

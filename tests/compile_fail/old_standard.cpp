@@ -1,0 +1,3 @@
+// expect: attnscope needs C\+\+20
+// flags: -std=c++17
+#include <attnscope/config.hpp>

@@ -1,0 +1,3 @@
+function(catch_discover_tests target)
+    add_test(NAME ${target} COMMAND ${target})
+endfunction()

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# From a fresh clone to all tests: installs what is missing, builds everything into build/ and runs CTest with the
+# arguments given here (tests/run.sh -R softmax runs the tests with "softmax" in their names).
+. "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
+{
+    # shellcheck disable=SC2086
+    need_packages $test_packages
+    configure ATTNSCOPE_BUILD_EXAMPLES=ON ATTNSCOPE_BUILD_TESTS=ON ATTNSCOPE_BUILD_BENCHMARKS=ON
+    cmake --build "$build" --parallel "$jobs"
+} </dev/null
+exec ctest --test-dir "$build" --output-on-failure --no-tests=error --parallel "$jobs" "$@" </dev/null
