@@ -1,0 +1,150 @@
+// Entropy of a softmax row, and what the spread of its logits or its largest weight say about it.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// H = -sum p log p of p = softmax(z/T), in nats, in [0, log visible]. NaN for an empty, NaN or +inf row.
+/// Relative error: see `row_statistics`. O(n), no allocation for contiguous rows.
+template <VectorExpr E>
+detail::Accumulator<ScalarOf<E>> entropy_nats(const E& z, double temperature = 1) {
+    return row_statistics(z, temperature).entropy_nats();
+}
+
+/// Entropy of given weights, in nats: weights of 0 contribute nothing, and the weights are taken as they are
+/// (they should sum to 1). Prefer logits where there are any: a stored weight near 1 no longer knows its
+/// entropy. NaN for a negative weight.
+template <VectorExpr E>
+detail::Accumulator<ScalarOf<E>> entropy_of_weights(const E& weights) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(weights);
+    detail::Accumulator<T> sum = 0;
+    for (const T p : row.get())
+        if (p != T(0)) sum -= detail::Accumulator<T>(p) * std::log(detail::Accumulator<T>(p));
+    return sum;
+}
+
+/// |z/T - mean(z/T)|_2 over the visible keys. NaN if a logit is NaN or +inf. O(n), two passes.
+template <Real T>
+detail::Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
+    using A = detail::Accumulator<T>;
+    detail::checked_temperature("centred_norm", temperature);
+    const T masked = -std::numeric_limits<T>::infinity();
+    A sum = 0, squares = 0;
+    Index n = 0;
+    for (const T x : z)
+        if (x != masked) sum += x, ++n;
+    if (n == 0) return 0;
+    const A mean = sum / static_cast<A>(n);
+    for (const T x : z)
+        if (x != masked) squares += (x - mean) * (x - mean);
+    return std::sqrt(squares) / A(temperature);
+}
+
+/// Least entropy of n >= 1 keys whose centred logits z/T have norm at most sigma >= 0:
+/// log(1+(n-1)b) + sigma sqrt(n(n-1)) b/(1+(n-1)b), b = exp(-sigma sqrt(n/(n-1))).
+/// Attained by one key above equal others. Source: arXiv:2303.06296, Theorem 3.1.
+template <Real A>
+A entropy_floor_by_norm(Index n, A sigma) {
+    detail::require(n >= 1, "entropy_floor_by_norm", "n must be >= 1", n);
+    detail::require(sigma >= A(0), "entropy_floor_by_norm", "sigma must be >= 0", sigma);
+    if (n == 1) return A(0);
+    const A count = static_cast<A>(n), others = count - 1;
+    const A b = std::exp(-sigma * std::sqrt(count / others));
+    return std::log1p(others * b) +
+           (b > A(0) ? sigma * std::sqrt(count * others) * b / (1 + others * b) : A(0));
+}
+
+/// Least entropy of n >= 1 keys whose logits z/T lie within a range of D >= 0:
+/// min over 1 <= k < n of log N_k + (n-k) D e^{-D}/N_k, N_k = k + (n-k) e^{-D}. Attained by k keys at the top
+/// of the range and the rest at its bottom. O(n).
+template <Real A>
+A entropy_floor_by_range(Index n, A spread) {
+    detail::require(n >= 1, "entropy_floor_by_range", "n must be >= 1", n);
+    detail::require(spread >= A(0), "entropy_floor_by_range", "spread must be >= 0", spread);
+    if (n == 1) return A(0);
+    const A low = std::exp(-spread);
+    A floor = std::numeric_limits<A>::infinity();
+    for (Index k = 1; k < n; ++k) {
+        const A top = static_cast<A>(k), bottom = static_cast<A>(n - k) * low;
+        // log N_1 as log1p keeps its digits when the rest is negligible.
+        const A log_sum = std::log1p((top - 1) + bottom);
+        floor = std::min(floor, log_sum + (low > A(0) ? spread * bottom / (top + bottom) : A(0)));
+    }
+    return floor;
+}
+
+/// Range of the entropy of n >= 1 keys whose largest weight is p1 in [1/n, 1]:
+/// -log p1 <= H <= h(p1) + (1-p1) log(n-1), h the binary entropy. `rest` = 1 - p1 is passed beside p1 because
+/// near p1 = 1 it cannot be recovered. Upper end attained by equal others, lower end by p1 = 1/k shared by k
+/// keys.
+template <Real A>
+Interval<A> entropy_range_by_max_weight(Index n, A p1, A rest) {
+    detail::require(n >= 1, "entropy_range_by_max_weight", "n must be >= 1", n);
+    detail::require(p1 > A(0) && p1 <= A(1), "entropy_range_by_max_weight", "p1 must be in (0,1]", p1);
+    const A surprise = p1 > A(0.5) ? -std::log1p(-rest) : -std::log(p1);
+    if (n == 1 || rest <= A(0)) return {std::max(surprise, A(0)), std::max(surprise, A(0))};
+    return {surprise, p1 * surprise - rest * std::log(rest) + rest * std::log(static_cast<A>(n - 1))};
+}
+
+namespace detail {
+
+/// Rounding error of an entropy computed from row sums: relative, plus that of a limit of the same size.
+template <Real A>
+A entropy_tolerance(const RowStatistics<A>& row, A limit) {
+    return 2 * row.sum_error() * row.entropy_nats() +
+           16 * std::numeric_limits<A>::epsilon() * (std::abs(limit) + row.entropy_nats());
+}
+
+} // namespace detail
+
+/// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm (from
+/// `centred_norm`).
+template <Real A>
+Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
+    Bound<A> bound{"entropy_floor_norm", Side::lower, row.nan(), row.entropy_nats()};
+    if (!row.normal()) return bound;
+    bound.value = entropy_floor_by_norm(row.visible, sigma);
+    // d floor / d sigma = -sigma-weighted entropy slope, at most sigma sqrt(n) b terms; sigma itself is exact
+    // to (n/2 + 4) units relative, and |sigma d floor/d sigma| <= (1 + sigma sqrt(n/(n-1))) floor.
+    const A relative = std::numeric_limits<A>::epsilon() * (static_cast<A>(row.visible) / 2 + 4);
+    bound.tolerance = detail::entropy_tolerance(row, bound.value) + relative * (1 + 2 * sigma) * bound.value;
+    return bound;
+}
+
+/// Bound "entropy_floor_range": H >= `entropy_floor_by_range` at the row's own spread.
+template <Real A>
+Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
+    Bound<A> bound{"entropy_floor_range", Side::lower, row.nan(), row.entropy_nats()};
+    if (!row.normal()) return bound;
+    const A spread = row.logit_spread() / A(row.temperature);
+    bound.value = entropy_floor_by_range(row.visible, spread);
+    // |D d floor/d D| <= (1 + D) floor, and D is exact to 2 units.
+    bound.tolerance = detail::entropy_tolerance(row, bound.value) +
+                      2 * std::numeric_limits<A>::epsilon() * (1 + spread) * bound.value;
+    return bound;
+}
+
+/// Bounds "entropy_max_weight": both sides of `entropy_range_by_max_weight`.
+template <Real A>
+BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
+    const A h = row.entropy_nats();
+    BoundPair<A> pair{Bound<A>{"entropy_max_weight", Side::lower, row.nan(), h},
+                      Bound<A>{"entropy_max_weight", Side::upper, row.nan(), h}};
+    if (!row.normal()) return pair;
+    const Interval<A> range = entropy_range_by_max_weight(row.visible, row.max_weight(), row.rest());
+    pair[0].value = range.lower;
+    pair[1].value = range.upper;
+    pair[1].trivial = std::log(static_cast<A>(row.visible));
+    for (auto& bound : pair) {
+        // Both ends are sums of terms linear in r up to logarithms: two relative errors of r, one for log r.
+        bound.tolerance = detail::entropy_tolerance(row, range.upper) + 2 * row.sum_error() * (h + row.rest());
+    }
+    return pair;
+}
+
+} // namespace v0_1
+} // namespace attnscope

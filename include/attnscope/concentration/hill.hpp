@@ -1,0 +1,47 @@
+// Hill numbers: how many equally weighted keys would be as concentrated, at every order.
+#pragma once
+
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Renyi entropy of order a >= 0 of p = softmax(z/T), in nats: H_a = log(sum p^a)/(1-a).
+/// a = 0: log of the number of visible keys; a = 1: Shannon's entropy; a = inf: -log p1. Non-increasing in a.
+/// Continuous through a = 1: near it the sum is taken as E_p[p^{a-1} - 1] with expm1, so no digits are lost.
+/// NaN for rows that are not normal. O(n) exponentials, no allocation. Throws `invalid_argument` unless a >= 0.
+template <Real T>
+detail::Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature = 1) {
+    using A = detail::Accumulator<T>;
+    detail::require(order >= 0, "renyi_entropy_nats", "order must be >= 0", order);
+    const auto row = row_statistics<T>(z, temperature);
+    if (!row.normal()) return row.nan();
+    if (order == 0) return std::log(static_cast<A>(row.visible));
+    if (order == 1) return row.entropy_nats();
+    const A log_sum = std::log1p(row.r); // -log p1
+    if (std::isinf(order)) return log_sum;
+    const A a = static_cast<A>(order), delta = a - 1;
+    A sum = 0;
+    const bool near_one = std::abs(delta) < A(0.5);
+    for (Index i = 0; i < detail::size<T>(z); ++i) {
+        const A key = static_cast<A>(z[static_cast<std::size_t>(i)]);
+        if (key == -std::numeric_limits<A>::infinity()) continue;
+        const A u = (row.max_logit - key) / static_cast<A>(temperature);
+        if (near_one)
+            sum += std::exp(-u - log_sum) * std::expm1(-delta * (u + log_sum));
+        else if (i != row.argmax)
+            sum += std::exp(-a * u);
+    }
+    return near_one ? -std::log1p(sum) / delta : (a * log_sum - std::log1p(sum)) / delta;
+}
+
+/// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
+template <VectorExpr E>
+detail::Accumulator<ScalarOf<E>> hill_number(const E& z, double order, double temperature = 1) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z);
+    return std::exp(renyi_entropy_nats<T>(row.get(), order, temperature));
+}
+
+} // namespace v0_1
+} // namespace attnscope

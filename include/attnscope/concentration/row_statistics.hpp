@@ -1,0 +1,201 @@
+// The sums from which everything about one softmax row follows: log-sum-exp, entropy, leading weights, power
+// sums.
+#pragma once
+
+#include <attnscope/normalizer/softmax.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Sums over the visible keys of a row except the one with the largest logit m (the first, if several), with
+/// u_i = (m - z_i)/T >= 0. All terms are positive and none is near 1, so no figure below loses digits, however
+/// sharp or flat the row is. A is the accumulator scalar: double for float rows.
+///
+/// On rows that are not `normal` every figure is NaN, except that an empty row has log_sum_exp -inf, and that
+/// the maximum of an infinite row is +inf. A row of one visible key has entropy 0 and weight 1.
+template <Real A>
+struct RowStatistics {
+    RowStatus status = RowStatus::empty;
+    double temperature = 1;
+    A unit_roundoff = 0;    ///< of the scalar in which the row was read
+    Index visible = 0;      ///< keys with z > -inf
+    Index argmax = -1;      ///< first key with the largest logit, -1 if there is none
+    A max_logit = nan();    ///< m
+    A second_logit = nan(); ///< largest of the others, NaN when only one key is visible
+    A min_logit = nan();    ///< smallest visible logit
+    A r = 0;                ///< sum e^{-u}
+    A t = 0;                ///< sum u e^{-u}
+    A q = 0;                ///< sum e^{-2u}
+    A c = 0;                ///< sum e^{-3u}
+    A v = 0;                ///< sum u^2 e^{-u}
+
+    bool normal() const { return status == RowStatus::normal; }
+
+    /// log sum e^{z/T}
+    A log_sum_exp() const {
+        if (normal()) return max_logit / A(temperature) + std::log1p(r);
+        if (status == RowStatus::empty) return -std::numeric_limits<A>::infinity();
+        return status == RowStatus::infinite ? std::numeric_limits<A>::infinity() : nan();
+    }
+    /// H = -sum p log p in nats
+    A entropy_nats() const { return figure(std::log1p(r) + t / (1 + r)); }
+    /// p1
+    A max_weight() const { return figure(1 / (1 + r)); }
+    /// 1 - p1, to full relative accuracy
+    A rest() const { return figure(r / (1 + r)); }
+    /// p2; 0 when only one key is visible
+    A second_weight() const {
+        return figure(visible > 1 ? std::exp((second_logit - max_logit) / A(temperature)) / (1 + r) : A(0));
+    }
+    /// S2 = sum p^2
+    A power_sum_2() const { return figure((1 + q) / ((1 + r) * (1 + r))); }
+    /// 1 - S2, to full relative accuracy
+    A one_minus_power_sum_2() const { return figure((r * (2 + r) - q) / ((1 + r) * (1 + r))); }
+    /// S3 = sum p^3
+    A power_sum_3() const { return figure((1 + c) / ((1 + r) * (1 + r) * (1 + r))); }
+    /// 1/S2: how many equal keys would be as concentrated (the Hill number of order 2)
+    A participation_ratio() const { return figure((1 + r) * (1 + r) / (1 + q)); }
+    /// D = max z - min z over visible keys, before the temperature
+    A logit_spread() const { return figure(max_logit - min_logit); }
+    /// (z_(1) - z_(2)), before the temperature; NaN when only one key is visible
+    A logit_gap() const { return figure(max_logit - second_logit); }
+    /// E_p z
+    A mean_logit() const { return figure(max_logit - A(temperature) * t / (1 + r)); }
+    /// Var_p z
+    A logit_variance() const {
+        // (1+r) v - t^2 >= v, because t^2 <= r v: no cancellation.
+        return figure(A(temperature) * A(temperature) * ((1 + r) * v - t * t) / ((1 + r) * (1 + r)));
+    }
+
+    /// Bound on the relative rounding error of each of the sums r, t, q and v: the terms are exact to 24 units,
+    /// and `visible` of them are added in blocks of 64.
+    A sum_error() const {
+        const A n = static_cast<A>(visible);
+        return unit_roundoff * (24 + std::min(n, A(64)) + n / 64);
+    }
+
+    static constexpr A nan() { return std::numeric_limits<A>::quiet_NaN(); }
+
+private:
+    A figure(A x) const { return normal() ? x : nan(); }
+};
+
+namespace detail {
+
+/// a b - product, the rounding error of `product` = fl(a b).
+template <Real T>
+typename Simd<T>::P product_error(typename Simd<T>::P a, typename Simd<T>::P b, typename Simd<T>::P product) {
+    using S = Simd<T>;
+    using P = typename S::P;
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
+    if constexpr (!S::scalar) return S::madd(a, b, S::sub(S::set(T(0)), product));
+#endif
+    // Dekker's product with Veltkamp's split.
+    constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
+    constexpr T factor = static_cast<T>((1ull << half_digits) + 1);
+    const auto high = [&](P x) {
+        const P y = S::mul(x, S::set(factor));
+        return S::sub(y, S::sub(y, x));
+    };
+    const P a1 = high(a), b1 = high(b);
+    const P a2 = S::sub(a, a1), b2 = S::sub(b, b1);
+    const P e1 = S::sub(S::mul(a1, b1), product);
+    return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));
+}
+
+/// Adds the keys of `z` (none of them the row's argmax) to the sums of `row`.
+template <Real T, Real A>
+void add_keys(RowIn<T> z, T m, T inverse_high, T inverse_low, RowStatistics<A>& row) {
+    using S = Simd<T>;
+    using P = typename S::P;
+    const P maximum = S::set(m), lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0));
+    const P high = S::set(inverse_high), low = S::set(inverse_low), limit = S::set(-exp_cutoff<T>());
+    const P infinity = S::set(std::numeric_limits<T>::infinity());
+    P smallest = infinity, largest = S::set(-std::numeric_limits<T>::infinity());
+    const auto sums = sum_lanes<T, 6>(size(z), [&](const auto& lane) {
+        const P key = lane(z.data(), -std::numeric_limits<T>::infinity());
+        largest = S::max(largest, key);
+        smallest = S::min(smallest, S::select_below(key, lowest, infinity, key));
+        // u = s + e exactly in T plus T: the rounding of m - z alone would cost 1e-6 of the entropy in float.
+        const P s = S::sub(maximum, key);
+        const P back = S::sub(s, maximum);
+        const P e = S::sub(S::sub(maximum, S::sub(s, back)), S::add(key, back));
+        const P u = S::mul(s, high);
+        const P correction = S::madd(e, high, S::madd(s, low, product_error<T>(s, high, u)));
+        // Masked and negligible keys have u beyond the limit, where e and the correction may be NaN.
+        const P weight = S::select_below(
+            u, limit, S::mul(exp_nonpositive<T>(S::sub(zero, u)), S::sub(S::set(T(1)), correction)),
+            exp_nonpositive<T>(S::sub(zero, u)));
+        const P distance = S::select_below(u, limit, u, zero);
+        const P weighted = S::mul(distance, weight);
+        const P squared = S::mul(weight, weight);
+        return Packets<T, 6>{{weight, weighted, squared, S::mul(squared, weight), S::mul(distance, weighted),
+                              S::select_below(key, lowest, zero, S::set(T(1)))}};
+    });
+    row.r += sums[0];
+    row.t += sums[1];
+    row.q += sums[2];
+    row.c += sums[3];
+    row.v += sums[4];
+    row.visible += static_cast<Index>(sums[5]);
+    if (size(z) > 0) {
+        row.second_logit = std::max(row.second_logit, A(S::reduce_max(largest)));
+        row.min_logit = std::min(row.min_logit, A(S::reduce_min(smallest)));
+    }
+}
+
+} // namespace detail
+
+/// Statistics of a row of logits at a temperature > 0 (-inf masks a key). Relative error of the entropy, of 1 -
+/// p1 and of the power sums: below 1e-6 for float and 1e-13 for double, down to entropies of 1e-8 nats and
+/// beyond; keys further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum count as
+/// weight 0. Two passes, O(n), no allocation. Throws `invalid_argument` for a bad temperature.
+template <Real T>
+RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1) {
+    using A = detail::Accumulator<T>;
+    RowStatistics<A> row;
+    row.temperature = detail::checked_temperature("row_statistics", temperature);
+    row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
+    const T m = detail::row_max<T>(z);
+    if (std::abs(m) <= std::numeric_limits<T>::max()) {
+        const T high = detail::clamped_inverse<T>(temperature);
+        const T low = high == std::numeric_limits<T>::max() || high == std::numeric_limits<T>::min()
+                          ? T(0)
+                          : static_cast<T>(1.0L / static_cast<long double>(temperature) - high);
+        const auto at = std::find(z.begin(), z.end(), m);
+        if (at != z.end()) {
+            const auto index = static_cast<std::size_t>(at - z.begin());
+            row.status = RowStatus::normal;
+            row.visible = 1;
+            row.argmax = static_cast<Index>(index);
+            row.max_logit = row.min_logit = A(m);
+            row.second_logit = -std::numeric_limits<A>::infinity();
+            detail::add_keys<T, A>(z.subspan(0, index), m, high, low, row);
+            detail::add_keys<T, A>(z.subspan(index + 1), m, high, low, row);
+            if (row.visible == 1) row.second_logit = RowStatistics<A>::nan();
+            if (row.r == row.r) return row;
+        }
+    }
+    RowStatistics<A> special;
+    special.temperature = temperature;
+    special.unit_roundoff = row.unit_roundoff;
+    row = special;
+    row.status = detail::classify<T>(z);
+    for (const T x : z) row.visible += !(x == -std::numeric_limits<T>::infinity());
+    if (row.status == RowStatus::infinite) {
+        row.max_logit = std::numeric_limits<A>::infinity();
+        row.argmax = std::find(z.begin(), z.end(), std::numeric_limits<T>::infinity()) - z.begin();
+    }
+    return row;
+}
+
+/// As above from any Eigen vector expression.
+template <VectorExpr E>
+RowStatistics<detail::Accumulator<ScalarOf<E>>> row_statistics(const E& z, double temperature = 1) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z);
+    return row_statistics<T>(row.get(), temperature);
+}
+
+} // namespace v0_1
+} // namespace attnscope

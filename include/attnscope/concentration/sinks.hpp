@@ -1,0 +1,77 @@
+// Attention sinks: keys that collect weight from every query.
+#pragma once
+
+#include <attnscope/mask.hpp>
+
+#include <cmath>
+#include <limits>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Column mass above which a key counts as a sink, the convention of arXiv:2410.10781 (Gu et al.).
+inline constexpr double sink_threshold = 0.3;
+
+/// Mean weight of each key over the queries that see it, [keys]; NaN for keys nobody sees.
+/// `excluded` leading keys are taken out of every row and the rest of the row is divided by its remaining sum,
+/// which answers how the row looks without its sink; their own column is NaN. Rows without remaining mass, and
+/// rows with NaN, are left out. weights: [queries, keys]. O(queries keys). Throws `invalid_argument` unless 0
+/// <= excluded <= keys.
+template <Real T>
+Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excluded = 0) {
+    const Index keys = weights.cols();
+    detail::require(excluded >= 0 && excluded <= keys, "column_mass", "excluded must be in [0, keys]", excluded,
+                    keys);
+    Row<double> sum = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    for (Index query = 0; query < weights.rows(); ++query) {
+        const RowIn<T> row = weights.row(query);
+        const KeyRanges visible = mask.visible(query, keys);
+        double rest = excluded == 0 ? 1 : 0;
+        if (excluded > 0)
+            visible.for_each([&](Index key) {
+                if (key >= excluded) rest += static_cast<double>(row[static_cast<std::size_t>(key)]);
+            });
+        if (!(rest > 0)) continue;
+        double check = 0;
+        visible.for_each([&](Index key) { check += static_cast<double>(row[static_cast<std::size_t>(key)]); });
+        if (!(check == check)) continue;
+        visible.for_each([&](Index key) {
+            if (key < excluded) return;
+            sum[key] += static_cast<double>(row[static_cast<std::size_t>(key)]) / rest;
+            seen[key] += 1;
+        });
+    }
+    for (Index key = 0; key < keys; ++key)
+        sum[key] = seen[key] > 0 ? sum[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
+    return sum;
+}
+
+/// Keys whose column mass exceeds `threshold`, ascending.
+inline std::vector<Index> sinks(const Row<double>& mass, double threshold = sink_threshold) {
+    std::vector<Index> result;
+    for (Index key = 0; key < mass.size(); ++key)
+        if (mass[key] > threshold) result.push_back(key);
+    return result;
+}
+
+/// Mean over queries of the weight on their first k visible keys; queries that see none are left out, NaN if
+/// all are. O(queries k). Throws `invalid_argument` unless k >= 0.
+template <Real T>
+double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}) {
+    detail::require(k >= 0, "leading_mass", "k must be >= 0", k);
+    double sum = 0, rows = 0;
+    for (Index query = 0; query < weights.rows(); ++query) {
+        const RowIn<T> row = weights.row(query);
+        const KeyRanges visible = mask.visible(query, weights.cols());
+        if (visible.count() == 0) continue;
+        Index taken = 0;
+        visible.for_each([&](Index key) {
+            if (taken++ < k) sum += static_cast<double>(row[static_cast<std::size_t>(key)]);
+        });
+        rows += 1;
+    }
+    return rows > 0 ? sum / rows : std::numeric_limits<double>::quiet_NaN();
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,107 @@
+// How large and how small a weight can be: Lemma 1 and Corollary 1 of the paper, as published and sharp.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// P Lemma 1 as published: 1/(kappa n) <= p_i <= kappa/n for n >= 1 keys, with log kappa >= 0 so that nothing
+/// overflows. kappa = max F/min F over the interval that holds the logits.
+template <Real A>
+Interval<A> published_weight_range(Index n, A log_kappa) {
+    detail::require(n >= 1, "published_weight_range", "n must be >= 1", n);
+    detail::require(log_kappa >= A(0), "published_weight_range", "log kappa must be >= 0", log_kappa);
+    return {std::exp(-log_kappa) / static_cast<A>(n), std::exp(log_kappa) / static_cast<A>(n)};
+}
+
+/// Sharp form: 1/(1+(n-1)kappa) <= p_i <= 1/(1+(n-1)/kappa). For softmax log kappa = D/T, the spread of the
+/// logits over the temperature. Both ends are attained: one key at one end of the range, all others at the
+/// other.
+template <Real A>
+Interval<A> weight_range(Index n, A log_kappa) {
+    detail::require(n >= 1, "weight_range", "n must be >= 1", n);
+    detail::require(log_kappa >= A(0), "weight_range", "log kappa must be >= 0", log_kappa);
+    const A inverse = std::exp(-log_kappa), others = static_cast<A>(n - 1);
+    return {n == 1 ? A(1) : inverse / (inverse + others), 1 / (1 + others * inverse)};
+}
+
+/// Largest and smallest weight of the visible keys, and how exactly they are known.
+template <Real A>
+struct WeightExtremes {
+    Index visible = 0;
+    A largest = std::numeric_limits<A>::quiet_NaN();
+    A smallest = std::numeric_limits<A>::quiet_NaN();
+    A relative_error = 0;
+};
+
+/// Those of softmax(z/T); NaN for rows that are not normal.
+template <Real A>
+WeightExtremes<A> weight_extremes(const RowStatistics<A>& row) {
+    const A spread = row.logit_spread() / A(row.temperature);
+    return {row.visible, row.max_weight(), row.max_weight() * std::exp(-spread),
+            row.sum_error() + std::numeric_limits<A>::epsilon() * (2 * spread + 8)};
+}
+
+namespace detail {
+
+template <Real A>
+BoundPair<A> weight_bounds(std::string_view id, const WeightExtremes<A>& p, Interval<A> range, A log_kappa) {
+    // A limit is exact to the rounding of log kappa (2 units relative) and of exp.
+    const A limit_error = std::numeric_limits<A>::epsilon() * (2 * log_kappa + 8);
+    const auto tolerance = [&](A measured, A limit) {
+        return p.relative_error * measured + (std::isinf(limit) ? A(0) : limit_error * limit);
+    };
+    return {Bound<A>{id, Side::lower, range.lower, p.smallest, tolerance(p.smallest, range.lower), A(0)},
+            Bound<A>{id, Side::upper, range.upper, p.largest, tolerance(p.largest, range.upper), A(1)}};
+}
+
+template <Real A>
+Interval<A> undefined_range() {
+    return {std::numeric_limits<A>::quiet_NaN(), std::numeric_limits<A>::quiet_NaN()};
+}
+
+} // namespace detail
+
+/// P Lemma 1 on a row, as published. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
+/// Lower and upper side; undefined for rows that are not normal.
+template <Real A>
+BoundPair<A> lemma1_published(const WeightExtremes<A>& p, A log_kappa) {
+    const bool defined = p.visible > 0 && log_kappa >= A(0);
+    return detail::weight_bounds<A>(
+        "lemma1", p, defined ? published_weight_range(p.visible, log_kappa) : detail::undefined_range<A>(),
+        log_kappa);
+}
+
+/// P Lemma 1 on a row, sharp. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
+template <Real A>
+BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, A log_kappa) {
+    const bool defined = p.visible > 0 && log_kappa >= A(0);
+    return detail::weight_bounds<A>(
+        "lemma1", p, defined ? weight_range(p.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
+}
+
+/// P Corollary 1 on a softmax row, as published: e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L.
+/// delta = |q| max_j |k_j| / sqrt(d), the maximum over the visible keys. The upper side says nothing
+/// (`vacuous`) until L > e^{2 Delta/T}.
+template <Real A>
+BoundPair<A> corollary1_published(const RowStatistics<A>& row, A delta) {
+    const A log_kappa = 2 * delta / A(row.temperature);
+    const bool defined = row.normal() && log_kappa >= A(0);
+    return detail::weight_bounds<A>(
+        "corollary1", weight_extremes(row),
+        defined ? published_weight_range(row.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
+}
+
+/// P Corollary 1 on a softmax row, sharp: in terms of the row's own spread D.
+template <Real A>
+BoundPair<A> corollary1_sharp(const RowStatistics<A>& row) {
+    const A log_kappa = row.logit_spread() / A(row.temperature);
+    return detail::weight_bounds<A>(
+        "corollary1", weight_extremes(row),
+        row.normal() ? weight_range(row.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,45 @@
+// Random numbers that are the same on every platform and with every standard library.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): 64 random bits a step, any seed, period 2^64.
+class SplitMix64 {
+public:
+    explicit SplitMix64(std::uint64_t seed) : state_(seed) {}
+
+    std::uint64_t operator()() {
+        std::uint64_t x = state_ += 0x9e3779b97f4a7c15u;
+        x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+        x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+        return x ^ (x >> 31);
+    }
+
+    /// Uniform in the open interval (0,1), a multiple of 2^-53 plus 2^-54.
+    double uniform() { return (static_cast<double>((*this)() >> 11) + 0.5) * 0x1p-53; }
+
+    /// Uniform integer in [0, n), n >= 1; bias below n 2^-64.
+    Index below(Index n) {
+        return static_cast<Index>(std::min(uniform() * static_cast<double>(n), static_cast<double>(n - 1)));
+    }
+
+    /// Standard normal by Box and Muller's cosine branch.
+    double normal() {
+        const double radius = std::sqrt(-2 * std::log(uniform()));
+        return radius * std::cos(2 * std::numbers::pi * uniform());
+    }
+
+private:
+    std::uint64_t state_;
+};
+
+} // namespace v0_1
+} // namespace attnscope
