@@ -1,13 +1,15 @@
-# Sourced by the run.sh scripts: installs missing Debian packages, configures build/, builds in it.
+# shellcheck shell=bash disable=SC2034
+# Sourced by the run.sh scripts: installs missing Debian packages and configures build/.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 build="$root/build"
 jobs=$(nproc 2>/dev/null || echo 2)
 
-library_packages="cmake g++ ninja-build libeigen3-dev"
-program_packages="$library_packages libfmt-dev libcli11-dev nlohmann-json3-dev"
-test_packages="$program_packages catch2 libboost-dev libbenchmark-dev"
+if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}; fi
+
+program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev)
+test_packages=("${program_packages[@]}" catch2 libboost-dev libbenchmark-dev)
 
 # Is the package there? Tools may come from anywhere, libraries are looked up in the package database.
 have_package() {
@@ -61,7 +63,6 @@ configure() {
         grep -q "^${setting%%=*}:[A-Z]*=${setting#*=}\$" "$cache" 2>/dev/null || changed=yes
     done
     for setting; do first+=("-D$setting"); done
-    if command -v ccache >/dev/null; then first+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 
     # A cache of another place (the folder was moved) or of another generator cannot be used.
     grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache" 2>/dev/null &&

@@ -4,8 +4,7 @@
 here=$PWD
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 {
-    # shellcheck disable=SC2086
-    need_packages $program_packages
+    need_packages "${program_packages[@]}"
     configure ATTNSCOPE_BUILD_EXAMPLES=ON -- ATTNSCOPE_BUILD_TESTS=OFF ATTNSCOPE_BUILD_BENCHMARKS=OFF
     cmake --build "$build" --parallel "$jobs" --target attnscope_examples
 } >&2 </dev/null

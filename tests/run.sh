@@ -3,8 +3,7 @@
 # arguments given here (tests/run.sh -R softmax runs the tests with "softmax" in their names).
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 {
-    # shellcheck disable=SC2086
-    need_packages $test_packages
+    need_packages "${test_packages[@]}"
     configure ATTNSCOPE_BUILD_EXAMPLES=ON ATTNSCOPE_BUILD_TESTS=ON ATTNSCOPE_BUILD_BENCHMARKS=ON
     cmake --build "$build" --parallel "$jobs"
 } </dev/null

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The long matrix: builds and runs the Catch2 tests, header checks and compile-fail cases in each configuration
+# below (build/all/<name>), reports the umbrella's compile time, and ends with a table. Status 0 when all passed.
+#   tests/all_configurations.sh                  everything
+#   tests/all_configurations.sh asan row_major   these only
+#   tests/all_configurations.sh --list           the names
+. "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
+
+# Assertions of Eigen and the standard library stay on except where optimisation is the point.
+checked=(-DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1 -D_GLIBCXX_ASSERTIONS")
+names=(asan tsan clang row_major no_vectorize nan_initialized no_resizing avx2 sse2 tidy compile_time)
+
+settings_of() { # sets the array "settings"
+    case $1 in
+    asan) settings=("${checked[@]}" "-DATTNSCOPE_SANITIZE=address,undefined") ;;
+    tsan) settings=("${checked[@]}" -DATTNSCOPE_SANITIZE=thread) ;;
+    clang) settings=(-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=clang++) ;;
+    row_major) settings=("${checked[@]}" -DATTNSCOPE_DEFINITIONS=EIGEN_DEFAULT_TO_ROW_MAJOR) ;;
+    no_vectorize) settings=("${checked[@]}" -DATTNSCOPE_DEFINITIONS=EIGEN_DONT_VECTORIZE) ;;
+    nan_initialized) settings=("${checked[@]}" -DATTNSCOPE_DEFINITIONS=EIGEN_INITIALIZE_MATRICES_BY_NAN) ;;
+    no_resizing) settings=("${checked[@]}" -DATTNSCOPE_DEFINITIONS=EIGEN_NO_AUTOMATIC_RESIZING) ;;
+    avx2) settings=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-mavx2 -mfma") ;;
+    sse2) settings=(-DCMAKE_BUILD_TYPE=Release) ;;
+    tidy) settings=(-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER=clang++ "-DCMAKE_CXX_CLANG_TIDY=clang-tidy;--quiet") ;;
+    *) return 1 ;;
+    esac
+}
+
+# A tool that the machine lacks, or an instruction set: the configuration is skipped, and the table says so.
+lacking() {
+    case $1 in
+    clang) command -v clang++ >/dev/null || echo "no clang++" ;;
+    tidy) command -v clang++ clang-tidy >/dev/null && command -v clang-tidy >/dev/null || echo "no clang-tidy" ;;
+    avx2) grep -q avx2 /proc/cpuinfo || echo "no AVX2" ;;
+    esac
+}
+
+check() {
+    local folder="$build/all/$1" settings
+    settings_of "$1"
+    cmake -G Ninja -S "$root" -B "$folder" -DATTNSCOPE_WERROR=ON -DATTNSCOPE_BUILD_EXAMPLES=OFF \
+        -DATTNSCOPE_BUILD_BENCHMARKS=OFF "${settings[@]}" || return 1
+    if [ "$1" = tidy ]; then # every header, none of the tests
+        cmake --build "$folder" --parallel "$jobs" --target attnscope_header_tests
+        return
+    fi
+    cmake --build "$folder" --parallel "$jobs" || return 1
+    ctest --test-dir "$folder" --output-on-failure --no-tests=error --parallel "$jobs" --label-exclude consumer
+}
+
+# What including the library costs, best of three: reported, never judged (goal: 3 s at most).
+compile_time() {
+    local compiler include=("-I$root/include") eigen source="$build/all/umbrella.cpp" start end best
+    eigen=$(dirname "$(find /usr/include /usr/local/include -path '*/Eigen/Core' 2>/dev/null | head -1)")/..
+    mkdir -p "$build/all"
+    echo '#include <attnscope/attnscope.hpp>' >"$source"
+    for compiler in g++ clang++; do
+        command -v $compiler >/dev/null || continue
+        best=
+        for _ in 1 2 3; do
+            start=$(date +%s%N)
+            $compiler -std=c++20 -O2 "${include[@]}" -isystem "$eigen" -c "$source" -o /dev/null || return 1
+            end=$(date +%s%N)
+            if [ -z "$best" ] || [ $((end - start)) -lt "$best" ]; then best=$((end - start)); fi
+        done
+        echo "umbrella, $compiler -O2: $((best / 1000000)) ms"
+    done
+}
+
+if [ "${1:-}" = --list ]; then
+    printf "%s\n" "${names[@]}"
+    exit
+fi
+for name; do
+    case " ${names[*]} " in
+    *" $name "*) ;;
+    *)
+        echo "no configuration is called '$name'; there are: ${names[*]}" >&2
+        exit 2
+        ;;
+    esac
+done
+need_packages "${test_packages[@]}"
+
+table="" failed=0
+[ $# -gt 0 ] || set -- "${names[@]}"
+for name; do
+    printf '\n== %s\n' "$name"
+    reason=$(lacking "$name")
+    start=$SECONDS
+    if [ -n "$reason" ]; then
+        result="skipped: $reason"
+    elif [ "$name" = compile_time ]; then
+        if times=$(compile_time); then result=$times; else result=FAILED failed=1; fi
+    elif check "$name" </dev/null; then
+        result=passed
+    else
+        result=FAILED failed=1
+    fi
+    table+=$(printf '%-16s %5d s  %s' "$name" $((SECONDS - start)) "${result//$'\n'/; }")$'\n'
+done
+printf '\n%s' "$table"
+exit $failed
