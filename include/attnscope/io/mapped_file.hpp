@@ -267,7 +267,7 @@ bool convert(Stored value, T& out) noexcept {
             return false;
     } else if (!std::in_range<T>(value))
         return false;
-    out = static_cast<T>(value);
+    out = static_cast<T>(value); // NOLINT(bugprone-signed-char-misuse): an int8 of a file is a number
     return true;
 }
 template <class T, std::floating_point Stored>

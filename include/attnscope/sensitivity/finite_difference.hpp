@@ -1,0 +1,60 @@
+// The paper's finite-difference experiment (Algorithm 5): how far weights move when logits move a little.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/normalizer/softmax.hpp>
+#include <attnscope/random.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Fills `direction` with a random unit vector over the visible keys of z (normal draws, normalised), 0 at
+/// masked keys; all 0 if no key is visible. The draws depend on the generator only: one for each visible key,
+/// in order.
+template <Real T>
+void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
+    detail::require_same_size<T>("random_direction", z, direction);
+    detail::Accumulator<T> squares = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        const bool visible = z[i] != -std::numeric_limits<T>::infinity();
+        direction[i] = visible ? static_cast<T>(generator.normal()) : T(0);
+        squares += detail::Accumulator<T>(direction[i]) * direction[i];
+    }
+    if (!(squares > 0)) return;
+    const auto length = std::sqrt(squares);
+    for (T& x : direction) x = static_cast<T>(x / length);
+}
+
+/// g = |p(z + eps v) - p(z)|_2 / eps for weights p of any normaliser; v is used as it is.
+/// `p` are the weights at z; `moved` is overwritten with p(z + eps v). O(n), no allocation.
+/// Throws `invalid_argument` unless eps > 0 and finite, or when lengths differ.
+template <Real T, Normalizer<T> N>
+detail::Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, RowIn<T> v, T eps,
+                                         RowOut<T> moved) {
+    detail::require_same_size<T>("finite_difference", z, p, v, moved);
+    detail::require(eps > T(0) && std::isfinite(eps), "finite_difference", "eps must be > 0 and finite", eps);
+    for (std::size_t i = 0; i < z.size(); ++i) moved[i] = z[i] + eps * v[i];
+    normalizer.apply(std::span<const T>(moved), moved);
+    detail::Accumulator<T> squares = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto change = detail::Accumulator<T>(moved[i]) - detail::Accumulator<T>(p[i]);
+        squares += change * change;
+    }
+    return std::sqrt(squares) / detail::Accumulator<T>(eps);
+}
+
+/// As above from Eigen vector expressions.
+template <class N, VectorExpr Z, VectorExpr V>
+requires Normalizer<N, ScalarOf<Z>> && std::same_as<ScalarOf<Z>, ScalarOf<V>> detail::Accumulator<ScalarOf<Z>>
+finite_difference(const N& normalizer, const Z& z, const V& v, ScalarOf<Z> eps) {
+    using T = ScalarOf<Z>;
+    const RowHolder<T> row(z), direction(v);
+    const Row<T> p = apply(normalizer, z);
+    Row<T> moved(z.size());
+    const std::size_t n = row.get().size();
+    return finite_difference<T>(normalizer, row.get(), RowIn<T>(p.data(), n), direction.get(), eps,
+                                RowOut<T>(moved.data(), n));
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,95 @@
+// Corollary 3, Lemma 2 and the finite-difference bound of the paper, as published and sharp.
+#pragma once
+
+#include <attnscope/sensitivity/jacobian_norms.hpp>
+
+#include <numbers>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// P Corollary 3 as published: min{1/(4T), sqrt 2}. False as a bound on the operator norm: p = (1/2, 1/2) has
+/// |J|_2 = 1/(2T). (1/(4T) bounds the largest entry of J, sqrt 2 a change of p.)
+template <Real A>
+A published_gradient_limit(A temperature) {
+    return std::min(1 / (4 * temperature), std::numbers::sqrt2_v<A>);
+}
+
+/// |J|_2 <= 1/(2T), attained at (1/2, 1/2, 0, ...).
+template <Real A>
+A gradient_limit(A temperature) {
+    return 1 / (2 * temperature);
+}
+
+/// |p(z+eps v)-p(z)|_2/eps <= min{1/(2T), sqrt(2)/eps} for unit v: J along the way, and the diameter of the
+/// simplex.
+template <Real A>
+A finite_difference_limit(A temperature, A eps) {
+    return std::min(gradient_limit(temperature), std::numbers::sqrt2_v<A> / eps);
+}
+
+namespace detail {
+
+/// Relative error of a norm computed from weights that are exact to `weight_error`: each norm is of degree 2 in
+/// p and the rest sums, and the solvers add 16 units.
+template <Real A>
+A norm_error(A weight_error) {
+    return 4 * weight_error + 16 * std::numeric_limits<A>::epsilon();
+}
+
+template <Real A>
+Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error, A trivial) {
+    return {id,
+            Side::upper,
+            limit,
+            norm,
+            norm_error(weight_error) * norm + 4 * std::numeric_limits<A>::epsilon() * limit,
+            trivial};
+}
+
+} // namespace detail
+
+/// P Corollary 3 on a softmax row, as published: |J|_2 <= min{1/(4T), sqrt 2}. Without the theorem nothing
+/// limits a derivative (trivial limit infinite). weight_error: relative error of the weights behind `norms`.
+template <Real A>
+Bound<A> corollary3_published(const JacobianNorms<A>& norms, A temperature, A weight_error) {
+    return detail::norm_bound("corollary3", published_gradient_limit(temperature), norms.spectral.value,
+                              weight_error, std::numeric_limits<A>::infinity());
+}
+
+/// Its corrected form: |J|_2 <= 1/(2T).
+template <Real A>
+Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, A temperature, A weight_error) {
+    return detail::norm_bound("corollary3", gradient_limit(temperature), norms.spectral.value, weight_error,
+                              std::numeric_limits<A>::infinity());
+}
+
+/// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
+/// `log_slope`: that maximum over the row.
+template <Real A>
+Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error) {
+    return detail::norm_bound("lemma2", log_slope / 2, norms.spectral.value, weight_error,
+                              std::numeric_limits<A>::infinity());
+}
+
+/// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
+/// Trivial limit: sqrt(2)/eps, the diameter of the simplex. change_error: absolute error of |p(z+eps v) -
+/// p(z)|_2.
+template <Real A>
+Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) {
+    return {"finite_difference",
+            Side::upper,
+            published_gradient_limit(temperature),
+            g,
+            change_error / eps + 8 * std::numeric_limits<A>::epsilon() * g,
+            std::numbers::sqrt2_v<A> / eps};
+}
+template <Real A>
+Bound<A> finite_difference_sharp(A g, A temperature, A eps, A change_error) {
+    Bound<A> bound = finite_difference_published(g, temperature, eps, change_error);
+    bound.value = finite_difference_limit(temperature, eps);
+    return bound;
+}
+
+} // namespace v0_1
+} // namespace attnscope

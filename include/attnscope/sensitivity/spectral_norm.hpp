@@ -1,0 +1,109 @@
+// Largest eigenvalue of A = diag(s) - s s^T / S in O(n): the spectral norm of the Jacobian of softmax and its
+// kin.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/detail/lanes.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// A norm with what is certain about it. `bracket` holds without iteration; `value` lies in it.
+template <Real A>
+struct SpectralNorm {
+    A value = std::numeric_limits<A>::quiet_NaN();
+    Interval<A> bracket{std::numeric_limits<A>::quiet_NaN(), std::numeric_limits<A>::quiet_NaN()};
+    int steps = 0;         ///< iterations taken
+    bool converged = true; ///< false: the iteration stopped at its limit; `bracket` still holds
+};
+
+/// Bracket of lambda_max(diag(s) - s s^T/S) from sums: s1 >= s2 the largest entries, R = `rest` = sum_{j>=2}
+/// s_j (added up, not subtracted) and m = `rest_mean` = sum_{j>=2} s_j^2 / R: (s1/S)(R+m) <= lambda <=
+/// min((s1/S)(R+s2), s1), lambda >= s2. It streams and merges.
+template <Real A>
+Interval<A> spectral_norm_bracket(A s1, A s2, A rest, A rest_mean) {
+    if (!(rest > A(0))) return {A(0), A(0)};
+    const A share = s1 / (s1 + rest);
+    const A lower = std::max(share * (rest + rest_mean), s2);
+    return {lower, std::max(lower, std::min(share * (rest + s2), s1))};
+}
+
+/// lambda_max of diag(s) - s s^T/S, S = sum s, for s >= 0. With s = p this is T |J|_2 of softmax.
+/// The root of s1/(s1-x) = sum_{j>=2} s_j/(x-s_j) on (s2, s1) by the one-pole iteration from below: monotone, a
+/// few steps of O(n), no allocation. Relative error a few units of T, near one-hot rows included. `tolerance`:
+/// stop as soon as the bracket is relatively narrower. Zero for n < 2 or a single positive entry; NaN if an
+/// entry is NaN.
+template <Real T>
+SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0)) {
+    using S = detail::Simd<T>;
+    using P = typename S::P;
+    constexpr int max_steps = 100;
+    SpectralNorm<T> result;
+    const T s1 = detail::row_max<T>(s);
+    const auto at = std::find(s.begin(), s.end(), s1);
+    if (at == s.end()) { // empty, or NaN
+        if (s.empty()) result.value = T(0), result.bracket = {T(0), T(0)};
+        return result;
+    }
+    const auto index = static_cast<std::size_t>(at - s.begin());
+    const std::array<RowIn<T>, 2> others = {s.subspan(0, index), s.subspan(index + 1)};
+    T s2 = T(0);
+    for (const RowIn<T> part : others)
+        if (!part.empty()) s2 = std::max(s2, detail::row_max<T>(part));
+    // Squares are taken relative to s2: those of a sharp row underflow.
+    const P unit = S::set(s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0));
+    detail::Accumulator<T> rest = 0, squares = 0;
+    for (const RowIn<T> part : others) {
+        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
+            const P x = lane(part.data(), T(0));
+            return detail::Packets<T, 2>{{x, S::mul(x, S::mul(x, unit))}};
+        });
+        rest += sums[0];
+        squares += sums[1];
+    }
+    if (!(rest == rest)) return result;
+    const auto mean = rest > 0 ? s2 * (squares / rest) : rest;
+    result.bracket = spectral_norm_bracket<T>(s1, s2, static_cast<T>(rest), static_cast<T>(mean));
+    result.value = result.bracket.lower;
+    if (!(rest > 0)) return result;
+
+    T x = std::max(result.bracket.lower, s2 > T(0) ? 2 * s1 * (s2 / (s1 + s2)) : T(0));
+    result.value = std::min(x, result.bracket.upper);
+    // The next number above s2 is already a root to rounding when s1 and s2 meet.
+    if (s1 - s2 <= 4 * std::numeric_limits<T>::epsilon() * s1) {
+        result.value = s1 > result.bracket.upper ? result.bracket.upper : s1;
+        return result;
+    }
+    if (result.bracket.upper - result.bracket.lower <= tolerance * result.bracket.upper) return result;
+    result.converged = false;
+    while (result.steps < max_steps) {
+        ++result.steps;
+        // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
+        const P at_x = S::set(x), inverse = S::set(1 / x);
+        detail::Accumulator<T> phi = 0, chi = 0;
+        for (const RowIn<T> part : others) {
+            const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
+                const P entry = lane(part.data(), T(0));
+                const P ratio = S::div(at_x, S::sub(at_x, entry));
+                const P term = S::mul(S::mul(entry, inverse), ratio);
+                return detail::Packets<T, 2>{{term, S::mul(term, ratio)}};
+            });
+            phi += sums[0];
+            chi += sums[1];
+        }
+        // Model phi(x) ~ R/(x - c) through value and slope; its crossing with s1/(s1-x) is the next x.
+        const auto w = x * (phi / chi);
+        const auto r = phi * w;
+        const T next = static_cast<T>(s1 * (r + (x - w)) / (s1 + r));
+        if (!(next > x)) {
+            result.converged = true;
+            break;
+        }
+        x = next;
+    }
+    result.value = std::clamp(x, result.bracket.lower, result.bracket.upper);
+    return result;
+}
+
+} // namespace v0_1
+} // namespace attnscope
