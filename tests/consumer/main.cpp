@@ -1,6 +1,12 @@
-// What every consumer builds: the version, as proof that the library was found.
-#include <attnscope/config.hpp>
+// What every consumer builds: weights of a few logits.
+#include <attnscope/attnscope.hpp>
 
+#include <cmath>
 #include <iostream>
 
-int main() { std::cout << "attnscope " << attnscope::version << '\n'; }
+int main() {
+    const Eigen::Vector3d z(1.0, 2.0, 3.0);
+    const auto p = attnscope::apply(attnscope::Softmax{}, z);
+    if (!(std::abs(p.sum() - 1.0) < 1e-12 && p[2] > p[1])) return 1;
+    std::cout << "attnscope " << attnscope::version << '\n';
+}

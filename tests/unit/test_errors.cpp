@@ -23,10 +23,12 @@ TEST_CASE("a broken precondition names function, rule and values", "[errors]") {
     using attnscope::detail::fail;
     CHECK(message_of([] { fail("softmax", "temperature must be positive", -0.5); }) ==
           "softmax: temperature must be positive, got -0.5");
-    CHECK(message_of([] { fail("apply", "lengths must agree", 3, 4); }) == "apply: lengths must agree, got 3 and 4");
+    CHECK(message_of([] { fail("apply", "lengths must agree", 3, 4); }) ==
+          "apply: lengths must agree, got 3 and 4");
     CHECK(message_of([] { fail("report", "no such normaliser", "sofmax"); }) ==
           "report: no such normaliser, got sofmax");
-    CHECK(message_of([] { fail("entropy", "the row must not be empty"); }) == "entropy: the row must not be empty");
+    CHECK(message_of([] { fail("entropy", "the row must not be empty"); }) ==
+          "entropy: the row must not be empty");
 }
 
 TEST_CASE("require throws only when its condition is false", "[errors]") {

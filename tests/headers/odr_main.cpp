@@ -1,0 +1,15 @@
+// Two files that include everything link into one program, share what is inline and compute the same.
+#include <attnscope/attnscope.hpp>
+
+#include <iostream>
+
+const void* address_of_version();
+attnscope::Row<double> weights(const Eigen::VectorXd& z);
+
+int main() {
+    const Eigen::VectorXd z = Eigen::VectorXd::LinSpaced(11, -2.0, 3.0);
+    const bool one_version = address_of_version() == &attnscope::version;
+    const bool same_weights = (weights(z) == attnscope::apply(attnscope::Softmax{}, z)).all();
+    std::cout << "one version: " << one_version << ", same weights: " << same_weights << '\n';
+    return one_version && same_weights ? 0 : 1;
+}
