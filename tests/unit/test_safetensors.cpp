@@ -661,7 +661,7 @@ TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][d
     CHECK(file.metadata().at("causal") == "true");
 
     const std::vector<double> weights = file.read<double>("weights");
-    REQUIRE(weights.size() == 12 * 12 * 9 * 9);
+    REQUIRE(weights.size() == std::size_t{12} * 12 * 9 * 9);
     double worst = 0;
     for (std::size_t row = 0; row < weights.size(); row += 9) {
         double sum = 0;
@@ -671,7 +671,9 @@ TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][d
     CHECK(worst < 1e-5);
 
     // One head alone: layer 7, head 3.
-    const std::vector<float> head = file.read<float>("q", (7 * 12 + 3) * 9 * 64, 9 * 64);
-    const std::vector<float> all = file.read<float>("q");
-    CHECK(std::equal(head.begin(), head.end(), all.begin() + (7 * 12 + 3) * 9 * 64));
+    constexpr std::uint64_t count = std::uint64_t{9} * 64, first = (7 * 12 + 3) * count;
+    const std::vector<float> head = file.read<float>("q", first, count);
+    const std::span<const float> all = file.view<float>("q");
+    REQUIRE(head.size() == count);
+    CHECK(std::equal(head.begin(), head.end(), all.begin() + static_cast<std::ptrdiff_t>(first)));
 }
