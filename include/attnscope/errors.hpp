@@ -52,7 +52,7 @@ inline std::string to_text(std::string_view value) { return std::string(value); 
 template <class... Values>
 [[noreturn]] void fail(std::string_view function, std::string_view rule, const Values&... values) {
     std::string message = std::string(function) + ": " + std::string(rule);
-    std::string_view lead = ", got ";
+    [[maybe_unused]] std::string_view lead = ", got ";
     ((message += lead, message += to_text(values), lead = " and "), ...);
     throw invalid_argument(message);
 }

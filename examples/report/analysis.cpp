@@ -1,0 +1,190 @@
+#include "analysis.hpp"
+
+#include <support/program.hpp>
+
+namespace report {
+namespace {
+
+using attnscope::RowIn;
+using attnscope::RowOut;
+
+constexpr double not_known = std::numeric_limits<double>::quiet_NaN();
+constexpr std::array<double, 3> finite_difference_steps = {1e-3, 1e-1, 10}; // those of the paper's Algorithm 5
+
+std::vector<Index> chosen(const std::vector<Index>& wanted, Index available, std::string_view what) {
+    std::vector<Index> result = wanted;
+    if (result.empty())
+        for (Index i = 0; i < available; ++i) result.push_back(i);
+    for (const Index i : result)
+        if (i < 0 || i >= available)
+            throw program::usage_error(fmt::format("--{}s: there is no {} {}; the input has {}s 0 to {}", what,
+                                                   what, i, what, available - 1));
+    return result;
+}
+
+/// One head at a time: rows of logits in, figures and verdicts out.
+class HeadAnalyser {
+public:
+    HeadAnalyser(const Capture& capture, const Settings& settings)
+        : capture_(capture), settings_(settings), softmax_(settings.temperature), random_(settings.seed) {}
+
+    RowFigures row(Index query, RowIn<double> logits, std::optional<double> delta, attnscope::Audit& audit) {
+        RowFigures figures{};
+        figures.query = query;
+        figures.log_sum_exp = figures.first_key_weight = figures.second_weight = not_known;
+        switch (settings_.normalizer) {
+        case Normalizer::softmax:
+            softmax(logits, delta, figures, audit);
+            break;
+        case Normalizer::softplus:
+            general(attnscope::PointwiseNormalizer<attnscope::Softplus>(), logits, figures, audit);
+            break;
+        case Normalizer::sigmoid:
+            general(attnscope::PointwiseNormalizer<attnscope::Sigmoid>(), logits, figures, audit);
+            break;
+        case Normalizer::quadratic:
+            general(attnscope::PointwiseNormalizer<attnscope::Quadratic>(), logits, figures, audit);
+            break;
+        }
+        // Logits recovered from weights are known up to a constant only.
+        if (capture_.kind == Capture::Kind::weights) figures.log_sum_exp = figures.max_logit = not_known;
+        return figures;
+    }
+
+    /// Weights of the row last analysed.
+    RowIn<double> weights() const { return scratch_.weights; }
+
+private:
+    void softmax(RowIn<double> z, std::optional<double> delta, RowFigures& figures, attnscope::Audit& audit) {
+        const auto row = attnscope::row_statistics<double>(z, settings_.temperature);
+        attnscope::audit_row(audit, softmax_, z, {.delta = delta, .steps = finite_difference_steps}, random_,
+                             scratch_);
+        scratch_.weights.resize(z.size());
+        if (!row.normal()) softmax_.apply<double>(z, RowOut<double>(scratch_.weights));
+        set(row, figures);
+        figures.log_sum_exp = row.log_sum_exp();
+        if (row.normal()) set(attnscope::jacobian_norms(softmax_, z, weights()), 1, figures);
+        set_first(z, figures);
+    }
+
+    /// The general family p = F/sum F is softmax of log F at temperature 1: the same sums answer the same
+    /// questions.
+    template <class F>
+    void general(const attnscope::PointwiseNormalizer<F>& normalizer, RowIn<double> z, RowFigures& figures,
+                 attnscope::Audit& audit) {
+        divided_.assign(z.begin(), z.end());
+        for (double& x : divided_) x /= settings_.temperature;
+        const RowIn<double> divided(divided_);
+        // Published Lemma 1 wants kappa over [-a,a]. Every F here is monotone in |z| or in z, so that the
+        // extremes lie at -a, 0 or a.
+        double a = 0;
+        for (const double x : divided)
+            if (std::isfinite(x)) a = std::max(a, std::abs(x));
+        const std::array<double, 3> ends = {normalizer.template log_value<double>(-a),
+                                            normalizer.template log_value<double>(0.0),
+                                            normalizer.template log_value<double>(a)};
+        const auto [low, high] = std::minmax_element(ends.begin(), ends.end());
+        attnscope::audit_row(audit, normalizer, divided, *high - *low, scratch_);
+        logs_.assign(divided.begin(), divided.end());
+        for (double& x : logs_)
+            if (x > -std::numeric_limits<double>::infinity()) x = normalizer.template log_value<double>(x);
+        const auto row = attnscope::row_statistics<double>(RowIn<double>(logs_));
+        set(row, figures);
+        figures.log_sum_exp = row.log_sum_exp();
+        const auto plain = attnscope::row_statistics<double>(z);
+        figures.max_logit = plain.max_logit;
+        figures.logit_spread = plain.logit_spread();
+        if (row.normal())
+            set(attnscope::jacobian_norms(normalizer, divided, weights()), 1 / settings_.temperature, figures);
+        set_first(z, figures);
+    }
+
+    void set(const attnscope::RowStatistics<double>& row, RowFigures& figures) const {
+        figures.status = row.status;
+        figures.visible = row.visible;
+        figures.max_logit = row.max_logit;
+        figures.entropy_nats = row.entropy_nats();
+        figures.max_weight = row.max_weight();
+        figures.second_weight = row.visible > 1 ? row.second_weight() : not_known;
+        figures.participation_ratio = row.participation_ratio();
+        figures.logit_spread = row.logit_spread();
+        figures.spectral = figures.frobenius = figures.one = figures.column = figures.max_entry = not_known;
+    }
+
+    void set(const attnscope::JacobianNorms<double>& norms, double factor, RowFigures& figures) const {
+        figures.spectral = factor * norms.spectral.value;
+        figures.frobenius = factor * norms.frobenius;
+        figures.one = factor * norms.one;
+        figures.column = factor * norms.column;
+        figures.max_entry = factor * norms.max_entry;
+    }
+
+    void set_first(RowIn<double> z, RowFigures& figures) const {
+        if (!z.empty() && z[0] > -std::numeric_limits<double>::infinity())
+            figures.first_key_weight = weights()[0];
+    }
+
+    const Capture& capture_;
+    const Settings& settings_;
+    attnscope::Softmax softmax_;
+    attnscope::SplitMix64 random_;
+    attnscope::RowAuditScratch scratch_;
+    std::vector<double> divided_, logs_;
+};
+
+} // namespace
+
+double HeadFigures::mean(double RowFigures::*figure) const {
+    double sum = 0, count = 0;
+    for (const RowFigures& row : rows)
+        if (std::isfinite(row.*figure)) sum += row.*figure, count += 1;
+    return count > 0 ? sum / count : not_known;
+}
+
+double HeadFigures::mean_visible() const {
+    double sum = 0;
+    for (const RowFigures& row : rows) sum += static_cast<double>(row.visible);
+    return rows.empty() ? not_known : sum / static_cast<double>(rows.size());
+}
+
+Report analyse(Capture capture, const Settings& settings) {
+    if (capture.kind == Capture::Kind::weights && settings.normalizer != Normalizer::softmax)
+        throw program::usage_error(
+            "--normalizer: stored weights only tell the logits of softmax, up to a constant; "
+            "another normaliser needs q and k, or logits");
+    if (settings.scale && capture.kind != Capture::Kind::queries_and_keys)
+        throw program::usage_error("--scale: only q and k are scaled, the input has logits or weights");
+    Report report{std::move(capture), settings, {}, {}, {}};
+    const Capture& input = report.capture;
+    const std::vector<Index> layers = chosen(settings.layers, input.layers, "layer"),
+                             heads = chosen(settings.heads, input.heads, "head");
+    const attnscope::Mask mask = settings.causal
+                                     ? attnscope::Mask::causal_bottom_right(input.queries, input.keys)
+                                     : attnscope::Mask::none();
+    HeadAnalyser analyser(input, settings);
+    program::Progress progress("analysing heads", layers.size() * heads.size());
+    for (const Index layer : layers)
+        for (const Index head : heads) {
+            const HeadRows rows = load_head(input, layer, head, mask, settings.scale);
+            HeadFigures figures{layer, head, {}};
+            figures.rows.reserve(static_cast<std::size_t>(input.queries));
+            for (Index query = 0; query < input.queries; ++query) {
+                const RowIn<double> logits(rows.logits.data() + query * input.keys,
+                                           static_cast<std::size_t>(input.keys));
+                std::optional<double> delta;
+                if (!rows.delta.empty()) delta = rows.delta[static_cast<std::size_t>(query)];
+                figures.rows.push_back(analyser.row(query, logits, delta, report.audit));
+                if (!rows.weights) continue;
+                for (Index key = 0; key < input.keys; ++key) {
+                    const double difference = std::abs(analyser.weights()[static_cast<std::size_t>(key)] -
+                                                       (*rows.weights)(query, key));
+                    report.weight_difference = std::max(report.weight_difference.value_or(0), difference);
+                }
+            }
+            report.heads.push_back(std::move(figures));
+            progress.step();
+        }
+    return report;
+}
+
+} // namespace report

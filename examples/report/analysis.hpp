@@ -1,0 +1,76 @@
+// The figures of every row of a capture, and the audit over them.
+#pragma once
+
+#include "capture.hpp"
+
+#include <array>
+
+namespace report {
+
+/// The normalisers this program knows by name.
+enum class Normalizer { softmax, softplus, sigmoid, quadratic };
+inline constexpr std::array<std::string_view, 4> normalizer_names = {"softmax", "softplus", "sigmoid",
+                                                                     "quadratic"};
+
+struct Settings {
+    double temperature = 1;
+    Normalizer normalizer = Normalizer::softmax;
+    std::optional<double> scale;
+    bool causal = false;
+    std::vector<Index> layers, heads; ///< which; empty: all
+    std::uint64_t seed = 1;
+};
+
+/// Figures of one row, in the order of `row_figures`; NaN where the input cannot give them.
+struct RowFigures {
+    Index query = 0;
+    Index visible = 0;
+    attnscope::RowStatus status = attnscope::RowStatus::empty;
+    double log_sum_exp, max_logit, entropy_nats, max_weight, second_weight, first_key_weight,
+        participation_ratio, logit_spread;
+    double spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian
+};
+
+/// Name of a figure and where it stands; the group is the JSON object it is nested in, if any.
+struct Figure {
+    std::string_view group, name;
+    double RowFigures::*value;
+};
+inline constexpr std::array<Figure, 13> row_figures = {{
+    {"", "log_sum_exp", &RowFigures::log_sum_exp},
+    {"", "max_logit", &RowFigures::max_logit},
+    {"", "entropy_nats", &RowFigures::entropy_nats},
+    {"", "max_weight", &RowFigures::max_weight},
+    {"", "second_weight", &RowFigures::second_weight},
+    {"", "first_key_weight", &RowFigures::first_key_weight},
+    {"", "participation_ratio", &RowFigures::participation_ratio},
+    {"", "logit_spread", &RowFigures::logit_spread},
+    {"jacobian", "spectral", &RowFigures::spectral},
+    {"jacobian", "frobenius", &RowFigures::frobenius},
+    {"jacobian", "one", &RowFigures::one},
+    {"jacobian", "column", &RowFigures::column},
+    {"jacobian", "max_entry", &RowFigures::max_entry},
+}};
+
+struct HeadFigures {
+    Index layer = 0, head = 0;
+    std::vector<RowFigures> rows;
+
+    /// Mean of a figure over the rows that have it, NaN if none has.
+    double mean(double RowFigures::*figure) const;
+    double mean_visible() const;
+};
+
+struct Report {
+    Capture capture;
+    Settings settings;
+    std::vector<HeadFigures> heads;
+    attnscope::Audit audit;
+    std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
+};
+
+/// Analyses the chosen heads. Throws `usage_error` for a layer or head that is not there, and for a normaliser
+/// that stored weights cannot serve.
+Report analyse(Capture capture, const Settings& settings);
+
+} // namespace report

@@ -1,0 +1,125 @@
+// attnscope-report: how concentrated and how sensitive is every row of every head, and which bounds hold on it?
+
+#include "output.hpp"
+
+#include <support/program.hpp>
+
+namespace {
+
+using attnscope::Index;
+
+/// "0,3-5" as 0, 3, 4, 5.
+std::vector<Index> parse_list(const std::string& text, std::string_view option) {
+    std::vector<Index> list;
+    const auto fail = [&] {
+        throw program::usage_error(fmt::format("{}: expected numbers such as 0,3-5, got {}", option, text));
+    };
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    const auto read_number = [&] {
+        Index value = 0;
+        const auto [next, error] = std::from_chars(at, end, value);
+        if (error != std::errc{} || value < 0) fail();
+        at = next;
+        return value;
+    };
+    if (at == end) fail();
+    while (true) {
+        const Index first = read_number();
+        Index last = first;
+        if (at != end && *at == '-') {
+            ++at;
+            last = read_number();
+        }
+        if (last < first || last - first > 1'000'000) fail();
+        for (Index i = first; i <= last; ++i) list.push_back(i);
+        if (at == end) return list;
+        if (*at++ != ',') fail();
+    }
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app(
+        "How concentrated is each attention row, how sensitively does it react, and which of the bounds of "
+        "arXiv:2508.17821 on that hold, are vacuous or are violated? Without INPUT, synthetic heads are "
+        "analysed.",
+        "attnscope-report");
+    std::vector<std::string> inputs;
+    double temperature = 1, scale = 0;
+    std::uint64_t seed = 1;
+    std::string normalizer = "softmax", layers, heads, select = "1,2,5,10,20,50,100", reading = "cumulative",
+                ball_radius = "nearest", json, csv;
+    bool causal = false, no_causal = false, rows = false;
+    app.add_option(
+        "INPUT", inputs,
+        "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
+        "v; or .npy parts q=FILE k=FILE v=FILE");
+    app.add_option("--temperature", temperature, "divides the logits, > 0")->capture_default_str();
+    app.add_option("--normalizer", normalizer,
+                   fmt::format("one of {}", fmt::join(report::normalizer_names, ", ")))
+        ->capture_default_str();
+    const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
+    auto* causal_flag = app.add_flag("--causal", causal,
+                                     "query i sees the keys up to its own, aligned bottom-right "
+                                     "[as the file's metadata say, else no]");
+    app.add_flag("--no-causal", no_causal, "every query sees every key")->excludes(causal_flag);
+    app.add_option("--select", select, "the N of the top-N figures, each >= 1")->capture_default_str();
+    app.add_option("--reading", reading, "distance of a selection: cumulative or resultant")
+        ->capture_default_str();
+    app.add_option("--ball-radius", ball_radius, "nearest (non-selected token) or a number > 0")
+        ->capture_default_str();
+    app.add_option("--seed", seed, "of random directions and of the synthetic heads")->capture_default_str();
+    app.add_option("--layers", layers, "such as 0,3-5 [all]");
+    app.add_option("--heads", heads, "such as 0,3-5 [all]");
+    app.add_flag("--rows", rows, "every row in JSON and CSV");
+    app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text");
+    app.add_option("--csv", csv, "write heads.csv, audit.csv (and rows.csv) into this folder");
+
+    return program::run(app, argc, argv, [&] {
+        report::Settings settings;
+        if (!(temperature > 0) || !std::isfinite(temperature))
+            throw program::usage_error(
+                fmt::format("--temperature must be > 0 and finite, got {}", temperature));
+        settings.temperature = temperature;
+        const auto name =
+            std::find(report::normalizer_names.begin(), report::normalizer_names.end(), normalizer);
+        if (name == report::normalizer_names.end())
+            throw program::usage_error(fmt::format("--normalizer must be one of {}, got {}",
+                                                   fmt::join(report::normalizer_names, ", "), normalizer));
+        settings.normalizer = static_cast<report::Normalizer>(name - report::normalizer_names.begin());
+        if (scale_option->count() > 0) {
+            if (!std::isfinite(scale))
+                throw program::usage_error(fmt::format("--scale must be finite, got {}", scale));
+            settings.scale = scale;
+        }
+        for (const Index n : parse_list(select, "--select"))
+            if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
+        if (reading != "cumulative" && reading != "resultant")
+            throw program::usage_error(
+                fmt::format("--reading must be cumulative or resultant, got {}", reading));
+        if (ball_radius != "nearest") {
+            double radius = 0;
+            const auto [end, error] =
+                std::from_chars(ball_radius.data(), ball_radius.data() + ball_radius.size(), radius);
+            if (error != std::errc{} || end != ball_radius.data() + ball_radius.size() || !(radius > 0) ||
+                !std::isfinite(radius))
+                throw program::usage_error(
+                    fmt::format("--ball-radius must be nearest or a number > 0, got {}", ball_radius));
+        }
+        if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
+        if (!heads.empty()) settings.heads = parse_list(heads, "--heads");
+        settings.seed = seed;
+        if (!json.empty()) program::require_folder_of(json);
+        if (!csv.empty() && !std::filesystem::is_directory(csv))
+            throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
+
+        report::Capture capture = report::open_capture(inputs, seed);
+        settings.causal = causal || (!no_causal && capture.causal.value_or(false));
+        const report::Report report = report::analyse(std::move(capture), settings);
+        if (json != "-") fmt::print("{}", report::to_text(report));
+        if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
+        if (!csv.empty()) report::write_csv(report, csv, rows);
+    });
+}

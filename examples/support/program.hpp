@@ -1,0 +1,118 @@
+// What every example program does alike: exit codes, one-line errors, results that are whole or absent,
+// progress.
+#pragma once
+
+#include <attnscope/errors.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include <unistd.h>
+
+namespace program {
+
+/// The caller asked for something that does not exist: exit status 2. Everything else that throws is failed
+/// work, 1.
+class usage_error : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// Parses the command line, runs `work` and turns exceptions into one line on stderr.
+/// Exit status: 0 success, `--help` and `--version`; 2 wrong use; 1 failed work.
+template <class Work>
+int run(CLI::App& app, int argc, char** argv, Work&& work) {
+    const auto complain = [&](std::string_view message, int status) {
+        fmt::print(stderr, "{}: {}\n", app.get_name(), message);
+        return status;
+    };
+    app.set_version_flag("--version", fmt::format("{} {}", app.get_name(), ATTNSCOPE_VERSION));
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& request) { // --help, --version
+        return app.exit(request);
+    } catch (const CLI::ParseError& error) {
+        return complain(fmt::format("{} (see --help)", error.what()), 2);
+    }
+    try {
+        work();
+        if (std::fflush(stdout) != 0) throw std::runtime_error("cannot write to standard output");
+        return 0;
+    } catch (const usage_error& error) {
+        return complain(error.what(), 2);
+    } catch (const std::bad_alloc&) {
+        return complain("out of memory", 1);
+    } catch (const std::exception& error) {
+        return complain(error.what(), 1);
+    }
+}
+
+/// Writes `content` beside `path` and renames it, so that under this name there is a whole file or the one from
+/// before. "-" is standard output.
+inline void write_whole(const std::filesystem::path& path, std::string_view content) {
+    if (path == "-") {
+        std::fwrite(content.data(), 1, content.size(), stdout);
+        return;
+    }
+    const std::filesystem::path partial = path.string() + fmt::format(".partial-{}", ::getpid());
+    const auto fail = [&](std::string_view what) {
+        std::error_code ignored;
+        std::filesystem::remove(partial, ignored);
+        throw std::runtime_error(fmt::format("{}: {}", path.string(), what));
+    };
+    std::FILE* const file = std::fopen(partial.c_str(), "wb");
+    if (!file) fail("cannot be created");
+    const bool written = std::fwrite(content.data(), 1, content.size(), file) == content.size();
+    if (std::fclose(file) != 0 || !written) fail("cannot be written whole");
+    std::error_code error;
+    std::filesystem::rename(partial, path, error);
+    if (error) fail(error.message());
+}
+
+/// Throws unless a file of this name could be made: its folder exists. Called before the work.
+inline void require_folder_of(const std::filesystem::path& path) {
+    const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    if (path != "-" && !std::filesystem::is_directory(folder))
+        throw std::runtime_error(
+            fmt::format("{}: the folder {} does not exist", path.string(), folder.string()));
+}
+
+/// A line on stderr that counts steps, on a terminal and only after the first second.
+class Progress {
+public:
+    Progress(std::string_view what, std::size_t total) : what_(what), total_(total) {}
+    ~Progress() {
+        if (shown_) fmt::print(stderr, "\r\033[K");
+    }
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+
+    void step() {
+        ++done_;
+        const auto now = std::chrono::steady_clock::now();
+        if (!terminal_ || now - start_ < std::chrono::seconds(1) ||
+            now - last_ < std::chrono::milliseconds(100))
+            return;
+        const double elapsed = std::chrono::duration<double>(now - start_).count();
+        const double left = elapsed * static_cast<double>(total_ - done_) / static_cast<double>(done_);
+        fmt::print(stderr, "\r\033[K{} {}/{}, {:.0f} s left", what_, done_, total_, left);
+        std::fflush(stderr);
+        last_ = now;
+        shown_ = true;
+    }
+
+private:
+    std::string what_;
+    std::size_t total_, done_ = 0;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now(), last_{};
+    bool terminal_ = ::isatty(STDERR_FILENO) == 1, shown_ = false;
+};
+
+} // namespace program
