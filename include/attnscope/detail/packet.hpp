@@ -35,6 +35,7 @@ struct Simd {
     static P sub(P a, P b) { return Eigen::internal::psub(a, b); }
     static P mul(P a, P b) { return Eigen::internal::pmul(a, b); }
     static P div(P a, P b) { return Eigen::internal::pdiv(a, b); }
+    static P sqrt(P a) { return Eigen::internal::psqrt(a); }
     /// a b + c; one rounding where the target has the instruction, else two.
     static P madd(P a, P b, P c) { return Eigen::internal::pmadd(a, b, c); }
     /// NaN in an argument gives either argument.

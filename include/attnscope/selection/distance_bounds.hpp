@@ -1,0 +1,347 @@
+// Theorem 1 and Corollary 2 of the paper: limits on the distance of a selection, for a fixed set and for a
+// random one.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/random.hpp>
+#include <attnscope/selection/distance.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// What Theorem 1(1) is made of, for one set I of one row.
+template <Real A>
+struct FixedSetGeometry {
+    A spread = 0;    ///< d1 = max |x_i - x_j| over i not in I, j in I
+    A longest = 0;   ///< max |x_j| over j in I
+    A imbalance = 0; ///< sum over i not in I of |A_I - p_i|
+};
+
+/// O(N (n-N) d): every selected token against every other.
+template <Real T>
+FixedSetGeometry<detail::Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set) {
+    using A = detail::Accumulator<T>;
+    FixedSetGeometry<A> geometry;
+    const auto x = [&](Index i) {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(set.vectors().row(i).data(), 1,
+                                                                     set.vectors().cols())
+            .template cast<A>();
+    };
+    for (const Index j : set.selected()) geometry.longest = std::max(geometry.longest, A(x(j).norm()));
+    for (Index i = 0; i < set.size(); ++i) {
+        if (set.contains(i)) continue;
+        geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
+        for (const Index j : set.selected())
+            geometry.spread = std::max(geometry.spread, A((x(i) - x(j)).squaredNorm()));
+    }
+    geometry.spread = std::sqrt(geometry.spread);
+    return geometry;
+}
+
+/// P Theorem 1(1) as published: (1-A) d1 + max|x_j| |A (n-N) - (1-A)|. True for top-N sets in the cumulative
+/// reading; false for arbitrary sets and for the resultant reading.
+template <Real T>
+detail::Accumulator<T>
+theorem1_fixed_published_limit(const SelectedSet<T>& set,
+                               const FixedSetGeometry<detail::Accumulator<T>>& geometry) {
+    using A = detail::Accumulator<T>;
+    const A others = static_cast<A>(set.size() - set.selected_count());
+    return set.tail_mass() * geometry.spread +
+           geometry.longest * std::abs(set.mass() * others - set.tail_mass());
+}
+
+/// P Theorem 1(1), corrected: the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the published
+/// one for top-N sets) or |A - (1-A)| (resultant). Attained by equal tokens.
+template <Real T>
+detail::Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set,
+                                            const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+                                            Reading reading) {
+    const auto factor =
+        reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
+    return set.tail_mass() * geometry.spread + geometry.longest * factor;
+}
+
+namespace detail {
+
+/// sum_i |y_i|, and the rounding error of a distance of one set: every |s - y_i| is a norm of sums of at most n
+/// vectors no longer than the sum of all lengths.
+template <Real T>
+Accumulator<T> total_length(RowIn<T> p, MatrixView<T> x) {
+    using A = Accumulator<T>;
+    A sum = 0;
+    for (Index i = 0; i < x.rows(); ++i)
+        sum += A(p[static_cast<std::size_t>(i)]) *
+               Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x.row(i).data(), 1, x.cols())
+                   .template cast<A>()
+                   .norm();
+    return sum;
+}
+
+template <Real T>
+Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limit) {
+    using A = Accumulator<T>;
+    const A n = static_cast<A>(set.size()), d = static_cast<A>(set.vectors().cols());
+    const A others = static_cast<A>(set.size() - set.selected_count());
+    return std::numeric_limits<A>::epsilon() * (n + d + 8) *
+           (limit + (others + 1) * total_length(set.weights(), set.vectors()));
+}
+
+} // namespace detail
+
+/// P Theorem 1(1) on one set, as published, in the given reading.
+template <Real T>
+Bound<detail::Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
+                                                       const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+                                                       Reading reading) {
+    using A = detail::Accumulator<T>;
+    const A limit = theorem1_fixed_published_limit(set, geometry);
+    return {"theorem1_fixed",
+            Side::upper,
+            limit,
+            selection_distance(set, reading),
+            detail::distance_tolerance(set, limit),
+            std::numeric_limits<A>::infinity()};
+}
+
+/// P Theorem 1(1) on one set, corrected.
+template <Real T>
+Bound<detail::Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
+                                                   const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+                                                   Reading reading) {
+    Bound<detail::Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
+    bound.value = theorem1_fixed_limit(set, geometry, reading);
+    bound.tolerance = detail::distance_tolerance(set, bound.value);
+    return bound;
+}
+
+/// Sums over one row from which the moments of the distance of a uniformly random N-subset follow.
+template <Real T>
+class RandomSubsetMoments {
+public:
+    using A = detail::Accumulator<T>;
+
+    /// p: weights of the visible keys, x [n, d]. O(n d). Throws `invalid_argument` when sizes do not fit.
+    RandomSubsetMoments(RowIn<T> p, MatrixView<T> x) : p_(p), x_(x) {
+        detail::require(x.rows() == detail::size<T>(p), "RandomSubsetMoments",
+                        "x must have one row for each weight", x.rows(), p.size());
+        sum_.setZero(x.cols());
+        squares_.resize(p.size());
+        for (Index i = 0; i < x.rows(); ++i) {
+            sum_ += weighted(i);
+            squares_[static_cast<std::size_t>(i)] = weighted(i).squaredNorm();
+            total_squares_ += squares_[static_cast<std::size_t>(i)];
+            length_ += std::sqrt(squares_[static_cast<std::size_t>(i)]);
+            longest_ = std::max(longest_, vector(i).norm());
+        }
+        sum_square_ = sum_.squaredNorm();
+        products_.resize(p.size());
+        for (Index i = 0; i < x.rows(); ++i) products_[static_cast<std::size_t>(i)] = weighted(i).dot(sum_);
+    }
+
+    /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous:
+    /// (L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i), mu_i = |y_i - N/(L-1) S_i|, S_i = sum_{j !=
+    /// i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is the paper's
+    /// main sum. V_i = 0 for L <= 2; {0, 0} at N = L. O(L). Throws `invalid_argument` unless 0 <= N <= L.
+    Interval<A> expected_distance(Index selected) const {
+        const Index n = x_.rows();
+        detail::require(selected >= 0 && selected <= n, "RandomSubsetMoments::expected_distance",
+                        "N must be in [0, L]", selected, n);
+        if (selected == n) return {A(0), A(0)};
+        const A l = static_cast<A>(n), count = static_cast<A>(selected);
+        const A share = n > 1 ? count / (l - 1) : A(0);
+        const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
+        Interval<A> sum{A(0), A(0)};
+        for (Index i = 0; i < n; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            const A mean = mean_square(i, share);
+            const A others = sum_square_ - 2 * products_[at] + squares_[at]; // |S_i|^2
+            const A spread = n > 2 ? std::max(A(0), total_squares_ - squares_[at] - others / (l - 1)) : A(0);
+            sum.lower += std::sqrt(mean);
+            sum.upper += std::sqrt(mean + variance * spread);
+        }
+        const A left = (l - count) / l;
+        return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
+    }
+
+    /// (N+1)(1-N/L) M with M = max |x_i|: the cap on E d, cumulative, when the weights sum to 1.
+    A expected_distance_cap(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        return (count + 1) * (1 - count / l) * longest_;
+    }
+
+    /// E d'^2 of the resultant, exactly: (1-c) A + c B, A = sum |y_i|^2, B = |sum y_i|^2,
+    /// c = ((L-2N)^2 - L)/(L(L-1)), 0 for L = 1.
+    A resultant_second_moment(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), gap = l - 2 * static_cast<A>(selected);
+        const A c = x_.rows() > 1 ? (gap * gap - l) / (l * (l - 1)) : A(0);
+        return (1 - c) * total_squares_ + c * sum_square_;
+    }
+
+    /// E sum_{i not in I} |s - y_i|^2, exactly: (L-N)/L [(N+1) A + N(N-3)/(L-1) (B-A)].
+    A cumulative_second_moment(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        const A cross = x_.rows() > 1 ? count * (count - 3) / (l - 1) * (sum_square_ - total_squares_) : A(0);
+        return (l - count) / l * ((count + 1) * total_squares_ + cross);
+    }
+
+    /// sum_i |y_i|: where P Corollary 2(i) sees E d going as L grows at fixed N.
+    A total_length() const { return length_; }
+    /// sum_i |y_i - (N/L) o|, o = sum y_i: where the main sum really goes.
+    A main_sum_limit(Index selected) const {
+        const A share = static_cast<A>(selected) / static_cast<A>(x_.rows());
+        A sum = 0;
+        for (Index i = 0; i < x_.rows(); ++i) sum += (weighted(i) - share * sum_).norm();
+        return sum;
+    }
+    /// |o|
+    A output_length() const { return std::sqrt(sum_square_); }
+    Index size() const { return x_.rows(); }
+
+    /// Rounding error of a sum of L distances of vectors of these lengths.
+    A tolerance(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        // The cancelled squares are exact to eps (|y|+|s|)^2 and direct below 1e-4 of it: sqrt costs a factor
+        // 100.
+        return 100 * std::numeric_limits<A>::epsilon() * (l + static_cast<A>(x_.cols()) + 8) * (1 + count) *
+               length_;
+    }
+
+private:
+    /// mu_i^2 = |(1+a) y_i - a o|^2 for a = N/(L-1).
+    A mean_square(Index i, A a) const {
+        const auto at = static_cast<std::size_t>(i);
+        const A own = (1 + a) * (1 + a) * squares_[at], all = a * a * sum_square_;
+        const A value = own - 2 * a * (1 + a) * products_[at] + all;
+        // Where the two vectors nearly agree the products cancel.
+        if (value < A(1e-4) * (own + all)) return ((1 + a) * weighted(i) - a * sum_).squaredNorm();
+        return value;
+    }
+    auto vector(Index i) const {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
+            .template cast<A>();
+    }
+    auto weighted(Index i) const { return vector(i) * A(p_[static_cast<std::size_t>(i)]); }
+
+    RowIn<T> p_;
+    MatrixView<T> x_;
+    Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
+    std::vector<A> squares_, products_;
+    A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0;
+};
+
+/// Mean of a quantity over subsets, and its standard error (0 when all subsets were counted).
+template <Real A>
+struct SubsetMean {
+    A mean = 0;
+    A standard_error = 0;
+    Index subsets = 0;
+};
+
+/// E d over uniformly random N-subsets: exactly, over all of them, for L <= 12; else over `samples` subsets
+/// drawn from `generator`. O(subsets n d). Throws `invalid_argument` unless 0 <= N <= L and, when it must draw,
+/// samples >= 2.
+template <Real T>
+SubsetMean<detail::Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected,
+                                                        Reading reading, Index samples, SplitMix64& generator) {
+    using A = detail::Accumulator<T>;
+    const Index n = detail::size<T>(p);
+    detail::require(selected >= 0 && selected <= n, "mean_subset_distance", "N must be in [0, L]", selected, n);
+    SelectedSet<T> set;
+    SubsetMean<A> result;
+    A mean = 0, scatter = 0;
+    const auto take = [&](std::span<const Index> subset) {
+        set.assign(p, x, subset);
+        const A distance = selection_distance(set, reading);
+        ++result.subsets;
+        const A before = distance - mean;
+        mean += before / static_cast<A>(result.subsets);
+        scatter += before * (distance - mean);
+    };
+    std::vector<Index> keys(static_cast<std::size_t>(n));
+    std::iota(keys.begin(), keys.end(), Index(0));
+    const auto count = static_cast<std::size_t>(selected);
+    if (n <= 12) {
+        std::vector<Index> subset;
+        for (unsigned bits = 0; bits < (1u << n); ++bits) {
+            if (std::popcount(bits) != static_cast<int>(selected)) continue;
+            subset.clear();
+            for (Index i = 0; i < n; ++i)
+                if (bits >> i & 1u) subset.push_back(i);
+            take(subset);
+        }
+        result.mean = mean;
+        return result;
+    }
+    detail::require(samples >= 2, "mean_subset_distance", "samples must be >= 2", samples);
+    for (Index draw = 0; draw < samples; ++draw) {
+        for (std::size_t i = 0; i < count; ++i) // the first N of a shuffle
+            std::swap(keys[i], keys[i + static_cast<std::size_t>(generator.below(n - static_cast<Index>(i)))]);
+        take(std::span<const Index>(keys).first(count));
+    }
+    result.mean = mean;
+    const A drawn = static_cast<A>(result.subsets);
+    result.standard_error = std::sqrt(scatter / (drawn - 1) / drawn);
+    return result;
+}
+
+/// P Theorem 1(2) as reconstructed, with its unquantified eps set to 0: E d equals the main sum. Checked as
+/// E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not negligible.
+/// `expected`: E d, counted or sampled (then six standard errors are allowed).
+template <Real T>
+Bound<detail::Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
+                                                        const SubsetMean<detail::Accumulator<T>>& expected) {
+    using A = detail::Accumulator<T>;
+    return {"theorem1_random",
+            Side::upper,
+            moments.expected_distance(selected).lower,
+            expected.mean,
+            6 * expected.standard_error + moments.tolerance(selected),
+            std::numeric_limits<A>::infinity()};
+}
+
+/// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
+template <Real T>
+BoundPair<detail::Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+                                                        const SubsetMean<detail::Accumulator<T>>& expected) {
+    using A = detail::Accumulator<T>;
+    const Interval<A> range = moments.expected_distance(selected);
+    const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
+    return {Bound<A>{"theorem1_random", Side::lower, range.lower, expected.mean, tolerance, A(0)},
+            Bound<A>{"theorem1_random", Side::upper, range.upper, expected.mean, tolerance,
+                     std::numeric_limits<A>::infinity()}};
+}
+
+/// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
+/// E d <= sum |y_i|.
+template <Real T>
+Bound<detail::Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
+                                                   const SubsetMean<detail::Accumulator<T>>& expected) {
+    using A = detail::Accumulator<T>;
+    return {"corollary2",
+            Side::upper,
+            moments.total_length(),
+            expected.mean,
+            6 * expected.standard_error + moments.tolerance(selected),
+            std::numeric_limits<A>::infinity()};
+}
+
+/// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
+/// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i|, which is what remains of
+/// "d -> 0 as N -> L": 0 at N = L only. Weights sum to 1.
+template <Real T>
+BoundPair<detail::Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+                                                   const SubsetMean<detail::Accumulator<T>>& expected) {
+    using A = detail::Accumulator<T>;
+    const A l = static_cast<A>(moments.size()), count = static_cast<A>(selected);
+    const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
+    // |mu_i - |y_i - (N/L) o|| <= N |o|/(L(L-1)) + N |y_i|/(L-1), summed over i.
+    const A slack =
+        moments.size() > 1 ? count / (l - 1) * (moments.output_length() + moments.total_length()) : A(0);
+    const A lower = (l - count) / l * (moments.main_sum_limit(selected) - slack);
+    return {Bound<A>{"corollary2", Side::lower, std::max(lower, A(0)), expected.mean, tolerance, A(0)},
+            Bound<A>{"corollary2", Side::upper, moments.expected_distance_cap(selected), expected.mean,
+                     tolerance, std::numeric_limits<A>::infinity()}};
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,94 @@
+// A set of selected keys of one row, the context vector it makes, and the distance of every key from that
+// vector.
+#pragma once
+
+#include <attnscope/selection/top_n.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// How far a weighted token y_i = p_i x_i is from the selected context vector s = sum_{i in I} y_i.
+enum class Metric {
+    euclidean, ///< |y_i - s|
+    cosine     ///< 1 - <y_i, s>/(|y_i| |s| + 1e-12)
+};
+
+/// One row's weights p [n], token vectors x [n, d] (values, hidden states or W_O v: the caller's choice) and a
+/// set I of selected keys, with everything that the questions of this wing share. Weights are taken as they
+/// are: >= 0, not necessarily summing to 1. All keys given are visible: leave masked ones out. Works in double
+/// for float input. The distance of a key depends on its own p and x only, so equal tokens are exactly equally
+/// far.
+template <Real T>
+class SelectedSet {
+public:
+    using A = detail::Accumulator<T>;
+
+    /// Reuses its memory from row to row. `selected`: distinct keys in any order. O(n d).
+    /// Throws `invalid_argument` when x does not have one row for each weight or a key is out of range or
+    /// repeated.
+    void assign(RowIn<T> p, MatrixView<T> x, std::span<const Index> selected,
+                Metric metric = Metric::euclidean) {
+        const Index n = detail::size<T>(p), d = x.cols();
+        detail::require(x.rows() == n, "SelectedSet", "x must have one row for each weight", x.rows(), n);
+        p_ = p;
+        x_ = x;
+        member_.assign(p.size(), 0);
+        selected_.assign(selected.begin(), selected.end());
+        s_.setZero(d);
+        rest_.setZero(d);
+        for (const Index i : selected) {
+            detail::require(i >= 0 && i < n, "SelectedSet", "selected keys must be in [0, n)", i, n);
+            detail::require(!member_[static_cast<std::size_t>(i)], "SelectedSet",
+                            "selected keys must be distinct", i);
+            member_[static_cast<std::size_t>(i)] = 1;
+            s_ += weighted(i);
+        }
+        mass_ = tail_ = 0;
+        distances_.resize(p.size());
+        const A length = s_.norm();
+        for (Index i = 0; i < n; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            (member_[at] ? mass_ : tail_) += A(p[at]);
+            if (!member_[at]) rest_ += weighted(i);
+            if (metric == Metric::euclidean)
+                distances_[at] = (s_ - weighted(i)).norm();
+            else
+                distances_[at] = 1 - weighted(i).dot(s_) / (weighted(i).norm() * length + A(1e-12));
+        }
+    }
+
+    Index size() const { return static_cast<Index>(p_.size()); }
+    Index selected_count() const { return static_cast<Index>(selected_.size()); }
+    std::span<const Index> selected() const { return selected_; }
+    bool contains(Index i) const { return member_[static_cast<std::size_t>(i)] != 0; }
+    RowIn<T> weights() const { return p_; }
+    const MatrixView<T>& vectors() const { return x_; }
+
+    /// A_N, the selected mass.
+    A mass() const { return mass_; }
+    /// The mass of the others, added up from them: accurate when it is tiny.
+    A tail_mass() const { return tail_; }
+    /// s = sum_{i in I} p_i x_i, not renormalised.
+    const Eigen::Matrix<A, 1, Eigen::Dynamic>& context() const { return s_; }
+    /// sum over the others of p_i x_i.
+    const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
+    /// Distance of y_i from s.
+    A distance(Index i) const { return distances_[static_cast<std::size_t>(i)]; }
+
+private:
+    auto weighted(Index i) const {
+        const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(x_.row(i).data(), 1, x_.cols());
+        return (row.template cast<A>() * A(p_[static_cast<std::size_t>(i)]));
+    }
+
+    RowIn<T> p_;
+    MatrixView<T> x_;
+    std::vector<Index> selected_;
+    std::vector<char> member_;
+    std::vector<A> distances_;
+    Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
+    A mass_ = 0, tail_ = 0;
+};
+
+} // namespace v0_1
+} // namespace attnscope

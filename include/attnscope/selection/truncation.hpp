@@ -1,0 +1,74 @@
+// What is lost when only the N largest weights are kept.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/selection/selected_set.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// tau = TV(p, p restricted to I and renormalised) = 1 - A_I = 1 - exp(-KL(restricted || p)) for weights that
+/// sum to 1: the mass of the others, added up from them. Source: arXiv:2512.07647.
+template <Real T>
+detail::Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
+    return set.tail_mass();
+}
+
+/// |o - o_I|, o = sum p_i x_i and o_I = (1/A) sum_{i in I} p_i x_i, for weights that sum to 1: exactly
+/// tau |mu_tail - mu_head|, the means of the others and of the selected. 0 when everything is selected; NaN
+/// when the selected weigh nothing.
+template <Real T>
+detail::Accumulator<T> truncation_error(const SelectedSet<T>& set) {
+    using A = detail::Accumulator<T>;
+    if (set.selected_count() == set.size() || set.tail_mass() == A(0)) return A(0);
+    if (!(set.mass() > A(0))) return std::numeric_limits<A>::quiet_NaN();
+    return (set.remainder() - set.context() * (set.tail_mass() / set.mass())).norm();
+}
+
+/// Largest possible tau of a top-k selection of softmax weights whose (k+1)-st logit lies gap >= 0 temperatures
+/// below the k-th: 1/(1 + k/(n-k) e^gap); 0 at k = n. Attained by k equal keys above n-k equal others. Source:
+/// arXiv:2512.07647. Throws `invalid_argument` unless 1 <= k <= n and gap >= 0.
+template <Real A>
+A truncation_mass_by_gap(Index n, Index k, A gap) {
+    detail::require(k >= 1 && k <= n, "truncation_mass_by_gap", "k must be in [1, n]", k, n);
+    detail::require(gap >= A(0), "truncation_mass_by_gap", "gap must be >= 0", gap);
+    if (k == n) return A(0);
+    const A inverse = std::exp(-gap);
+    return inverse / (inverse + static_cast<A>(k) / static_cast<A>(n - k));
+}
+
+/// Bound "truncation_gap": tau <= `truncation_mass_by_gap`, gap = (z_(k) - z_(k+1))/T, of a top-k set of
+/// softmax. relative_error: that of the weights.
+template <Real T>
+Bound<detail::Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, detail::Accumulator<T> gap,
+                                                   detail::Accumulator<T> relative_error) {
+    using A = detail::Accumulator<T>;
+    const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
+    return {"truncation_gap",
+            Side::upper,
+            limit,
+            set.tail_mass(),
+            relative_error * set.tail_mass() + std::numeric_limits<A>::epsilon() * (2 * gap + 8) * limit,
+            A(1)};
+}
+
+/// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
+template <Real T>
+Bound<detail::Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
+                                                      detail::Accumulator<T> diameter) {
+    using A = detail::Accumulator<T>;
+    const A limit = set.tail_mass() * diameter;
+    const A size = static_cast<A>(set.size() + set.vectors().cols() + 8);
+    // The two means may be long and their difference short: each is exact to eps of its own length.
+    const A length = set.remainder().norm() +
+                     (set.mass() > A(0) ? set.context().norm() * (set.tail_mass() / set.mass()) : A(0));
+    return {"truncation_output",
+            Side::upper,
+            limit,
+            truncation_error(set),
+            std::numeric_limits<A>::epsilon() * size * (limit + length),
+            diameter};
+}
+
+} // namespace v0_1
+} // namespace attnscope
