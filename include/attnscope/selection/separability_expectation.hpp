@@ -1,0 +1,316 @@
+// Expected geometric separability on the spherical model, exactly: needs Boost.Math (target
+// attnscope::special).
+#pragma once
+
+#include <attnscope/selection/separability_bounds.hpp>
+
+#include <boost/math/quadrature/gauss_kronrod.hpp>
+#include <boost/math/special_functions/bessel.hpp>
+#include <boost/math/special_functions/beta.hpp>
+#include <boost/math/special_functions/erf.hpp>
+
+#include <Eigen/Eigenvalues>
+
+#include <numbers>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// G_d(t) = P(<x, e> <= t) for x uniform on the unit sphere of R^d: the regularised incomplete beta function
+/// I_{(1+t)/2}((d-1)/2, (d-1)/2); t is clamped to [-1,1]. d >= 2.
+inline double sphere_cosine_cdf(Index dimension, double t) {
+    detail::require(dimension >= 2, "sphere_cosine_cdf", "dimension must be >= 2", dimension);
+    const double half = static_cast<double>(dimension - 1) / 2;
+    return boost::math::ibeta(half, half, (1 + std::clamp(t, -1.0, 1.0)) / 2);
+}
+
+namespace detail {
+
+struct QuadratureRule {
+    std::vector<double> nodes, weights;
+};
+
+/// Gauss rule of a three-term recurrence with diagonal a and squared off-diagonal b (b[0] unused), total
+/// mass 1.
+inline QuadratureRule gauss_rule(std::span<const double> a, std::span<const double> b) {
+    const auto n = static_cast<Index>(a.size());
+    Eigen::MatrixXd jacobi = Eigen::MatrixXd::Zero(n, n);
+    for (Index i = 0; i < n; ++i) {
+        jacobi(i, i) = a[static_cast<std::size_t>(i)];
+        if (i > 0) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(b[static_cast<std::size_t>(i)]);
+    }
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(jacobi);
+    QuadratureRule rule;
+    for (Index i = 0; i < n; ++i) {
+        rule.nodes.push_back(solver.eigenvalues()[i]);
+        rule.weights.push_back(solver.eigenvectors()(0, i) * solver.eigenvectors()(0, i));
+    }
+    return rule;
+}
+
+/// Gauss-Legendre rule on [0,1].
+inline QuadratureRule unit_rule(int order) {
+    std::vector<double> a(static_cast<std::size_t>(order), 0), b(static_cast<std::size_t>(order), 0);
+    for (int k = 1; k < order; ++k) b[static_cast<std::size_t>(k)] = double(k) * k / (4.0 * k * k - 1);
+    QuadratureRule rule = gauss_rule(a, b);
+    for (double& node : rule.nodes) node = (1 + node) / 2;
+    return rule;
+}
+
+/// E f(t) for t = cos(angle) of two random directions in R^d, angle density proportional to sin^{d-2}, where f
+/// changes quickly around t = step. Panels end at the step, where nodes are gathered by a cubic substitution,
+/// and at three standard deviations of the angle.
+template <class F>
+double expect_over_cosine(Index dimension, double step, const QuadratureRule& rule, F&& f) {
+    const double half = static_cast<double>(dimension) / 2, right_angle = std::numbers::pi / 2;
+    const double deviation = 1 / std::sqrt(static_cast<double>(dimension));
+    const double norm = std::exp(std::lgamma(half) - std::lgamma(half - 0.5)) / std::sqrt(std::numbers::pi);
+    const double reach = std::min(right_angle, 9 * deviation), core = std::min(right_angle, 3 * deviation);
+    const double from = right_angle - reach, to = right_angle + reach;
+    const double split = std::acos(std::clamp(step, -1.0, 1.0));
+    std::array<double, 5> ends = {from, right_angle - core, right_angle + core, to,
+                                  std::clamp(split, from, to)};
+    std::sort(ends.begin(), ends.end());
+    double sum = 0;
+    for (std::size_t panel = 0; panel + 1 < ends.size(); ++panel) {
+        const bool rises = ends[panel] == split, falls = ends[panel + 1] == split;
+        const double start = falls ? ends[panel + 1] : ends[panel];
+        const double length = (falls ? ends[panel] : ends[panel + 1]) - start;
+        for (std::size_t k = 0; k < rule.nodes.size() && length != 0; ++k) {
+            const double u = rule.nodes[k], square = u * u;
+            const bool gather = rises || falls;
+            const double angle = start + length * (gather ? square * u : u);
+            sum += rule.weights[k] * (gather ? 3 * square : 1) * std::abs(length) * norm *
+                   std::pow(std::sin(angle), static_cast<double>(dimension - 2)) * f(std::cos(angle));
+        }
+    }
+    return sum;
+}
+
+/// Gauss rule for W = |sum_j p_j x_j|^2, x_j uniform on the unit sphere, from its exact central moments: with
+/// W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j) (2p)^{2j} E t^{2j} E
+/// (W-EW)^{m-2j} W^j.
+inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
+                                         int order) {
+    using Wide = long double;
+    const auto top = static_cast<std::size_t>(2 * order);
+    std::vector<Wide> t(top + 1, 0); // E t^{2j} = prod (2i-1)/(d+2i-2)
+    t[0] = 1;
+    for (std::size_t j = 1; 2 * j <= top; ++j)
+        t[j] = t[j - 1] * static_cast<Wide>(2 * j - 1) / static_cast<Wide>(dimension + Index(2 * j) - 2);
+    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
+    std::vector<std::vector<Wide>> binomial(top + 1, std::vector<Wide>(top + 1, 0));
+    for (std::size_t n = 0; n <= top; ++n) {
+        binomial[n][0] = 1;
+        for (std::size_t k = 1; k <= n; ++k)
+            binomial[n][k] = binomial[n - 1][k - 1] + (k < n ? binomial[n - 1][k] : 0);
+    }
+    // Unit: the final mean, so that high moments neither overflow nor vanish.
+    Wide total = 0;
+    for (std::size_t j = 0; j < p.size(); ++j)
+        if (j != without) total += Wide(p[j]) * p[j];
+    if (!(total > 0)) return {{0}, {1}};
+    moment[0] = 1;
+    Wide mean = 0;
+    for (std::size_t j = 0; j < p.size(); ++j) {
+        if (j == without) continue;
+        const Wide square = Wide(p[j]) * p[j] / total;
+        for (std::size_t m = 0; m <= top; ++m) {
+            Wide sum = moment[m], power = 1;
+            for (std::size_t h = 1; 2 * h <= m; ++h) {
+                power *= 4 * square;
+                Wide inner = 0, shift = 1; // E (W-EW)^{m-2h} (W-EW+EW)^h
+                for (std::size_t k = 0; k <= h; ++k) {
+                    inner += binomial[h][k] * shift * moment[m - 2 * h + (h - k)];
+                    shift *= mean;
+                }
+                sum += binomial[m][2 * h] * power * t[h] * inner;
+            }
+            next[m] = sum;
+        }
+        moment.swap(next);
+        mean += square;
+    }
+    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
+    const double unit = static_cast<double>(total);
+    if (!(sigma > 1e-9L)) return {{unit}, {1}};
+    Wide scale = 1;
+    for (std::size_t m = 0; m <= top; ++m, scale *= sigma) moment[m] /= scale;
+    // Chebyshev's algorithm, moments to recurrence; stops where rounding has eaten a coefficient.
+    std::vector<double> a, b;
+    std::vector<Wide> before(top, 0), now(moment.begin(), moment.end() - 1);
+    a.push_back(static_cast<double>(moment[1]));
+    b.push_back(0);
+    Wide a_last = moment[1], b_last = moment[0];
+    for (std::size_t k = 1; k < static_cast<std::size_t>(order); ++k) {
+        std::vector<Wide> row(top, 0);
+        for (std::size_t l = k; l < top - k; ++l)
+            row[l] = (l + 1 < now.size() ? now[l + 1] : 0) - a_last * now[l] - (k > 1 ? b_last : 0) * before[l];
+        const Wide a_k = row[k + 1] / row[k] - now[k] / now[k - 1], b_k = row[k] / now[k - 1];
+        if (!(b_k > 1e-6L) || !std::isfinite(static_cast<double>(a_k)) || k + 1 >= top - k) break;
+        a.push_back(static_cast<double>(a_k));
+        b.push_back(static_cast<double>(b_k));
+        a_last = a_k;
+        b_last = b_k;
+        before.swap(now);
+        now.swap(row);
+    }
+    QuadratureRule rule = gauss_rule(a, b);
+    for (double& node : rule.nodes) node = std::max(0.0, unit * (1 + static_cast<double>(sigma) * node));
+    return rule;
+}
+
+/// G_d on a fine grid with its exact slope: cubic Hermite interpolation, error below 1e-10 for d >= 8; below
+/// that the slope is unbounded or steep at the ends and the function itself is asked.
+class CosineCdfTable {
+public:
+    explicit CosineCdfTable(Index dimension) : dimension_(dimension) {
+        if (dimension < 8) return;
+        const double half = static_cast<double>(dimension - 1) / 2;
+        const double log_norm = std::lgamma(2 * half) - 2 * std::lgamma(half) - (2 * half - 1) * std::log(2.0);
+        for (int i = 0; i <= cells; ++i) {
+            const double t = -1 + 2.0 * i / cells;
+            value_.push_back(sphere_cosine_cdf(dimension, t));
+            const double room = 1 - t * t;
+            slope_.push_back(room > 0 ? std::exp(log_norm + (half - 1) * std::log(room)) * (2.0 / cells) : 0);
+        }
+    }
+    double operator()(double t) const {
+        if (t >= 1) return 1;
+        if (t <= -1) return 0;
+        if (value_.empty()) return sphere_cosine_cdf(dimension_, t);
+        const double at = (t + 1) * (cells / 2.0);
+        const auto i = std::min(static_cast<std::size_t>(at), static_cast<std::size_t>(cells - 1));
+        const double x = at - static_cast<double>(i), y = 1 - x;
+        const double cubic = y * y * ((1 + 2 * x) * value_[i] + x * slope_[i]) +
+                             x * x * ((1 + 2 * y) * value_[i + 1] - y * slope_[i + 1]);
+        return std::clamp(cubic, 0.0, 1.0);
+    }
+
+private:
+    static constexpr int cells = 4096;
+    Index dimension_;
+    std::vector<double> value_, slope_;
+};
+
+} // namespace detail
+
+/// E N_s/N for r = min over the non-selected (the geometric recall), weights fixed and independent of the
+/// vectors, which are i.i.d. uniform on a sphere of R^d; its radius cancels. Exact up to quadrature: (1/N)
+/// sum_{i in I} E_{X,t} prod_{j not in I} G_d((p_i^2+p_j^2+2 p_i X t)/(2 p_j sqrt(X^2+p_i^2+2 p_i X t))), X =
+/// |sum_{I\i} p_j x_j|, t the cosine between x_i and that sum. quadrature_order: nodes for t, and for X^2 (at
+/// most 12 of them; their rule comes from exact moments). The error falls quickly with the order; 16 agrees
+/// with simulation to its noise (tests). 1 when everything is selected; keys of weight 0 among the others
+/// cannot be closer than s itself and count through |s| alone. Cost O(N order^2 (L-N)) interpolations. Throws
+/// `invalid_argument` for an empty selection, d < 2, order < 1 or a negative weight.
+inline double expected_separable_fraction(std::span<const double> selected, std::span<const double> others,
+                                          Index dimension, int quadrature_order = 16) {
+    detail::require(!selected.empty(), "expected_separable_fraction", "at least one key must be selected",
+                    selected.size());
+    detail::require(dimension >= 2, "expected_separable_fraction", "dimension must be >= 2", dimension);
+    detail::require(quadrature_order >= 1, "expected_separable_fraction", "quadrature order must be >= 1",
+                    quadrature_order);
+    for (const auto weights : {selected, others})
+        for (const double p : weights)
+            detail::require(p >= 0, "expected_separable_fraction", "weights must be >= 0", p);
+    if (others.empty()) return 1;
+    const detail::QuadratureRule rule = detail::unit_rule(quadrature_order);
+    const detail::CosineCdfTable cdf(dimension);
+    double sum = 0;
+    for (std::size_t i = 0; i < selected.size(); ++i) {
+        const double p = selected[i];
+        const detail::QuadratureRule lengths =
+            detail::square_length_rule(selected, i, dimension, std::min(quadrature_order, 12));
+        for (std::size_t a = 0; a < lengths.nodes.size(); ++a) {
+            const double x = std::sqrt(lengths.nodes[a]);
+            // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
+            // -p/(2X).
+            const double step = x > 0 ? -p / (2 * x) : -1;
+            sum += lengths.weights[a] * detail::expect_over_cosine(dimension, step, rule, [&](double t) {
+                       const double along = p * p + 2 * p * x * t;
+                       const double s = std::sqrt(std::max(0.0, x * x + along));
+                       double product = 1;
+                       for (const double q : others) {
+                           const double numerator = along + q * q, denominator = 2 * q * s;
+                           product *=
+                               denominator > 0 ? cdf(numerator / denominator) : (numerator > 0 ? 1.0 : 0.0);
+                           if (product < 1e-18) break;
+                       }
+                       return product;
+                   });
+        }
+    }
+    return sum / static_cast<double>(selected.size());
+}
+
+/// P(|sum_j p_j x_j| <= r) for x_j i.i.d. uniform on the unit sphere of R^d, by Kluyver's integral
+/// r^{d/2} 2^{1-d/2}/Gamma(d/2) int t^{d/2-1} J_{d/2}(r t) prod phi(p_j t) dt, phi(z) = Gamma(d/2)
+/// (2/z)^{d/2-1} J_{d/2-1}(z); one vector gives a step, two the cosine distribution. Absolute error about 1e-9;
+/// for d = 2 and three vectors the integrand decays slowly and about 1e-5 is reached. Throws `invalid_argument`
+/// for an empty sum, d < 2, r < 0 or a weight <= 0.
+inline double sphere_sum_cdf(std::span<const double> weights, Index dimension, double r) {
+    detail::require(!weights.empty(), "sphere_sum_cdf", "at least one weight is needed", weights.size());
+    detail::require(dimension >= 2, "sphere_sum_cdf", "dimension must be >= 2", dimension);
+    detail::require(r >= 0, "sphere_sum_cdf", "r must be >= 0", r);
+    double sum = 0, squares = 0;
+    for (const double p : weights) {
+        detail::require(p > 0, "sphere_sum_cdf", "weights must be > 0", p);
+        sum += p;
+        squares += p * p;
+    }
+    if (r >= sum) return 1;
+    if (r == 0) return 0;
+    if (weights.size() == 1) return 0; // r < p
+    if (weights.size() == 2) {
+        const double p = weights[0], q = weights[1];
+        return sphere_cosine_cdf(dimension, (r * r - p * p - q * q) / (2 * p * q));
+    }
+    const double half = static_cast<double>(dimension) / 2;
+    const auto log_phi = [&](double z) { // log |phi|, sign
+        if (z < 1e-8) return std::pair(0.0, 1.0);
+        const double j = boost::math::cyl_bessel_j(half - 1, z);
+        return std::pair(std::lgamma(half) + (half - 1) * std::log(2 / z) + std::log(std::abs(j)),
+                         j < 0 ? -1.0 : 1.0);
+    };
+    const auto integrand = [&](double t) {
+        if (t <= 0) return 0.0;
+        const double bessel = boost::math::cyl_bessel_j(half, r * t);
+        if (bessel == 0) return 0.0;
+        double log_value = half * std::log(r) + (1 - half) * std::log(2.0) - std::lgamma(half) +
+                           (half - 1) * std::log(t) + std::log(std::abs(bessel));
+        double sign = bessel < 0 ? -1 : 1;
+        for (const double p : weights) {
+            const auto [log_factor, factor_sign] = log_phi(p * t);
+            log_value += log_factor;
+            sign *= factor_sign;
+            if (log_value < -80) return 0.0;
+        }
+        return sign * std::exp(log_value);
+    };
+    // Panels of half a period of the fastest oscillation, until a run of them adds nothing.
+    const double panel = 3.141592653589793 / (r + sum);
+    const double scale = std::sqrt(static_cast<double>(dimension) / squares);
+    double total = 0;
+    int quiet = 0;
+    for (int k = 0; k < 20000 && quiet < 8; ++k) {
+        const double part = boost::math::quadrature::gauss_kronrod<double, 15>::integrate(integrand, k * panel,
+                                                                                          (k + 1) * panel, 0);
+        total += part;
+        quiet = std::abs(part) < 1e-13 && k * panel > 3 * scale ? quiet + 1 : 0;
+    }
+    return std::clamp(total, 0.0, 1.0);
+}
+
+/// Share k/n of keys that top-k selection needs to leave at most the mass eps, for many Gaussian logits of
+/// standard deviation sigma (over the temperature): Q(sigma + Phi^{-1}(eps)), Q the upper tail of the normal
+/// distribution. Source: arXiv:2512.07647. Throws `invalid_argument` unless sigma >= 0 and eps in (0,1).
+inline double gaussian_truncation_share(double sigma, double eps) {
+    detail::require(sigma >= 0, "gaussian_truncation_share", "sigma must be >= 0", sigma);
+    detail::require(eps > 0 && eps < 1, "gaussian_truncation_share", "eps must be in (0,1)", eps);
+    const double root = std::sqrt(2.0);
+    const double quantile = -root * boost::math::erfc_inv(2 * eps);
+    return boost::math::erfc((sigma + quantile) / root) / 2;
+}
+
+} // namespace v0_1
+} // namespace attnscope
