@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# How fast is it? Builds the benchmarks twice, for this machine and with plain AVX2, runs them on one thread and prints
+# a table each; the figures also go to build/benchmarks/*.json. Arguments go to every program, for example
+# --benchmark_filter='float.*L=1024' or --benchmark_repetitions=30.
+. "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
+{
+    need_packages "${test_packages[@]}"
+    (need_packages libdnnl-dev) || echo "Going on without oneDNN: it is not compared with."
+    configure ATTNSCOPE_BUILD_BENCHMARKS=ON -- ATTNSCOPE_BUILD_EXAMPLES=OFF ATTNSCOPE_BUILD_TESTS=OFF
+    cmake "$build" >/dev/null # oneDNN may have come since
+    cmake --build "$build" --parallel "$jobs" --target attnscope_benchmarks
+} </dev/null
+
+# name of the build, its folder
+run_all() {
+    local program out
+    for program in "$2"/bin/attnscope-bench-*; do
+        out="$build/benchmarks/$1-${program##*/attnscope-bench-}.json"
+        printf '\n==== %s, %s\n' "${program##*/}" "$1"
+        OMP_NUM_THREADS=1 "${pin[@]}" "$program" --benchmark_out="$out" --benchmark_out_format=json "${@:3}"
+    done
+}
+
+mkdir -p "$build/benchmarks"
+pin=()
+if command -v taskset >/dev/null; then pin=(taskset -c "$((jobs - 1))"); fi
+
+run_all native "$build" "$@"
+if grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
+    cmake --preset release -B "$build/avx2" -DCMAKE_CXX_FLAGS="-mavx2 -mfma" -DATTNSCOPE_BUILD_BENCHMARKS=ON \
+        -DATTNSCOPE_BUILD_EXAMPLES=OFF -DATTNSCOPE_BUILD_TESTS=OFF </dev/null >/dev/null
+    cmake --build "$build/avx2" --parallel "$jobs" --target attnscope_benchmarks </dev/null
+    # oneDNN chooses its instructions at run time: here it may not use more than we do. (Its two names, old and new.)
+    export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+    run_all avx2 "$build/avx2" "$@"
+fi
