@@ -19,6 +19,9 @@ std::vector<Index> chosen(const std::vector<Index>& wanted, Index available, std
         if (i < 0 || i >= available)
             throw program::usage_error(fmt::format("--{}s: there is no {} {}; the input has {}s 0 to {}", what,
                                                    what, i, what, available - 1));
+    // Each once: a head named twice would count twice in the audit.
+    std::sort(result.begin(), result.end());
+    result.erase(std::unique(result.begin(), result.end()), result.end());
     return result;
 }
 
@@ -64,7 +67,7 @@ private:
         set(row, figures);
         figures.log_sum_exp = row.log_sum_exp();
         if (row.normal()) set(attnscope::jacobian_norms(softmax_, z, weights()), 1, figures);
-        set_first(z, figures);
+        set_first(row, z, figures);
     }
 
     /// The general family p = F/sum F is softmax of log F at temperature 1: the same sums answer the same
@@ -79,7 +82,7 @@ private:
         // extremes lie at -a, 0 or a.
         double a = 0;
         for (const double x : divided)
-            if (std::isfinite(x)) a = std::max(a, std::abs(x));
+            if (x > -std::numeric_limits<double>::infinity()) a = std::max(a, std::abs(x));
         const std::array<double, 3> ends = {normalizer.template log_value<double>(-a),
                                             normalizer.template log_value<double>(0.0),
                                             normalizer.template log_value<double>(a)};
@@ -96,7 +99,7 @@ private:
         figures.logit_spread = plain.logit_spread();
         if (row.normal())
             set(attnscope::jacobian_norms(normalizer, divided, weights()), 1 / settings_.temperature, figures);
-        set_first(z, figures);
+        set_first(row, z, figures);
     }
 
     void set(const attnscope::RowStatistics<double>& row, RowFigures& figures) const {
@@ -119,8 +122,8 @@ private:
         figures.max_entry = factor * norms.max_entry;
     }
 
-    void set_first(RowIn<double> z, RowFigures& figures) const {
-        if (!z.empty() && z[0] > -std::numeric_limits<double>::infinity())
+    void set_first(const attnscope::RowStatistics<double>& row, RowIn<double> z, RowFigures& figures) const {
+        if (row.normal() && z[0] > -std::numeric_limits<double>::infinity())
             figures.first_key_weight = weights()[0];
     }
 
@@ -176,9 +179,14 @@ Report analyse(Capture capture, const Settings& settings) {
                 figures.rows.push_back(analyser.row(query, logits, delta, report.audit));
                 if (!rows.weights) continue;
                 for (Index key = 0; key < input.keys; ++key) {
-                    const double difference = std::abs(analyser.weights()[static_cast<std::size_t>(key)] -
-                                                       (*rows.weights)(query, key));
-                    report.weight_difference = std::max(report.weight_difference.value_or(0), difference);
+                    const double computed = analyser.weights()[static_cast<std::size_t>(key)],
+                                 stored = (*rows.weights)(query, key),
+                                 largest = report.weight_difference.value_or(0);
+                    double difference = std::abs(computed - stored);
+                    if (std::isnan(computed) && std::isnan(stored)) difference = 0;
+                    // NaN on one side only is a difference that no number describes, and stays.
+                    report.weight_difference =
+                        difference <= largest || std::isnan(largest) ? largest : difference;
                 }
             }
             report.heads.push_back(std::move(figures));

@@ -177,11 +177,12 @@ HeadRows load_head(const Capture& capture, Index layer, Index head, const attnsc
         const Matrix<double> q = capture.q->head(layer, head), k = shared(*capture.k);
         const double factor = scale.value_or(attnscope::HeadView<double>::default_scale(q.cols()));
         rows.logits.noalias() = factor * q * k.transpose();
-        const Eigen::VectorXd key_norms = k.rowwise().norm();
+        Eigen::VectorXd key_norms(k.rows());
+        for (Index j = 0; j < k.rows(); ++j) key_norms[j] = k.row(j).stableNorm(); // its square could underflow
         for (Index i = 0; i < q.rows(); ++i) {
             double longest = 0;
             mask.visible(i, capture.keys).for_each([&](Index j) { longest = std::max(longest, key_norms[j]); });
-            rows.delta.push_back(q.row(i).norm() * longest * std::abs(factor));
+            rows.delta.push_back(q.row(i).stableNorm() * longest * std::abs(factor));
         }
         if (capture.weights) rows.weights = capture.weights->head(layer, head);
         break;

@@ -70,12 +70,22 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--ball-radius", ball_radius, "nearest (non-selected token) or a number > 0")
         ->capture_default_str();
-    app.add_option("--seed", seed, "of random directions and of the synthetic heads")->capture_default_str();
-    app.add_option("--layers", layers, "such as 0,3-5 [all]");
-    app.add_option("--heads", heads, "such as 0,3-5 [all]");
+    // CLI11 would wrap a negative number around.
+    app.add_option("--seed", seed, "of random directions and of the synthetic heads")
+        ->capture_default_str()
+        ->check([](const std::string& text) {
+            return text.starts_with('-') ? std::string("must be >= 0") : std::string();
+        });
+    const auto not_empty = [](const std::string& text) {
+        return text.empty() ? std::string("must not be empty") : std::string();
+    };
+    app.add_option("--layers", layers, "such as 0,3-5 [all]")->check(not_empty);
+    app.add_option("--heads", heads, "such as 0,3-5 [all]")->check(not_empty);
     app.add_flag("--rows", rows, "every row in JSON and CSV");
-    app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text");
-    app.add_option("--csv", csv, "write heads.csv, audit.csv (and rows.csv) into this folder");
+    app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
+        ->check(not_empty);
+    app.add_option("--csv", csv, "write heads.csv, audit.csv (and rows.csv) into this folder")
+        ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {
         report::Settings settings;
@@ -118,8 +128,9 @@ int main(int argc, char** argv) {
         report::Capture capture = report::open_capture(inputs, seed);
         settings.causal = causal || (!no_causal && capture.causal.value_or(false));
         const report::Report report = report::analyse(std::move(capture), settings);
-        if (json != "-") fmt::print("{}", report::to_text(report));
-        if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
+        // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);
+        if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
+        if (json != "-") fmt::print("{}", report::to_text(report));
     });
 }

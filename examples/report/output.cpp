@@ -10,6 +10,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr double not_known = std::numeric_limits<double>::quiet_NaN();
+
 std::string_view kind_text(const Capture& capture) {
     switch (capture.kind) {
     case Capture::Kind::queries_and_keys:
@@ -75,8 +77,11 @@ std::string to_text(const Report& report) {
                    normalizer_names[static_cast<std::size_t>(settings.normalizer)], settings.temperature,
                    settings.causal ? "causal" : "every query sees every key");
     if (report.weight_difference)
-        fmt::format_to(out, "weights      stored weights differ from those of q and k by at most {:.3g}\n",
-                       *report.weight_difference);
+        text +=
+            std::isnan(*report.weight_difference)
+                ? "weights      NaN in the stored weights or in those of q and k, but not in both\n"
+                : fmt::format("weights      stored weights differ from those of q and k by at most {:.3g}\n",
+                              *report.weight_difference);
 
     fmt::format_to(
         out, "\nMeans over the rows of each head. H: entropy in nats; p1: largest weight; key0: weight of the "
@@ -166,7 +171,7 @@ std::string to_json(const Report& report, bool rows) {
     json["causal"] = report.settings.causal;
     json["temperature"] = report.settings.temperature;
     json["normalizer"] = normalizer_names[static_cast<std::size_t>(report.settings.normalizer)];
-    json["max_weight_difference"] = report.weight_difference ? Json(*report.weight_difference) : Json(nullptr);
+    json["max_weight_difference"] = number(report.weight_difference.value_or(not_known));
     json["heads"] = Json::array();
     for (const HeadFigures& head : report.heads) {
         Json entry;
@@ -188,7 +193,8 @@ std::string to_json(const Report& report, bool rows) {
         json["heads"].push_back(std::move(entry));
     }
     json["audit"] = audit_json(report.audit);
-    return json.dump(1) + "\n";
+    // A file's name need not be UTF-8.
+    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 void write_csv(const Report& report, const std::filesystem::path& folder, bool rows) {

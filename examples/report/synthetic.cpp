@@ -20,9 +20,9 @@ struct Recipe {
     double noise, sink, local, needle;
 };
 constexpr std::array<Recipe, heads> recipes = {{
-    {1.0, 0.0, 0.0, 0.0},  // diffuse
-    {0.8, 6.0, 0.5, 0.0},  // rests on the first key
-    {0.8, 1.0, 6.0, 0.0},  // looks at its neighbours
+    {1.0, 0.0, 0.0, 0.0}, // diffuse
+    {0.8, 6.0, 0.5, 0.0}, // rests on the first key
+    {0.8, 1.0, 6.0, 0.0}, // looks at its neighbours
     {0.7, 1.0, 0.5, 5.0}, // retrieves one earlier key
 }};
 

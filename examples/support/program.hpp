@@ -7,8 +7,10 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -29,7 +31,11 @@ public:
 /// Exit status: 0 success, `--help` and `--version`; 2 wrong use; 1 failed work.
 template <class Work>
 int run(CLI::App& app, int argc, char** argv, Work&& work) {
-    const auto complain = [&](std::string_view message, int status) {
+    const auto complain = [&](std::string message, int status) {
+        // Names and values from files are quoted in messages: they shall not break the line or drive a
+        // terminal.
+        for (char& c : message)
+            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
         fmt::print(stderr, "{}: {}\n", app.get_name(), message);
         return status;
     };
@@ -43,7 +49,8 @@ int run(CLI::App& app, int argc, char** argv, Work&& work) {
     }
     try {
         work();
-        if (std::fflush(stdout) != 0) throw std::runtime_error("cannot write to standard output");
+        if (std::fflush(stdout) != 0 || std::ferror(stdout))
+            throw std::runtime_error("cannot write to standard output");
         return 0;
     } catch (const usage_error& error) {
         return complain(error.what(), 2);
@@ -55,23 +62,29 @@ int run(CLI::App& app, int argc, char** argv, Work&& work) {
 }
 
 /// Writes `content` beside `path` and renames it, so that under this name there is a whole file or the one from
-/// before. "-" is standard output.
+/// before. "-" is standard output. What is there and is no ordinary file (a device, a pipe, a link) is written
+/// to as it stands and never replaced.
 inline void write_whole(const std::filesystem::path& path, std::string_view content) {
     if (path == "-") {
         std::fwrite(content.data(), 1, content.size(), stdout);
         return;
     }
-    const std::filesystem::path partial = path.string() + fmt::format(".partial-{}", ::getpid());
+    std::error_code error;
+    const auto found = std::filesystem::symlink_status(path, error).type();
+    const bool replace =
+        found == std::filesystem::file_type::not_found || found == std::filesystem::file_type::regular;
+    const std::filesystem::path partial =
+        replace ? std::filesystem::path(path.string() + fmt::format(".partial-{}", ::getpid())) : path;
     const auto fail = [&](std::string_view what) {
         std::error_code ignored;
-        std::filesystem::remove(partial, ignored);
+        if (replace) std::filesystem::remove(partial, ignored);
         throw std::runtime_error(fmt::format("{}: {}", path.string(), what));
     };
     std::FILE* const file = std::fopen(partial.c_str(), "wb");
-    if (!file) fail("cannot be created");
+    if (!file) fail(fmt::format("cannot be created: {}", std::strerror(errno)));
     const bool written = std::fwrite(content.data(), 1, content.size(), file) == content.size();
     if (std::fclose(file) != 0 || !written) fail("cannot be written whole");
-    std::error_code error;
+    if (!replace) return;
     std::filesystem::rename(partial, path, error);
     if (error) fail(error.message());
 }
