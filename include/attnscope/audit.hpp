@@ -46,7 +46,7 @@ struct Statement {
 };
 
 /// The statements that the audit knows, in the order of its table.
-inline constexpr std::array<Statement, 9> statements = {{
+inline constexpr std::array<Statement, 19> statements = {{
     {"lemma1", Form::published, Provenance::verbatim,
      "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
      "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|", "P Lemma 1"},
@@ -59,6 +59,36 @@ inline constexpr std::array<Statement, 9> statements = {{
     {"corollary1", Form::sharp, Provenance::derived,
      "1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}), D = max z - min z", "softmax",
      "sharp form of P Corollary 1"},
+    {"theorem1_fixed", Form::published, Provenance::reconstructed,
+     "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
+     "a fixed set of N keys: the top N, and one random set", "P Theorem 1(1)"},
+    {"theorem1_fixed", Form::sharp, Provenance::derived,
+     "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
+     "a fixed set of N keys: the top N, and one random set", "corrected form of P Theorem 1(1)"},
+    {"theorem1_random", Form::published, Provenance::reconstructed,
+     "E d = (L-N)/L sum |y_i - N/(L-1) S_i| + eps, checked with eps = 0 (its bound was not recovered)",
+     "a uniformly random set of N keys; cumulative reading", "P Theorem 1(2)"},
+    {"theorem1_random", Form::sharp, Provenance::derived,
+     "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
+     "a uniformly random set of N keys; cumulative reading", "rigorous form of P Theorem 1(2)"},
+    {"corollary2", Form::published, Provenance::reconstructed,
+     "E d -> sum |y_i| as L grows, held against this L", "N fixed; cumulative reading", "P Corollary 2(i)"},
+    {"corollary2", Form::sharp, Provenance::derived,
+     "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i|",
+     "cumulative reading", "corrected form of P Corollary 2"},
+    {"theorem2_lower", Form::published, Provenance::reconstructed, "1 - (1/(rN)) sum xi_i <= E N_s/N",
+     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
+    {"theorem2_lower", Form::sharp, Provenance::derived,
+     "(1/N) sum max(0, 1 - M sqrt(sum_{I\\i} p_j^2)/r) <= E N_s/N",
+     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "sharper form of P Theorem 2"},
+    {"theorem2_upper", Form::published, Provenance::reconstructed,
+     "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",
+     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
+    {"theorem2_upper", Form::sharp, Provenance::derived,
+     "E N_s/N <= mean of 1 where r >= e_i, else min{exp(-2(e_i-r)^2/(M(A-p_i))^2), "
+     "exp(-(e_i-r)^2/(2M^2 sum_{I\\i} p_j^2))}",
+     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "corrected form of P Theorem 2"},
+
     {"lemma2", Form::sharp, Provenance::not_recovered, "|J|_2 <= 1/2 max|F'/F|",
      "p_i = F(z_i)/sum F, F > 0 differentiable", "P Lemma 2; its published constant was not recovered"},
     {"corollary3", Form::published, Provenance::verbatim, "|J|_2 <= min{1/(4T), sqrt 2}", "softmax",
@@ -176,22 +206,24 @@ inline std::string to_table(const Audit& audit) {
         const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, x, std::chars_format::fixed, 4);
         return error == std::errc{} ? std::string(buffer, end) : std::string("?");
     };
-    const std::array<std::string_view, 10> head = {"statement", "form",    "provenance", "rows",   "holds",
-                                                   "rounding",  "vacuous", "violated",   "median", "max"};
-    const std::array<std::size_t, 10> width = {18, 10, 14, 9, 9, 9, 9, 9, 8, 8};
+    const std::array<std::string_view, 11> head = {"statement", "form",     "provenance", "rows",
+                                                   "holds",     "rounding", "vacuous",    "undefined",
+                                                   "violated",  "median",   "max"};
+    const std::array<std::size_t, 11> width = {18, 10, 14, 9, 9, 9, 9, 10, 9, 8, 8};
     std::string text;
     for (std::size_t i = 0; i < head.size(); ++i) text += pad(std::string(head[i]), width[i], i < 3);
     text += '\n';
     for (const AuditRecord& record : audit.records()) {
         const bool any = record.checked > 0;
         const auto number = [&](std::size_t n) { return any ? detail::to_text(n) : std::string("-"); };
-        const std::array<std::string, 10> cell = {std::string(record.statement->id),
+        const std::array<std::string, 11> cell = {std::string(record.statement->id),
                                                   std::string(name_of(record.statement->form)),
                                                   std::string(name_of(record.statement->provenance)),
                                                   number(record.checked),
                                                   number(record[Verdict::holds]),
                                                   number(record[Verdict::within_rounding]),
                                                   number(record[Verdict::vacuous]),
+                                                  number(record[Verdict::undefined]),
                                                   number(record[Verdict::violated]),
                                                   ratio(record.median_tightness()),
                                                   ratio(record.max_tightness())};

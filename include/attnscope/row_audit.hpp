@@ -81,8 +81,8 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
         // z + eps v is itself rounded: a change of the logits by at most eps_machine |z|, which J turns into
         // weights.
         const double input_error = std::numeric_limits<double>::epsilon() *
-                                   std::sqrt(static_cast<double>(row.visible)) * (largest + eps) /
-                                   (2 * temperature);
+                                   std::sqrt(static_cast<double>(row.visible)) * (largest + eps) *
+                                   gradient_limit(temperature);
         const double change_error = error * length + moved_error * moved_length + input_error;
         audit.add(Form::published, finite_difference_published(g, temperature, eps, change_error));
         audit.add(Form::sharp, finite_difference_sharp(g, temperature, eps, change_error));

@@ -12,13 +12,13 @@ inline namespace v0_1 {
 /// |J|_2 = 1/(2T). (1/(4T) bounds the largest entry of J, sqrt 2 a change of p.)
 template <Real A>
 A published_gradient_limit(A temperature) {
-    return std::min(1 / (4 * temperature), std::numbers::sqrt2_v<A>);
+    return std::min(A(0.25) / temperature, std::numbers::sqrt2_v<A>); // 4T could overflow
 }
 
 /// |J|_2 <= 1/(2T), attained at (1/2, 1/2, 0, ...).
 template <Real A>
 A gradient_limit(A temperature) {
-    return 1 / (2 * temperature);
+    return A(0.5) / temperature;
 }
 
 /// |p(z+eps v)-p(z)|_2/eps <= min{1/(2T), sqrt(2)/eps} for unit v: J along the way, and the diameter of the
@@ -39,11 +39,10 @@ A norm_error(A weight_error) {
 
 template <Real A>
 Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error, A trivial) {
-    return {id,
-            Side::upper,
-            limit,
-            norm,
-            norm_error(weight_error) * norm + 4 * std::numeric_limits<A>::epsilon() * limit,
+    return {id, Side::upper, limit, norm,
+            // At temperatures near 1/min, limit and norm are subnormal and rounded in absolute terms.
+            norm_error(weight_error) * norm + 4 * std::numeric_limits<A>::epsilon() * limit +
+                4 * std::numeric_limits<A>::denorm_min(),
             trivial};
 }
 
