@@ -19,6 +19,14 @@
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/row_audit.hpp>
+#include <attnscope/selection/distance.hpp>
+#include <attnscope/selection/distance_bounds.hpp>
+#include <attnscope/selection/selected_set.hpp>
+#include <attnscope/selection/separability.hpp>
+#include <attnscope/selection/separability_bounds.hpp>
+#include <attnscope/selection/top_n.hpp>
+#include <attnscope/selection/truncation.hpp>
+#include <attnscope/selection_audit.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>

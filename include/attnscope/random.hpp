@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <span>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -35,6 +36,17 @@ public:
     double normal() {
         const double radius = std::sqrt(-2 * std::log(uniform()));
         return radius * std::cos(2 * std::numbers::pi * uniform());
+    }
+
+    /// Standard normal draws, both branches of Box and Muller: about half the cost of `normal` a draw.
+    template <std::floating_point T>
+    void fill_normal(std::span<T> out) {
+        for (std::size_t i = 0; i < out.size(); i += 2) {
+            const double radius = std::sqrt(-2 * std::log(uniform()));
+            const double angle = 2 * std::numbers::pi * uniform();
+            out[i] = static_cast<T>(radius * std::cos(angle));
+            if (i + 1 < out.size()) out[i + 1] = static_cast<T>(radius * std::sin(angle));
+        }
     }
 
 private:

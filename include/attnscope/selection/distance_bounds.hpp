@@ -17,24 +17,35 @@ struct FixedSetGeometry {
     A imbalance = 0; ///< sum over i not in I of |A_I - p_i|
 };
 
-/// O(N (n-N) d): every selected token against every other.
+/// Every selected token against every other. With the Gram matrix of the token vectors (`gram_matrix`; its
+/// leading n x n block is read) the farthest pair is found in O(N (n-N)) and then measured; without it O(N
+/// (n-N) d). Throws `invalid_argument` when the Gram matrix is too small.
 template <Real T>
-FixedSetGeometry<detail::Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set) {
+FixedSetGeometry<detail::Accumulator<T>>
+fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T>>* gram = nullptr) {
     using A = detail::Accumulator<T>;
+    if (gram)
+        detail::require(gram->rows() >= set.size() && gram->cols() >= set.size(), "fixed_set_geometry",
+                        "the Gram matrix must cover the keys", gram->rows(), set.size());
     FixedSetGeometry<A> geometry;
     const auto x = [&](Index i) {
         return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(set.vectors().row(i).data(), 1,
                                                                      set.vectors().cols())
             .template cast<A>();
     };
+    const auto apart = [&](Index i, Index j) { return A((x(i) - x(j)).squaredNorm()); };
     for (const Index j : set.selected()) geometry.longest = std::max(geometry.longest, A(x(j).norm()));
+    A farthest = -1;
+    Index far_i = 0, far_j = 0;
     for (Index i = 0; i < set.size(); ++i) {
         if (set.contains(i)) continue;
         geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
-        for (const Index j : set.selected())
-            geometry.spread = std::max(geometry.spread, A((x(i) - x(j)).squaredNorm()));
+        for (const Index j : set.selected()) {
+            const A square = gram ? (*gram)(i, i) + (*gram)(j, j) - 2 * (*gram)(i, j) : apart(i, j);
+            if (square > farthest) farthest = square, far_i = i, far_j = j;
+        }
     }
-    geometry.spread = std::sqrt(geometry.spread);
+    if (farthest >= A(0) || gram) geometry.spread = std::sqrt(apart(far_i, far_j));
     return geometry;
 }
 
@@ -280,7 +291,15 @@ SubsetMean<detail::Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T
     }
     result.mean = mean;
     const A drawn = static_cast<A>(result.subsets);
-    result.standard_error = std::sqrt(scatter / (drawn - 1) / drawn);
+    const RandomSubsetMoments<T> moments(p, x);
+    const A share = static_cast<A>(selected) / static_cast<A>(n);
+    const A square = reading == Reading::cumulative
+                         ? static_cast<A>(n - selected) * moments.cumulative_second_moment(selected)
+                         : moments.resultant_second_moment(selected);
+    const A least = reading == Reading::cumulative ? moments.expected_distance(selected).lower
+                                                   : std::abs(1 - 2 * share) * moments.output_length();
+    const A variance = std::max(scatter / (drawn - 1), square - least * least);
+    result.standard_error = std::sqrt(variance / drawn);
     return result;
 }
 

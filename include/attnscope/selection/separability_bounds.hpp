@@ -112,43 +112,61 @@ Interval<A> theorem2_valid_range(std::span<const A> selected, const SphericalMod
     return {lower / count, upper / count};
 }
 
-/// E N_s/N at a fixed radius (N_s = #{i in I: |y_i - s| < r}, P's proviso aside) on the spherical model with
-/// delta = 0, by simulation: `trials` draws of the selected vectors. Cost O(trials N d). Returns mean and
-/// standard error over trials. Throws `invalid_argument` unless trials >= 2.
+/// A measured expectation.
 template <Real A>
-std::pair<A, A> simulate_separable_fraction(std::span<const A> selected, const SphericalModel& model, A radius,
-                                            Index trials, SplitMix64& generator) {
+struct SimulatedMean {
+    A mean = 0;
+    A standard_error = 0;
+    Index trials = 0;
+};
+
+/// E N_s/N (N_s = #{i in I: |y_i - s| < r}, P's proviso aside) at each of the given radii, on the spherical
+/// model with delta = 0, by simulation: every trial draws the selected vectors anew. Cost O(trials N d). Throws
+/// `invalid_argument` unless trials >= 2.
+template <Real A>
+std::vector<SimulatedMean<A>> simulate_separable_fraction(std::span<const A> selected,
+                                                          const SphericalModel& model, std::span<const A> radii,
+                                                          Index trials, SplitMix64& generator) {
     detail::require_model("simulate_separable_fraction", model);
     detail::require(trials >= 2, "simulate_separable_fraction", "trials must be >= 2", trials);
     const Index n = static_cast<Index>(selected.size());
+    const A count = static_cast<A>(n), drawn = static_cast<A>(trials);
     Matrix<A> y(n, model.dimension);
     Eigen::Matrix<A, 1, Eigen::Dynamic> s;
-    A mean = 0, scatter = 0;
-    for (Index trial = 1; trial <= trials; ++trial) {
+    std::vector<A> sum(radii.size(), A(0)), squares(radii.size(), A(0)), inside(radii.size());
+    for (Index trial = 0; trial < trials; ++trial) {
         for (Index i = 0; i < n; ++i) {
-            for (Index c = 0; c < model.dimension; ++c) y(i, c) = static_cast<A>(generator.normal());
+            generator.fill_normal(std::span<A>(y.row(i).data(), static_cast<std::size_t>(model.dimension)));
             y.row(i) *= static_cast<A>(model.radius) * selected[static_cast<std::size_t>(i)] / y.row(i).norm();
         }
         s = y.colwise().sum();
-        A inside = 0;
-        for (Index i = 0; i < n; ++i) inside += (s - y.row(i)).norm() < radius ? A(1) : A(0);
-        const A fraction = inside / static_cast<A>(n), before = fraction - mean;
-        mean += before / static_cast<A>(trial);
-        scatter += before * (fraction - mean);
+        std::fill(inside.begin(), inside.end(), A(0));
+        for (Index i = 0; i < n; ++i) {
+            const A distance = (s - y.row(i)).norm();
+            for (std::size_t r = 0; r < radii.size(); ++r) inside[r] += distance < radii[r] ? 1 / count : A(0);
+        }
+        for (std::size_t r = 0; r < radii.size(); ++r) {
+            sum[r] += inside[r];
+            squares[r] += inside[r] * inside[r];
+        }
     }
-    const A count = static_cast<A>(trials);
-    return {mean, std::sqrt(scatter / (count - 1) / count)};
+    std::vector<SimulatedMean<A>> result;
+    for (std::size_t r = 0; r < radii.size(); ++r) {
+        const A mean = sum[r] / drawn, variance = std::max(A(0), squares[r] / drawn - mean * mean);
+        result.push_back({mean, std::sqrt(variance / (drawn - 1)), trials});
+    }
+    return result;
 }
 
-/// P Theorem 2, one side in one form, against a measured E N_s/N with its standard error (six are allowed, and
-/// at least one part in `trials` because a fraction that never varied in the sample has no visible error).
+/// P Theorem 2, one side of `range`, against a measured E N_s/N. Six standard errors are allowed, and 6/trials
+/// when the fraction never varied in the sample.
 template <Real A>
-Bound<A> theorem2_bound(Side side, const Interval<A>& range, std::pair<A, A> measured, Index trials) {
-    const A rare = A(6) / static_cast<A>(trials);
-    const A tolerance = 6 * measured.second + rare * (measured.second > A(0) ? A(0) : A(1));
+Bound<A> theorem2_bound(Side side, const Interval<A>& range, const SimulatedMean<A>& measured) {
+    const A tolerance =
+        measured.standard_error > A(0) ? 6 * measured.standard_error : A(6) / static_cast<A>(measured.trials);
     if (side == Side::lower)
-        return {"theorem2_lower", Side::lower, range.lower, measured.first, tolerance, A(0)};
-    return {"theorem2_upper", Side::upper, range.upper, measured.first, tolerance, A(1)};
+        return {"theorem2_lower", Side::lower, range.lower, measured.mean, tolerance, A(0)};
+    return {"theorem2_upper", Side::upper, range.upper, measured.mean, tolerance, A(1)};
 }
 
 } // namespace v0_1
