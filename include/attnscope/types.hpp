@@ -47,6 +47,10 @@ struct Widened<Eigen::bfloat16> {
     using type = float;
 };
 
+/// Only declared: accepts what is a dense Eigen expression or derives from one, as `z.head(n)` from a block.
+template <class D>
+void dense(const Eigen::DenseBase<D>&);
+
 template <Real T>
 Index size(std::span<const T> row) {
     return static_cast<Index>(row.size());
@@ -66,7 +70,9 @@ using ComputeScalar = typename detail::Widened<std::remove_const_t<S>>::type;
 
 /// Any Eigen expression of an accepted scalar.
 template <class E>
-concept MatrixExpr = std::derived_from<E, Eigen::DenseBase<E>> && InputScalar<typename E::Scalar>;
+concept MatrixExpr = InputScalar<typename E::Scalar> && requires(const E& e) {
+    detail::dense(e);
+};
 
 /// Any Eigen expression that is a vector at compile time: a vector, a row of a matrix, `-2 * a + b`, an array.
 template <class E>
@@ -155,7 +161,9 @@ public:
         constexpr bool direct = std::same_as<typename E::Scalar, T> && bool(E::IsRowMajor) &&
                                 (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0;
         if constexpr (direct) {
-            if (expression.innerStride() == 1) {
+            // Repeated rows (stride 0) and rows from last to first are not what a view can say.
+            const bool ascending = expression.rows() <= 1 || expression.outerStride() >= expression.cols();
+            if (expression.innerStride() == 1 && ascending) {
                 view_ = MatrixView<T>(expression.data(), expression.rows(), expression.cols(),
                                       expression.rows() > 1 ? expression.outerStride() : expression.cols());
                 return;

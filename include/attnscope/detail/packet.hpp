@@ -102,7 +102,7 @@ struct ExpConstants<double> {
 template <Real T>
 constexpr T exp_cutoff() {
     if constexpr (std::same_as<T, long double>)
-        return -11355.1371119330239773L;
+        return -11355.1371119330240589L;
     else
         return ExpConstants<T>::lowest;
 }
