@@ -24,10 +24,10 @@ public:
         return x ^ (x >> 31);
     }
 
-    /// Uniform in the open interval (0,1), a multiple of 2^-53 plus 2^-54.
-    double uniform() { return (static_cast<double>((*this)() >> 11) + 0.5) * 0x1p-53; }
+    /// Uniform in the open interval (0,1): a multiple of 2^-52 plus 2^-53, which a double holds exactly.
+    double uniform() { return (static_cast<double>((*this)() >> 12) + 0.5) * 0x1p-52; }
 
-    /// Uniform integer in [0, n), n >= 1; bias below n 2^-64.
+    /// Uniform integer in [0, n), n >= 1; bias below n 2^-52.
     Index below(Index n) {
         return static_cast<Index>(std::min(uniform() * static_cast<double>(n), static_cast<double>(n - 1)));
     }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 using attnscope::Index;
@@ -60,17 +61,22 @@ TEST_CASE("uniform draws lie in the open interval and are spread evenly", "[rand
 }
 
 TEST_CASE("the ends of the uniform interval cannot be reached", "[random]") {
-    // The formula at the smallest and the largest 53 bits.
-    CHECK((0.0 + 0.5) * 0x1p-53 > 0);
-    CHECK((0x1p53 - 1 + 0.5) * 0x1p-53 <= 1 - 0x1p-54);
+    // Seeds whose first 64 bits are all ones and all zeros, found by inverting the steps of the generator.
+    SplitMix64 ones(0x31628af67b2131abu), zeros(0x61c8864680b583ebu);
+    CHECK(SplitMix64(ones)() == ~std::uint64_t{0});
+    CHECK(SplitMix64(zeros)() == 0);
+    CHECK(ones.uniform() == 1 - 0x1p-53);
+    CHECK(zeros.uniform() == 0x1p-53);
+    SplitMix64 again(0x31628af67b2131abu);
+    CHECK(again.below(1000) == 999);
 }
 
-TEST_CASE("normal draws have the moments of the normal distribution", "[random]") {
-    SplitMix64 generator(5);
-    constexpr int draws = 200'000;
+namespace {
+
+void check_normal_moments(const std::vector<double>& draw) {
+    const double draws = static_cast<double>(draw.size());
     double m1 = 0, m2 = 0, m3 = 0, m4 = 0, beyond_two = 0;
-    for (int i = 0; i < draws; ++i) {
-        const double x = generator.normal();
+    for (const double x : draw) {
         REQUIRE(std::isfinite(x));
         m1 += x / draws;
         m2 += x * x / draws;
@@ -79,13 +85,33 @@ TEST_CASE("normal draws have the moments of the normal distribution", "[random]"
         beyond_two += (std::abs(x) > 2 ? 1.0 : 0.0) / draws;
     }
     // Variances of the k-th powers: 1, 2, 15, 96; six deviations each.
-    const double deviation = 1 / std::sqrt(double(draws));
+    const double deviation = 1 / std::sqrt(draws);
     CHECK(std::abs(m1) < 6 * deviation);
     CHECK(std::abs(m2 - 1) < 6 * std::sqrt(2.0) * deviation);
     CHECK(std::abs(m3) < 6 * std::sqrt(15.0) * deviation);
     CHECK(std::abs(m4 - 3) < 6 * std::sqrt(96.0) * deviation);
     const double tail = std::erfc(std::sqrt(2.0)); // P(|x| > 2) = 0.0455
     CHECK(std::abs(beyond_two - tail) < 6 * std::sqrt(tail * (1 - tail)) * deviation);
+}
+
+} // namespace
+
+TEST_CASE("normal draws have the moments of the normal distribution", "[random]") {
+    SplitMix64 generator(5);
+    std::vector<double> draw(200'000);
+    for (double& x : draw) x = generator.normal();
+    check_normal_moments(draw);
+}
+
+TEST_CASE("rows of normal draws have the moments of the normal distribution", "[random]") {
+    SplitMix64 generator(6);
+    std::vector<double> draw(200'001); // the last pair is cut in half
+    generator.fill_normal(std::span<double>(draw));
+    check_normal_moments(draw);
+    // Both branches of a pair are used, and they are not correlated.
+    double product = 0;
+    for (std::size_t i = 0; i + 1 < draw.size(); i += 2) product += draw[i] * draw[i + 1];
+    CHECK(std::abs(product) < 6 * std::sqrt(100'000.0));
 }
 
 TEST_CASE("below(n) stays below n and meets every number", "[random]") {
