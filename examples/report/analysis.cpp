@@ -2,6 +2,8 @@
 
 #include <support/program.hpp>
 
+#include <map>
+
 namespace report {
 namespace {
 
@@ -29,9 +31,13 @@ std::vector<Index> chosen(const std::vector<Index>& wanted, Index available, std
 class HeadAnalyser {
 public:
     HeadAnalyser(const Capture& capture, const Settings& settings)
-        : capture_(capture), settings_(settings), softmax_(settings.temperature), random_(settings.seed) {}
+        : capture_(capture), settings_(settings), softmax_(settings.temperature),
+          selection_(settings.selection), random_(settings.seed) {}
 
-    RowFigures row(Index query, RowIn<double> logits, std::optional<double> delta, attnscope::Audit& audit) {
+    void begin_head(const HeadRows& rows) { selection_.begin_head(rows.values); }
+
+    RowFigures row(Index query, RowIn<double> logits, std::optional<double> delta, bool expectations,
+                   attnscope::Audit& audit) {
         RowFigures figures{};
         figures.query = query;
         figures.log_sum_exp = figures.first_key_weight = figures.second_weight = not_known;
@@ -49,6 +55,8 @@ public:
             general(attnscope::PointwiseNormalizer<attnscope::Quadratic>(), logits, figures, audit);
             break;
         }
+        if (figures.status == attnscope::RowStatus::normal)
+            figures.selection = selection_.row(weights(), logits, expectations, audit, random_);
         // Logits recovered from weights are known up to a constant only.
         if (capture_.kind == Capture::Kind::weights) figures.log_sum_exp = figures.max_logit = not_known;
         return figures;
@@ -130,6 +138,7 @@ private:
     const Capture& capture_;
     const Settings& settings_;
     attnscope::Softmax softmax_;
+    SelectionAnalyser selection_;
     attnscope::SplitMix64 random_;
     attnscope::RowAuditScratch scratch_;
     std::vector<double> divided_, logs_;
@@ -142,6 +151,30 @@ double HeadFigures::mean(double RowFigures::*figure) const {
     for (const RowFigures& row : rows)
         if (std::isfinite(row.*figure)) sum += row.*figure, count += 1;
     return count > 0 ? sum / count : not_known;
+}
+
+std::vector<SelectionFigures> HeadFigures::mean_selection() const { return report::mean_selection({this, 1}); }
+
+std::vector<SelectionFigures> mean_selection(std::span<const HeadFigures> heads) {
+    std::map<Index, std::array<std::pair<double, double>, selection_figures.size()>> sums; // of N: sum, count
+    for (const HeadFigures& head : heads)
+        for (const RowFigures& row : head.rows)
+            for (const SelectionFigures& selection : row.selection)
+                for (std::size_t i = 0; i < selection_figures.size(); ++i) {
+                    const double value = selection.*selection_figures[i].value;
+                    auto& [sum, count] = sums[selection.n][i];
+                    if (std::isfinite(value)) sum += value, count += 1;
+                }
+    std::vector<SelectionFigures> means;
+    for (const auto& [n, figures] : sums) {
+        SelectionFigures mean{};
+        mean.n = n;
+        for (std::size_t i = 0; i < selection_figures.size(); ++i)
+            mean.*selection_figures[i].value =
+                figures[i].second > 0 ? figures[i].first / figures[i].second : not_known;
+        means.push_back(mean);
+    }
+    return means;
 }
 
 double HeadFigures::mean_visible() const {
@@ -169,6 +202,7 @@ Report analyse(Capture capture, const Settings& settings) {
     for (const Index layer : layers)
         for (const Index head : heads) {
             const HeadRows rows = load_head(input, layer, head, mask, settings.scale);
+            analyser.begin_head(rows);
             HeadFigures figures{layer, head, {}};
             figures.rows.reserve(static_cast<std::size_t>(input.queries));
             for (Index query = 0; query < input.queries; ++query) {
@@ -176,7 +210,8 @@ Report analyse(Capture capture, const Settings& settings) {
                                            static_cast<std::size_t>(input.keys));
                 std::optional<double> delta;
                 if (!rows.delta.empty()) delta = rows.delta[static_cast<std::size_t>(query)];
-                figures.rows.push_back(analyser.row(query, logits, delta, report.audit));
+                figures.rows.push_back(
+                    analyser.row(query, logits, delta, query == input.queries - 1, report.audit));
                 if (!rows.weights) continue;
                 for (Index key = 0; key < input.keys; ++key) {
                     const double computed = analyser.weights()[static_cast<std::size_t>(key)],

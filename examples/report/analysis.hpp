@@ -2,6 +2,7 @@
 #pragma once
 
 #include "capture.hpp"
+#include "selection.hpp"
 
 #include <array>
 
@@ -19,6 +20,7 @@ struct Settings {
     bool causal = false;
     std::vector<Index> layers, heads; ///< which; empty: all
     std::uint64_t seed = 1;
+    SelectionSettings selection;
 };
 
 /// Figures of one row, in the order of `row_figures`; NaN where the input cannot give them.
@@ -29,6 +31,7 @@ struct RowFigures {
     double log_sum_exp, max_logit, entropy_nats, max_weight, second_weight, first_key_weight,
         participation_ratio, logit_spread;
     double spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian
+    std::vector<SelectionFigures> selection;            ///< for the N below the number of visible keys
 };
 
 /// Name of a figure and where it stands; the group is the JSON object it is nested in, if any.
@@ -59,7 +62,12 @@ struct HeadFigures {
     /// Mean of a figure over the rows that have it, NaN if none has.
     double mean(double RowFigures::*figure) const;
     double mean_visible() const;
+    /// The selection figures of every N that some row has, each averaged over the rows that have it.
+    std::vector<SelectionFigures> mean_selection() const;
 };
+
+/// As `HeadFigures::mean_selection`, over the rows of all heads.
+std::vector<SelectionFigures> mean_selection(std::span<const HeadFigures> heads);
 
 struct Report {
     Capture capture;

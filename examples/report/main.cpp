@@ -84,7 +84,9 @@ int main(int argc, char** argv) {
     app.add_flag("--rows", rows, "every row in JSON and CSV");
     app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
         ->check(not_empty);
-    app.add_option("--csv", csv, "write heads.csv, audit.csv (and rows.csv) into this folder")
+    app.add_option("--csv", csv,
+                   "write heads.csv, selection.csv, audit.csv (with --rows also rows.csv, selection_rows.csv) "
+                   "into this folder")
         ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {
@@ -104,11 +106,18 @@ int main(int argc, char** argv) {
                 throw program::usage_error(fmt::format("--scale must be finite, got {}", scale));
             settings.scale = scale;
         }
-        for (const Index n : parse_list(select, "--select"))
+        settings.selection.counts = parse_list(select, "--select");
+        for (const Index n : settings.selection.counts)
             if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
+        std::sort(settings.selection.counts.begin(), settings.selection.counts.end());
+        settings.selection.counts.erase(
+            std::unique(settings.selection.counts.begin(), settings.selection.counts.end()),
+            settings.selection.counts.end());
         if (reading != "cumulative" && reading != "resultant")
             throw program::usage_error(
                 fmt::format("--reading must be cumulative or resultant, got {}", reading));
+        settings.selection.reading =
+            reading == "cumulative" ? attnscope::Reading::cumulative : attnscope::Reading::resultant;
         if (ball_radius != "nearest") {
             double radius = 0;
             const auto [end, error] =
@@ -117,6 +126,7 @@ int main(int argc, char** argv) {
                 !std::isfinite(radius))
                 throw program::usage_error(
                     fmt::format("--ball-radius must be nearest or a number > 0, got {}", ball_radius));
+            settings.selection.radius = radius;
         }
         if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
         if (!heads.empty()) settings.heads = parse_list(heads, "--heads");

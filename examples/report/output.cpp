@@ -27,14 +27,26 @@ std::string_view kind_text(const Capture& capture) {
 /// What an input cannot give is null, never 0.
 Json number(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
 
+Json selection_json(std::span<const SelectionFigures> selections) {
+    Json list = Json::array();
+    for (const SelectionFigures& selection : selections) {
+        Json entry;
+        entry["n"] = selection.n;
+        for (const SelectionFigure& figure : selection_figures)
+            entry[std::string(figure.name)] = number(selection.*figure.value);
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
 template <class Value>
-Json figures_json(Value&& value) {
+Json figures_json(Value&& value, std::span<const SelectionFigures> selections) {
     Json object;
     for (const Figure& figure : row_figures) {
         Json& place = figure.group.empty() ? object : object[std::string(figure.group)];
         place[std::string(figure.name)] = number(value(figure.value));
     }
-    object["selection"] = Json::array();
+    object["selection"] = selection_json(selections);
     return object;
 }
 
@@ -144,6 +156,30 @@ std::string to_text(const Report& report) {
     fmt::format_to(out, "{} of {} heads rest on the first key (mean weight above {}).\n", sinks,
                    report.heads.size(), attnscope::sink_threshold);
 
+    if (const auto selections = mean_selection(report.heads); !selections.empty()) {
+        const bool cumulative = settings.selection.reading == attnscope::Reading::cumulative;
+        const auto distance =
+            cumulative ? &SelectionFigures::distance_cumulative : &SelectionFigures::distance_resultant;
+        fmt::format_to(out,
+                       "\nSelecting the N largest weights, means over all rows with more than N visible keys.\n"
+                       "distance: {} reading{}; random: E d of N random keys lies between; lost: |o - o_N|;\n"
+                       "separable: share of selected tokens nearer to s than {}.\n\n",
+                       name_of(settings.selection.reading), cumulative ? "; bound: its Theorem 1(1)" : "",
+                       settings.selection.radius ? fmt::format("{}", *settings.selection.radius)
+                                                 : std::string("any other"));
+        fmt::format_to(out, "{:>5} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n", "N", "mass",
+                       "distance", "bound", "random>=", "random<=", "lost", "separable", "precision", "F",
+                       "margin");
+        for (const SelectionFigures& mean : selections) {
+            fmt::format_to(out, "{:>5} {:>8} {:>9} {:>9}", mean.n, cell(mean.mass), cell(mean.*distance),
+                           cumulative ? cell(mean.distance_bound) : "-");
+            fmt::format_to(out, " {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
+                           cell(mean.expected_distance_lower), cell(mean.expected_distance_upper),
+                           cell(mean.truncation_error), cell(mean.separable_fraction), cell(mean.precision),
+                           cell(mean.f_score), cell(mean.margin));
+        }
+    }
+
     fmt::format_to(
         out,
         "\nAudit: what these rows say about the statements of arXiv:2508.17821, as published and in their "
@@ -179,7 +215,8 @@ std::string to_json(const Report& report, bool rows) {
         entry["head"] = head.head;
         Json mean;
         mean["visible"] = number(head.mean_visible());
-        mean.update(figures_json([&](double RowFigures::*figure) { return head.mean(figure); }));
+        mean.update(
+            figures_json([&](double RowFigures::*figure) { return head.mean(figure); }, head.mean_selection()));
         entry["mean"] = std::move(mean);
         entry["rows"] = Json::array();
         if (rows)
@@ -187,7 +224,8 @@ std::string to_json(const Report& report, bool rows) {
                 Json line;
                 line["query"] = row.query;
                 line["visible"] = row.visible;
-                line.update(figures_json([&](double RowFigures::*figure) { return row.*figure; }));
+                line.update(
+                    figures_json([&](double RowFigures::*figure) { return row.*figure; }, row.selection));
                 entry["rows"].push_back(std::move(line));
             }
         json["heads"].push_back(std::move(entry));
@@ -224,6 +262,29 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
         for (const std::size_t count : record.count) audit_text += fmt::format(",{}", count);
         audit_text += fmt::format(",{},{}\n", csv(record.median_tightness()), csv(record.max_tightness()));
     }
+    const auto selection_line = [](const SelectionFigures& selection) {
+        std::string line = fmt::format(",{}", selection.n);
+        for (const SelectionFigure& figure : selection_figures) line += "," + csv(selection.*figure.value);
+        return line + "\n";
+    };
+    const auto selection_names = [](std::string start) {
+        start += ",n";
+        for (const SelectionFigure& figure : selection_figures) start += fmt::format(",{}", figure.name);
+        return start + "\n";
+    };
+    std::string selection_text = selection_names("layer,head"),
+                selection_rows = selection_names("layer,head,query");
+    for (const HeadFigures& head : report.heads) {
+        for (const SelectionFigures& mean : head.mean_selection())
+            selection_text += fmt::format("{},{}", head.layer, head.head) + selection_line(mean);
+        if (!rows) continue;
+        for (const RowFigures& row : head.rows)
+            for (const SelectionFigures& selection : row.selection)
+                selection_rows +=
+                    fmt::format("{},{},{}", head.layer, head.head, row.query) + selection_line(selection);
+    }
+    program::write_whole(folder / "selection.csv", selection_text);
+    if (rows) program::write_whole(folder / "selection_rows.csv", selection_rows);
     program::write_whole(folder / "heads.csv", heads_text);
     program::write_whole(folder / "audit.csv", audit_text);
     if (rows) program::write_whole(folder / "rows.csv", rows_text);
