@@ -47,6 +47,7 @@ struct Bound {
     /// An infinite limit has tightness 0; an exceeded one 1. NaN when a side is NaN.
     T tightness() const {
         if (std::isnan(value) || std::isnan(measured)) return std::numeric_limits<T>::quiet_NaN();
+        if (std::isinf(value) && (side == Side::upper) == (value > T(0))) return T(0);
         const T small = side == Side::upper ? measured : value;
         const T large = side == Side::upper ? value : measured;
         if (small == large) return T(1);

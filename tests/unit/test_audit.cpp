@@ -1,0 +1,253 @@
+// The table of statements and the tally over rows.
+#include <attnscope/attnscope.hpp>
+#include <support/catch.hpp>
+
+#include <array>
+#include <cmath>
+#include <iterator>
+#include <limits>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using attnscope::Audit;
+using attnscope::Bound;
+using attnscope::BoundPair;
+using attnscope::Form;
+using attnscope::Provenance;
+using attnscope::Side;
+using attnscope::Verdict;
+
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+/// A bound of corollary3 with the verdict that is asked for.
+Bound<double> with(Verdict verdict) {
+    Bound<double> bound{"corollary3", Side::upper, 2, 1, 0.5, 4};
+    switch (verdict) {
+    case Verdict::holds:
+        break;
+    case Verdict::within_rounding:
+        bound.measured = 2.25;
+        break;
+    case Verdict::vacuous:
+        bound.trivial = 2;
+        break;
+    case Verdict::undefined:
+        bound.assumption_met = false;
+        break;
+    case Verdict::violated:
+        bound.measured = 3;
+        break;
+    }
+    REQUIRE(bound.verdict() == verdict);
+    return bound;
+}
+
+constexpr std::array<Verdict, 5> verdicts = {Verdict::holds, Verdict::within_rounding, Verdict::vacuous,
+                                             Verdict::undefined, Verdict::violated};
+
+std::vector<std::string> lines_of(const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+}
+
+std::vector<std::string> words_of(const std::string& line) {
+    std::istringstream stream(line);
+    return {std::istream_iterator<std::string>(stream), {}};
+}
+
+} // namespace
+
+TEST_CASE("statements stand in both forms, and only lemma2 lacks its published one", "[audit]") {
+    std::set<std::pair<std::string_view, Form>> seen;
+    for (const attnscope::Statement& statement : attnscope::statements) {
+        CAPTURE(statement.id);
+        CHECK(seen.emplace(statement.id, statement.form).second);
+        CHECK_FALSE(statement.text.empty());
+        CHECK_FALSE(statement.conditions.empty());
+        CHECK_THAT(std::string(statement.source), Catch::Matchers::ContainsSubstring("P "));
+        // Our own forms are derived, theirs are not; what was not recovered has no published form.
+        if (statement.form == Form::published) {
+            CHECK((statement.provenance == Provenance::verbatim ||
+                   statement.provenance == Provenance::reconstructed));
+        } else {
+            CHECK((statement.provenance == Provenance::derived ||
+                   statement.provenance == Provenance::not_recovered));
+        }
+    }
+    for (const std::string_view id : {"lemma1", "corollary1", "corollary3", "finite_difference"}) {
+        CAPTURE(id);
+        CHECK(seen.contains({id, Form::published}));
+        CHECK(seen.contains({id, Form::sharp}));
+    }
+    CHECK(seen.contains({"lemma2", Form::sharp}));
+    CHECK_FALSE(seen.contains({"lemma2", Form::published}));
+    const Audit audit;
+    CHECK(audit.at("lemma2", Form::sharp).statement->provenance == Provenance::not_recovered);
+    CHECK(audit.at("lemma1", Form::published).statement->provenance == Provenance::verbatim);
+    CHECK(audit.at("corollary1", Form::published).statement->provenance == Provenance::verbatim);
+    CHECK(audit.at("corollary3", Form::published).statement->provenance == Provenance::verbatim);
+}
+
+TEST_CASE("names of forms and provenances", "[audit]") {
+    CHECK(name_of(Form::published) == "published");
+    CHECK(name_of(Form::sharp) == "sharp");
+    CHECK(name_of(Provenance::verbatim) == "verbatim");
+    CHECK(name_of(Provenance::reconstructed) == "reconstructed");
+    CHECK(name_of(Provenance::not_recovered) == "not_recovered");
+    CHECK(name_of(Provenance::derived) == "derived");
+}
+
+TEST_CASE("a row counts once, by the worst of its sides", "[audit]") {
+    for (const Verdict a : verdicts)
+        for (const Verdict b : verdicts) {
+            Audit audit;
+            audit.add(Form::sharp, BoundPair<double>{with(a), with(b)});
+            const auto& record = audit.at("corollary3", Form::sharp);
+            CAPTURE(name_of(a), name_of(b));
+            CHECK(record.checked == 1);
+            for (const Verdict verdict : verdicts)
+                CHECK(record[verdict] == (verdict == std::max(a, b) ? 1u : 0u));
+            // Each defined side leaves its tightness.
+            CHECK(record.tightness.size() == (a != Verdict::undefined) + std::size_t(b != Verdict::undefined));
+        }
+}
+
+TEST_CASE("published and sharp forms are tallied apart", "[audit]") {
+    Audit audit;
+    audit.add(Form::published, with(Verdict::violated));
+    audit.add(Form::sharp, with(Verdict::holds));
+    audit.add(Form::sharp, with(Verdict::holds));
+    CHECK(audit.at("corollary3", Form::published)[Verdict::violated] == 1);
+    CHECK(audit.at("corollary3", Form::sharp)[Verdict::holds] == 2);
+    CHECK(audit.at("corollary3", Form::sharp)[Verdict::violated] == 0);
+    CHECK(audit.sharp_violations() == 0);
+    audit.add(Form::sharp, with(Verdict::violated));
+    CHECK(audit.sharp_violations() == 1);
+    for (const auto& record : audit.records())
+        if (record.statement->id != "corollary3") CHECK(record.checked == 0);
+}
+
+TEST_CASE("no sides is no row", "[audit]") {
+    Audit audit;
+    audit.add(Form::sharp, std::span<const Bound<double>>{});
+    for (const auto& record : audit.records()) CHECK(record.checked == 0);
+}
+
+TEST_CASE("an unknown statement is refused by name", "[audit]") {
+    Audit audit;
+    Bound<double> bound = with(Verdict::holds);
+    bound.id = "theorem7";
+    CHECK_THROWS_WITH(audit.add(Form::sharp, bound),
+                      "Audit: statement must be one of the table `statements`, got theorem7 and sharp");
+    CHECK_THROWS_WITH(audit.at("lemma2", Form::published),
+                      "Audit: statement must be one of the table `statements`, got lemma2 and published");
+    CHECK_THROWS_AS(audit.at("", Form::sharp), attnscope::invalid_argument);
+}
+
+TEST_CASE("median and maximum of the tightness", "[audit]") {
+    Audit audit;
+    const auto& record = audit.at("corollary3", Form::sharp);
+    CHECK(std::isnan(record.median_tightness()));
+    CHECK(std::isnan(record.max_tightness()));
+    const auto add = [&](double measured) {
+        audit.add(Form::sharp, Bound<double>{"corollary3", Side::upper, 8, measured, 0, 100});
+    };
+    add(6);
+    CHECK(record.median_tightness() == 0.75);
+    CHECK(record.max_tightness() == 0.75);
+    add(2);
+    CHECK(record.median_tightness() == 0.5);
+    add(1);
+    CHECK(record.median_tightness() == 0.25);
+    add(8);
+    CHECK(record.median_tightness() == 0.5);
+    CHECK(record.max_tightness() == 1);
+    // The median is asked for without disturbing the record.
+    CHECK(record.tightness == std::vector<double>{0.75, 0.25, 0.125, 1});
+    audit.add(Form::sharp, Bound<double>{"corollary3", Side::upper, 8, not_a_number, 0, 100});
+    CHECK(record.tightness.size() == 4);
+    CHECK(record[Verdict::undefined] == 1);
+}
+
+TEST_CASE("float bounds are tallied like double ones", "[audit]") {
+    Audit audit;
+    audit.add(Form::sharp, Bound<float>{"lemma2", Side::upper, 2, 1, 0, 100});
+    CHECK(audit.at("lemma2", Form::sharp)[Verdict::holds] == 1);
+    CHECK(audit.at("lemma2", Form::sharp).max_tightness() == 0.5);
+}
+
+TEST_CASE("audits made side by side merge to the audit of all rows", "[audit]") {
+    Audit all, left, right;
+    std::size_t row = 0;
+    for (const Verdict a : verdicts)
+        for (const Verdict b : verdicts)
+            for (const Form form : {Form::published, Form::sharp}) {
+                const BoundPair<double> sides{with(a), with(b)};
+                all.add(form, sides);
+                (++row % 3 == 0 ? left : right).add(form, sides);
+            }
+    left.merge(right);
+    for (std::size_t i = 0; i < all.records().size(); ++i) {
+        const auto& expected = all.records()[i];
+        const auto& merged = left.records()[i];
+        CHECK(merged.statement == expected.statement);
+        CHECK(merged.checked == expected.checked);
+        CHECK(merged.count == expected.count);
+        CHECK(merged.tightness.size() == expected.tightness.size());
+        if (expected.checked > 0) {
+            CHECK(merged.median_tightness() == expected.median_tightness());
+            CHECK(merged.max_tightness() == expected.max_tightness());
+        }
+    }
+    left.merge(Audit{});
+    CHECK(left.at("corollary3", Form::sharp).checked == 25);
+}
+
+TEST_CASE("an audit can be copied without sharing its tally", "[audit]") {
+    Audit audit;
+    audit.add(Form::sharp, with(Verdict::holds));
+    Audit copy = audit;
+    copy.add(Form::sharp, with(Verdict::holds));
+    CHECK(audit.at("corollary3", Form::sharp).checked == 1);
+    CHECK(copy.at("corollary3", Form::sharp).checked == 2);
+}
+
+TEST_CASE("the table has one line a statement", "[audit]") {
+    Audit audit;
+    audit.add(Form::published, with(Verdict::violated));
+    audit.add(Form::published, with(Verdict::holds));
+    audit.add(Form::published, with(Verdict::holds));
+    audit.add(Form::published, with(Verdict::vacuous));
+    audit.add(Form::published, with(Verdict::within_rounding));
+    audit.add(Form::published, with(Verdict::undefined));
+    const std::vector<std::string> lines = lines_of(to_table(audit));
+    REQUIRE(lines.size() == attnscope::statements.size() + 1);
+    CHECK(words_of(lines[0]) == std::vector<std::string>{"statement", "form", "provenance", "rows", "holds",
+                                                         "rounding", "vacuous", "undefined", "violated",
+                                                         "median", "max"});
+    bool found = false;
+    for (std::size_t i = 1; i < lines.size(); ++i) {
+        const auto& statement = attnscope::statements[i - 1];
+        const std::vector<std::string> words = words_of(lines[i]);
+        CAPTURE(lines[i]);
+        REQUIRE(words.size() == 11);
+        CHECK(words[0] == statement.id);
+        CHECK(words[1] == name_of(statement.form));
+        CHECK(words[2] == name_of(statement.provenance));
+        // The columns stand under each other.
+        CHECK(lines[i].size() == lines[0].size());
+        const bool counted = statement.id == "corollary3" && statement.form == Form::published;
+        found = found || counted;
+        const std::vector<std::string> figures(words.begin() + 3, words.end());
+        CHECK(figures == (counted ? std::vector<std::string>{"6", "2", "1", "1", "1", "1", "0.5000", "1.0000"}
+                                  : std::vector<std::string>(8, "-")));
+    }
+    CHECK(found);
+}

@@ -1,0 +1,158 @@
+// Verdict, slack and tightness of a bound, in every corner.
+#include <attnscope/bound.hpp>
+#include <support/catch.hpp>
+
+#include <cmath>
+#include <limits>
+
+using attnscope::Bound;
+using attnscope::Interval;
+using attnscope::Side;
+using attnscope::Verdict;
+
+namespace {
+
+template <class T>
+constexpr T inf = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T nan_of = std::numeric_limits<T>::quiet_NaN();
+
+template <class T>
+Bound<T> upper(T value, T measured, T tolerance = 0, T trivial = inf<T>) {
+    return {"test", Side::upper, value, measured, tolerance, trivial};
+}
+template <class T>
+Bound<T> lower(T value, T measured, T tolerance = 0, T trivial = -inf<T>) {
+    return {"test", Side::lower, value, measured, tolerance, trivial};
+}
+
+} // namespace
+
+TEMPLATE_TEST_CASE("slack is positive when a bound is satisfied, on both sides", "[bound]", float, double,
+                   long double) {
+    using T = TestType;
+    CHECK(upper<T>(3, 1).slack() == T(2));
+    CHECK(upper<T>(1, 3).slack() == T(-2));
+    CHECK(lower<T>(1, 3).slack() == T(2));
+    CHECK(lower<T>(3, 1).slack() == T(-2));
+    CHECK(upper<T>(2, 2).slack() == T(0));
+    CHECK(upper<T>(inf<T>, 2).slack() == inf<T>);
+    CHECK(std::isnan(upper<T>(nan_of<T>, 2).slack()));
+}
+
+TEMPLATE_TEST_CASE("verdicts of finite numbers", "[bound]", float, double, long double) {
+    using T = TestType;
+    CHECK(upper<T>(2, 1).verdict() == Verdict::holds);
+    CHECK(upper<T>(2, 2).verdict() == Verdict::holds);
+    CHECK(upper<T>(2, T(2.25), T(0.25)).verdict() == Verdict::within_rounding);
+    CHECK(upper<T>(2, T(2.5), T(0.25)).verdict() == Verdict::violated);
+    CHECK(upper<T>(2, T(2.5)).verdict() == Verdict::violated);
+    CHECK(lower<T>(1, 2).verdict() == Verdict::holds);
+    CHECK(lower<T>(2, 2).verdict() == Verdict::holds);
+    CHECK(lower<T>(2, T(1.75), T(0.25)).verdict() == Verdict::within_rounding);
+    CHECK(lower<T>(2, T(1.5), T(0.25)).verdict() == Verdict::violated);
+    // Zero and negative limits are limits like others.
+    CHECK(upper<T>(0, 0).verdict() == Verdict::holds);
+    CHECK(upper<T>(-1, -2).verdict() == Verdict::holds);
+    CHECK(lower<T>(-1, -2).verdict() == Verdict::violated);
+}
+
+TEMPLATE_TEST_CASE("a limit no better than the trivial one says nothing", "[bound]", float, double,
+                   long double) {
+    using T = TestType;
+    CHECK(upper<T>(1, T(0.5), 0, 1).verdict() == Verdict::vacuous);
+    CHECK(upper<T>(2, T(0.5), 0, 1).verdict() == Verdict::vacuous);
+    CHECK(upper<T>(T(0.75), T(0.5), 0, 1).verdict() == Verdict::holds);
+    CHECK(lower<T>(0, T(0.5), 0, 0).verdict() == Verdict::vacuous);
+    CHECK(lower<T>(-1, T(0.5), 0, 0).verdict() == Verdict::vacuous);
+    CHECK(lower<T>(T(0.25), T(0.5), 0, 0).verdict() == Verdict::holds);
+    CHECK(upper<T>(inf<T>, 5).verdict() == Verdict::vacuous);
+    CHECK(lower<T>(-inf<T>, 5).verdict() == Verdict::vacuous);
+    CHECK(upper<T>(inf<T>, inf<T>).verdict() == Verdict::vacuous);
+    // Violated is worse than vacuous: a limit beyond the trivial one can still be exceeded.
+    CHECK(upper<T>(1, 2, 0, 1).verdict() == Verdict::violated);
+    CHECK(lower<T>(0, -1, 0, 0).verdict() == Verdict::violated);
+    CHECK(lower<T>(inf<T>, 5).verdict() == Verdict::violated);
+    CHECK(upper<T>(-inf<T>, 5).verdict() == Verdict::violated);
+    CHECK(upper<T>(1, T(1.25), T(0.5), 1).verdict() == Verdict::vacuous);
+}
+
+TEMPLATE_TEST_CASE("NaN and unmet assumptions leave a bound undefined", "[bound]", float, double, long double) {
+    using T = TestType;
+    CHECK(upper<T>(nan_of<T>, 1).verdict() == Verdict::undefined);
+    CHECK(upper<T>(1, nan_of<T>).verdict() == Verdict::undefined);
+    CHECK(upper<T>(1, T(0.5), nan_of<T>).verdict() == Verdict::undefined);
+    CHECK(lower<T>(nan_of<T>, 1).verdict() == Verdict::undefined);
+    CHECK(lower<T>(1, nan_of<T>).verdict() == Verdict::undefined);
+    Bound<T> bound = upper<T>(1, 2);
+    CHECK(bound.verdict() == Verdict::violated);
+    bound.assumption_met = false;
+    CHECK(bound.verdict() == Verdict::undefined);
+}
+
+TEMPLATE_TEST_CASE("tightness lies in [0,1]", "[bound]", float, double, long double) {
+    using T = TestType;
+    CHECK(upper<T>(4, 1).tightness() == T(0.25));
+    CHECK(upper<T>(4, 4).tightness() == T(1));
+    CHECK(upper<T>(4, 8).tightness() == T(1));
+    CHECK(upper<T>(4, 0).tightness() == T(0));
+    CHECK(upper<T>(4, -1).tightness() == T(0));
+    CHECK(upper<T>(0, 0).tightness() == T(1));
+    CHECK(upper<T>(0, 1).tightness() == T(1));
+    CHECK(upper<T>(0, -1).tightness() == T(0));
+    CHECK(lower<T>(1, 4).tightness() == T(0.25));
+    CHECK(lower<T>(4, 4).tightness() == T(1));
+    CHECK(lower<T>(8, 4).tightness() == T(1));
+    CHECK(lower<T>(0, 4).tightness() == T(0));
+    CHECK(lower<T>(-1, 4).tightness() == T(0));
+    CHECK(lower<T>(0, 0).tightness() == T(1));
+    CHECK(upper<T>(inf<T>, 5).tightness() == T(0));
+    CHECK(upper<T>(inf<T>, inf<T>).tightness() == T(0));
+    CHECK(lower<T>(-inf<T>, 5).tightness() == T(0));
+    CHECK(lower<T>(-inf<T>, -5).tightness() == T(0));
+    CHECK(lower<T>(-inf<T>, -inf<T>).tightness() == T(0));
+    CHECK(std::isnan(upper<T>(nan_of<T>, 1).tightness()));
+    CHECK(std::isnan(upper<T>(1, nan_of<T>).tightness()));
+    CHECK(std::isnan(lower<T>(nan_of<T>, 1).tightness()));
+    const T small = std::numeric_limits<T>::min();
+    CHECK(upper<T>(small, small / 2).tightness() == T(0.5));
+    CHECK(upper<T>(std::numeric_limits<T>::max(), std::numeric_limits<T>::max()).tightness() == T(1));
+}
+
+TEMPLATE_TEST_CASE("a tightened bound is violated where the bound was attained", "[bound]", float, double,
+                   long double) {
+    using T = TestType;
+    const Bound<T> above = upper<T>(2, 2).tightened(T(0.99));
+    CHECK(above.value == T(2) * T(0.99));
+    CHECK(above.verdict() == Verdict::violated);
+    CHECK(above.measured == T(2));
+    CHECK(above.side == Side::upper);
+    CHECK(above.id == "test");
+    const Bound<T> below = lower<T>(2, 2).tightened(T(0.99));
+    CHECK(below.value == T(2) / T(0.99));
+    CHECK(below.verdict() == Verdict::violated);
+    CHECK(upper<T>(2, 1).tightened(T(0.99)).verdict() == Verdict::holds);
+    CHECK(lower<T>(2, 3).tightened(T(0.99)).verdict() == Verdict::holds);
+    CHECK(upper<T>(2, 2).tightened(T(1)).verdict() == Verdict::holds);
+}
+
+TEST_CASE("verdicts are ordered from the best to the worst news, and have names", "[bound]") {
+    CHECK(Verdict::holds < Verdict::within_rounding);
+    CHECK(Verdict::within_rounding < Verdict::vacuous);
+    CHECK(Verdict::vacuous < Verdict::undefined);
+    CHECK(Verdict::undefined < Verdict::violated);
+    CHECK(name_of(Verdict::holds) == "holds");
+    CHECK(name_of(Verdict::within_rounding) == "within_rounding");
+    CHECK(name_of(Verdict::vacuous) == "vacuous");
+    CHECK(name_of(Verdict::undefined) == "undefined");
+    CHECK(name_of(Verdict::violated) == "violated");
+}
+
+TEST_CASE("an interval contains its ends", "[bound]") {
+    const Interval<double> interval{1, 2};
+    CHECK(interval.contains(1));
+    CHECK(interval.contains(2));
+    CHECK_FALSE(interval.contains(0.5));
+    CHECK_FALSE(interval.contains(2.5));
+    CHECK_FALSE(interval.contains(nan_of<double>));
+}
