@@ -19,6 +19,20 @@ struct Attention {
     Matrix<T> weights;     ///< [queries, keys] if asked for, else empty
 };
 
+namespace detail {
+
+/// Calls f for every key in [0, keys) that is not visible.
+template <class F>
+void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
+    const KeyRange first = visible.lead.empty() ? visible.body : visible.lead;
+    for (Index key = 0; key < std::min(first.begin, keys); ++key) f(key);
+    if (!visible.lead.empty())
+        for (Index key = visible.lead.end; key < visible.body.begin; ++key) f(key);
+    for (Index key = visible.body.end; key < keys; ++key) f(key);
+}
+
+} // namespace detail
+
 /// Attention of one head: p = normalizer(scale q k^T), output = p v, under a structural mask.
 /// A query that sees no key gives output 0 and log-normaliser -inf. Keys and values that a query does not see
 /// have no influence on it, NaN and infinities included. NaN in a visible key gives NaN for the queries that
@@ -48,15 +62,9 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer, const Mask& ma
         p *= head.scale();
         for (Index i = 0; i < rows; ++i) {
             const RowOut<T> row(block.data() + i * keys, static_cast<std::size_t>(end_key));
-            const KeyRanges visible = mask.visible(begin + i, keys);
-            const T masked = -std::numeric_limits<T>::infinity();
-            if (visible.lead.empty()) {
-                std::fill(row.begin(), row.begin() + visible.body.begin, masked);
-            } else {
-                std::fill(row.begin(), row.begin() + visible.lead.begin, masked);
-                std::fill(row.begin() + visible.lead.end, row.begin() + visible.body.begin, masked);
-            }
-            std::fill(row.begin() + visible.body.end, row.end(), masked);
+            detail::for_each_hidden(mask.visible(begin + i, keys), end_key, [&](Index key) {
+                row[static_cast<std::size_t>(key)] = -std::numeric_limits<T>::infinity();
+            });
             if constexpr (HasLogNormalizer<N, T>)
                 result.log_normalizer[begin + i] = normalizer.log_normalizer(RowIn<T>(row));
             else
@@ -97,6 +105,106 @@ std::vector<Attention<T>> attend(const HeadGroup<T>& group, const N& normalizer,
     result.reserve(static_cast<std::size_t>(group.heads()));
     for (Index h = 0; h < group.heads(); ++h) result.push_back(attend(group[h], normalizer, mask, options));
     return result;
+}
+
+/// Gradients of a loss with respect to what one head is made of.
+template <Real T>
+struct AttentionGradient {
+    Matrix<T> q; ///< [queries, d]
+    Matrix<T> k; ///< [keys, d]
+    Matrix<T> v; ///< [keys, d_v]
+};
+
+/// Backward pass of `attend`: from the gradient of a loss with respect to the output, [queries, d_v], to those
+/// with respect to q, k and v, for any normaliser through its `vjp`. With W = d_output v^T and dZ = vjp of W
+/// row by row: dq = scale dZ k, dk = scale dZ^T q, dv = p^T d_output. The weights are computed anew, block by
+/// block: memory O(block keys). Keys that a query does not see get nothing from it and give nothing to it, NaN
+/// included. Queries that see no key have gradient 0. Cost O(queries keys d), about 2.5 forward passes. Throws
+/// `invalid_argument` when the head has no values or d_output does not fit.
+template <Real T, Normalizer<T> N>
+AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output,
+                                     const Mask& mask = {}) {
+    constexpr Index block_rows = 64;
+    const Index queries = head.queries(), keys = head.keys();
+    detail::require(head.has_values(), "attend_backward", "the head must have values", keys);
+    detail::require(d_output.rows() == queries && d_output.cols() == head.v().cols(), "attend_backward",
+                    "d_output must have the shape of the output", d_output.rows(), d_output.cols());
+    AttentionGradient<T> gradient{Matrix<T>::Zero(queries, head.q().cols()),
+                                  Matrix<T>::Zero(keys, head.k().cols()),
+                                  Matrix<T>::Zero(keys, head.v().cols())};
+    const auto q = head.q().map(), k = head.k().map(), v = head.v().map(), d_out = d_output.map();
+    // Products with exact zeros keep NaN and inf alive: such heads take the way of single entries.
+    const bool finite = q.allFinite() && k.allFinite() && v.allFinite() && d_out.allFinite();
+
+    Matrix<T> logits(std::min(block_rows, queries), keys), weights = logits, d_weights = logits;
+    for (Index begin = 0; begin < queries; begin += block_rows) {
+        const Index rows = std::min(block_rows, queries - begin);
+        Index end_key = 0;
+        for (Index i = 0; i < rows; ++i) end_key = std::max(end_key, mask.visible(begin + i, keys).hull().end);
+        if (end_key == 0) continue;
+        auto z = logits.topLeftCorner(rows, end_key), p = weights.topLeftCorner(rows, end_key),
+             d_z = d_weights.topLeftCorner(rows, end_key);
+        z.noalias() = q.middleRows(begin, rows) * k.topRows(end_key).transpose();
+        z *= head.scale();
+        d_z.noalias() = d_out.middleRows(begin, rows) * v.topRows(end_key).transpose();
+        for (Index i = 0; i < rows; ++i) {
+            const KeyRanges visible = mask.visible(begin + i, keys);
+            detail::for_each_hidden(visible, end_key, [&](Index key) {
+                z(i, key) = -std::numeric_limits<T>::infinity();
+                d_z(i, key) = T(0);
+            });
+            const std::size_t size = static_cast<std::size_t>(end_key);
+            const RowIn<T> z_row(logits.data() + i * keys, size);
+            const RowOut<T> p_row(weights.data() + i * keys, size), d_row(d_weights.data() + i * keys, size);
+            normalizer.apply(z_row, p_row);
+            normalizer.vjp(z_row, RowIn<T>(p_row), RowIn<T>(d_row), d_row);
+        }
+        d_z *= head.scale();
+        if (finite) {
+            gradient.q.middleRows(begin, rows).noalias() = d_z * k.topRows(end_key);
+            gradient.k.topRows(end_key).noalias() += d_z.transpose() * q.middleRows(begin, rows);
+            gradient.v.topRows(end_key).noalias() += p.transpose() * d_out.middleRows(begin, rows);
+        } else {
+            for (Index i = 0; i < rows; ++i)
+                mask.visible(begin + i, keys).for_each([&](Index key) {
+                    gradient.q.row(begin + i) += d_z(i, key) * k.row(key);
+                    gradient.k.row(key) += d_z(i, key) * q.row(begin + i);
+                    gradient.v.row(key) += p(i, key) * d_out.row(begin + i);
+                });
+        }
+    }
+    return gradient;
+}
+
+/// Gradients of a group of heads: q for every query head, k and v for every key head, summed over the query
+/// heads that share it.
+template <Real T>
+struct GroupGradient {
+    std::vector<Matrix<T>> q, k, v;
+};
+
+/// As above for a group; `d_outputs`: one for each query head, in order.
+/// Throws `invalid_argument` when their number is another.
+template <Real T, Normalizer<T> N>
+GroupGradient<T> attend_backward(const HeadGroup<T>& group, const N& normalizer,
+                                 std::span<const Matrix<T>> d_outputs, const Mask& mask = {}) {
+    detail::require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
+                    "there must be one d_output for each query head", d_outputs.size(), group.heads());
+    GroupGradient<T> gradient;
+    const Index shared = group.heads() / group.key_heads();
+    for (Index h = 0; h < group.heads(); ++h) {
+        AttentionGradient<T> own =
+            attend_backward(group[h], normalizer, MatrixView<T>(d_outputs[static_cast<std::size_t>(h)]), mask);
+        gradient.q.push_back(std::move(own.q));
+        if (h % shared == 0) {
+            gradient.k.push_back(std::move(own.k));
+            gradient.v.push_back(std::move(own.v));
+        } else {
+            gradient.k.back() += own.k;
+            gradient.v.back() += own.v;
+        }
+    }
+    return gradient;
 }
 
 } // namespace v0_1

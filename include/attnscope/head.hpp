@@ -74,6 +74,7 @@ public:
     }
 
     Index heads() const { return q_.heads; }
+    Index key_heads() const { return k_.heads; }
     Index queries() const { return q_.rows; }
     Index keys() const { return k_.rows; }
     HeadView<T> operator[](Index head) const {

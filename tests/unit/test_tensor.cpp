@@ -1,0 +1,98 @@
+// Heads in Eigen tensors: views where the layout allows, copies where it does not, the same results either way.
+#include <support/catch.hpp>
+
+#include <attnscope/attnscope.hpp>
+#include <attnscope/tensor.hpp>
+
+namespace {
+
+using namespace attnscope;
+
+template <class Tensor>
+void fill(Tensor& tensor, std::uint64_t seed) {
+    // By position, not by memory, so that both layouts hold the same tensor.
+    SplitMix64 random(seed);
+    for (Index b = 0; b < tensor.dimension(0); ++b)
+        for (Index h = 0; h < tensor.dimension(1); ++h)
+            for (Index i = 0; i < tensor.dimension(2); ++i)
+                for (Index j = 0; j < tensor.dimension(3); ++j)
+                    tensor(b, h, i, j) = static_cast<typename Tensor::Scalar>(random.normal());
+}
+
+using RowMajor4 = Eigen::Tensor<float, 4, Eigen::RowMajor>;
+using ColMajor4 = Eigen::Tensor<float, 4, Eigen::ColMajor>;
+
+} // namespace
+
+TEST_CASE("a row-major tensor is viewed, a column-major one copied", "[tensor]") {
+    RowMajor4 rows(2, 3, 5, 4);
+    ColMajor4 cols(2, 3, 5, 4);
+    fill(rows, 1);
+    fill(cols, 1);
+    const TensorHeads<float> view(rows), copy(cols);
+    CHECK(view.is_view());
+    CHECK_FALSE(copy.is_view());
+    CHECK(view.matrix(1, 2).data() == &rows(1, 2, 0, 0));
+    for (Index b = 0; b < 2; ++b)
+        for (Index h = 0; h < 3; ++h) {
+            CHECK(view.matrix(b, h).map() == copy.matrix(b, h).map());
+            for (Index i = 0; i < 5; ++i)
+                for (Index j = 0; j < 4; ++j) CHECK(copy.matrix(b, h).map()(i, j) == rows(b, h, i, j));
+        }
+    CHECK_THROWS_AS(view.matrix(0, 3), invalid_argument);
+    CHECK_THROWS_AS(view.matrix(2, 0), invalid_argument);
+}
+
+TEST_CASE("rank 3, tensor maps and half precision", "[tensor]") {
+    std::vector<double> data(2 * 3 * 4);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<double>(i);
+    const Eigen::TensorMap<const Eigen::Tensor<double, 3, Eigen::RowMajor>> map(data.data(), 2, 3, 4);
+    const TensorHeads<double> heads(map);
+    CHECK(heads.is_view());
+    CHECK(heads.batches() == 1);
+    CHECK(heads.matrix(0, 1).row(2)[3] == 23);
+
+    Eigen::Tensor<Eigen::half, 3> half(1, 2, 2);
+    half.setConstant(Eigen::half(1.5f));
+    const TensorHeads<float> widened(half);
+    CHECK_FALSE(widened.is_view());
+    CHECK(widened.matrix(0, 0).row(1)[1] == 1.5f);
+}
+
+TEST_CASE("attend on tensors is attend on their heads, in every layout and with grouped-query heads",
+          "[tensor]") {
+    RowMajor4 q(2, 4, 6, 8), k(2, 2, 6, 8), v(2, 2, 6, 3);
+    ColMajor4 qc(2, 4, 6, 8), kc(2, 2, 6, 8), vc(2, 2, 6, 3);
+    fill(q, 1), fill(qc, 1), fill(k, 2), fill(kc, 2), fill(v, 3), fill(vc, 3);
+    const std::vector<Mask> masks = {Mask::causal(), Mask::causal().with_length(4)};
+    const auto rows = attend(q, k, v, Softmax(0.5), std::span<const Mask>(masks), {.weights = true});
+    const auto cols = attend(qc, kc, vc, Softmax(0.5), std::span<const Mask>(masks), {.weights = true});
+    const TensorHeads<float> qh(q), kh(k), vh(v);
+    for (Index b = 0; b < 2; ++b)
+        for (Index h = 0; h < 4; ++h) {
+            const HeadView<float> head(qh.matrix(b, h), kh.matrix(b, h / 2), vh.matrix(b, h / 2));
+            const auto one = attend(head, Softmax(0.5), masks[std::size_t(b)], {.weights = true});
+            for (Index i = 0; i < 6; ++i) {
+                CHECK(rows.log_normalizer(b, h, i) == one.log_normalizer[i]);
+                CHECK(cols.log_normalizer(b, h, i) == one.log_normalizer[i]);
+                for (Index j = 0; j < 3; ++j) {
+                    CHECK(rows.output(b, h, i, j) == one.output(i, j));
+                    CHECK(cols.output(b, h, i, j) == one.output(i, j));
+                }
+                for (Index j = 0; j < 6; ++j) {
+                    CHECK(rows.weights(b, h, i, j) == one.weights(i, j));
+                    CHECK(cols.weights(b, h, i, j) == one.weights(i, j));
+                    if (b == 1 && j >= 4) CHECK(rows.weights(b, h, i, j) == 0);
+                }
+            }
+        }
+}
+
+TEST_CASE("attend on tensors refuses shapes that do not fit", "[tensor]") {
+    RowMajor4 q(2, 4, 6, 8), k(2, 3, 6, 8), v(2, 3, 6, 8), other(1, 2, 6, 8);
+    for (RowMajor4* tensor : {&q, &k, &v, &other}) tensor->setZero();
+    CHECK_THROWS_AS(attend(q, k, v, Softmax()), invalid_argument);         // 3 does not divide 4
+    CHECK_THROWS_AS(attend(q, other, other, Softmax()), invalid_argument); // another batch
+    const std::vector<Mask> three(3);
+    CHECK_THROWS_AS(attend(q, q, q, Softmax(), std::span<const Mask>(three)), invalid_argument);
+}
