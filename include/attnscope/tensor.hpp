@@ -35,9 +35,10 @@ public:
     template <HeadTensor E>
     requires std::same_as<TensorScalar<E>, T>
     explicit TensorHeads(const E& tensor) {
-        constexpr std::size_t rank = E::NumDimensions;
+        constexpr int rank = E::NumDimensions;
         std::array<Index, 4> size = {1, 1, 1, 1};
-        for (std::size_t i = 0; i < rank; ++i) size[i + 4 - rank] = tensor.dimension(i);
+        const auto& shape = tensor.dimensions();
+        std::copy(shape.begin(), shape.end(), size.end() - rank);
         batches_ = size[0];
         heads_ = size[1];
         rows_ = size[2];
