@@ -92,11 +92,14 @@ Interval<A> entropy_range_by_max_weight(Index n, A p1, A rest) {
 
 namespace detail {
 
-/// Rounding error of an entropy computed from row sums: relative, plus that of a limit of the same size.
+/// Rounding error of an entropy computed from row sums: relative, plus that of a limit of the same size, plus
+/// the entropy e^{-u} (1+u) of each key that underflows, at most that at the smallest normal number.
 template <Real A>
 A entropy_tolerance(const RowStatistics<A>& row, A limit) {
+    const A lost = row.underflow();
     return 2 * row.sum_error() * row.entropy_nats() +
-           16 * std::numeric_limits<A>::epsilon() * (std::abs(limit) + row.entropy_nats());
+           16 * std::numeric_limits<A>::epsilon() * (std::abs(limit) + row.entropy_nats()) +
+           (lost > A(0) ? lost * (1 - std::log(lost / static_cast<A>(row.visible))) : A(0));
 }
 
 } // namespace detail

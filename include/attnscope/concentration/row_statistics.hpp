@@ -74,6 +74,14 @@ struct RowStatistics {
         return unit_roundoff * (24 + std::min(n, A(64)) + n / 64);
     }
 
+    /// What each of the sums r, q and c may lack: keys below the smallest normal number of the scalar in which
+    /// the row was read count as 0.
+    A underflow() const {
+        const bool narrow = unit_roundoff > std::numeric_limits<A>::epsilon();
+        return static_cast<A>(visible) *
+               (narrow ? A(std::numeric_limits<float>::min()) : std::numeric_limits<A>::min());
+    }
+
     static constexpr A nan() { return std::numeric_limits<A>::quiet_NaN(); }
 
 private:

@@ -43,14 +43,15 @@ struct Packets {
 };
 
 /// Sums of K terms over a row: `term(lane)` gives `Packets<T, K>`. Each packet element adds at most 64 terms
-/// before the block goes to the accumulator scalar, so the relative error of a sum of positive terms is below
-/// 64 u in T whatever the length (about u in practice).
+/// (16 where many sums are taken, whose errors add up) before the block goes to the accumulator scalar, so the
+/// relative error of a sum of positive terms is below 64 u in T whatever the length: about u in practice, but
+/// equal terms are all rounded the same way.
 template <Real T, int K, class F>
 std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
     using S = Simd<T>;
     constexpr Index size = S::size;
     constexpr int unroll = K >= 4 ? 1 : 4;
-    constexpr Index block = 64 * size * unroll;
+    constexpr Index block = (K >= 4 ? 16 : 64) * size * unroll;
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
     for (Index begin = 0; begin < n; begin += block) {
         const Index end = std::min(n, begin + block);

@@ -120,8 +120,10 @@ public:
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         using S = detail::Simd<T>;
         const auto factor = S::set(static_cast<T>(1 / sum));
+        const auto smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(lane(out.data()), factor));
+            const auto p = S::mul(lane(out.data()), factor);
+            lane.store(out.data(), S::select_below(p, smallest, zero, p)); // no subnormals: they are slow
         });
         return RowStatus::normal;
     }
