@@ -1,0 +1,100 @@
+// Families of rows of logits on which every theorem and every law is tested.
+#pragma once
+
+#include <support/scalars.hpp>
+
+#include <algorithm>
+#include <array>
+
+namespace attnscope_test {
+
+inline constexpr std::array<std::size_t, 12> lengths = {1, 2, 3, 7, 8, 9, 16, 17, 255, 256, 257, 1000};
+inline constexpr std::array<std::size_t, 8> short_lengths = {1, 2, 3, 7, 8, 9, 16, 17};
+inline constexpr std::array<double, 5> temperatures = {0.05, 0.5, 1, 2, 50};
+
+struct Family {
+    std::string_view name;
+    void (*fill)(SplitMix64&, std::span<double>);
+};
+
+namespace families {
+
+inline constexpr double masked_logit = -std::numeric_limits<double>::infinity();
+
+inline void fill_normal(SplitMix64& random, std::span<double> row, double spread, double offset = 0) {
+    for (double& z : row) z = offset + spread * random.normal();
+}
+inline std::size_t position(SplitMix64& random, std::span<double> row) {
+    return static_cast<std::size_t>(random.below(static_cast<Index>(row.size())));
+}
+
+inline void narrow_normal(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 0.1); }
+inline void normal(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 1); }
+inline void broad_normal(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 6); }
+inline void wide(SplitMix64& random, std::span<double> row) {
+    for (double& z : row) z = 200 * random.uniform() - 100;
+}
+inline void tied(SplitMix64& random, std::span<double> row) {
+    constexpr std::array<double, 3> values = {-1.5, 0, 0.75};
+    for (double& z : row) z = values[static_cast<std::size_t>(random.below(3))];
+}
+inline void needle(SplitMix64& random, std::span<double> row) {
+    std::fill(row.begin(), row.end(), -0.25);
+    row[position(random, row)] += 30 * random.uniform();
+}
+inline void two_level(SplitMix64& random, std::span<double> row) {
+    const double height = 10 * random.uniform(), share = random.uniform();
+    for (double& z : row) z = random.uniform() < share ? height : 0;
+}
+inline void masked(SplitMix64& random, std::span<double> row) {
+    for (double& z : row) z = random.below(7) == 0 ? masked_logit : 3 * random.normal();
+}
+inline void tiny(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 1e-30); }
+inline void large_offset(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 2, 1e4); }
+inline void all_equal(SplitMix64& random, std::span<double> row) {
+    std::fill(row.begin(), row.end(), 5 * random.normal());
+}
+inline void near_one_hot(SplitMix64& random, std::span<double> row) {
+    fill_normal(random, row, 1);
+    row[position(random, row)] += 15 + 60 * random.uniform();
+}
+
+} // namespace families
+
+inline constexpr std::array<Family, 12> row_families = {{
+    {"narrow_normal", families::narrow_normal},
+    {"normal", families::normal},
+    {"broad_normal", families::broad_normal},
+    {"wide", families::wide},
+    {"tied", families::tied},
+    {"needle", families::needle},
+    {"two_level", families::two_level},
+    {"masked", families::masked},
+    {"tiny", families::tiny},
+    {"large_offset", families::large_offset},
+    {"all_equal", families::all_equal},
+    {"near_one_hot", families::near_one_hot},
+}};
+
+/// Calls f(where, row of T) for every family and length, `repetitions` times with fresh random numbers.
+template <class T, std::size_t N, class F>
+void for_each_row(std::uint64_t seed, const std::array<std::size_t, N>& row_lengths, int repetitions, F&& f) {
+    for (std::size_t family = 0; family < row_families.size(); ++family) {
+        for (std::size_t n : row_lengths) {
+            SplitMix64 random = generator(seed, family, n);
+            for (int repetition = 0; repetition < repetitions; ++repetition) {
+                std::vector<double> row(n);
+                row_families[family].fill(random, row);
+                f(Where{row_families[family].name, n, 1, seed, scalar_name<T>()}, narrow<T>(row));
+            }
+        }
+    }
+}
+
+template <class T>
+std::size_t visible_count(const std::vector<T>& row) {
+    return static_cast<std::size_t>(
+        std::count_if(row.begin(), row.end(), [](T z) { return z > -std::numeric_limits<T>::infinity(); }));
+}
+
+} // namespace attnscope_test
