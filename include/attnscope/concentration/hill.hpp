@@ -32,7 +32,8 @@ detail::Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double tempe
         else if (i != row.argmax)
             sum += std::exp(-a * u);
     }
-    return near_one ? -std::log1p(sum) / delta : (a * log_sum - std::log1p(sum)) / delta;
+    // a/delta first: a log_sum would overflow at the largest orders.
+    return near_one ? -std::log1p(sum) / delta : (a / delta) * log_sum - std::log1p(sum) / delta;
 }
 
 /// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.

@@ -146,6 +146,10 @@ public:
             if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
             if (infinite) return detail::fill_special<T>(RowStatus::infinite, std::span<const T>(out), out);
             if (sum == 0) return RowStatus::empty;
+            if (std::isinf(sum)) { // only the sum overflowed
+                sum = 0;
+                for (T& p : out) sum += p /= static_cast<T>(out.size());
+            }
             for (T& p : out) p = static_cast<T>(p / sum);
             return RowStatus::normal;
         }
