@@ -45,15 +45,22 @@ public:
         }
         mass_ = tail_ = 0;
         distances_.resize(p.size());
+        offsets_.resize(p.size());
+        metric_ = metric;
         const A length = s_.norm();
+        near_ = length / 2;
         for (Index i = 0; i < n; ++i) {
             const auto at = static_cast<std::size_t>(i);
             (member_[at] ? mass_ : tail_) += A(p[at]);
             if (!member_[at]) rest_ += weighted(i);
-            if (metric == Metric::euclidean)
+            const A product = weighted(i).dot(s_);
+            if (metric == Metric::euclidean) {
                 distances_[at] = (s_ - weighted(i)).norm();
-            else
-                distances_[at] = 1 - weighted(i).dot(s_) / (weighted(i).norm() * length + A(1e-12));
+                offsets_[at] = weighted(i).squaredNorm() - 2 * product;
+            } else {
+                offsets_[at] = -product / (weighted(i).norm() * length + A(1e-12));
+                distances_[at] = 1 + offsets_[at];
+            }
         }
     }
 
@@ -74,6 +81,15 @@ public:
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
     /// Distance of y_i from s.
     A distance(Index i) const { return distances_[static_cast<std::size_t>(i)]; }
+    /// Is key i nearer to s than key j? Finer than comparing distances: keys of tiny weight are all about |s|
+    /// away, and only |y|^2 - 2 <y, s> = D^2 - |s|^2 tells them apart. Equal tokens are equally near. A strict
+    /// weak order.
+    bool nearer(Index i, Index j) const {
+        const auto a = static_cast<std::size_t>(i), b = static_cast<std::size_t>(j);
+        if (metric_ == Metric::euclidean && (distances_[a] < near_ || distances_[b] < near_))
+            return distances_[a] < distances_[b];
+        return offsets_[a] < offsets_[b];
+    }
 
 private:
     auto weighted(Index i) const {
@@ -86,8 +102,11 @@ private:
     std::vector<Index> selected_;
     std::vector<char> member_;
     std::vector<A> distances_;
+    std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
     A mass_ = 0, tail_ = 0;
+    A near_ = 0; ///< below this distance the distance itself is the finer measure
+    Metric metric_ = Metric::euclidean;
 };
 
 } // namespace v0_1

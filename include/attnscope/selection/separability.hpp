@@ -34,36 +34,36 @@ Separability<detail::Accumulator<T>> separability(const SelectedSet<T>& set,
     using A = detail::Accumulator<T>;
     if (radius) detail::require(*radius > A(0), "separability", "radius must be > 0", *radius);
     Separability<A> figures;
-    figures.nearest_other = std::numeric_limits<A>::infinity();
-    std::vector<A> selected;
-    selected.reserve(static_cast<std::size_t>(set.selected_count()));
-    for (Index i = 0; i < set.size(); ++i) {
-        if (set.contains(i)) {
-            selected.push_back(set.distance(i));
-            figures.farthest_selected = std::max(figures.farthest_selected, set.distance(i));
-        } else {
-            figures.nearest_other = std::min(figures.nearest_other, set.distance(i));
-        }
-    }
-    const A count = static_cast<A>(set.selected_count());
-    const auto below = [&](A limit) {
-        return static_cast<A>(std::count_if(selected.begin(), selected.end(), [&](A x) { return x < limit; }));
-    };
-    std::sort(selected.begin(), selected.end());
-    Index confused = 0;
-    for (Index j = 0; j < set.size(); ++j) {
-        if (set.contains(j)) continue;
-        confused += set.distance(j) <= figures.farthest_selected;
-        figures.inversions += static_cast<Index>(
-            selected.end() - std::lower_bound(selected.begin(), selected.end(), set.distance(j)));
-    }
+    const auto nearer = [&](Index i, Index j) { return set.nearer(i, j); };
+    std::vector<Index> selected(set.selected().begin(), set.selected().end());
+    std::sort(selected.begin(), selected.end(), nearer);
+    Index nearest = -1; // of the others
+    for (Index j = 0; j < set.size(); ++j)
+        if (!set.contains(j) && (nearest < 0 || set.nearer(j, nearest))) nearest = j;
+    figures.nearest_other = nearest < 0 ? std::numeric_limits<A>::infinity() : set.distance(nearest);
+    figures.farthest_selected = selected.empty() ? A(0) : set.distance(selected.back());
     figures.margin = figures.nearest_other - figures.farthest_selected;
-    figures.precision = set.selected_count() > 0 ? count / (count + static_cast<A>(confused)) : A(0) / A(0);
-    figures.recall = below(figures.nearest_other) / count;
+
+    Index confused = 0; // others no farther than the farthest selected
+    for (Index j = 0; j < set.size(); ++j) {
+        if (set.contains(j) || selected.empty()) continue;
+        const auto first_not_nearer = std::lower_bound(selected.begin(), selected.end(), j, nearer);
+        figures.inversions += static_cast<Index>(selected.end() - first_not_nearer);
+        confused += first_not_nearer != selected.end();
+    }
+    const auto recalled =
+        nearest < 0 ? selected.end() : std::lower_bound(selected.begin(), selected.end(), nearest, nearer);
+    const A count = static_cast<A>(selected.size());
+    figures.precision = count / (count + static_cast<A>(confused));
+    figures.recall = static_cast<A>(recalled - selected.begin()) / count;
     const A sum = figures.precision + figures.recall;
     figures.f_score = sum > A(0) ? 2 * figures.precision * figures.recall / sum : sum;
     figures.separable_fraction = figures.recall;
-    if (radius) figures.separable_fraction = figures.nearest_other < *radius ? A(0) : below(*radius) / count;
+    if (radius) {
+        const auto inside =
+            std::count_if(selected.begin(), selected.end(), [&](Index i) { return set.distance(i) < *radius; });
+        figures.separable_fraction = figures.nearest_other < *radius ? A(0) : static_cast<A>(inside) / count;
+    }
     return figures;
 }
 
