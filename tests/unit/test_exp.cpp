@@ -116,7 +116,7 @@ TEMPLATE_TEST_CASE("exp of special arguments", "[exp]", float, double, long doub
     CHECK(exp_one<T>(T(0)) == T(1));
     CHECK(exp_one<T>(-T(0)) == T(1));
     CHECK(exp_one<T>(-Limits::denorm_min()) == T(1));
-    CHECK(exp_one<T>(cutoff) > T(0));
+    CHECK(std::isnormal(exp_one<T>(cutoff)));
     const T below = std::nextafter(cutoff, -Limits::infinity());
     for (const T x : {below, 2 * cutoff, Limits::lowest(), -Limits::infinity()}) {
         CAPTURE(x);

@@ -111,6 +111,16 @@ typename Simd<T>::P product_error(typename Simd<T>::P a, typename Simd<T>::P b, 
     return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));
 }
 
+/// 1/temperature - high in the precision of T; 0 where `high` is clamped.
+template <Real T>
+T inverse_remainder(double temperature, T high) {
+    if (high == std::numeric_limits<T>::max() || high == std::numeric_limits<T>::min()) return T(0);
+    if constexpr (std::same_as<T, float>)
+        return static_cast<T>(1 / temperature - static_cast<double>(high));
+    else // a wider scalar may not exist: (1 - high temperature)/temperature, the product exact
+        return std::fma(-high, static_cast<T>(temperature), T(1)) / static_cast<T>(temperature);
+}
+
 /// Adds the keys of `z` (none of them the row's argmax) to the sums of `row`.
 template <Real T, Real A>
 void add_keys(RowIn<T> z, T m, T inverse_high, T inverse_low, RowStatistics<A>& row) {
@@ -167,9 +177,7 @@ RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperat
     const T m = detail::row_max<T>(z);
     if (std::abs(m) <= std::numeric_limits<T>::max()) {
         const T high = detail::clamped_inverse<T>(temperature);
-        const T low = high == std::numeric_limits<T>::max() || high == std::numeric_limits<T>::min()
-                          ? T(0)
-                          : static_cast<T>(1.0L / static_cast<long double>(temperature) - high);
+        const T low = detail::inverse_remainder<T>(temperature, high);
         const auto at = std::find(z.begin(), z.end(), m);
         if (at != z.end()) {
             const auto index = static_cast<std::size_t>(at - z.begin());

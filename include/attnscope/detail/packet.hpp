@@ -102,7 +102,7 @@ struct ExpConstants<double> {
 template <Real T>
 constexpr T exp_cutoff() {
     if constexpr (std::same_as<T, long double>)
-        return -11355.1371119330240589L;
+        return -11355.137111933024058L; // rounded towards 0
     else
         return ExpConstants<T>::lowest;
 }

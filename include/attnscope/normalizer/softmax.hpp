@@ -142,6 +142,7 @@ public:
     /// J is symmetric: the same as `jvp`.
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("Softmax::vjp", z, p, w, out);
         jvp<T>(z, p, w, out);
     }
 
