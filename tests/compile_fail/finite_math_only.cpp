@@ -1,0 +1,3 @@
+// expect: attnscope cannot be compiled with -ffast-math or -ffinite-math-only
+// flags: -ffinite-math-only
+#include <attnscope/config.hpp>
