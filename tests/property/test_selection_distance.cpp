@@ -17,7 +17,6 @@ constexpr std::array<std::pair<Index, Index>, 12> shapes = {
 /// reach) wherever the truth is not itself a difference of lengths 1e9 times as large.
 struct Accuracy {
     Worst error, relative;
-    Ref worst_relative = 0;
     std::size_t skipped = 0;
 
     void meet(Ref found, Ref truth, Ref tolerance, Ref size, const Where& where) {
@@ -27,7 +26,6 @@ struct Accuracy {
             return;
         }
         relative.meet(std::abs(found - truth), Ref(1e-5) * truth, where);
-        worst_relative = std::max(worst_relative, std::abs(found - truth) / truth);
     }
 };
 
@@ -100,8 +98,6 @@ TEMPLATE_TEST_CASE("the distances of every N, and what comes with them, agree wi
     // What is left out is everything selected, equal tokens and one-hot rows whose rest is exactly 0.
     CHECK(cumulative.skipped * 5 < cumulative.error.met());
     CHECK(resultant.skipped * 20 < resultant.error.met());
-    CHECK(cumulative.worst_relative < Ref(1e-9));
-    CHECK(resultant.worst_relative < Ref(1e-9));
 }
 
 TEMPLATE_TEST_CASE("distances of one set, top-N or arbitrary, agree with long double",
@@ -185,7 +181,6 @@ TEMPLATE_TEST_CASE("distances of one set, top-N or arbitrary, agree with long do
     ATTNSCOPE_CHECK_WORST(fast_spread);
     ATTNSCOPE_CHECK_WORST(longest);
     ATTNSCOPE_CHECK_WORST(imbalance);
-    CHECK(cumulative.worst_relative < Ref(1e-9));
 }
 
 TEST_CASE("the traps that cost float all digits keep theirs", "[selection][distance][accuracy]") {
