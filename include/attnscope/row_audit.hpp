@@ -89,8 +89,8 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
     }
 }
 
-/// Audits one row of the general family: lemma1 (published with kappa over [-a,a] evaluated on
-/// `published_kappa` grid points, sharp with the row's own) and lemma2. `log_kappa_published`: log(max F/min F)
+/// Audits one row of the general family: lemma1 (published with kappa over [-a,a], sharp with the
+/// row's own) and lemma2. `log_kappa_published`: log(max F/min F)
 /// over [-a,a], a = max|z_i|, which only the caller who knows F can give; without it the published form is not
 /// checked.
 template <class F>
@@ -115,10 +115,11 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     }
     extremes.largest = largest;
     extremes.smallest = smallest;
-    // log F is exact to a few units of its size, and enters every weight twice.
+    // log F is exact to a few units of its size, and enters every weight twice. An F without logarithm is added
+    // up key by key.
     const double unit = std::numeric_limits<double>::epsilon();
-    extremes.relative_error =
-        detail::softmax_weight_error(extremes.visible, high - low) + 8 * unit * (size + 1);
+    extremes.relative_error = detail::softmax_weight_error(extremes.visible, high - low) +
+                              unit * (8 * (size + 1) + static_cast<double>(extremes.visible) / 2);
     if (log_kappa_published) audit.add(Form::published, lemma1_published(extremes, *log_kappa_published));
     audit.add(Form::sharp, lemma1_sharp(extremes, high - low));
     const JacobianNorms<double> norms = jacobian_norms(normalizer, z, RowIn<double>(weights));
