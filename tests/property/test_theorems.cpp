@@ -1,0 +1,304 @@
+// A million random rows over the audit, the published forms that fail, and the finite-difference bound.
+#include <attnscope/row_audit.hpp>
+#include <support/reference.hpp>
+#include <support/rows.hpp>
+
+using namespace attnscope_test;
+using attnscope::Audit;
+using attnscope::Form;
+using attnscope::PointwiseNormalizer;
+using attnscope::Softmax;
+using attnscope::Verdict;
+
+namespace {
+
+constexpr std::array<double, 3> steps = {1e-3, 0.1, 10};
+
+double largest_magnitude(const std::vector<double>& z) {
+    double largest = 0;
+    for (double x : z)
+        if (x != families::masked_logit) largest = std::max(largest, std::abs(x));
+    return largest;
+}
+
+/// Rows 2 to 9 long from every family in turn.
+template <class F>
+void for_short_rows(std::uint64_t seed, std::size_t count, F&& f) {
+    SplitMix64 random = generator(seed, count);
+    std::vector<double> z;
+    for (std::size_t i = 0; i < count; ++i) {
+        z.resize(2 + static_cast<std::size_t>(random.below(8)));
+        row_families[i % row_families.size()].fill(random, z);
+        f(i, z);
+    }
+}
+
+void check_clean(const Audit& audit, std::string_view id, std::size_t at_least) {
+    CAPTURE(std::string(id));
+    const auto& record = audit.at(id, Form::sharp);
+    CHECK(record.checked >= at_least);
+    CHECK(record[Verdict::violated] == 0);
+    CHECK(record[Verdict::undefined] == 0);
+    CHECK(record.max_tightness() <= 1);
+    CHECK(record.max_tightness() > 0.99);
+}
+
+} // namespace
+
+TEST_CASE("a million rows violate no sharp statement", "[audit][million]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Audit audit;
+    attnscope::RowAuditScratch scratch;
+    SplitMix64 directions = generator(seed, 1);
+    for_short_rows(seed, 900'000, [&](std::size_t i, const std::vector<double>& z) {
+        attnscope::RowAuditOptions options;
+        options.delta = largest_magnitude(z);
+        if (i % 4 == 0) options.steps = steps;
+        attnscope::audit_row(audit, Softmax(temperatures[i / 12 % temperatures.size()]), in(z), options,
+                             directions, scratch);
+    });
+    check_clean(audit, "lemma1", 880'000);
+    check_clean(audit, "corollary1", 880'000);
+    check_clean(audit, "lemma2", 880'000);
+    check_clean(audit, "corollary3", 880'000);
+    check_clean(audit, "finite_difference", 220'000);
+    CHECK(audit.sharp_violations() == 0);
+
+    // What the paper prints about weights holds, and is weaker; what it prints about derivatives does not.
+    for (std::string_view id : {"lemma1", "corollary1"}) {
+        const auto& record = audit.at(id, Form::published);
+        CHECK(record.checked == audit.at(id, Form::sharp).checked);
+        CHECK(record[Verdict::violated] == 0);
+        CHECK(record.median_tightness() < audit.at(id, Form::sharp).median_tightness());
+    }
+    CHECK(audit.at("corollary1", Form::published)[Verdict::vacuous] >
+          audit.at("corollary1", Form::published).checked / 2);
+    CHECK(audit.at("corollary3", Form::published)[Verdict::violated] > 100'000);
+    CHECK(audit.at("finite_difference", Form::published)[Verdict::violated] > 1'000);
+}
+
+TEMPLATE_TEST_CASE("random rows of the general family violate no sharp statement", "[audit][million]",
+                   attnscope::Exponential, attnscope::Sigmoid, attnscope::Softplus, attnscope::Quadratic) {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    const PointwiseNormalizer<TestType> normalizer;
+    const auto key = key_of(normalizer);
+    Audit audit;
+    attnscope::RowAuditScratch scratch;
+    for_short_rows(seed, 40'000, [&](std::size_t, const std::vector<double>& z) {
+        const double a = largest_magnitude(z);
+        const Ref ends[3] = {key.log(-a), key.log(0), key.log(a)};
+        const double log_kappa =
+            static_cast<double>(std::max({ends[0], ends[1], ends[2]}) - std::min({ends[0], ends[1], ends[2]}));
+        attnscope::audit_row(audit, normalizer, in(z), log_kappa, scratch);
+    });
+    check_clean(audit, "lemma1", 39'000);
+    check_clean(audit, "lemma2", 39'000);
+    CHECK(audit.at("lemma1", Form::published).checked == audit.at("lemma1", Form::sharp).checked);
+    CHECK(audit.at("lemma1", Form::published)[Verdict::violated] == 0);
+    CHECK(audit.at("corollary3", Form::sharp).checked == 0); // says nothing about other F
+}
+
+TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Audit audit;
+    attnscope::RowAuditScratch scratch;
+    SplitMix64 directions = generator(seed, 2);
+    std::size_t normal = 0;
+    for_each_row<double>(seed, lengths, 4, [&](const Where&, const std::vector<double>& z) {
+        attnscope::RowAuditOptions options;
+        options.delta = largest_magnitude(z);
+        options.steps = steps;
+        normal += visible_count(z) > 0;
+        for (double temperature : temperatures)
+            attnscope::audit_row(audit, Softmax(temperature), in(z), options, directions, scratch);
+        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Softplus>{}, in(z), std::nullopt, scratch);
+        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Quadratic>{}, in(z), std::nullopt, scratch);
+    });
+    CHECK(audit.at("corollary1", Form::sharp).checked == normal * temperatures.size());
+    CHECK(audit.at("lemma1", Form::sharp).checked == normal * (temperatures.size() + 2));
+    CHECK(audit.sharp_violations() == 0);
+    for (const auto& record : audit.records()) CHECK(record[Verdict::undefined] == 0);
+}
+
+TEST_CASE("rows that are not normal are not counted", "[audit]") {
+    Audit audit;
+    attnscope::RowAuditScratch scratch;
+    SplitMix64 directions(1);
+    const double infinity = std::numeric_limits<double>::infinity();
+    for (const std::vector<double>& z :
+         {std::vector<double>{}, std::vector<double>{-infinity, -infinity}, std::vector<double>{0, infinity},
+          std::vector<double>{0, 1, std::numeric_limits<double>::quiet_NaN()}}) {
+        attnscope::audit_row(audit, Softmax{}, in(z), {1.0, steps}, directions, scratch);
+        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Exponential>{}, in(z), 1.0, scratch);
+    }
+    for (const auto& record : audit.records()) CHECK(record.checked == 0);
+}
+
+TEST_CASE("corollary 3 as published fails at p = (1/2, 1/2) and on random rows", "[audit][published]") {
+    Audit audit;
+    attnscope::RowAuditScratch scratch;
+    SplitMix64 directions(1);
+    const std::vector<double> pair = {0.0, 0.0};
+    attnscope::audit_row(audit, Softmax{}, in(pair), {}, directions, scratch);
+    CHECK(audit.at("corollary3", Form::published)[Verdict::violated] == 1);
+    CHECK(audit.at("corollary3", Form::sharp)[Verdict::violated] == 0);
+
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    SplitMix64 random = generator(seed, 4);
+    Audit many;
+    for (int i = 0; i < 2000; ++i) {
+        const std::vector<double> z = normal_row<double>(random, 3);
+        attnscope::audit_row(many, Softmax{}, in(z), {}, directions, scratch);
+    }
+    CHECK(many.at("corollary3", Form::published)[Verdict::violated] > 1000);
+    CHECK(many.at("corollary3", Form::sharp)[Verdict::violated] == 0);
+}
+
+TEST_CASE("the published finite-difference constant fails in a noticeable share of short rows",
+          "[audit][published]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    constexpr std::array<double, 1> small = {1e-3};
+    attnscope::RowAuditScratch scratch;
+    std::ostringstream table;
+    double most = 0;
+    for (std::size_t n : {2, 3, 4, 5, 8, 16}) {
+        SplitMix64 random = generator(seed, n);
+        Audit audit;
+        for (int i = 0; i < 4000; ++i) {
+            const std::vector<double> z = normal_row<double>(random, n);
+            attnscope::audit_row(audit, Softmax{}, in(z), {std::nullopt, small}, random, scratch);
+        }
+        const auto& published = audit.at("finite_difference", Form::published);
+        const double share = double(published[Verdict::violated]) / double(published.checked);
+        table << " n=" << n << ": " << share;
+        most = std::max(most, share);
+        CHECK(audit.at("finite_difference", Form::sharp)[Verdict::violated] == 0);
+    }
+    INFO("share of violations" << table.str());
+    CHECK(most > 0.1);
+    CHECK(most < 0.9);
+}
+
+TEMPLATE_TEST_CASE("the finite-difference bound is attained at both ends", "[finite_difference]", float,
+                   double) {
+    using T = TestType;
+    using std::numbers::sqrt2_v;
+    Worst attained, mutants, value;
+    const auto judge = [&](double temperature, double eps, Ref g, Ref expected, Ref change_error,
+                           const Where& where) {
+        value.meet(std::abs(g - expected), change_error / Ref(eps), where);
+        const auto bound = attnscope::finite_difference_sharp(static_cast<double>(g), temperature, eps,
+                                                              static_cast<double>(change_error));
+        // The diameter of the simplex needs no theorem: where it is the limit, the bound says nothing.
+        const bool trivial = bound.value == bound.trivial;
+        attained.meet(bound.verdict() == (trivial ? Verdict::vacuous : Verdict::holds) ||
+                          bound.verdict() == Verdict::within_rounding,
+                      where);
+        mutants.meet(bound.tightened(0.99).verdict() == Verdict::violated, where);
+    };
+    for (std::size_t n : lengths) {
+        if (n < 2) continue;
+        for (double temperature : temperatures) {
+            const Where where{"pair", n, temperature, 0, scalar_name<T>()};
+            const Index last = static_cast<Index>(n) - 1;
+            attnscope::Row<T> z =
+                attnscope::Row<T>::Constant(static_cast<Index>(n), -std::numeric_limits<T>::infinity());
+            attnscope::Row<T> v = attnscope::Row<T>::Zero(static_cast<Index>(n));
+            v[0] = static_cast<T>(1 / sqrt2_v<Ref>);
+            v[last] = -v[0];
+            // Small steps from (1/2, 1/2): |dp| = tanh(x)/sqrt 2, x = eps/(sqrt 2 T).
+            z[0] = z[last] = 0;
+            const T eps = static_cast<T>(std::is_same_v<T, float> ? 0.03 * temperature : 1e-3 * temperature);
+            const Ref x = Ref(eps) / (sqrt2_v<Ref> * Ref(temperature));
+            judge(temperature, eps, attnscope::finite_difference(Softmax(temperature), z, v, eps),
+                  std::tanh(x) / (sqrt2_v<Ref> * Ref(eps)), 16 * unit_roundoff<T>, where);
+            // Large steps from one corner of the simplex to another: |dp| = sqrt 2 tanh(x/2), x = 30.
+            z[0] = static_cast<T>(-30 * temperature);
+            z[last] = static_cast<T>(30 * temperature);
+            const T far = static_cast<T>(60 * sqrt2_v<Ref> * Ref(temperature));
+            judge(temperature, far, attnscope::finite_difference(Softmax(temperature), z, v, far),
+                  sqrt2_v<Ref> / Ref(far), 16 * unit_roundoff<T>, where);
+        }
+    }
+    ATTNSCOPE_CHECK_WORST(value);
+    ATTNSCOPE_CHECK_WORST(attained);
+    ATTNSCOPE_CHECK_WORST(mutants);
+}
+
+TEST_CASE("the limits of finite differences are their formulas", "[finite_difference]") {
+    Worst worst;
+    for (double temperature : temperatures) {
+        for (double eps : {1e-3, 0.1, 1.0, 10.0, 1e6}) {
+            const Where where{"limit", 0, temperature};
+            const Ref sharp = std::min(1 / (2 * Ref(temperature)), std::numbers::sqrt2_v<Ref> / Ref(eps));
+            const Ref published = std::min(1 / (4 * Ref(temperature)), std::numbers::sqrt2_v<Ref>);
+            const Ref u = 4 * unit_roundoff<double>;
+            worst.meet(std::abs(attnscope::finite_difference_limit(temperature, eps) - sharp), u * sharp,
+                       where);
+            worst.meet(std::abs(attnscope::published_gradient_limit(temperature) - published), u * published,
+                       where);
+            worst.meet(std::abs(attnscope::gradient_limit(temperature) - 1 / (2 * Ref(temperature))),
+                       u / Ref(temperature), where);
+            worst.meet(
+                std::abs(attnscope::finite_difference_published(0.1, temperature, eps, 0.0).value - published),
+                u * published, where);
+        }
+    }
+    ATTNSCOPE_CHECK_WORST(worst);
+}
+
+TEST_CASE("random directions are unit vectors over the visible keys, the same for the same generator",
+          "[finite_difference]") {
+    const std::uint64_t seed = test_seed();
+    Worst unit, masked, same, rms;
+    for_each_row<double>(seed, lengths, 1, [&](const Where& where, const std::vector<double>& z) {
+        std::vector<double> v(z.size()), again(z.size());
+        SplitMix64 one = generator(seed, 9), two = generator(seed, 9);
+        attnscope::random_direction(in(z), one, out(v));
+        attnscope::random_direction(in(z), two, out(again));
+        Ref square = 0;
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            square += Ref(v[i]) * Ref(v[i]);
+            if (z[i] == families::masked_logit) masked.meet(v[i] == 0, where);
+        }
+        const std::size_t visible = visible_count(z);
+        unit.meet(std::abs(std::sqrt(square) - Ref(visible > 0)), unit_roundoff<double> * (Ref(z.size()) + 8),
+                  where);
+        same.meet(v == again, where);
+        // As many draws as visible keys: both generators have moved on alike, and as far as by hand.
+        SplitMix64 hand = generator(seed, 9);
+        for (std::size_t i = 0; i < visible; ++i) hand.normal();
+        same.meet(hand() == one(), where);
+    });
+    ATTNSCOPE_CHECK_WORST(unit);
+    ATTNSCOPE_CHECK_WORST(masked);
+    ATTNSCOPE_CHECK_WORST(same);
+
+    // RMS of |J v| over random directions is |J|_F/sqrt(n).
+    for (std::size_t n : {std::size_t(3), std::size_t(16)}) {
+        SplitMix64 random = generator(seed, n, 11);
+        const std::vector<double> z = normal_row<double>(random, n);
+        std::vector<double> p(n), v(n), jv(n);
+        Softmax{}.apply(in(z), out(p));
+        Ref mean = 0, fourth = 0;
+        const int trials = 20'000;
+        for (int i = 0; i < trials; ++i) {
+            attnscope::random_direction(in(z), random, out(v));
+            Softmax{}.jvp(in(z), in(p), in(v), out(jv));
+            Ref square = 0;
+            for (double x : jv) square += Ref(x) * Ref(x);
+            mean += square / trials;
+            fourth += square * square / trials;
+        }
+        const Ref norm = attnscope::jacobian_norms(Softmax{}, in(z), in(p)).frobenius;
+        // Six standard errors of the mean.
+        const Ref deviation = 6 * std::sqrt((fourth - mean * mean) / trials);
+        rms.meet(std::abs(mean - norm * norm / Ref(n)), deviation, Where{"rms", n});
+    }
+    ATTNSCOPE_CHECK_WORST(rms);
+}
