@@ -34,18 +34,21 @@ fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T
             .template cast<A>();
     };
     const auto apart = [&](Index i, Index j) { return A((x(i) - x(j)).squaredNorm()); };
-    for (const Index j : set.selected()) geometry.longest = std::max(geometry.longest, A(x(j).norm()));
-    A farthest = -1;
+    // A NaN, once found, stays: no comparison removes it.
+    const auto exceeds = [](A value, A largest) { return !(value <= largest) && largest == largest; };
+    for (const Index j : set.selected())
+        if (const A length = x(j).norm(); exceeds(length, geometry.longest)) geometry.longest = length;
+    A farthest = -std::numeric_limits<A>::infinity();
     Index far_i = 0, far_j = 0;
     for (Index i = 0; i < set.size(); ++i) {
         if (set.contains(i)) continue;
         geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
         for (const Index j : set.selected()) {
             const A square = gram ? (*gram)(i, i) + (*gram)(j, j) - 2 * (*gram)(i, j) : apart(i, j);
-            if (square > farthest) farthest = square, far_i = i, far_j = j;
+            if (exceeds(square, farthest)) farthest = square, far_i = i, far_j = j;
         }
     }
-    if (farthest >= A(0) || gram) geometry.spread = std::sqrt(apart(far_i, far_j));
+    if (farthest != -std::numeric_limits<A>::infinity()) geometry.spread = std::sqrt(apart(far_i, far_j));
     return geometry;
 }
 

@@ -10,7 +10,8 @@ inline namespace v0_1 {
 
 /// Figures of one selection, D_i the distance of key i from s (Euclidean or cosine, as the set was made).
 /// With everything selected nobody is left to be confused with: nearest_other is +inf, precision, recall, F and
-/// separable fraction are 1. With nothing selected the fractions are NaN.
+/// separable fraction are 1. With nothing selected the fractions are NaN. A key whose distance is not finite
+/// (NaN or infinity in its token or weight) leaves every figure NaN and the inversions 0.
 template <Real A>
 struct Separability {
     A nearest_other = 0;      ///< rho_min = min over the others of D_j; +inf if there are none
@@ -34,6 +35,11 @@ Separability<detail::Accumulator<T>> separability(const SelectedSet<T>& set,
     using A = detail::Accumulator<T>;
     if (radius) detail::require(*radius > A(0), "separability", "radius must be > 0", *radius);
     Separability<A> figures;
+    for (Index i = 0; i < set.size(); ++i)
+        if (!std::isfinite(set.distance(i))) { // no order to sort by
+            constexpr A nan = std::numeric_limits<A>::quiet_NaN();
+            return {nan, nan, nan, nan, nan, nan, nan, 0};
+        }
     const auto nearer = [&](Index i, Index j) { return set.nearer(i, j); };
     std::vector<Index> selected(set.selected().begin(), set.selected().end());
     std::sort(selected.begin(), selected.end(), nearer);
