@@ -1,0 +1,131 @@
+// The selection audit over many random rows: no sharp form is ever violated, the published ones are.
+#include <attnscope/selection_audit.hpp>
+#include <support/selection_reference.hpp>
+
+using namespace attnscope_test;
+using attnscope::Audit;
+using attnscope::audit_selection;
+using attnscope::Form;
+using attnscope::Reading;
+using attnscope::SelectionAuditOptions;
+using attnscope::Verdict;
+
+namespace {
+
+/// Random rows of all families and of lengths up to 40.
+template <class F>
+void for_each_random_row(std::uint64_t seed, int rows, F&& f) {
+    for (int row = 0; row < rows; ++row) {
+        SplitMix64 random = generator(seed, row, 4711);
+        const auto w = static_cast<std::size_t>(random.below(Index(weight_families.size())));
+        const auto v = static_cast<std::size_t>(random.below(Index(vector_families.size())));
+        const Index n = 1 + random.below(40), d = 1 + random.below(9);
+        f(row, make_tokens<double>(random, w, v, n, d), random);
+    }
+}
+
+constexpr std::array<Index, 6> counts = {1, 2, 3, 5, 10, 20};
+
+std::size_t violations(const Audit& audit, std::string_view id, Form form) {
+    return audit.at(id, form)[Verdict::violated];
+}
+
+} // namespace
+
+TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", "[selection][audit]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Audit by_reading[2];
+    attnscope::SelectionAuditScratch scratch;
+    std::size_t selections = 0;
+    for_each_random_row(seed, 24000, [&](int row, const Tokens<double>& tokens, SplitMix64& random) {
+        const std::vector<Index> order = reference_order(tokens.weights());
+        // The inner products may be given or not.
+        const Matrix<double> gram = row % 2 == 0 ? gram_matrix(tokens.vectors()) : Matrix<double>();
+        for (const Reading reading : {Reading::cumulative, Reading::resultant})
+            audit_selection(by_reading[static_cast<std::size_t>(reading)], tokens.weights(), tokens.vectors(),
+                            order, counts, {.reading = reading}, random, scratch,
+                            row % 2 == 0 ? &gram : nullptr);
+        for (const Index count : counts) selections += count < tokens.n ? 2 : 0;
+    });
+    for (const Audit& audit : by_reading) {
+        INFO(to_table(audit));
+        CHECK(audit.sharp_violations() == 0);
+        CHECK(audit.at("theorem1_fixed", Form::sharp).checked == selections);
+        CHECK(audit.at("theorem1_fixed", Form::sharp).max_tightness() == 1);
+        CHECK(violations(audit, "theorem1_fixed", Form::published) > 1000);
+        // Expectations were not asked for.
+        CHECK(audit.at("theorem1_random", Form::sharp).checked == 0);
+        CHECK(audit.at("theorem2_upper", Form::sharp).checked == 0);
+    }
+}
+
+TEST_CASE("random rows with expectations: sharp forms hold, published ones fail", "[selection][audit]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Audit audit;
+    attnscope::SelectionAuditScratch scratch;
+    std::size_t rows_of_n = 0, with_sphere = 0;
+    const SelectionAuditOptions options{.expectations = true, .subsets = 60, .trials = 40};
+    for_each_random_row(seed + 1, 900, [&](int, const Tokens<double>& tokens, SplitMix64& random) {
+        const std::vector<Index> order = reference_order(tokens.weights());
+        audit_selection(audit, tokens.weights(), tokens.vectors(), order, counts, options, random, scratch);
+        for (const Index count : counts) {
+            if (count >= tokens.n) continue;
+            ++rows_of_n;
+            // A selection in which at most one token weighs anything has xi = 0 for it, but not for the others.
+            with_sphere += count >= 2 && tokens.d >= 2 && tokens.weight(order[0]) > 0;
+        }
+    });
+    INFO(to_table(audit));
+    CHECK(audit.sharp_violations() == 0);
+    CHECK(violations(audit, "theorem1_fixed", Form::published) > 0);
+    CHECK(violations(audit, "theorem1_random", Form::published) > 0);
+    CHECK(violations(audit, "corollary2", Form::published) > 0);
+    CHECK(violations(audit, "theorem2_upper", Form::published) > 0);
+    CHECK(violations(audit, "theorem2_lower", Form::published) == 0);
+    for (const Form form : {Form::published, Form::sharp}) {
+        CHECK(audit.at("theorem1_random", form).checked == rows_of_n);
+        CHECK(audit.at("corollary2", form).checked == rows_of_n);
+        for (const char* id : {"theorem2_lower", "theorem2_upper"}) {
+            // Three radii on simulated spheres, and once the row's own vectors, of which it says nothing.
+            CHECK(audit.at(id, form).checked == 4 * with_sphere);
+            CHECK(audit.at(id, form)[Verdict::undefined] == with_sphere);
+        }
+    }
+}
+
+TEST_CASE("the audit leaves out N that do not fit, and rows of one key", "[selection][audit]") {
+    Audit audit;
+    attnscope::SelectionAuditScratch scratch;
+    SplitMix64 random(1);
+    const Tokens<double> one = tokens_of({1.0}, {1, 2}), three = tokens_of({0.5, 0.3, 0.2}, {1, 0, 0, 1, 1, 1});
+    const std::array<Index, 1> first = {0};
+    const std::array<Index, 3> order = {0, 1, 2};
+    const std::array<Index, 5> wanted = {-1, 0, 2, 3, 100};
+    audit_selection(audit, one.weights(), one.vectors(), first, wanted, {.expectations = true}, random,
+                    scratch);
+    CHECK(audit.at("theorem1_fixed", Form::sharp).checked == 0);
+    audit_selection(audit, three.weights(), three.vectors(), order, wanted, {.expectations = true}, random,
+                    scratch);
+    CHECK(audit.at("theorem1_fixed", Form::sharp).checked == 2); // N = 2: the top two, and two at random
+    CHECK(audit.at("theorem1_random", Form::sharp).checked == 1);
+    CHECK(audit.at("theorem2_lower", Form::sharp).checked == 4);
+}
+
+TEST_CASE("equal generators audit alike", "[selection][audit]") {
+    const std::uint64_t seed = test_seed();
+    SplitMix64 make = generator(seed, 2);
+    const Tokens<double> tokens = make_tokens<double>(make, 1, 0, 30, 4);
+    const std::vector<Index> order = reference_order(tokens.weights());
+    const auto table = [&](std::uint64_t audit_seed) {
+        Audit audit;
+        attnscope::SelectionAuditScratch scratch;
+        SplitMix64 random(audit_seed);
+        audit_selection(audit, tokens.weights(), tokens.vectors(), order, counts, {.expectations = true},
+                        random, scratch);
+        return std::pair(to_table(audit), audit.at("theorem1_fixed", Form::sharp).tightness);
+    };
+    CHECK(table(1) == table(1));
+    CHECK(table(1).second != table(2).second);
+}

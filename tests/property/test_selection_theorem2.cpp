@@ -1,0 +1,312 @@
+// Theorem 2 on the spherical model: the lower side holds, the published upper side does not, the valid range
+// does.
+#include <attnscope/selection/separability_bounds.hpp>
+#include <support/selection_reference.hpp>
+
+using namespace attnscope_test;
+using attnscope::Interval;
+using attnscope::Side;
+using attnscope::SimulatedMean;
+using attnscope::SphericalModel;
+using attnscope::theorem2_bound;
+using attnscope::theorem2_published_range;
+using attnscope::theorem2_valid_range;
+using attnscope::theorem2_xi;
+using attnscope::Verdict;
+
+namespace {
+
+std::vector<double> zipf(std::size_t n) {
+    std::vector<double> p;
+    for (std::size_t i = 1; i <= n; ++i) p.push_back(1 / static_cast<double>(i));
+    families::normalise(p);
+    return p;
+}
+
+/// xi_i by its definition, ordered pairs.
+RefRow reference_xi(const std::vector<double>& p, Ref m, Ref delta) {
+    RefRow xi;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+        Ref square = 0;
+        for (std::size_t j = 0; j < p.size(); ++j)
+            for (std::size_t k = 0; k < p.size(); ++k) {
+                if (j == i || k == i) continue;
+                const Ref product = Ref(p[j]) * Ref(p[k]);
+                square += j == k ? m * m * product : (m * m - delta * delta / 2) * product;
+            }
+        xi.push_back(std::sqrt(std::max(square, Ref(0))));
+    }
+    return xi;
+}
+
+/// Distances X_i = |s - y_i| of draws of the model, with the test's own loops.
+template <class F>
+void draw(const std::vector<double>& p, Index d, double m, int trials, SplitMix64& random, F&& f) {
+    const auto width = static_cast<std::size_t>(d);
+    std::vector<double> x(p.size() * width), s(width), distance(p.size());
+    for (int trial = 0; trial < trials; ++trial) {
+        families::unit_vectors(random, d, x);
+        std::fill(s.begin(), s.end(), 0.0);
+        for (std::size_t i = 0; i < p.size(); ++i)
+            for (std::size_t c = 0; c < width; ++c) s[c] += m * p[i] * x[i * width + c];
+        for (std::size_t i = 0; i < p.size(); ++i) {
+            double square = 0;
+            for (std::size_t c = 0; c < width; ++c) {
+                const double difference = s[c] - m * p[i] * x[i * width + c];
+                square += difference * difference;
+            }
+            distance[i] = std::sqrt(square);
+        }
+        f(distance);
+    }
+}
+
+double mean_of(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+std::span<const double> in_radii(const std::vector<double>& radii) { return radii; }
+
+} // namespace
+
+TEST_CASE("xi, and the sums that leave one out, are exact", "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Worst worst;
+    for (std::size_t w = 0; w < weight_families.size(); ++w)
+        for (const std::size_t n : {std::size_t(1), std::size_t(2), std::size_t(5), std::size_t(40)})
+            for (const double delta : {0.0, 0.5, 1.4})
+                for (const double m : {1.0, 3.5}) {
+                    SplitMix64 random = generator(seed, w, n);
+                    std::vector<double> p(n);
+                    weight_families[w].fill(random, p);
+                    const SphericalModel model{.dimension = 8, .radius = m, .delta = delta * m};
+                    const std::vector<double> xi = theorem2_xi(in(p), model);
+                    const RefRow truth = reference_xi(p, m, Ref(delta * m));
+                    REQUIRE(xi.size() == n);
+                    // The pairs are (sum p)^2 - sum p^2, known to 2n u of (sum p)^2 <= M^2, before the root.
+                    const Ref e = unit_roundoff<double> * static_cast<Ref>(4 * n + 16) * Ref(m) * Ref(m);
+                    for (std::size_t i = 0; i < n; ++i) {
+                        Ref rest = 0;
+                        for (std::size_t j = 0; j < n; ++j)
+                            if (j != i) rest += p[j];
+                        const Ref own = e * rest * rest;
+                        worst.meet(std::abs(xi[i] - truth[i]),
+                                   truth[i] > 0 ? std::min(std::sqrt(own), own / truth[i]) : std::sqrt(own),
+                                   Where{weight_families[w].name, n, 1, seed});
+                    }
+                }
+    ATTNSCOPE_CHECK_WORST(worst);
+
+    // One weight dwarfs the rest: what remains without it keeps all digits, where a difference would keep none.
+    const std::vector<double> one_hot = {1, 0, 0}, needle = {1e-20, 1, 1e-30};
+    const SphericalModel model;
+    CHECK(theorem2_xi(in(one_hot), model) == std::vector<double>{0, 1, 1});
+    const std::vector<double> xi = theorem2_xi(in(needle), model);
+    CHECK(xi[1] == Catch::Approx(1e-20).epsilon(1e-9));
+    const attnscope::detail::LeaveOneOut<double> rest(in(needle));
+    CHECK(rest.sum[1] == 1e-20 + 1e-30);
+    CHECK(rest.squares[1] == 1e-20 * 1e-20 + 1e-30 * 1e-30);
+    CHECK(rest.sum[0] == 1);
+    CHECK(rest.squares[2] == 1);
+}
+
+TEST_CASE("xi is clamped where a large delta makes its square negative", "[selection][theorem2]") {
+    const std::vector<double> p(4, 0.25);
+    // 3/16 - 6/16 for delta = 2 > sqrt 2.
+    const SphericalModel apart{.dimension = 3, .delta = 2};
+    CHECK(theorem2_xi(in(p), apart) == std::vector<double>(4, 0.0));
+    const auto range = theorem2_published_range<double>(p, apart, 0.5);
+    CHECK(range.lower == 1);
+    CHECK(range.upper == Catch::Approx(std::exp(-0.125)).epsilon(1e-15));
+    // sqrt 2 makes the pairs vanish; just above it the square is still positive.
+    const SphericalModel orthogonal{.dimension = 3, .delta = std::sqrt(2.0)};
+    CHECK(theorem2_xi(in(p), orthogonal)[0] == Catch::Approx(std::sqrt(3.0) / 4).epsilon(1e-12));
+    const SphericalModel more{.dimension = 3, .delta = 1.5};
+    CHECK(theorem2_xi(in(p), more)[0] == Catch::Approx(std::sqrt(3.0 / 16 - 0.125 * 6 / 16)).epsilon(1e-12));
+}
+
+TEST_CASE("simulated fractions agree with exact ones of two and three vectors", "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random = generator(seed, 3);
+    // Two: X_1 = p_2 and X_2 = p_1, whatever the vectors.
+    const std::vector<double> two = {0.7, 0.3}, radii = {0.2, 0.5, 0.9};
+    const auto fixed =
+        simulate_separable_fraction(in(two), SphericalModel{.dimension = 5}, in_radii(radii), 50, random);
+    REQUIRE(fixed.size() == 3);
+    CHECK(fixed[0].mean == 0);
+    CHECK(fixed[1].mean == 0.5);
+    CHECK(fixed[2].mean == 1);
+    for (const auto& mean : fixed) {
+        CHECK(mean.standard_error < 1e-8);
+        CHECK(mean.trials == 50);
+    }
+    // Three in R^3: |p x + q x'|^2 is uniform on [(p-q)^2, (p+q)^2] (Archimedes). M scales it.
+    const std::vector<double> three = {0.5, 0.3, 0.2};
+    for (const double m : {1.0, 2.5}) {
+        const std::vector<double> at = {0.25 * m, 0.4 * m, 0.55 * m, 0.65 * m};
+        const auto found = simulate_separable_fraction(in(three), SphericalModel{.dimension = 3, .radius = m},
+                                                       in_radii(at), 4000, random);
+        for (std::size_t r = 0; r < at.size(); ++r) {
+            const double x = at[r] / m;
+            double truth = 0;
+            for (std::size_t i = 0; i < 3; ++i) {
+                const double p = three[(i + 1) % 3], q = three[(i + 2) % 3];
+                truth += std::clamp((x * x - (p - q) * (p - q)) / (4 * p * q), 0.0, 1.0) / 3;
+            }
+            INFO("r " << x << ": " << found[r].mean << " +- " << found[r].standard_error << ", exactly "
+                      << truth);
+            CHECK(std::abs(found[r].mean - truth) <= 6 * found[r].standard_error + 1e-12);
+            CHECK(found[r].standard_error < 0.01);
+        }
+    }
+}
+
+TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, small dimensions included",
+          "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    std::size_t checked = 0, lower_violated = 0, sharp_violated = 0, upper_violated = 0, informative = 0;
+    std::size_t sharper = 0;
+    Worst length;
+    for (const Index d : {2, 3, 5, 16, 64})
+        for (const std::size_t n : {std::size_t(2), std::size_t(3), std::size_t(6), std::size_t(20)})
+            for (int shape = 0; shape < 3; ++shape) {
+                SplitMix64 random = generator(seed, d, n, shape);
+                std::vector<double> p = zipf(n);
+                if (shape == 1) std::fill(p.begin(), p.end(), 0.6 / static_cast<double>(n)); // mass below 1
+                if (shape == 2) families::sharp_weights(random, p);
+                const double m = shape == 1 ? 2 : 1;
+                const SphericalModel model{.dimension = d, .radius = m};
+                const double scale = mean_of(theorem2_xi(in(p), model));
+                std::vector<double> radii;
+                for (const double factor : {0.05, 0.2, 0.5, 0.8, 1.0, 1.2, 2.0, 20.0})
+                    radii.push_back(factor * scale);
+                const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 300, random);
+                for (std::size_t r = 0; r < radii.size(); ++r) {
+                    const auto published = theorem2_published_range<double>(p, model, radii[r]);
+                    const auto valid = theorem2_valid_range<double>(p, model, radii[r]);
+                    ++checked;
+                    CHECK(valid.lower >= 0);
+                    CHECK(valid.upper <= 1);
+                    CHECK(valid.lower <= valid.upper);
+                    lower_violated +=
+                        theorem2_bound(Side::lower, published, found[r]).verdict() == Verdict::violated;
+                    upper_violated +=
+                        theorem2_bound(Side::upper, published, found[r]).verdict() == Verdict::violated;
+                    for (const Side side : {Side::lower, Side::upper})
+                        sharp_violated += theorem2_bound(side, valid, found[r]).verdict() == Verdict::violated;
+                    informative += valid.upper < 0.95;
+                    sharper += valid.lower > published.lower + 0.01;
+                    CHECK(valid.lower >= published.lower - 1e-12);
+                }
+                // What the valid range rests on: e_i <= E X_i <= M sqrt(sum p^2).
+                std::vector<double> sum(n), squares(n);
+                constexpr int trials = 300;
+                draw(p, d, m, trials, random, [&](const std::vector<double>& x) {
+                    for (std::size_t i = 0; i < n; ++i) sum[i] += x[i], squares[i] += x[i] * x[i];
+                });
+                const attnscope::detail::LeaveOneOut<double> rest(in(p));
+                const double half = static_cast<double>(d) / 2;
+                const double chi = std::exp(std::lgamma(half + 0.5) - std::lgamma(half)) / std::sqrt(half);
+                for (std::size_t i = 0; i < n; ++i) {
+                    const double mean = sum[i] / trials, root = m * std::sqrt(rest.squares[i]);
+                    const double error =
+                        std::sqrt(std::max(0.0, squares[i] / trials - mean * mean) / (trials - 1));
+                    const Where where{"spheres", n, 1, seed};
+                    length.meet(Ref(chi * root - mean), Ref(6 * error + 1e-7 * root), where);
+                    length.meet(Ref(mean - root), Ref(6 * error + 1e-7 * root), where);
+                }
+            }
+    INFO(upper_violated << " of " << checked << " violate the published upper side");
+    ATTNSCOPE_CHECK_WORST(length);
+    CHECK(checked == 480);
+    CHECK(lower_violated == 0);
+    CHECK(sharp_violated == 0);
+    CHECK(upper_violated > 100);
+    CHECK(informative > 30);
+    CHECK(sharper > 100);
+}
+
+TEST_CASE("one percent more than the valid range would be noticed", "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    SplitMix64 random = generator(seed, 17);
+    // A ball that holds everything, and one just wide enough for Markov's inequality to be nearly exact.
+    const std::vector<double> p = zipf(8), radii = {1.01, 1e5};
+    const SphericalModel model{.dimension = 4};
+    const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 1000, random);
+    const auto upper = theorem2_bound(Side::upper, theorem2_valid_range<double>(p, model, radii[0]), found[0]);
+    CHECK(upper.measured == 1);
+    CHECK(upper.value == 1);
+    CHECK(upper.tightness() == 1);
+    CHECK(upper.tightened(0.99).verdict() == Verdict::violated);
+    const auto lower = theorem2_bound(Side::lower, theorem2_valid_range<double>(p, model, radii[1]), found[1]);
+    CHECK(lower.measured == 1);
+    CHECK(lower.value > 1 - 1e-5);
+    CHECK(lower.verdict() <= Verdict::within_rounding);
+    CHECK(lower.tightened(0.99).verdict() == Verdict::violated);
+    // A sharper claim inside: e_i as if it were the largest possible length, sum p, is refuted.
+    const std::vector<double> equal(16, 1.0 / 16), middle = {0.3};
+    const auto half =
+        simulate_separable_fraction(in(equal), SphericalModel{.dimension = 64}, in_radii(middle), 1000, random);
+    const double gap = 15.0 / 16 - 0.3;
+    const Interval<double> mutant{0, std::exp(-gap * gap / (2 * 15.0 / 256))};
+    CHECK(theorem2_bound(Side::upper, mutant, half[0]).verdict() == Verdict::violated);
+}
+
+TEST_CASE("Theorem 2's published upper side is false: the smallest cases", "[selection][theorem2]") {
+    SplitMix64 random(1);
+    const SphericalModel model;
+    // One token is s itself: N_s/N = 1 for every r > 0, against exp(-r^2/2).
+    const std::vector<double> one = {1}, unit_radius = {1};
+    const auto alone = simulate_separable_fraction(in(one), model, in_radii(unit_radius), 1000, random);
+    CHECK(alone[0].mean == 1);
+    CHECK(theorem2_published_range<double>(one, model, 1).upper ==
+          Catch::Approx(std::exp(-0.5)).epsilon(1e-15));
+    CHECK(theorem2_bound(Side::upper, theorem2_published_range<double>(one, model, 1), alone[0]).verdict() ==
+          Verdict::violated);
+    // Two equal weights: X_1 = X_2 = 1/2 = xi whatever the vectors, so at r = 1 = 2 mean xi both are inside:
+    // 1 against e^{-1/8} = 0.8825.
+    const std::vector<double> two = {0.5, 0.5};
+    const auto both = simulate_separable_fraction(in(two), model, in_radii(unit_radius), 1000, random);
+    const auto range = theorem2_published_range<double>(two, model, 1);
+    CHECK(both[0].mean == 1);
+    CHECK(both[0].standard_error == 0);
+    CHECK(range.upper == Catch::Approx(0.8825).epsilon(1e-4));
+    CHECK(theorem2_bound(Side::upper, range, both[0]).verdict() == Verdict::violated);
+    CHECK(theorem2_valid_range<double>(two, model, 1).upper == 1);
+}
+
+TEST_CASE("Theorem 2's published upper side at d = 64, N = 16 of 1024 Zipf weights: 0.914 against 1.000",
+          "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random = generator(seed, 64);
+    std::vector<double> p = zipf(1024);
+    p.resize(16);
+    const SphericalModel model;
+    const std::vector<double> radii = {2 * mean_of(theorem2_xi(in(p), model))};
+    const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 300, random);
+    const auto range = theorem2_published_range<double>(p, model, radii[0]);
+    INFO("bound " << range.upper << ", measured " << found[0].mean);
+    CHECK(found[0].mean > 0.9995);
+    CHECK(theorem2_bound(Side::upper, range, found[0]).verdict() == Verdict::violated);
+    CHECK(std::abs(range.upper - 0.914) < 0.0005);
+    CHECK(theorem2_valid_range<double>(p, model, radii[0]).contains(found[0].mean));
+}
+
+TEST_CASE("a fraction that never varied is known to 6/trials only", "[selection][theorem2]") {
+    const Interval<double> range{0.2, 0.99};
+    const auto never = theorem2_bound(Side::upper, range, SimulatedMean<double>{1, 0, 100});
+    CHECK(never.id == "theorem2_upper");
+    CHECK(never.tolerance == 0.06);
+    CHECK(never.verdict() == Verdict::within_rounding);
+    CHECK(theorem2_bound(Side::upper, range, SimulatedMean<double>{1, 0, 1000}).verdict() == Verdict::violated);
+    const auto lower = theorem2_bound(Side::lower, range, SimulatedMean<double>{0.15, 0.01, 100});
+    CHECK(lower.id == "theorem2_lower");
+    CHECK(lower.tolerance == 0.06);
+    CHECK(lower.verdict() == Verdict::within_rounding);
+    CHECK(theorem2_bound(Side::lower, range, SimulatedMean<double>{0.13, 0.01, 100}).verdict() ==
+          Verdict::violated);
+}
