@@ -23,11 +23,9 @@ int main() {
         for (Eigen::Index h = 0; h < heads; ++h) {
             const Eigen::Index visible = masks[b].visible(n - 1, n).count();
             const auto p = weights.matrix(b, h).row(n - 1).first(static_cast<std::size_t>(visible));
-            const auto all = values.matrix(b, h / 2);
-            const attnscope::MatrixView<float> seen(all.data(), visible, d);
+            const auto seen = values.matrix(b, h / 2).map().topRows(visible);
             const Eigen::Map<const attnscope::Row<float>> row(p.data(), 1, visible);
-            attnscope::SelectedSet<float> top;
-            top.assign(p, seen, attnscope::top_n(row, 5));
+            const auto top = attnscope::select_top(row, seen, 5);
             std::printf("%5d %4d %26.4f %18.4f %21.4f\n", int(b), int(h), attnscope::entropy_of_weights(row),
                         top.mass(), attnscope::selection_distance(top));
         }

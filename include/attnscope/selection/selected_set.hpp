@@ -23,9 +23,16 @@ class SelectedSet {
 public:
     using A = detail::Accumulator<T>;
 
-    /// Reuses its memory from row to row. `selected`: distinct keys in any order. O(n d).
-    /// Throws `invalid_argument` when x does not have one row for each weight or a key is out of range or
-    /// repeated.
+    SelectedSet() = default;
+    // Views of its own copies survive a move, not a copy.
+    SelectedSet(const SelectedSet&) = delete;
+    SelectedSet& operator=(const SelectedSet&) = delete;
+    SelectedSet(SelectedSet&&) = default;
+    SelectedSet& operator=(SelectedSet&&) = default;
+
+    /// p and x are borrowed and must stay alive while the set is asked. Reuses its memory from row to row.
+    /// `selected`: distinct keys in any order. O(n d). Throws `invalid_argument` when x does not have one row
+    /// for each weight or a key is out of range or repeated.
     void assign(RowIn<T> p, MatrixView<T> x, std::span<const Index> selected,
                 Metric metric = Metric::euclidean) {
         const Index n = detail::size<T>(p), d = x.cols();
@@ -64,6 +71,18 @@ public:
         }
     }
 
+    /// As above from any Eigen expressions (column-major, half precision, ...), of which copies are kept.
+    template <VectorExpr P, MatrixExpr X>
+    requires std::same_as<ScalarOf<P>, T> && std::same_as<ScalarOf<X>, T>
+    void assign(const P& p, const X& x, std::span<const Index> selected, Metric metric = Metric::euclidean) {
+        const RowHolder<T> row(p);
+        own_p_.assign(row.get().begin(), row.get().end());
+        const MatrixHolder<T> matrix(x);
+        own_x_.resize(x.rows(), x.cols());
+        own_x_ = matrix.get().map();
+        assign(RowIn<T>(own_p_), MatrixView<T>(own_x_), selected, metric);
+    }
+
     Index size() const { return static_cast<Index>(p_.size()); }
     Index selected_count() const { return static_cast<Index>(selected_.size()); }
     std::span<const Index> selected() const { return selected_; }
@@ -99,6 +118,8 @@ private:
 
     RowIn<T> p_;
     MatrixView<T> x_;
+    std::vector<T> own_p_;
+    Matrix<T> own_x_;
     std::vector<Index> selected_;
     std::vector<char> member_;
     std::vector<A> distances_;
@@ -108,6 +129,16 @@ private:
     A near_ = 0; ///< below this distance the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };
+
+/// The set of the n largest weights of a row, from any Eigen expressions p [keys] and x [keys, d]; copies are
+/// kept. Throws `invalid_argument` unless 0 <= n <= keys and x has one row for each weight.
+template <VectorExpr P, MatrixExpr X>
+requires std::same_as<ScalarOf<P>, ScalarOf<X>> SelectedSet<ScalarOf<P>>
+select_top(const P& p, const X& x, Index n, Metric metric = Metric::euclidean) {
+    SelectedSet<ScalarOf<P>> set;
+    set.assign(p, x, top_n(p, n), metric);
+    return set;
+}
 
 } // namespace v0_1
 } // namespace attnscope
