@@ -31,7 +31,7 @@ settings_of() { # sets the array "settings"
 lacking() {
     case $1 in
     clang) command -v clang++ >/dev/null || echo "no clang++" ;;
-    tidy) command -v clang++ clang-tidy >/dev/null && command -v clang-tidy >/dev/null || echo "no clang-tidy" ;;
+    tidy) command -v clang++ >/dev/null && command -v clang-tidy >/dev/null || echo "no clang-tidy" ;;
     avx2) grep -q avx2 /proc/cpuinfo || echo "no AVX2" ;;
     esac
 }
