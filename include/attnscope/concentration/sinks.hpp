@@ -12,6 +12,24 @@ inline namespace v0_1 {
 /// Column mass above which a key counts as a sink, the convention of arXiv:2410.10781 (Gu et al.).
 inline constexpr double sink_threshold = 0.3;
 
+namespace detail {
+
+/// Sum of a row's weights without its first `excluded` keys, to divide by; 1 if none is excluded, 0 if the row
+/// is to be left out (nothing remains, or NaN).
+template <Real T>
+double remaining_mass(RowIn<T> row, const KeyRanges& visible, Index excluded) {
+    double all = 0, rest = 0;
+    visible.for_each([&](Index key) {
+        const double weight = static_cast<double>(row[static_cast<std::size_t>(key)]);
+        all += weight;
+        if (key >= excluded) rest += weight;
+    });
+    if (all != all || visible.count() == 0) return 0;
+    return excluded == 0 ? 1 : rest;
+}
+
+} // namespace detail
+
 /// Mean weight of each key over the queries that see it, [keys]; NaN for keys nobody sees.
 /// `excluded` leading keys are taken out of every row and the rest of the row is divided by its remaining sum,
 /// which answers how the row looks without its sink; their own column is NaN. Rows without remaining mass, and
@@ -26,15 +44,8 @@ Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excl
     for (Index query = 0; query < weights.rows(); ++query) {
         const RowIn<T> row = weights.row(query);
         const KeyRanges visible = mask.visible(query, keys);
-        double rest = excluded == 0 ? 1 : 0;
-        if (excluded > 0)
-            visible.for_each([&](Index key) {
-                if (key >= excluded) rest += static_cast<double>(row[static_cast<std::size_t>(key)]);
-            });
+        const double rest = detail::remaining_mass<T>(row, visible, excluded);
         if (!(rest > 0)) continue;
-        double check = 0;
-        visible.for_each([&](Index key) { check += static_cast<double>(row[static_cast<std::size_t>(key)]); });
-        if (!(check == check)) continue;
         visible.for_each([&](Index key) {
             if (key < excluded) return;
             sum[key] += static_cast<double>(row[static_cast<std::size_t>(key)]) / rest;
@@ -54,19 +65,24 @@ inline std::vector<Index> sinks(const Row<double>& mass, double threshold = sink
     return result;
 }
 
-/// Mean over queries of the weight on their first k visible keys; queries that see none are left out, NaN if
-/// all are. O(queries k). Throws `invalid_argument` unless k >= 0.
+/// Mean over queries of the weight on their first k visible keys, `excluded` leading keys taken out as above
+/// (the k keys are then counted behind them). Queries without remaining mass, or with NaN, are left out; NaN if
+/// all are. O(queries keys). Throws `invalid_argument` unless k >= 0 and 0 <= excluded <= keys.
 template <Real T>
-double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}) {
+double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}, Index excluded = 0) {
     detail::require(k >= 0, "leading_mass", "k must be >= 0", k);
+    detail::require(excluded >= 0 && excluded <= weights.cols(), "leading_mass",
+                    "excluded must be in [0, keys]", excluded, weights.cols());
     double sum = 0, rows = 0;
     for (Index query = 0; query < weights.rows(); ++query) {
         const RowIn<T> row = weights.row(query);
         const KeyRanges visible = mask.visible(query, weights.cols());
-        if (visible.count() == 0) continue;
+        const double rest = detail::remaining_mass<T>(row, visible, excluded);
+        if (!(rest > 0)) continue;
         Index taken = 0;
         visible.for_each([&](Index key) {
-            if (taken++ < k) sum += static_cast<double>(row[static_cast<std::size_t>(key)]);
+            if (key >= excluded && taken++ < k)
+                sum += static_cast<double>(row[static_cast<std::size_t>(key)]) / rest;
         });
         rows += 1;
     }
