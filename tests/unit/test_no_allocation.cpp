@@ -23,8 +23,11 @@
 
 namespace {
 
-// A plain int: only the thread of the test counts, and malloc must not need anything that is set up later.
-thread_local int allocations = 0;
+// A plain number: only the thread of the test counts, and malloc must not need anything that is set up later.
+// Volatile, because the compiler knows that its own malloc changes no variable.
+thread_local volatile int allocations = 0;
+
+void count_one() noexcept { allocations = allocations + 1; }
 
 } // namespace
 
@@ -35,7 +38,7 @@ extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(con
 namespace {
 bool watching() {
     static const bool installed =
-        __sanitizer_install_malloc_and_free_hooks([](const volatile void*, std::size_t) { ++allocations; },
+        __sanitizer_install_malloc_and_free_hooks([](const volatile void*, std::size_t) { count_one(); },
                                                   [](const volatile void*) {}) > 0;
     return installed;
 }
@@ -50,19 +53,19 @@ void* __libc_realloc(void*, std::size_t);
 void* __libc_memalign(std::size_t, std::size_t);
 
 void* malloc(std::size_t size) noexcept {
-    ++allocations;
+    count_one();
     return __libc_malloc(size);
 }
 void* calloc(std::size_t count, std::size_t size) noexcept {
-    ++allocations;
+    count_one();
     return __libc_calloc(count, size);
 }
 void* realloc(void* old, std::size_t size) noexcept {
-    ++allocations;
+    count_one();
     return __libc_realloc(old, size);
 }
 void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-    ++allocations;
+    count_one();
     return __libc_memalign(alignment, size);
 }
 }
@@ -90,12 +93,15 @@ int count_allocations(F&& action) {
     return allocations - before;
 }
 
-/// Keeps the optimiser from removing an allocation or a result.
+/// Keeps the optimiser from removing an allocation or a result: code that it cannot see may read it here.
 template <class T>
 void keep(const T& value) {
-    static const volatile void* sink;
-    sink = &value;
-    (void)sink;
+#if defined(__GNUC__)
+    asm volatile("" : : "r"(&value) : "memory");
+#else
+    static const volatile void* volatile escaped;
+    escaped = &value;
+#endif
 }
 
 /// Rows that reach every branch: ordinary, masked, tied, sharp, empty, infinite, NaN; lengths beside packets.
