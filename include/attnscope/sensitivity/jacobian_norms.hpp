@@ -79,17 +79,29 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
     }
     const auto sums = detail::rest_sums<T>(p);
     const A beta = 1 / A(softmax.temperature());
-    const A p1 = sums.p1, p2 = sums.p2, rest = sums.rest, q = sums.squares;
+    const A p1 = sums.p1, p2 = sums.p2;
+    // Squares and cubes of the other weights in units of `scale`: if those weights are so small that their
+    // squares would underflow, the unit is their sum, beside which the cubes vanish.
+    A scale = 1, rest = sums.rest, q = sums.squares, cubes = sums.cubes;
+    constexpr A unit = std::numeric_limits<A>::epsilon(), tiny = std::numeric_limits<A>::min() / unit / unit;
+    if (rest > A(0) && rest * rest < tiny) {
+        scale = rest;
+        rest = 1;
+        q = cubes = 0;
+        for (std::size_t i = 0; i < p.size(); ++i)
+            if (const A x = i == sums.top ? A(0) : A(p[i]) / scale; x > A(0)) q += x * x;
+    }
     // An entry p_i (1-p_i) is largest at p1: p2 <= 1-p1. A column is longest at p1 or p2.
-    norms.max_entry = beta * p1 * rest;
-    const A first = p1 * std::sqrt(rest * rest + q);
-    const A others = 1 - 2 * p2 + p1 * p1 + q; // (1-p2)^2 + sum_{j != 2} p_j^2, all of it of order 1
+    norms.max_entry = beta * p1 * sums.rest;
+    const A first = p1 * scale * std::sqrt(rest * rest + q);
+    const A others = 1 - 2 * p2 + p1 * p1 + sums.squares; // (1-p2)^2 + sum_{j != 2} p_j^2, all of it of order 1
     norms.column = beta * std::max(first, p2 * std::sqrt(std::max(others, A(0))));
     norms.spectral = {beta * A(spectral.value),
                       {beta * A(spectral.bracket.lower), beta * A(spectral.bracket.upper)},
                       spectral.steps,
                       spectral.converged};
-    norms.frobenius = beta * std::sqrt(p1 * p1 * (rest * rest + q) + q * (1 + p1 * p1 + q) - 2 * sums.cubes);
+    norms.frobenius =
+        beta * scale * std::sqrt(p1 * p1 * (rest * rest + q) + q * (1 + p1 * p1 + sums.squares) - 2 * cubes);
     norms.one = norms.infinity = 2 * norms.max_entry;
     norms.infinity_to_one = detail::cut_norm(sums);
     norms.infinity_to_one.lower *= beta;
