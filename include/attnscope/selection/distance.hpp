@@ -45,7 +45,9 @@ struct DistanceCurve {
     std::vector<A> resultant;  ///< [N-1]: d'(N)
     std::vector<A> mass;       ///< [N-1]: A_N
     std::vector<A> tail_mass;  ///< [N-1]: mass of the others
-    std::vector<A> bound; ///< [N-1]: Theorem 1(1), sharp, for the cumulative reading; empty unless asked for
+    /// [N-1]: Theorem 1(1), sharp, for the cumulative reading, with d1 to 1e-7 max|x_i| or so; empty unless
+    /// asked for.
+    std::vector<A> bound;
 };
 
 /// All top-N distances of a row at once, for N = 1 ... n_max, from the Gram matrix of its token vectors.
@@ -137,15 +139,16 @@ private:
             const A scale = length > A(0) ? 1 / length : A(1);
             for (std::size_t i = 0; i < raw_.size(); ++i) roots_[i] = static_cast<T>(raw_[i] * scale);
             distance = sum_of_roots<T>(roots_.data(), n) / std::sqrt(scale);
+            // |s| is far below the others: their squares in its units leave float's range.
+            if (!std::isfinite(distance)) distance = sum_of_roots<A>(raw_.data(), n);
         } else {
             distance = sum_of_roots<A>(raw_.data(), n);
         }
         if (S::reduce_add(doubt) > 0)
             for (std::size_t i = 0; i < weight_.size(); ++i) {
-                const A total = length + squares_[i];
-                if (std::isfinite(total) && total - 2 * weight_[i] * c_[i] < A(1e-4) * total * (1 + 1e-12))
-                    if (raw_[i] == A(0))
-                        distance += (s_ - weight_[i] * vector(x, static_cast<Index>(i))).norm();
+                const bool selected = squares_[i] == -std::numeric_limits<A>::infinity();
+                if (!selected && raw_[i] == A(0))
+                    distance += (s_ - weight_[i] * vector(x, static_cast<Index>(i))).norm();
             }
         return distance;
     }

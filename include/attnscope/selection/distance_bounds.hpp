@@ -18,8 +18,9 @@ struct FixedSetGeometry {
 };
 
 /// Every selected token against every other. With the Gram matrix of the token vectors (`gram_matrix`; its
-/// leading n x n block is read) the farthest pair is found in O(N (n-N)) and then measured; without it O(N
-/// (n-N) d). Throws `invalid_argument` when the Gram matrix is too small.
+/// leading n x n block is read) the candidates for the farthest pair are found in O(N (n-N)) and then measured;
+/// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
+/// is too small.
 template <Real T>
 FixedSetGeometry<detail::Accumulator<T>>
 fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T>>* gram = nullptr) {
@@ -38,17 +39,24 @@ fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T
     const auto exceeds = [](A value, A largest) { return !(value <= largest) && largest == largest; };
     for (const Index j : set.selected())
         if (const A length = x(j).norm(); exceeds(length, geometry.longest)) geometry.longest = length;
-    A farthest = -std::numeric_limits<A>::infinity();
-    Index far_i = 0, far_j = 0;
+    // Differences of Gram entries are exact to `doubt`: every pair that may be the farthest is measured.
+    A largest = 0;
+    for (Index i = 0; gram && i < set.size(); ++i) largest = std::max(largest, (*gram)(i, i));
+    const A doubt = 4 * std::numeric_limits<A>::epsilon() * static_cast<A>(set.vectors().cols() + 4) * largest;
+    A farthest = -std::numeric_limits<A>::infinity(), spread = 0;
     for (Index i = 0; i < set.size(); ++i) {
         if (set.contains(i)) continue;
         geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
         for (const Index j : set.selected()) {
-            const A square = gram ? (*gram)(i, i) + (*gram)(j, j) - 2 * (*gram)(i, j) : apart(i, j);
-            if (exceeds(square, farthest)) farthest = square, far_i = i, far_j = j;
+            if (gram) {
+                const A square = (*gram)(i, i) + (*gram)(j, j) - 2 * (*gram)(i, j);
+                if (square <= farthest - doubt) continue;
+                if (exceeds(square, farthest)) farthest = square;
+            }
+            if (const A square = apart(i, j); exceeds(square, spread)) spread = square;
         }
     }
-    if (farthest != -std::numeric_limits<A>::infinity()) geometry.spread = std::sqrt(apart(far_i, far_j));
+    geometry.spread = std::sqrt(spread);
     return geometry;
 }
 
