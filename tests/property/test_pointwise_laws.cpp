@@ -52,7 +52,9 @@ TEMPLATE_TEST_CASE("the exponential of the general family is softmax", "[laws][p
             derivative.meet(std::abs(Ref(jv[i]) - Ref(gv[i])), 2 * jvp_error[i], where);
         }
         if (row.visible == 0) return;
-        const Ref largest = *std::max_element(error.begin(), error.end());
+        const RefRow general_error = reference_of(general).template weight_error<T>(widen(z));
+        const Ref largest = std::max(*std::max_element(error.begin(), error.end()),
+                                     *std::max_element(general_error.begin(), general_error.end()));
         normalizer.meet(std::abs(Ref(softmax.log_normalizer(in(z))) - Ref(general.log_normalizer(in(z)))),
                         2 * (largest + 2 * unit_roundoff<T> *
                                            (std::abs(row.log_normalizer) + std::abs(row.log_value[row.top]))),

@@ -85,26 +85,28 @@ TEMPLATE_TEST_CASE("column mass and leading mass are means over the queries that
                     if (mass[k] > 0.05) expected.push_back(k);
                 listed.meet(attnscope::sinks(mass, 0.05) == expected, where);
             }
-            for (Index k : {Index(0), Index(1), Index(4), keys}) {
-                Ref sum = 0;
-                int count = 0;
-                for (Index q = 0; q < queries; ++q) {
-                    Ref row = 0, all = 0;
-                    Index seen = 0;
-                    for (Index j = 0; j < keys; ++j) {
-                        if (!rule.sees(q, j)) continue;
-                        if (seen++ < k) row += p(q, j);
-                        all += p(q, j);
+            for (Index excluded : {Index(0), Index(1), keys}) {
+                for (Index k : {Index(0), Index(1), Index(4), keys}) {
+                    Ref sum = 0;
+                    int count = 0;
+                    for (Index q = 0; q < queries; ++q) {
+                        Ref first = 0, remaining = 0, all = 0;
+                        Index seen = 0;
+                        for (Index j = 0; j < keys; ++j) {
+                            if (!rule.sees(q, j)) continue;
+                            all += p(q, j);
+                            if (j < excluded) continue;
+                            remaining += p(q, j);
+                            if (seen++ < k) first += p(q, j);
+                        }
+                        if (seen == 0 || std::isnan(all) || (excluded > 0 && remaining <= 0)) continue;
+                        sum += excluded > 0 ? first / remaining : first;
+                        ++count;
                     }
-                    if (seen == 0 || std::isnan(all)) continue;
-                    sum += row;
-                    ++count;
+                    const double mass = leading_mass<T>(MatrixView<T>(p), k, rule.mask(), excluded);
+                    missing.meet(std::isnan(mass) == (count == 0), where);
+                    if (count > 0) leading.meet(std::abs(Ref(mass) - sum / count), error * sum / count, where);
                 }
-                const double mass = leading_mass<T>(MatrixView<T>(p), k, rule.mask());
-                if (count == 0)
-                    missing.meet(std::isnan(mass), where);
-                else
-                    leading.meet(std::abs(Ref(mass) - sum / count), error * sum / count, where);
             }
         }
     }
@@ -132,6 +134,7 @@ TEST_CASE("a sink is seen, and the row without it is shown", "[sinks]") {
     CHECK_THROWS_AS(column_mass<double>(p, causal, 4), attnscope::invalid_argument);
     CHECK_THROWS_AS(column_mass<double>(p, causal, -1), attnscope::invalid_argument);
     CHECK_THROWS_AS(leading_mass<double>(p, -1, causal), attnscope::invalid_argument);
+    CHECK_THROWS_AS(leading_mass<double>(p, 1, causal, 4), attnscope::invalid_argument);
     // Without the sink the second row is (1) and the third (1/4, 3/4).
     CHECK(leading_mass<double>(p, 1, causal, 1) == Catch::Approx((1.0 + 0.25) / 2));
     CHECK(leading_mass<double>(p, 2, causal, 1) == Catch::Approx(1.0));

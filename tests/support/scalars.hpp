@@ -50,7 +50,7 @@ std::string_view scalar_name() {
 /// The seed of all random tests: ATTNSCOPE_TEST_SEED, or a fixed one.
 inline std::uint64_t test_seed() {
     const char* given = std::getenv("ATTNSCOPE_TEST_SEED");
-    return given != nullptr ? std::strtoull(given, nullptr, 0) : 0x2508'17821ULL;
+    return given != nullptr && *given != '\0' ? std::strtoull(given, nullptr, 0) : 0x2508'17821ULL;
 }
 
 /// A generator of its own for each part of a test, so that parts do not depend on what was drawn before them.
