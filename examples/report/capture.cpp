@@ -126,7 +126,7 @@ Capture open_safetensors(const std::string& path) {
 }
 
 Capture open_parts(const std::vector<std::string>& inputs) {
-    std::map<std::string, Part> parts;
+    std::map<std::string, std::string> paths;
     for (const std::string& input : inputs) {
         const auto equals = input.find('=');
         const std::string name = input.substr(0, equals);
@@ -136,8 +136,11 @@ Capture open_parts(const std::vector<std::string>& inputs) {
                 "INPUT must be one safetensors file, or q=FILE k=FILE v=FILE (also logits=, weights=) of "
                 ".npy files, got {}",
                 input));
-        if (parts.contains(name)) throw program::usage_error(fmt::format("{}= is given twice", name));
-        const std::string path = input.substr(equals + 1);
+        if (!paths.emplace(name, input.substr(equals + 1)).second)
+            throw program::usage_error(fmt::format("{}= is given twice", name));
+    }
+    std::map<std::string, Part> parts;
+    for (const auto& [name, path] : paths) {
         const auto array =
             std::make_shared<attnscope::io::NpyArray<double>>(attnscope::io::read_npy<double>(path));
         parts[name] = {path, array->shape, [array](Index first, Index count) {

@@ -48,9 +48,8 @@ int main(int argc, char** argv) {
         "attnscope-report");
     std::vector<std::string> inputs;
     double temperature = 1, scale = 0;
-    std::uint64_t seed = 1;
-    std::string normalizer = "softmax", layers, heads, select = "1,2,5,10,20,50,100", reading = "cumulative",
-                ball_radius = "nearest", json, csv;
+    std::string seed_text = "1", normalizer = "softmax", layers, heads, select = "1,2,5,10,20,50,100",
+                reading = "cumulative", ball_radius = "nearest", json, csv;
     bool causal = false, no_causal = false, rows = false;
     app.add_option(
         "INPUT", inputs,
@@ -70,12 +69,8 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--ball-radius", ball_radius, "nearest (non-selected token) or a number > 0")
         ->capture_default_str();
-    // CLI11 would wrap a negative number around.
-    app.add_option("--seed", seed, "of random directions and of the synthetic heads")
-        ->capture_default_str()
-        ->check([](const std::string& text) {
-            return text.starts_with('-') ? std::string("must be >= 0") : std::string();
-        });
+    app.add_option("--seed", seed_text, "of random directions and of the synthetic heads")
+        ->capture_default_str();
     const auto not_empty = [](const std::string& text) {
         return text.empty() ? std::string("must not be empty") : std::string();
     };
@@ -130,6 +125,13 @@ int main(int argc, char** argv) {
         }
         if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
         if (!heads.empty()) settings.heads = parse_list(heads, "--heads");
+        // By hand: CLI11 wraps negative numbers around and cuts large ones.
+        std::uint64_t seed = 0;
+        const auto [seed_end, seed_error] =
+            std::from_chars(seed_text.data(), seed_text.data() + seed_text.size(), seed);
+        if (seed_error != std::errc{} || seed_end != seed_text.data() + seed_text.size())
+            throw program::usage_error(
+                fmt::format("--seed must be a whole number from 0 to 2^64-1, got {}", seed_text));
         settings.seed = seed;
         if (!json.empty()) program::require_folder_of(json);
         if (!csv.empty() && !std::filesystem::is_directory(csv))
