@@ -25,6 +25,7 @@ struct Capture {
     enum class Kind { queries_and_keys, logits, weights };
 
     std::string name; ///< file, parts, or "synthetic"
+    bool synthetic = false;
     Kind kind = Kind::queries_and_keys;
     Index layers = 0, heads = 0, queries = 0, keys = 0;
     std::optional<Index> width; ///< of a query, else of a value

@@ -79,7 +79,7 @@ std::string to_text(const Report& report) {
     const Settings& settings = report.settings;
     std::string text;
     auto out = std::back_inserter(text);
-    if (input.name == "synthetic")
+    if (input.synthetic)
         fmt::format_to(out, "No input: synthetic heads from a generator (seed {}), not a trained model.\n",
                        settings.seed);
     fmt::format_to(out, "input        {}, from {}\n", input.name, kind_text(input));

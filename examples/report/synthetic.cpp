@@ -82,6 +82,7 @@ Capture synthetic_capture(std::uint64_t seed) {
     };
     Capture capture;
     capture.name = "synthetic";
+    capture.synthetic = true;
     capture.layers = layers;
     capture.heads = heads;
     capture.queries = capture.keys = tokens;
