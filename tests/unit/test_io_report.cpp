@@ -649,7 +649,7 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
     REQUIRE(json.at("heads").size() == layers.size() * heads.size());
 
     // The norms of long rows are compared on a part of them: Cholesky takes n^3.
-    const Index stride = input.keys() > 64 ? 37 : 1;
+    const Index stride = input.keys() > 64 ? 61 : 1;
     std::map<std::pair<std::string, std::string>, Tally> tallies;
     double worst_tightness_error = 1e-12;
     std::optional<Wide> difference;
@@ -888,7 +888,7 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
 
 TEST_CASE("io report: the synthetic default", "[io][report]") {
     const TemporaryFolder folder;
-    const std::uint64_t seed = GENERATE(1, 12345);
+    const std::uint64_t seed = GENERATE(as<std::uint64_t>{}, 1, 12345);
     const report::Capture capture = report::synthetic_capture(seed);
     const auto tensor = [](const report::HeadSource& source) {
         return Tensor{{source.layers, source.heads, source.rows, source.cols},
@@ -900,13 +900,16 @@ TEST_CASE("io report: the synthetic default", "[io][report]") {
     input.v = tensor(*capture.v);
     input.name = "synthetic";
     std::vector<std::string> arguments;
-    if (seed != 1) arguments = {"--seed", std::to_string(seed)};
+    Asked asked{.causal = true};
+    if (seed != 1) {
+        arguments = {"--seed", std::to_string(seed), "--heads", "3"};
+        asked.heads = {3};
+    }
     const Json json = run_json(folder, arguments);
-    compare(json, input, {.causal = true});
-    // Among these rows the published Corollary 3 fails, and the needle heads are sharp.
+    compare(json, input, asked);
+    // Among these rows the published Corollary 3 fails.
     for (const Json& entry : json.at("audit"))
-        if (entry.at("id") == "corollary3" && entry.at("form") == "published")
-            CHECK(entry.at("violated") > 100);
+        if (entry.at("id") == "corollary3" && entry.at("form") == "published") CHECK(entry.at("violated") > 20);
 }
 
 TEST_CASE("io report: q and k in double, rank 3 and 4", "[io][report]") {
