@@ -165,9 +165,9 @@ void add_keys(RowIn<T> z, T m, T inverse_high, T inverse_low, RowStatistics<A>& 
 } // namespace detail
 
 /// Statistics of a row of logits at a temperature > 0 (-inf masks a key). Relative error of the entropy, of 1 -
-/// p1 and of the power sums: below 1e-6 for float and 1e-13 for double, down to entropies of 1e-8 nats and
-/// beyond; keys further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum count as
-/// weight 0. Two passes, O(n), no allocation. Throws `invalid_argument` for a bad temperature.
+/// p1 and of S2: below 1e-6 for float and 1e-13 for double (1.5 times that for S3), down to entropies of 1e-8
+/// nats and beyond; keys further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum
+/// count as weight 0. Two passes, O(n), no allocation. Throws `invalid_argument` for a bad temperature.
 template <Real T>
 RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1) {
     using A = detail::Accumulator<T>;

@@ -111,59 +111,120 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
 
 namespace detail {
 
+/// Positive eigenvalues of a small symmetric matrix, by the symmetric elimination of Bunch and Parlett: pivots
+/// of one row, or of two whose determinant is negative. A zero eigenvalue does not count.
+template <class A, std::size_t N>
+int positive_eigenvalues(std::array<std::array<A, N>, N> m) {
+    std::array<bool, N> done{};
+    int count = 0;
+    for (std::size_t left = N; left > 0;) {
+        std::size_t d = N, p = N, q = N;
+        for (std::size_t i = 0; i < N; ++i) {
+            if (done[i]) continue;
+            if (d == N || std::abs(m[i][i]) > std::abs(m[d][d])) d = i;
+            for (std::size_t j = 0; j < i; ++j)
+                if (!done[j] && (p == N || std::abs(m[i][j]) > std::abs(m[p][q]))) p = i, q = j;
+        }
+        const A diagonal = m[d][d];
+        if (p == N || std::abs(diagonal) >= A(0.64) * std::abs(m[p][q])) {
+            if (!(std::abs(diagonal) > A(0))) return count;
+            count += diagonal > A(0);
+            done[d] = true;
+            --left;
+            for (std::size_t i = 0; i < N; ++i)
+                if (!done[i]) {
+                    const A factor = m[i][d] / diagonal;
+                    for (std::size_t j = 0; j < N; ++j)
+                        if (!done[j]) m[i][j] -= factor * m[d][j];
+                }
+        } else {
+            ++count;
+            done[p] = done[q] = true;
+            left -= 2;
+            const A off = m[p][q], a = m[p][p] / off, c = m[q][q] / off, det = a * c - 1;
+            for (std::size_t i = 0; i < N; ++i)
+                if (!done[i]) {
+                    const A x = m[i][p] / off, y = m[i][q] / off;
+                    const A of_p = (c * x - y) / det, of_q = (a * y - x) / det;
+                    for (std::size_t j = 0; j < N; ++j)
+                        if (!done[j]) m[i][j] -= of_p * m[p][j] + of_q * m[q][j];
+                }
+        }
+    }
+    return count;
+}
+
 /// Eigenvalue counting for J^T J of J = (I - p 1^T) diag(g). With the row of the largest weight eliminated
 /// through 1^T J = 0, J^T J = [[c, -g1 (tau a + b)^T], [., diag(g^2) + gamma a a^T - a b^T - b a^T]] with a =
 /// g, b = p g over the other keys, R = sum p, Q = sum p^2 over them, tau = R - Q - R^2, gamma = Q + (1-R)^2, c
-/// = g1^2 (Q + R^2): no entry cancels when p1 is near 1. Below c the Schur complement is diagonal plus rank
-/// two.
-template <Real A, class Gradient, class Weight>
+/// = g1^2 (Q + R^2): no entry cancels when p1 is near 1.
+template <class A, class Gradient, class Weight>
 class GeneralJacobian {
 public:
     GeneralJacobian(std::size_t n, const RestSums<A>& sums, Gradient g, Weight p)
-        : n_(n), top_(sums.top), g_(g), p_(p) {
-        tau_ = sums.rest - sums.squares - sums.rest * sums.rest;
-        gamma_ = sums.squares + (1 - sums.rest) * (1 - sums.rest);
+        : n_(n), top_(sums.top), g_(g), p_(p), rest_(sums.rest) {
+        const A q = sums.squares / rest_; // Q/R: keeps its digits where Q underflows
+        tau_ = 1 - q - rest_;
+        gamma_ = sums.squares + (1 - rest_) * (1 - rest_);
         g1_ = g(top_);
-        corner_ = g1_ * g1_ * (sums.squares + sums.rest * sums.rest);
+        corner_ = q / rest_ + 1;
     }
 
-    /// Number of eigenvalues of J^T J above x > 0 (x off the poles; a pole counts as the numbers beside it).
+    /// Number of eigenvalues of J^T J above x > 0.
     int above(A x) const {
         int count = 0;
-        A a11 = 0, a12 = 0, a22 = 0;
-        for (std::size_t i = 0; i < n_; ++i) {
-            if (i == top_) continue;
-            const A g = g_(i), p = p_(i), square = g * g;
-            A distance = square - x;
+        A w11 = 0, w12 = 0, w22 = 0; // sum over keys of g^2/(g^2-x) (1, p/R)^T (1, p/R)
+        const auto eliminate = [&](A square, A p, A distance) {
             if (distance == A(0)) distance = -x * std::numeric_limits<A>::epsilon();
             count += distance > A(0);
             const A ratio = square / distance;
-            a11 += ratio;
-            a12 += ratio * p;
-            a22 += ratio * p * p;
+            w11 += ratio;
+            w12 += ratio * p;
+            w22 += ratio * p * p;
+        };
+        // The key whose pole is nearest to x is not eliminated: dividing by a small distance costs digits.
+        // Equal keys are one key, coupled by the root of their number, and copies that are not coupled.
+        A kept_square = 0, kept_p = 0, kept_distance = std::numeric_limits<A>::infinity();
+        int kept = 0;
+        for (std::size_t i = 0; i < n_; ++i) {
+            if (i == top_) continue;
+            const A g = g_(i), p = p_(i) / rest_, square = g * g, distance = square - x;
+            if (kept > 0 && square == kept_square && p == kept_p) {
+                ++kept;
+            } else if (std::abs(distance) < std::abs(kept_distance)) {
+                for (; kept > 0; --kept) eliminate(kept_square, kept_p, kept_distance);
+                kept_square = square;
+                kept_p = p;
+                kept_distance = distance;
+                kept = 1;
+            } else {
+                eliminate(square, p, distance);
+            }
         }
-        // Coupling C = [[gamma,-1],[-1,0]] - g1^2/(c-x) [[tau^2,tau],[tau,1]]; eigenvalues above x are those of
-        // c - x and of diag - x + [a b] C [a b]^T, and the latter are #{g^2 > x} + nu(C^-1 + W) - nu(C).
-        A pivot = corner_ - x;
-        if (pivot == A(0)) pivot = -x * std::numeric_limits<A>::epsilon();
-        count += pivot > A(0);
-        if (g1_ == A(0)) return count + negative(a11, a12 - 1, a22 - gamma_) - 1; // C^-1 = [[0,-1],[-1,-gamma]]
-        const A h = g1_ * g1_ / pivot;
-        const A det = -(h * (gamma_ + 2 * tau_) + 1); // det C, its h^2 tau^2 terms cancelled by hand
-        const A c11 = gamma_ - h * tau_ * tau_, c12 = -1 - h * tau_, c22 = -h;
-        return count + negative(a11 + c22 / det, a12 - c12 / det, a22 + c11 / det) -
-               negative(c11, c12, c22, det);
+        if (kept_square == A(0)) kept = 0; // not coupled, eigenvalue 0 < x
+        count += kept > 1 && kept_distance > A(0) ? kept - 1 : 0;
+        // Bordered matrix of the kept key, the two couplings a and b/R, their multipliers and the top key,
+        // whose elimination in other orders gives J^T J - x and two eigenvalues of each sign. All entries are
+        // of the size of 1 however small R is.
+        const A t = g1_ == A(0) ? A(0) : A(1), r = rest_;
+        const A key = kept > 0 ? kept_distance / (kept_square * static_cast<A>(kept)) : A(-1);
+        const A one = kept > 0 ? A(1) : A(0), p = kept > 0 ? kept_p : A(0);
+        const A top = t > A(0) ? corner_ - x / (g1_ * r) / (g1_ * r) : A(-1);
+        return count +
+               positive_eigenvalues<A, 6>({{{key, one, p, 0, 0, 0},
+                                            {one, -w11, -w12, 1, 0, 0},
+                                            {p, -w12, -w22, 0, 1, 0},
+                                            {0, 1, 0, gamma_, -r, t * tau_},
+                                            {0, 0, 1, -r, 0, t},
+                                            {0, 0, 0, t * tau_, t, top}}}) -
+               2;
     }
 
 private:
-    /// Negative eigenvalues of [[a, b], [b, d]].
-    static int negative(A a, A b, A d) { return negative(a, b, d, a * d - b * b); }
-    static int negative(A a, A, A d, A det) { return det < A(0) ? 1 : (a + d < A(0) ? 2 : 0); }
-
     std::size_t n_, top_;
     Gradient g_;
     Weight p_;
-    A tau_, gamma_, g1_, corner_;
+    A rest_, tau_, gamma_, g1_, corner_;
 };
 
 } // namespace detail
