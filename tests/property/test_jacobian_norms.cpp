@@ -141,6 +141,47 @@ TEMPLATE_TEST_CASE("norms are those of the dense Jacobian", "[norms]", (std::tup
     ATTNSCOPE_CHECK_WORST(cut);
 }
 
+TEMPLATE_TEST_CASE("the spectral norm of general F beside a pole", "[norms]", Sigmoid, Softplus, Quadratic) {
+    // J^T J is diag(g^2) plus rank two; counting its eigenvalues divides by g_i^2 - x. Rows are led to where
+    // the largest eigenvalue meets g_i^2, by bisection of one logit.
+    const PointwiseNormalizer<TestType> normalizer;
+    const auto reference = reference_of(normalizer);
+    const std::uint64_t seed = test_seed();
+    Worst worst;
+    std::size_t met = 0;
+    for (std::size_t n : {2, 3, 4, 6}) {
+        SplitMix64 random = generator(seed, n, 61);
+        for (int trial = 0; trial < 60; ++trial) {
+            std::vector<double> z = normal_row<double>(random, n);
+            for (double& x : z) x *= 3;
+            if (trial % 3 == 0 && n > 3) z[2] = z[3]; // ties
+            const std::size_t pole = static_cast<std::size_t>(random.below(static_cast<Index>(n)));
+            const auto above_pole = [&](double moved) {
+                z[0] = moved;
+                const Case<double, PointwiseNormalizer<TestType>> tested(normalizer, z);
+                const GivenWeights given(tested.p);
+                const RefRow slope = reference.row(widen(z)).slope;
+                const ReferenceNorms exact = norms_of(dense_jacobian(given.p, given.complement, slope));
+                const Ref relative = 2 * given.off + own_error<double>(n, reference.key().slope_units());
+                worst.meet(std::abs(Ref(tested.norms.spectral.value) - exact.spectral),
+                           relative * exact.frobenius,
+                           Where{"pole", n, moved, seed, "double", normalizer.name()});
+                return exact.spectral > std::abs(given.p[pole] * slope[pole]);
+            };
+            double low = -8 * random.uniform(), high = 8 * random.uniform();
+            const bool at_low = above_pole(low);
+            if (at_low == above_pole(high)) continue;
+            ++met;
+            for (int step = 0; step < 50; ++step) {
+                const double middle = low + (high - low) / 2;
+                (above_pole(middle) == at_low ? low : high) = middle;
+            }
+        }
+    }
+    CHECK(met > 20);
+    ATTNSCOPE_CHECK_WORST(worst);
+}
+
 TEMPLATE_TEST_CASE("spectral norm and entries of long softmax rows", "[norms]", float, double) {
     using T = TestType;
     Worst spectral, frobenius;
