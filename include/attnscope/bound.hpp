@@ -65,7 +65,7 @@ struct Bound {
     }
 
     /// The same statement with its limit moved towards the measured side by the factor 0 < f <= 1: what a
-    /// sharper, possibly false theorem would claim. Used to show that tests have power.
+    /// sharper, possibly false theorem would claim. Used to show that tests have power. For limits >= 0.
     Bound tightened(T f) const {
         Bound other = *this;
         other.value = side == Side::upper ? value * f : value / f;

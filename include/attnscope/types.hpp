@@ -131,7 +131,7 @@ public:
                         outer_stride, cols);
     }
     MatrixView(const T* data, Index rows, Index cols) : MatrixView(data, rows, cols, cols) {}
-    /// A row-major matrix that owns or maps its elements; temporaries are refused.
+    /// A row-major matrix that owns its elements; temporaries are refused. Others enter by a `MatrixHolder`.
     MatrixView(const Matrix<T>& matrix) : MatrixView(matrix.data(), matrix.rows(), matrix.cols()) {}
     MatrixView(const Matrix<T>&&) = delete;
 

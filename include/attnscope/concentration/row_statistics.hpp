@@ -61,9 +61,9 @@ struct RowStatistics {
     A logit_gap() const { return figure(max_logit - second_logit); }
     /// E_p z
     A mean_logit() const { return figure(max_logit - A(temperature) * t / (1 + r)); }
-    /// Var_p z
+    /// Var_p z. Its relative error grows like 1 + r = 1/p1 when all other keys lie equally far below the
+    /// maximum: (1+r) v and t^2 <= r v then nearly cancel.
     A logit_variance() const {
-        // (1+r) v - t^2 >= v, because t^2 <= r v: no cancellation.
         return figure(A(temperature) * A(temperature) * ((1 + r) * v - t * t) / ((1 + r) * (1 + r)));
     }
 
