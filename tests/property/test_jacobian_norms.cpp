@@ -149,7 +149,7 @@ TEMPLATE_TEST_CASE("the spectral norm of general F beside a pole", "[norms]", Si
     const std::uint64_t seed = test_seed();
     Worst worst;
     std::size_t met = 0;
-    for (std::size_t n : {2, 3, 4, 6}) {
+    for (std::size_t n : std::array<std::size_t, 4>{2, 3, 4, 6}) {
         SplitMix64 random = generator(seed, n, 61);
         for (int trial = 0; trial < 60; ++trial) {
             std::vector<double> z = normal_row<double>(random, n);

@@ -166,7 +166,7 @@ TEST_CASE("the published finite-difference constant fails in a noticeable share 
     attnscope::RowAuditScratch scratch;
     std::ostringstream table;
     double most = 0;
-    for (std::size_t n : {2, 3, 4, 5, 8, 16}) {
+    for (std::size_t n : std::array<std::size_t, 6>{2, 3, 4, 5, 8, 16}) {
         SplitMix64 random = generator(seed, n);
         Audit audit;
         for (int i = 0; i < 4000; ++i) {
