@@ -188,7 +188,7 @@ TEMPLATE_TEST_CASE("Theorem 1(2), rigorous: sandwich and second moments against 
     INFO("seed " << seed);
     const Ref unit = compared_unit<T>;
     Worst ends, mean[2], square[2], relative_square[2], order;
-    Power lower, upper, cap, corollary_lower, corollary_upper;
+    Power lower, upper, corollary_lower, corollary_upper;
     std::size_t last_step_caught = 0, last_step = 0;
     constexpr std::array<std::pair<Index, Index>, 8> small = {
         {{1, 2}, {2, 1}, {3, 3}, {4, 1}, {5, 8}, {6, 2}, {8, 3}, {10, 4}}};

@@ -394,7 +394,7 @@ void compare_selection(const Json& entry, const Row& row, Index count, std::opti
         if (member[i])
             recalled += !beaten[i];
         else
-            confused += beaten[i];
+            confused += beaten[i] != 0;
     const Wide precision = k / (k + static_cast<Wide>(confused)), recall = static_cast<Wide>(recalled) / k;
     found.figure(entry, "precision", precision, 4 * unit, where);
     found.figure(entry, "recall", recall, 4 * unit, where);

@@ -8,6 +8,8 @@ using attnscope::top_n;
 
 namespace {
 
+constexpr std::array<std::size_t, 12> all_lengths = {0, 1, 2, 3, 7, 8, 17, 255, 256, 257, 1000, 5000};
+
 /// The order by its definition: key i stands before j if its score is larger, or equal and i < j; NaN is
 /// smaller than everything.
 template <class T>
@@ -68,7 +70,7 @@ TEMPLATE_TEST_CASE("ranking: every length, every kind of score", "[selection][to
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     std::size_t met = 0, wrong = 0;
-    for (const std::size_t n : {0, 1, 2, 3, 7, 8, 17, 255, 256, 257, 1000, 5000})
+    for (const std::size_t n : all_lengths)
         for (int trial = 0; trial < 6; ++trial) {
             SplitMix64 random = generator(seed, n, trial);
             std::vector<T> scores(n);
@@ -137,7 +139,8 @@ TEST_CASE("ranking: both zeros tie, NaN comes last in order of index", "[selecti
 TEST_CASE("a ranking can be used again, for longer and shorter rows", "[selection][top_n]") {
     Ranking<float> ranking;
     SplitMix64 random(5);
-    for (const std::size_t n : {1000, 10, 300, 0, 256, 2000, 255}) {
+    constexpr std::array<std::size_t, 7> up_and_down = {1000, 10, 300, 0, 256, 2000, 255};
+    for (const std::size_t n : up_and_down) {
         std::vector<float> scores(n);
         for (float& x : scores) x = static_cast<float>(random.below(50));
         ranking.rank(in(scores));

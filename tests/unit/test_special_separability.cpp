@@ -216,7 +216,8 @@ TEST_CASE("special: lengths of sums against simulation", "[special][selection]")
     const std::vector<double> three = {1, 1, 1};
     CHECK(std::abs(sphere_sum_cdf(three, 2, 1.0) - 0.25) < 1e-4);
     // n equal steps: P(R <= 1) = 1/(n+1) in the plane.
-    for (const std::size_t n : {4, 5, 8})
+    constexpr std::array<std::size_t, 3> steps = {4, 5, 8};
+    for (const std::size_t n : steps)
         CHECK(std::abs(sphere_sum_cdf(std::vector<double>(n, 1.0), 2, 1.0) - 1 / (static_cast<double>(n) + 1)) <
               1e-6);
 }
