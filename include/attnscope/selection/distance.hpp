@@ -54,7 +54,7 @@ struct DistanceCurve {
 /// With c_i = <s_N, x_i>, |s_N - y_i|^2 = |s_N|^2 - 2 p_i c_i + |y_i|^2 costs O(1) for each key and N. Where
 /// s_N nearly equals y_i this cancels; below 1e-4 (|s|^2 + |y|^2) the distance is taken directly instead, so
 /// that the squares keep 1e-11 relative. Everything is kept in double; for float input the square roots are
-/// taken in float, which leaves d(N) exact to 1e-6. O(n n_max) plus O(d) for each N; memory O(n) beyond the
+/// taken in float, which leaves d(N) exact to 4e-6. O(n n_max) plus O(d) for each N; memory O(n) beyond the
 /// curve, kept from row to row.
 template <Real T>
 class DistanceCurves {

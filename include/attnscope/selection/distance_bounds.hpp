@@ -251,7 +251,7 @@ private:
     A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0;
 };
 
-/// Mean of a quantity over subsets, and its standard error (0 when all subsets were counted).
+/// Mean of a quantity over subsets, and a limit of its standard error (0 when all subsets were counted).
 template <Real A>
 struct SubsetMean {
     A mean = 0;

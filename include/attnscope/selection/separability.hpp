@@ -10,8 +10,9 @@ inline namespace v0_1 {
 
 /// Figures of one selection, D_i the distance of key i from s (Euclidean or cosine, as the set was made).
 /// With everything selected nobody is left to be confused with: nearest_other is +inf, precision, recall, F and
-/// separable fraction are 1. With nothing selected the fractions are NaN. A key whose distance is not finite
-/// (NaN or infinity in its token or weight) leaves every figure NaN and the inversions 0.
+/// separable fraction (unless a radius is given) are 1. With nothing selected the fractions are NaN. A key
+/// whose distance is not finite (NaN or infinity in its token or weight) leaves every figure NaN and the
+/// inversions 0.
 template <Real A>
 struct Separability {
     A nearest_other = 0;      ///< rho_min = min over the others of D_j; +inf if there are none
