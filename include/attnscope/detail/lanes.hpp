@@ -103,6 +103,31 @@ T row_max(RowIn<T> z) {
     return S::reduce_max(S::max(S::max(m[0], m[1]), S::max(m[2], m[3])));
 }
 
+/// Smallest and largest element; +inf and -inf of an empty row. NaN as in `row_max`.
+template <Real T>
+struct RowRange {
+    T min, max;
+};
+template <Real T>
+RowRange<T> row_range(RowIn<T> z) {
+    using S = Simd<T>;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    typename S::P low[4], high[4];
+    for (int j = 0; j < 4; ++j) low[j] = S::set(infinity), high[j] = S::set(-infinity);
+    const Index n = size(z);
+    Index i = 0;
+    const auto meet = [&](int j, typename S::P x) {
+        low[j] = S::min(low[j], x);
+        high[j] = S::max(high[j], x);
+    };
+    for (; i + 4 * S::size <= n; i += 4 * S::size)
+        for (int j = 0; j < 4; ++j) meet(j, S::load(z.data() + i + j * S::size));
+    for (; i + S::size <= n; i += S::size) meet(0, S::load(z.data() + i));
+    if (i < n) meet(0, S::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    return {S::reduce_min(S::min(S::min(low[0], low[1]), S::min(low[2], low[3]))),
+            S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])))};
+}
+
 } // namespace detail
 } // namespace v0_1
 } // namespace attnscope

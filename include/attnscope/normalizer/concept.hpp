@@ -36,6 +36,10 @@ struct NormalizerTraits {
     bool order_preserving = false;   ///< z_i >= z_j implies p_i >= p_j
     bool symmetric_jacobian = false; ///< dp/dz is symmetric
     bool sparse = false;             ///< visible keys may get weight exactly 0 away from underflow
+    /// jvp and vjp look at the weights, and at the logits only to see which are -inf
+    bool derivative_from_weights = false;
+    /// weights cut to some keys and divided by what is left have the same jvp and vjp
+    bool restrictable = false;
 };
 
 /// A normaliser over scalar T: a small value type.
@@ -44,8 +48,8 @@ struct NormalizerTraits {
 ///   out)  out = J^T w. `out` may be `w`.
 /// All spans have the same length. v and w are finite; masked keys get 0 and their entries do not matter.
 /// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
-/// No allocation. A normaliser of the paper's general family adds `log_normalizer(z)`, the logarithm of the sum
-/// that divides.
+/// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
+/// general family adds `log_normalizer(z)`, the logarithm of the sum that divides.
 template <class N, class T>
 concept Normalizer = Real<T> && std::copyable<N> &&
     requires(const N n, std::span<const T> z, std::span<T> out) {
@@ -54,6 +58,14 @@ concept Normalizer = Real<T> && std::copyable<N> &&
     { n.apply(z, out) } -> std::same_as<RowStatus>;
     { n.jvp(z, z, z, out) } -> std::same_as<void>;
     { n.vjp(z, z, z, out) } -> std::same_as<void>;
+};
+
+/// A normaliser with a parameter of its own that people train: `parameter_name()` says which, and
+///   parameter_derivative(z, p, out)   out = dp/d(parameter), p = weights of z. `out` may be `p`.
+template <class N, class T>
+concept HasParameter = Normalizer<N, T> && requires(const N n, std::span<const T> z, std::span<T> out) {
+    { N::parameter_name() } -> std::convertible_to<std::string_view>;
+    { n.parameter_derivative(z, z, out) } -> std::same_as<void>;
 };
 
 /// A normaliser that can tell the logarithm of what it divides by.
@@ -112,6 +124,18 @@ vjp(const N& normalizer, const E& z, const W& w) {
     normalizer.vjp(row.get(), RowIn<T>(p.data(), row.get().size()), covector.get(),
                    RowOut<T>(out.data(), row.get().size()));
     return out;
+}
+
+/// dp/d(parameter) at the logits z: of the temperature, of the scale s of scalable softmax, of alpha ... Cost
+/// O(n).
+template <class N, VectorExpr E>
+requires HasParameter<N, ScalarOf<E>> Row<ScalarOf<E>> parameter_derivative(const N& normalizer, const E& z) {
+    using T = ScalarOf<E>;
+    const RowHolder<T> row(z);
+    Row<T> p = apply(normalizer, z);
+    const std::size_t n = row.get().size();
+    normalizer.parameter_derivative(row.get(), RowIn<T>(p.data(), n), RowOut<T>(p.data(), n));
+    return p;
 }
 
 /// The dense Jacobian J_ij = dp_i/dz_j, column by column. Cost O(n^2).

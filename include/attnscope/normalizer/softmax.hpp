@@ -23,6 +23,14 @@ inline double checked_temperature(std::string_view function, double temperature)
     return temperature;
 }
 
+inline double checked_scale(std::string_view function, std::string_view name, double scale) {
+    if (!(scale >= 0 && std::isfinite(scale))) {
+        const std::string rule = std::string(name) + " must be >= 0 and finite";
+        fail(function, rule, scale);
+    }
+    return scale;
+}
+
 /// Status of a row whose ordinary evaluation met NaN or an infinite maximum. Cost O(n), not vectorised: rare.
 template <Real T>
 RowStatus classify(RowIn<T> z) {
@@ -66,6 +74,58 @@ Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
     })[0];
 }
 
+/// p_i = e^{beta (z_i - shift)}/(sum + extra) with `shift` >= every visible logit, m = max z. Weights below the
+/// smallest normal number are 0. `extra` is mass that goes to no key.
+template <Real T>
+RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, RowOut<T> out) {
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
+    // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
+    // row, because the maximum is finite or was hidden by a NaN.
+    const auto sum = exp_sum<true, T>(z, shift, beta, out.data());
+    if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
+    if (sum == 0) return RowStatus::empty; // only beside `extra`
+    using S = Simd<T>;
+    const auto factor = S::set(static_cast<T>(1 / (sum + extra)));
+    const auto smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
+    for_each_lane<T>(size<T>(z), [&](const auto& lane) {
+        const auto p = S::mul(lane(out.data()), factor);
+        lane.store(out.data(), S::select_below(p, smallest, zero, p)); // no subnormals: they are slow
+    });
+    return RowStatus::normal;
+}
+
+/// out = beta p (v - <p, v>)
+template <Real T>
+void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out) {
+    using S = Simd<T>;
+    const auto mean = S::set(static_cast<T>(dot<T>(p, v)));
+    const auto scale = S::set(beta);
+    for_each_lane<T>(size<T>(p), [&](const auto& lane) {
+        lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
+    });
+}
+
+/// out = factor p (z - E_p z): how softmax weights move with the inverse temperature. Keys of weight 0 do not
+/// move, at z = -inf either. `out` may be `p`.
+template <Real T>
+void inverse_temperature_product(RowIn<T> z, RowIn<T> p, Accumulator<T> factor, RowOut<T> out) {
+    using S = Simd<T>;
+    const T m = row_max<T>(z);
+    const auto zero = S::set(T(0)), top = S::set(m);
+    const auto distance = [&](const auto& lane, const auto& weight) {
+        return S::select_below(zero, weight, S::sub(lane(z.data(), T(0)), top), zero);
+    };
+    const auto mean = S::set(static_cast<T>(sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
+        const auto weight = lane(p.data());
+        return Packets<T, 1>{{S::mul(weight, distance(lane, weight))}};
+    })[0]));
+    const auto scale = S::set(static_cast<T>(factor));
+    for_each_lane<T>(size<T>(z), [&](const auto& lane) {
+        const auto weight = lane(p.data());
+        lane.store(out.data(), S::mul(S::mul(weight, scale), S::sub(distance(lane, weight), mean)));
+    });
+}
+
 } // namespace detail
 
 /// log sum_i e^{z_i/T} of a row of logits, T = temperature > 0. -inf masks a key; an empty or all-masked row
@@ -99,7 +159,9 @@ public:
                                              .shift_invariant = true,
                                              .order_preserving = true,
                                              .symmetric_jacobian = true,
-                                             .sparse = false};
+                                             .sparse = false,
+                                             .derivative_from_weights = true,
+                                             .restrictable = true};
 
     Softmax() = default;
     /// Throws `invalid_argument` unless temperature > 0 and finite.
@@ -112,31 +174,13 @@ public:
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("Softmax::apply", z, out);
         const T m = detail::row_max<T>(z);
-        if (!(std::abs(m) <= std::numeric_limits<T>::max()))
-            return detail::fill_special<T>(detail::classify<T>(z), z, out);
-        // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
-        // row, because the maximum is finite or was hidden by a NaN.
-        const auto sum = detail::exp_sum<true, T>(z, m, detail::clamped_inverse<T>(temperature_), out.data());
-        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
-        using S = detail::Simd<T>;
-        const auto factor = S::set(static_cast<T>(1 / sum));
-        const auto smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto p = S::mul(lane(out.data()), factor);
-            lane.store(out.data(), S::select_below(p, smallest, zero, p)); // no subnormals: they are slow
-        });
-        return RowStatus::normal;
+        return detail::softmax_row<T>(z, m, m, detail::clamped_inverse<T>(temperature_), 0, out);
     }
 
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("Softmax::jvp", z, p, v, out);
-        using S = detail::Simd<T>;
-        const auto mean = S::set(static_cast<T>(detail::dot<T>(p, v)));
-        const auto scale = S::set(detail::clamped_inverse<T>(temperature_));
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
-        });
+        detail::softmax_product<T>(p, v, detail::clamped_inverse<T>(temperature_), out);
     }
 
     /// J is symmetric: the same as `jvp`.
@@ -150,6 +194,15 @@ public:
     template <Real T>
     T log_normalizer(std::span<const T> z) const {
         return log_sum_exp<T>(z, temperature_);
+    }
+
+    static constexpr std::string_view parameter_name() { return "temperature"; }
+    /// dp/dT = -p (z - E_p z)/T^2
+    template <Real T>
+    void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
+        detail::require_same_size<T>("Softmax::parameter_derivative", z, p, out);
+        using A = detail::Accumulator<T>;
+        detail::inverse_temperature_product<T>(z, p, -1 / A(temperature_) / A(temperature_), out);
     }
 
 private:
