@@ -28,13 +28,14 @@ Interval<A> spectral_norm_bracket(A s1, A s2, A rest, A rest_mean) {
     return {lower, std::max(lower, std::min(share * (rest + s2), s1))};
 }
 
-/// lambda_max of diag(s) - s s^T/S, S = sum s, for s >= 0. With s = p this is T |J|_2 of softmax.
+/// lambda_max of diag(s) - s s^T/S, S = extra + sum s, for s >= 0. With s = p this is T |J|_2 of softmax;
+/// `extra` >= 0 is the mass of a sink that is no key.
 /// The root of s1/(s1-x) = sum_{j>=2} s_j/(x-s_j) on (s2, s1) by the one-pole iteration from below: monotone, a
 /// few steps of O(n), no allocation. Relative error a few units of T, near one-hot rows included. `tolerance`:
 /// stop as soon as the bracket is relatively narrower. Zero for n < 2 or a single positive entry; NaN if an
 /// entry is NaN.
 template <Real T>
-SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0)) {
+SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T extra = T(0)) {
     using S = detail::Simd<T>;
     using P = typename S::P;
     constexpr int max_steps = 100;
@@ -52,7 +53,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0)) {
         if (!part.empty()) s2 = std::max(s2, detail::row_max<T>(part));
     // Squares are taken relative to s2: those of a sharp row underflow.
     const P unit = S::set(s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0));
-    detail::Accumulator<T> rest = 0, squares = 0;
+    detail::Accumulator<T> rest = extra, squares = 0;
     for (const RowIn<T> part : others) {
         const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
             const P x = lane(part.data(), T(0));
@@ -80,7 +81,8 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0)) {
         ++result.steps;
         // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
         const P at_x = S::set(x), inverse = S::set(1 / x);
-        detail::Accumulator<T> phi = 0, chi = 0;
+        // The extra mass has its pole at 0.
+        detail::Accumulator<T> phi = extra / x, chi = phi;
         for (const RowIn<T> part : others) {
             const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
                 const P entry = lane(part.data(), T(0));

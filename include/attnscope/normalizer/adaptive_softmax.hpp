@@ -1,0 +1,131 @@
+// Softmax that sharpens itself when its entropy is high.
+#pragma once
+
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// p = softmax(beta z), beta = max(1, c(H)) if the entropy H of softmax(z) exceeds 0.5 nats, else 1, with the
+/// quartic c fitted in arXiv:2410.01104: -0.037 H^4 + 0.481 H^3 - 2.3 H^2 + 4.917 H - 1.791. c falls below 1
+/// again at H > 5.945: nearly equal weights over more than about 382 keys are left as they are.
+/// J = beta A + a g^T, A = diag p - p p^T, a = p (z - E_p z), g = d beta/dz = c'(H) dH/dz, where
+/// dH/dz_i = -q_i (log q_i + H) for q = softmax(z); g = 0 where beta = 1. Not symmetric.
+/// Cost: two softmaxes and one row of statistics for every member, no allocation.
+class AdaptiveSoftmax {
+public:
+    static constexpr NormalizerTraits traits{
+        .simplex = true, .shift_invariant = true, .order_preserving = true};
+
+    static constexpr std::string_view name() { return "adaptive"; }
+
+    /// beta for an entropy in nats.
+    static double inverse_temperature(double entropy) {
+        if (!(entropy > 0.5)) return 1;
+        return std::max(1.0,
+                        (((-0.037 * entropy + 0.481) * entropy - 2.3) * entropy + 4.917) * entropy - 1.791);
+    }
+    /// d beta/dH; 0 where beta is 1.
+    static double slope(double entropy) {
+        if (!(inverse_temperature(entropy) > 1)) return 0;
+        return ((4 * -0.037 * entropy + 3 * 0.481) * entropy - 2 * 2.3) * entropy + 4.917;
+    }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("AdaptiveSoftmax::apply", z, out);
+        const auto row = row_statistics<T>(z);
+        if (!row.normal()) return detail::fill_special<T>(row.status, z, out);
+        const T m = static_cast<T>(row.max_logit);
+        return detail::softmax_row<T>(z, m, m, beta<T>(row), 0, out);
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("AdaptiveSoftmax::jvp", z, p, v, out);
+        using S = detail::Simd<T>;
+        const Row<T> row(z, p);
+        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(z), [&](const auto& lane) {
+            return detail::Packets<T, 2>{
+                {S::mul(lane(p.data()), lane(v.data())), S::mul(row.gradient(lane, z), lane(v.data()))}};
+        });
+        const auto mean = S::set(static_cast<T>(sums[0])), moved = S::set(static_cast<T>(sums[1]));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto weight = lane(p.data());
+            const auto shift = S::mul(row.centred(lane, z, weight), moved);
+            lane.store(out.data(), S::mul(weight, S::madd(row.beta, S::sub(lane(v.data()), mean), shift)));
+        });
+    }
+
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("AdaptiveSoftmax::vjp", z, p, w, out);
+        using S = detail::Simd<T>;
+        const Row<T> row(z, p);
+        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(z), [&](const auto& lane) {
+            const auto term = S::mul(lane(p.data()), lane(w.data()));
+            return detail::Packets<T, 2>{{term, S::mul(row.centred(lane, z, lane(p.data())), term)}};
+        });
+        const auto mean = S::set(static_cast<T>(sums[0])), moved = S::set(static_cast<T>(sums[1]));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto direct = S::mul(S::mul(lane(p.data()), row.beta), S::sub(lane(w.data()), mean));
+            lane.store(out.data(), S::madd(row.gradient(lane, z), moved, direct));
+        });
+    }
+
+    /// log sum_i e^{beta z_i}
+    template <Real T>
+    T log_normalizer(std::span<const T> z) const {
+        const auto row = row_statistics<T>(z);
+        return log_sum_exp<T>(z, row.normal() ? 1 / inverse_temperature(static_cast<double>(row.entropy_nats()))
+                                              : 1);
+    }
+
+private:
+    template <Real T>
+    static T beta(const RowStatistics<detail::Accumulator<T>>& row) {
+        return static_cast<T>(inverse_temperature(static_cast<double>(row.entropy_nats())));
+    }
+
+    /// What the products need of one row.
+    template <Real T>
+    struct Row {
+        using S = detail::Simd<T>;
+        using P = typename S::P;
+        Row(std::span<const T> z, std::span<const T> p) {
+            const auto row = row_statistics<T>(z);
+            beta = S::set(row.normal() ? AdaptiveSoftmax::beta<T>(row) : T(1));
+            top = S::set(static_cast<T>(row.normal() ? row.max_logit : 0));
+            const double entropy = row.normal() ? static_cast<double>(row.entropy_nats()) : 0.0;
+            slope = S::set(static_cast<T>(-AdaptiveSoftmax::slope(entropy)));
+            moves = row.normal() && AdaptiveSoftmax::slope(entropy) != 0;
+            // log q = (z - max z) - log1p(r)
+            offset = S::set(static_cast<T>(row.normal() ? row.t / (1 + row.r) : 0));
+            share = S::set(static_cast<T>(row.normal() ? 1 / (1 + row.r) : 0));
+            mean = S::set(T(0));
+            mean = S::set(static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+                return detail::Packets<T, 1>{{S::mul(lane(p.data()), centred(lane, z, lane(p.data())))}};
+            })[0]));
+        }
+        /// z - E_p z where p > 0, else 0.
+        template <class Lane>
+        P centred(const Lane& lane, std::span<const T> z, P weight) const {
+            const P zero = S::set(T(0));
+            return S::select_below(zero, weight, S::sub(S::sub(lane(z.data(), T(0)), top), mean), zero);
+        }
+        /// d beta/dz = -c' q (log q + H), log q + H = (z - max z) + t/(1+r).
+        template <class Lane>
+        P gradient(const Lane& lane, std::span<const T> z) const {
+            const P zero = S::set(T(0));
+            if (!moves) return zero;
+            const P distance = S::sub(lane(z.data(), -std::numeric_limits<T>::infinity()), top);
+            const P q = S::mul(share, detail::exp_nonpositive<T>(distance));
+            return S::select_below(zero, q, S::mul(S::mul(slope, q), S::add(distance, offset)), zero);
+        }
+        P beta, top, slope, offset, share, mean;
+        bool moves;
+    };
+};
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,296 @@
+// What goes in front of a normaliser (softcap, temperature) and behind it (top-k, top-p), joined by |:
+//     softcap(50) | ScalableSoftmax(0.43) | top_k(64)
+#pragma once
+
+#include <attnscope/detail/elementary.hpp>
+#include <attnscope/normalizer/softmax.hpp>
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// z -> c tanh(z/c): logits are capped at +-c. Masked keys stay masked; +inf becomes c.
+struct Softcap {
+    double cap = 50;
+    static constexpr std::string_view name() { return "softcap"; }
+    template <Real T>
+    void apply(std::span<const T> z, std::span<T> out) const {
+        using S = detail::Simd<T>;
+        constexpr T infinity = std::numeric_limits<T>::infinity();
+        const auto c = S::set(static_cast<T>(cap)), inverse = S::set(static_cast<T>(1 / cap));
+        const auto lowest = S::set(std::numeric_limits<T>::lowest()), masked = S::set(-infinity);
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data(), -infinity);
+            const auto y = S::mul(c, detail::tanh<T>(S::mul(x, inverse)));
+            lane.store(out.data(), S::select_below(x, lowest, masked, y));
+        });
+    }
+    /// out = v (1 - tanh(z/c)^2), and 0 at masked keys.
+    template <Real T>
+    void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
+        using S = detail::Simd<T>;
+        const auto one = S::set(T(1)), two = S::set(T(2)), zero = S::set(T(0));
+        const auto inverse = S::set(static_cast<T>(1 / cap));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            // 1/cosh^2 x = 4 e/(1 + e)^2 with e = e^{-2|x|}: no difference of numbers near 1.
+            const auto x = S::abs(S::mul(lane(z.data()), inverse));
+            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::mul(two, x)));
+            const auto root = S::div(two, S::add(one, e));
+            lane.store(out.data(), S::mul(lane(v.data()), S::mul(e, S::mul(root, root))));
+        });
+    }
+};
+
+/// z -> z/T.
+struct Temperature {
+    double temperature = 1;
+    static constexpr std::string_view name() { return "temperature"; }
+    template <Real T>
+    void apply(std::span<const T> z, std::span<T> out) const {
+        scale_by_slope<T>(z, z, out);
+    }
+    template <Real T>
+    void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
+        using S = detail::Simd<T>;
+        const auto inverse = S::set(detail::clamped_inverse<T>(temperature));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(lane(v.data()), inverse));
+        });
+    }
+};
+
+/// A map of every logit, then a normaliser: p(z) = N(f(z)), J = J_N diag(f'(z)).
+/// jvp and vjp allocate one row when the derivative of N looks at the logits.
+template <class Map, class N>
+class MappedNormalizer {
+public:
+    static constexpr NormalizerTraits traits{
+        .simplex = N::traits.simplex,
+        .shift_invariant = N::traits.shift_invariant && std::same_as<Map, Temperature>,
+        .order_preserving = N::traits.order_preserving,
+        .symmetric_jacobian = N::traits.symmetric_jacobian && std::same_as<Map, Temperature>,
+        .sparse = N::traits.sparse,
+        .derivative_from_weights = false,
+        .restrictable = N::traits.restrictable};
+
+    MappedNormalizer(Map map, N inner) : map_(map), inner_(std::move(inner)) {}
+
+    std::string name() const { return std::string(Map::name()) + "|" + std::string(inner_.name()); }
+    const Map& map() const { return map_; }
+    const N& inner() const { return inner_; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("MappedNormalizer::apply", z, out);
+        map_.template apply<T>(z, out);
+        return inner_.template apply<T>(std::span<const T>(out), out);
+    }
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("MappedNormalizer::jvp", z, p, v, out);
+        with_mapped<T>(z, [&](std::span<const T> mapped) {
+            map_.template scale_by_slope<T>(z, v, out);
+            inner_.template jvp<T>(mapped, p, std::span<const T>(out), out);
+        });
+    }
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("MappedNormalizer::vjp", z, p, w, out);
+        with_mapped<T>(z, [&](std::span<const T> mapped) {
+            inner_.template vjp<T>(mapped, p, w, out);
+            map_.template scale_by_slope<T>(z, std::span<const T>(out), out);
+        });
+    }
+
+    /// That of N at the mapped logits. Allocates one row.
+    template <Real T>
+    requires HasLogNormalizer<N, T> T log_normalizer(std::span<const T> z)
+    const {
+        std::vector<T> mapped(z.size());
+        map_.template apply<T>(z, std::span<T>(mapped));
+        return inner_.template log_normalizer<T>(std::span<const T>(mapped));
+    }
+
+private:
+    template <Real T, class F>
+    void with_mapped(std::span<const T> z, F&& f) const {
+        if constexpr (N::traits.derivative_from_weights) {
+            f(z); // the same keys are masked, and nothing else is looked at
+        } else {
+            std::vector<T> mapped(z.size());
+            map_.template apply<T>(z, std::span<T>(mapped));
+            f(std::span<const T>(mapped));
+        }
+    }
+    Map map_;
+    N inner_;
+};
+
+namespace detail {
+
+/// Sets all but the `count` largest weights to 0, ties by smaller index. Allocates one row.
+template <Real T>
+void keep_largest(RowOut<T> p, std::size_t count) {
+    if (count >= p.size()) return;
+    std::vector<T> sorted(p.begin(), p.end());
+    const auto last = sorted.begin() + static_cast<std::ptrdiff_t>(count) - 1;
+    std::nth_element(sorted.begin(), last, sorted.end(), std::greater<>());
+    const T threshold = *last;
+    // Of the keys at the threshold, as many as the larger ones leave room for.
+    auto ties = static_cast<std::ptrdiff_t>(count) -
+                std::count_if(p.begin(), p.end(), [&](T x) { return x > threshold; });
+    for (T& x : p)
+        if (x < threshold || (x == threshold && ties-- <= 0)) x = T(0);
+}
+
+} // namespace detail
+
+/// Keeps the k largest weights.
+struct TopK {
+    Index k = 1;
+    static constexpr std::string_view name() { return "topk"; }
+    template <Real T>
+    void choose(std::span<T> p) const {
+        detail::keep_largest<T>(p, static_cast<std::size_t>(k));
+    }
+};
+
+/// Keeps the smallest set of largest weights that has the share `mass` of their sum.
+struct TopP {
+    double mass = 1;
+    static constexpr std::string_view name() { return "topp"; }
+    template <Real T>
+    void choose(std::span<T> p) const {
+        // From the small end, so that a share of 1 keeps every key that has weight.
+        using A = detail::Accumulator<T>;
+        std::vector<T> sorted(p.begin(), p.end());
+        std::sort(sorted.begin(), sorted.end());
+        A total = 0, tail = 0;
+        for (const T x : sorted) total += x;
+        std::size_t dropped = 0;
+        while (dropped + 1 < sorted.size() && tail + A(sorted[dropped]) <= (1 - A(mass)) * total)
+            tail += sorted[dropped++];
+        detail::keep_largest<T>(p, p.size() - dropped);
+    }
+};
+
+/// A normaliser, then a choice among its weights: the chosen ones are divided by their sum if N promises
+/// weights that sum to 1, else kept as they are. J is that of the chosen set, which is constant but for ties.
+/// `apply` allocates one row; jvp and vjp allocate two unless N is `restrictable`.
+template <class N, class Choice>
+class RestrictedNormalizer {
+public:
+    static constexpr NormalizerTraits traits{
+        .simplex = N::traits.simplex,
+        .shift_invariant = N::traits.shift_invariant,
+        .order_preserving = false, // equal logits may be separated
+        .symmetric_jacobian = N::traits.symmetric_jacobian && N::traits.restrictable,
+        .sparse = true,
+        .derivative_from_weights = N::traits.derivative_from_weights && N::traits.restrictable,
+        .restrictable = N::traits.restrictable};
+
+    RestrictedNormalizer(N inner, Choice choice) : inner_(std::move(inner)), choice_(choice) {}
+
+    std::string name() const { return std::string(inner_.name()) + "|" + std::string(Choice::name()); }
+    const N& inner() const { return inner_; }
+    const Choice& choice() const { return choice_; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("RestrictedNormalizer::apply", z, out);
+        const RowStatus status = inner_.template apply<T>(z, out);
+        if (status == RowStatus::nan || status == RowStatus::empty) return status;
+        choice_.template choose<T>(out);
+        if constexpr (N::traits.simplex) {
+            const auto sum = std::accumulate(out.begin(), out.end(), detail::Accumulator<T>(0));
+            for (T& x : out) x = static_cast<T>(x / sum);
+        }
+        return status;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("RestrictedNormalizer::jvp", z, p, v, out);
+        if constexpr (N::traits.restrictable) {
+            inner_.template jvp<T>(z, p, v, out);
+        } else {
+            using A = detail::Accumulator<T>;
+            std::vector<T> whole(z.size());
+            inner_.template apply<T>(z, std::span<T>(whole));
+            inner_.template jvp<T>(z, std::span<const T>(whole), v, out);
+            const auto [kept, moved] = kept_sums<T>(p, whole, out);
+            for (std::size_t i = 0; i < p.size(); ++i) {
+                if (p[i] == T(0))
+                    out[i] = T(0);
+                else if constexpr (N::traits.simplex)
+                    out[i] = static_cast<T>((A(out[i]) - A(p[i]) * moved) / kept);
+            }
+        }
+    }
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("RestrictedNormalizer::vjp", z, p, w, out);
+        if constexpr (N::traits.restrictable) {
+            inner_.template vjp<T>(z, p, w, out);
+        } else {
+            std::vector<T> whole(z.size());
+            inner_.template apply<T>(z, std::span<T>(whole));
+            const auto kept = kept_sums<T>(p, whole, w).first;
+            const auto mean = N::traits.simplex ? detail::dot<T>(p, w) : detail::Accumulator<T>(0);
+            for (std::size_t i = 0; i < p.size(); ++i) {
+                if (p[i] == T(0))
+                    out[i] = T(0);
+                else if constexpr (N::traits.simplex)
+                    out[i] = static_cast<T>((w[i] - mean) / kept);
+                else
+                    out[i] = w[i];
+            }
+            inner_.template vjp<T>(z, std::span<const T>(whole), std::span<const T>(out), out);
+        }
+    }
+
+private:
+    /// Sums of `whole` and of x over the kept keys.
+    template <Real T, class Other>
+    static std::pair<detail::Accumulator<T>, detail::Accumulator<T>>
+    kept_sums(std::span<const T> p, const std::vector<T>& whole, const Other& x) {
+        std::pair<detail::Accumulator<T>, detail::Accumulator<T>> sums{0, 0};
+        for (std::size_t i = 0; i < p.size(); ++i)
+            if (p[i] != T(0)) sums.first += whole[i], sums.second += x[i];
+        return sums;
+    }
+    N inner_;
+    Choice choice_;
+};
+
+/// c tanh(z/c) in front of a normaliser. Throws `invalid_argument` unless c > 0 and finite.
+inline Softcap softcap(double cap) {
+    detail::require(cap > 0 && std::isfinite(cap), "softcap", "the cap must be > 0 and finite", cap);
+    return {cap};
+}
+/// z/T in front of a normaliser. Throws `invalid_argument` unless T > 0 and finite.
+inline Temperature temperature(double value) { return {detail::checked_temperature("temperature", value)}; }
+/// The k largest weights behind a normaliser. Throws `invalid_argument` unless k >= 1.
+inline TopK top_k(Index k) {
+    detail::require(k >= 1, "top_k", "k must be >= 1", k);
+    return {k};
+}
+/// The smallest set of largest weights with the share `mass` behind a normaliser. Throws `invalid_argument`
+/// unless 0 < mass <= 1.
+inline TopP top_p(double mass) {
+    detail::require(mass > 0 && mass <= 1, "top_p", "the mass must be in (0, 1]", mass);
+    return {mass};
+}
+
+template <class Map, class N>
+requires(std::same_as<Map, Softcap> || std::same_as<Map, Temperature>) MappedNormalizer<Map, N>
+operator|(Map map, N normalizer) { return {map, std::move(normalizer)}; }
+template <class N, class Choice>
+requires(std::same_as<Choice, TopK> || std::same_as<Choice, TopP>) RestrictedNormalizer<N, Choice>
+operator|(N normalizer, Choice choice) { return {std::move(normalizer), choice}; }
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,85 @@
+// Sigmoid attention: every key on its own, no competition.
+#pragma once
+
+#include <attnscope/normalizer/scaled_softmax.hpp>
+
+#include <optional>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// p_i = 1/(1 + e^{-(z_i + b)}), the bias b given or -log n for n visible keys (arXiv:2409.04431), which makes
+/// the weights of a row of zeros sum to about 1. J = diag(p (1 - p)), so |J|_2 <= 1/4, attained at z_i = -b.
+/// -inf gives weight 0, +inf weight 1 (status normal). Cost O(n) for every member, no allocation.
+class SigmoidAttention {
+public:
+    static constexpr NormalizerTraits traits{.order_preserving = true, .symmetric_jacobian = true};
+
+    SigmoidAttention() = default;
+    /// Throws `invalid_argument` unless the bias is finite.
+    explicit SigmoidAttention(double bias) : bias_(bias) {
+        detail::require(std::isfinite(bias), "SigmoidAttention", "the bias must be finite", bias);
+    }
+
+    static constexpr std::string_view name() { return "sigmoid"; }
+    /// The bias on a row: the given one, or -log n.
+    template <Real T>
+    T bias(std::span<const T> z) const {
+        if (bias_) return static_cast<T>(*bias_);
+        return -std::log(static_cast<T>(std::max(Index(1), detail::count_visible<T>(z))));
+    }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("SigmoidAttention::apply", z, out);
+        using S = detail::Simd<T>;
+        const auto b = S::set(bias<T>(z)), zero = S::set(T(0)), one = S::set(T(1));
+        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = S::add(lane(z.data(), -std::numeric_limits<T>::infinity()), b);
+            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::abs(x)));
+            const auto p = S::div(S::select_below(x, zero, e, one), S::add(one, e));
+            lane.store(out.data(), p);
+            return detail::Packets<T, 1>{{p}};
+        })[0];
+        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
+        return sum == 0 ? RowStatus::empty : RowStatus::normal;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("SigmoidAttention::jvp", z, p, v, out);
+        slopes<T>(z, p, [&](const auto& lane, const auto& slope) {
+            lane.store(out.data(), detail::Simd<T>::mul(slope, lane(v.data())));
+        });
+    }
+    /// J is diagonal: the same as `jvp`.
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        jvp<T>(z, p, w, out);
+    }
+
+    static constexpr std::string_view parameter_name() { return "bias"; }
+    /// dp/db = p (1 - p)
+    template <Real T>
+    void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
+        detail::require_same_size<T>("SigmoidAttention::parameter_derivative", z, p, out);
+        slopes<T>(z, p, [&](const auto& lane, const auto& slope) { lane.store(out.data(), slope); });
+    }
+
+private:
+    /// p (1 - p), with 1 - p = 1/(1 + e^{z+b}) evaluated as such; NaN rows stay NaN.
+    template <Real T, class F>
+    void slopes(std::span<const T> z, std::span<const T> p, F&& f) const {
+        using S = detail::Simd<T>;
+        const auto b = S::set(bias<T>(z)), zero = S::set(T(0)), one = S::set(T(1));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = S::add(lane(z.data(), -std::numeric_limits<T>::infinity()), b);
+            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::abs(x)));
+            f(lane, S::mul(lane(p.data()), S::div(S::select_below(x, zero, one, e), S::add(one, e))));
+        });
+    }
+    std::optional<double> bias_;
+};
+
+} // namespace v0_1
+} // namespace attnscope

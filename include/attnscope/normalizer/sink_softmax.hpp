@@ -1,0 +1,87 @@
+// Softmax with a sink: some mass may go to no key at all.
+#pragma once
+
+#include <attnscope/normalizer/softmax.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// p_i = e^{z_i}/(n0 + sum_j e^{z_j}), n0 >= 0: a key of logit log n0 and value 0 that nobody stores. n0 = 1 is
+/// "softmax off by one" (E. Miller, 2023); a trained sink logit b is n0 = e^b (`from_logit`).
+/// J = diag p - p p^T; the sink's mass is 1 - sum p = n0/(n0 + sum e^z). Evaluated shifted by max(max z, log
+/// n0). A row in which all keys vanish beside the sink is `empty`. Cost O(n) for every member, no allocation.
+class SinkSoftmax {
+public:
+    static constexpr NormalizerTraits traits{
+        .order_preserving = true, .symmetric_jacobian = true, .derivative_from_weights = true};
+
+    /// Throws `invalid_argument` unless n0 is >= 0 and finite.
+    explicit SinkSoftmax(double n0 = 1)
+        : SinkSoftmax(std::log(detail::checked_scale("SinkSoftmax", "n0", n0)), Logit{}) {}
+    /// n0 = e^logit, where e^logit itself may overflow. Throws `invalid_argument` for NaN and +inf.
+    static SinkSoftmax from_logit(double logit) {
+        detail::require(logit < std::numeric_limits<double>::infinity(), "SinkSoftmax::from_logit",
+                        "the sink logit must be finite", logit);
+        return SinkSoftmax(logit, Logit{});
+    }
+
+    static constexpr std::string_view name() { return "sink"; }
+    double logit() const { return logit_; } ///< log n0
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("SinkSoftmax::apply", z, out);
+        const T m = detail::row_max<T>(z);
+        const T shift = std::max(m, static_cast<T>(logit_));
+        return detail::softmax_row<T>(
+            z, m, shift, T(1), std::exp(detail::Accumulator<T>(logit_) - detail::Accumulator<T>(shift)), out);
+    }
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("SinkSoftmax::jvp", z, p, v, out);
+        detail::softmax_product<T>(p, v, T(1), out);
+    }
+    /// J is symmetric: the same as `jvp`.
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        jvp<T>(z, p, w, out);
+    }
+
+    /// log(n0 + sum_i e^{z_i}); log n0 if no key is visible.
+    template <Real T>
+    T log_normalizer(std::span<const T> z) const {
+        const T keys = log_sum_exp<T>(z), sink = static_cast<T>(logit_);
+        const T high = std::max(keys, sink), low = std::min(keys, sink);
+        if (!(std::abs(high) <= std::numeric_limits<T>::max())) return keys != keys ? keys : high;
+        return keys != keys ? keys : high + std::log1p(std::exp(low - high));
+    }
+
+    /// Mass of the sink, n0/(n0 + sum_i e^{z_i}), to full relative accuracy; NaN if a logit is NaN.
+    template <Real T>
+    detail::Accumulator<T> sink_mass(std::span<const T> z) const {
+        using A = detail::Accumulator<T>;
+        const T m = detail::row_max<T>(z);
+        if (m == std::numeric_limits<T>::infinity()) return A(0);
+        const T shift = std::max(m, static_cast<T>(logit_));
+        const A sink = std::exp(A(logit_) - A(shift));
+        if (m == -std::numeric_limits<T>::infinity()) return sink > 0 ? A(1) : A(0);
+        return sink / (sink + detail::exp_sum<false, T>(z, shift, T(1), nullptr));
+    }
+
+    static constexpr std::string_view parameter_name() { return "sink logit"; }
+    /// dp/d(log n0) = -p (1 - sum p)
+    template <Real T>
+    void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
+        detail::require_same_size<T>("SinkSoftmax::parameter_derivative", z, p, out);
+        const auto mass = sink_mass<T>(z);
+        std::transform(p.begin(), p.end(), out.begin(), [&](T x) { return static_cast<T>(-x * mass); });
+    }
+
+private:
+    struct Logit {};
+    SinkSoftmax(double logit, Logit) : logit_(logit) {}
+    double logit_;
+};
+
+} // namespace v0_1
+} // namespace attnscope
