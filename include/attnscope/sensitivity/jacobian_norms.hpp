@@ -2,7 +2,12 @@
 #pragma once
 
 #include <attnscope/normalizer/pointwise.hpp>
+#include <attnscope/normalizer/scaled_softmax.hpp>
+#include <attnscope/normalizer/sigmoid_attention.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
+
+#include <numeric>
+#include <vector>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -286,6 +291,144 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F
     norms.spectral.converged = high - low <= 2 * precision * high;
     norms.spectral.value = std::sqrt(low + (high - low) / 2);
     norms.infinity_to_one = {norms.spectral.value, column_sums};
+    return norms;
+}
+
+/// Softmax at an inverse temperature that depends on the number of visible keys.
+template <class N, class T>
+concept LengthScaled = Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> && requires(const N n) {
+    n.schedule();
+    { n.inverse_temperature(Index(1)) } -> std::same_as<double>;
+};
+
+/// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for softmax.
+template <class N, Real T>
+requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms(const N& normalizer,
+                                                                                 RowIn<T> z, RowIn<T> p) {
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    const double beta = normalizer.inverse_temperature(detail::count_visible<T>(z));
+    if (beta > 0) return jacobian_norms<T>(Softmax(1 / beta), z, p);
+    JacobianNorms<detail::Accumulator<T>> norms;
+    // Equal weights whatever the logits are.
+    if (std::none_of(p.begin(), p.end(), [](T x) { return x != x; }))
+        norms = {0, 0, {0, {0, 0}, 0, true}, 0, 0, 0, {0, 0}};
+    return norms;
+}
+
+/// Norms of the diagonal matrix diag(p (1 - p)) of sigmoid attention: exact, all but Frobenius and inf->1 are
+/// the largest entry, which is at most 1/4. A NaN row gives NaN. O(n), allocates one row.
+template <Real T>
+JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z,
+                                                     RowIn<T> p) {
+    using A = detail::Accumulator<T>;
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    std::vector<T> slopes(z.size());
+    normalizer.parameter_derivative<T>(z, p, RowOut<T>(slopes));
+    A largest = 0, squares = 0, sum = 0;
+    for (const T slope : slopes) {
+        largest = std::max(largest, A(slope));
+        squares += A(slope) * A(slope);
+        sum += A(slope);
+    }
+    if (!(sum == sum)) return {};
+    return {largest, largest,   {largest, {largest, largest}, 0, true}, std::sqrt(squares), largest,
+            largest, {sum, sum}};
+}
+
+namespace detail {
+
+/// Largest singular value of J = dp/dz by power iteration on J^T J from the column of largest norm, to the
+/// relative tolerance at which the residual |J^T J v - sigma^2 v| allows no more. `bracket`: what is certain.
+template <class N, class A>
+SpectralNorm<A> iterated_spectral_norm(const N& normalizer, RowIn<A> z, RowIn<A> p, std::vector<A> v,
+                                       Interval<A> bracket) {
+    constexpr int max_steps = 2000;
+    constexpr A precision = 8 * std::numeric_limits<A>::epsilon();
+    const auto length = [](const std::vector<A>& x) {
+        return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), A(0)));
+    };
+    SpectralNorm<A> norm{bracket.lower, bracket, 0, bracket.lower == bracket.upper};
+    std::vector<A> image(z.size());
+    while (!norm.converged && norm.steps < max_steps) {
+        ++norm.steps;
+        normalizer.template jvp<A>(z, p, RowIn<A>(v), RowOut<A>(image));
+        const A sigma = length(image);
+        if (!(sigma > A(0))) break;
+        normalizer.template vjp<A>(z, p, RowIn<A>(image), RowOut<A>(image));
+        A residual = 0;
+        for (std::size_t i = 0; i < v.size(); ++i) {
+            const A difference = image[i] - sigma * sigma * v[i];
+            residual += difference * difference;
+        }
+        norm.value = std::clamp(sigma, bracket.lower, bracket.upper);
+        norm.bracket.lower = std::max(norm.bracket.lower, norm.value);
+        // The error of sigma^2 is quadratic in the residual.
+        norm.residual = std::sqrt(residual) / (sigma * sigma);
+        norm.converged = norm.residual * norm.residual <= precision;
+        const A size = length(image);
+        for (std::size_t i = 0; i < v.size(); ++i) v[i] = image[i] / size;
+    }
+    return norm;
+}
+
+} // namespace detail
+
+/// Norms of dp/dz of any normaliser, from its jvp and vjp. Entrywise and induced norms exactly, column by
+/// column; the spectral norm by power iteration, within the certified bracket [largest column norm,
+/// min(Frobenius, sqrt(1->1 inf->inf))]; `residual` tells how far it is from a singular pair, which could in
+/// theory be one below the largest. inf->1 within [spectral norm, sum of absolute entries]. Evaluated in the
+/// accumulator scalar at the logits (p is recomputed). An empty row gives 0, a NaN row NaN. O(n^2) time, O(n)
+/// memory.
+template <class N, Real T>
+requires Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> JacobianNorms<detail::Accumulator<T>>
+jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
+    using A = detail::Accumulator<T>;
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    JacobianNorms<A> norms;
+    const std::size_t n = z.size();
+    const std::vector<A> wide(z.begin(), z.end());
+    std::vector<A> weights(n), direction(n, A(0)), column(n), row_sums(n, A(0));
+    const RowStatus status = normalizer.template apply<A>(RowIn<A>(wide), RowOut<A>(weights));
+    if (status == RowStatus::nan) return norms;
+    norms = {0, 0, {0, {0, 0}, 0, true}, 0, 0, 0, {0, 0}};
+    A squares = 0, all = 0;
+    std::vector<A> start;
+    for (std::size_t j = 0; j < n; ++j) {
+        if (z[j] == -std::numeric_limits<T>::infinity()) continue;
+        direction[j] = A(1);
+        normalizer.template jvp<A>(RowIn<A>(wide), RowIn<A>(weights), RowIn<A>(direction), RowOut<A>(column));
+        direction[j] = A(0);
+        A sum = 0, square = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            const A entry = std::abs(column[i]);
+            norms.max_entry = std::max(norms.max_entry, entry);
+            sum += entry;
+            square += entry * entry;
+            row_sums[i] += entry;
+        }
+        squares += square;
+        all += sum;
+        norms.one = std::max(norms.one, sum);
+        const A size = std::sqrt(square);
+        if (size > norms.column) {
+            norms.column = size;
+            start.assign(n, A(0));
+            // Not exactly the unit vector: that could be orthogonal to what is sought.
+            for (std::size_t i = 0; i < n; ++i) start[i] = column[i] / size;
+            start[j] += A(1);
+        }
+    }
+    for (const A sum : row_sums) norms.infinity = std::max(norms.infinity, sum);
+    norms.frobenius = std::sqrt(squares);
+    norms.spectral.bracket = {
+        norms.column, std::max(norms.column, std::min(norms.frobenius, std::sqrt(norms.one * norms.infinity)))};
+    if (norms.column > A(0)) {
+        const A size = std::sqrt(std::inner_product(start.begin(), start.end(), start.begin(), A(0)));
+        for (A& x : start) x /= size;
+        norms.spectral = detail::iterated_spectral_norm<N, A>(normalizer, RowIn<A>(wide), RowIn<A>(weights),
+                                                              std::move(start), norms.spectral.bracket);
+    }
+    norms.infinity_to_one = {norms.spectral.value, all};
     return norms;
 }
 
