@@ -4,6 +4,7 @@
 #include <attnscope/normalizer/pointwise.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>
+#include <attnscope/normalizer/sink_softmax.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 
 #include <numeric>
@@ -312,6 +313,44 @@ requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms
     // Equal weights whatever the logits are.
     if (std::none_of(p.begin(), p.end(), [](T x) { return x != x; }))
         norms = {0, 0, {0, {0, 0}, 0, true}, 0, 0, 0, {0, 0}};
+    return norms;
+}
+
+/// Norms of diag p - p p^T where the sink takes what the weights lack from 1. Spectral norm by
+/// `diagonal_minus_rank_one_norm` with that mass; inf->1 within [spectral norm, sum of absolute entries]. An
+/// empty row gives 0, a NaN row NaN. O(n), no allocation.
+template <Real T>
+JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowIn<T> z, RowIn<T> p) {
+    using A = detail::Accumulator<T>;
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    JacobianNorms<A> norms;
+    const A sink = normalizer.sink_mass<T>(z);
+    const SpectralNorm<T> spectral = diagonal_minus_rank_one_norm<T>(p, T(0), static_cast<T>(sink));
+    if (!(spectral.value == spectral.value) || !(sink == sink)) return norms;
+    norms = {0, 0, {0, {0, 0}, 0, true}, 0, 0, 0, {0, 0}};
+    if (p.empty()) return norms;
+    const auto sums = detail::rest_sums<T>(p);
+    A squares = 0, all = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+        const A w = p[i];
+        const bool top = i == sums.top;
+        const A others = top ? sums.rest : sums.p1 + std::max(A(0), sums.rest - w); // weight of the other keys
+        const A without = top ? others + sink : 1 - w;
+        const A other_squares = top ? sums.squares : sums.p1 * sums.p1 + std::max(A(0), sums.squares - w * w);
+        const A column = w * std::sqrt(without * without + other_squares), sum = w * (without + others);
+        norms.max_entry = std::max({norms.max_entry, w * without, top ? w * sums.p2 : A(0)});
+        norms.column = std::max(norms.column, column);
+        norms.one = std::max(norms.one, sum);
+        squares += column * column;
+        all += sum;
+    }
+    norms.infinity = norms.one;
+    norms.frobenius = std::sqrt(squares);
+    norms.spectral = {A(spectral.value),
+                      {A(spectral.bracket.lower), A(spectral.bracket.upper)},
+                      spectral.steps,
+                      spectral.converged};
+    norms.infinity_to_one = {norms.spectral.value, all};
     return norms;
 }
 

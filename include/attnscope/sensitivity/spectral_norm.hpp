@@ -33,8 +33,8 @@ Interval<A> spectral_norm_bracket(A s1, A s2, A rest, A rest_mean) {
 /// `extra` >= 0 is the mass of a sink that is no key.
 /// The root of s1/(s1-x) = sum_{j>=2} s_j/(x-s_j) on (s2, s1) by the one-pole iteration from below: monotone, a
 /// few steps of O(n), no allocation. Relative error a few units of T, near one-hot rows included. `tolerance`:
-/// stop as soon as the bracket is relatively narrower. Zero for n < 2 or a single positive entry; NaN if an
-/// entry is NaN.
+/// stop as soon as the bracket is relatively narrower. Zero for n < 2 or a single positive entry, unless there
+/// is extra mass; NaN if an entry is NaN.
 template <Real T>
 SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T extra = T(0)) {
     using S = detail::Simd<T>;
