@@ -168,7 +168,7 @@ TEMPLATE_TEST_CASE("every normaliser computes its formula", "[laws][family]", fl
         using N = std::decay_t<decltype(normalizer)>;
         const std::string name(normalizer.name());
         CAPTURE(name, seed);
-        Worst weights, masked, in_place, sum, adjoint, order, shift_derivative;
+        Worst weights, masked, in_place, sum, adjoint, order;
         for_each_row<T>(seed, short_lengths, 2, [&](Where where, const std::vector<T>& z) {
             if (visible_count(z) == 0) return;
             const RefRow wide = widen(z), exact = formula(wide);
