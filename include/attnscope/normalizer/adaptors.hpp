@@ -5,6 +5,7 @@
 #include <attnscope/detail/elementary.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 
+#include <functional>
 #include <numeric>
 #include <string>
 #include <vector>
