@@ -1,6 +1,7 @@
 // Softpick: rectified softmax that may give no weight to any key.
 #pragma once
 
+#include <attnscope/detail/elementary.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
