@@ -111,6 +111,7 @@ private:
         template <class Lane>
         P centred(const Lane& lane, std::span<const T> z, P weight) const {
             const P zero = S::set(T(0));
+            if (!moves) return zero; // not needed, and +inf - +inf on rows with +inf
             return S::select_below(zero, weight, S::sub(S::sub(lane(z.data(), T(0)), top), mean), zero);
         }
         /// d beta/dz = -c' q (log q + H), log q + H = (z - max z) + t/(1+r).

@@ -21,7 +21,7 @@ struct Softcap {
     void apply(std::span<const T> z, std::span<T> out) const {
         using S = detail::Simd<T>;
         constexpr T infinity = std::numeric_limits<T>::infinity();
-        const auto c = S::set(static_cast<T>(cap)), inverse = S::set(static_cast<T>(1 / cap));
+        const auto c = S::set(cap_in<T>()), inverse = S::set(1 / cap_in<T>());
         const auto lowest = S::set(std::numeric_limits<T>::lowest()), masked = S::set(-infinity);
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data(), -infinity);
@@ -34,7 +34,7 @@ struct Softcap {
     void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
         using S = detail::Simd<T>;
         const auto one = S::set(T(1)), two = S::set(T(2)), zero = S::set(T(0));
-        const auto inverse = S::set(static_cast<T>(1 / cap));
+        const auto inverse = S::set(1 / cap_in<T>());
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             // 1/cosh^2 x = 4 e/(1 + e)^2 with e = e^{-2|x|}: no difference of numbers near 1.
             const auto x = S::abs(S::mul(lane(z.data()), inverse));
@@ -42,6 +42,14 @@ struct Softcap {
             const auto root = S::div(two, S::add(one, e));
             lane.store(out.data(), S::mul(lane(v.data()), S::mul(e, S::mul(root, root))));
         });
+    }
+
+    /// The cap, with itself and its inverse inside the normal numbers of T.
+    template <Real T>
+    T cap_in() const {
+        constexpr T smallest = std::numeric_limits<T>::min();
+        return static_cast<T>(
+            std::clamp<long double>(cap, smallest, static_cast<long double>(T(1) / smallest)));
     }
 };
 

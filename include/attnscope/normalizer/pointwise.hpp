@@ -259,7 +259,8 @@ const {
         bool usable = true;
         if constexpr (requires { f_.has_packet(); }) usable = f_.has_packet();
         const T m = detail::row_max<T>(z);
-        if (usable && std::abs(m) <= std::numeric_limits<T>::max() / 4)
+        // The sum over the keys must not overflow either.
+        if (usable && std::abs(m) <= std::numeric_limits<T>::max() / (T(4) * static_cast<T>(z.size() + 1)))
             return apply_packets<T>(z, f_.packet(m), out);
     }
     if constexpr (LogFunction<F, T>) {

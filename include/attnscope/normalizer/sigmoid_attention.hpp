@@ -25,7 +25,9 @@ public:
     /// The bias on a row: the given one, or -log n.
     template <Real T>
     T bias(std::span<const T> z) const {
-        if (bias_) return static_cast<T>(*bias_);
+        if (bias_) // finite in T too, so that a masked key stays at -inf
+            return static_cast<T>(std::clamp<long double>(*bias_, std::numeric_limits<T>::lowest(),
+                                                          std::numeric_limits<T>::max()));
         return -std::log(static_cast<T>(std::max(Index(1), detail::count_visible<T>(z))));
     }
 

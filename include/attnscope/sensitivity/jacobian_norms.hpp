@@ -308,7 +308,10 @@ requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms
                                                                                  RowIn<T> z, RowIn<T> p) {
     detail::require_same_size<T>("jacobian_norms", z, p);
     const double beta = normalizer.inverse_temperature(detail::count_visible<T>(z));
-    if (beta > 0) return jacobian_norms<T>(Softmax(1 / beta), z, p);
+    if (beta > 0) // kept inside the normal numbers, so that its inverse is a temperature
+        return jacobian_norms<T>(Softmax(1 / std::clamp(beta, std::numeric_limits<double>::min(),
+                                                        std::numeric_limits<double>::max())),
+                                 z, p);
     JacobianNorms<detail::Accumulator<T>> norms;
     // Equal weights whatever the logits are.
     if (std::none_of(p.begin(), p.end(), [](T x) { return x != x; }))
