@@ -165,7 +165,7 @@ TEMPLATE_TEST_CASE("the spectral norm of general F beside a pole", "[norms]", Si
                 const Ref relative = 2 * given.off + own_error<double>(n, reference.key().slope_units());
                 worst.meet(std::abs(Ref(tested.norms.spectral.value) - exact.spectral),
                            relative * exact.frobenius,
-                           Where{"pole", n, moved, seed, "double", normalizer.name()});
+                           Where{"pole", n, moved, seed, "double", std::string(normalizer.name())});
                 return exact.spectral > std::abs(given.p[pole] * slope[pole]);
             };
             double low = -8 * random.uniform(), high = 8 * random.uniform();
@@ -444,10 +444,10 @@ TEMPLATE_TEST_CASE("Lemma 2 holds for every F and is attained by two equal keys"
         for (double height : {-20.0, -2.0, -0.5, 0.25, 1.0, 8.0}) {
             std::vector<double> z(n, -std::numeric_limits<double>::infinity());
             z[0] = z[n - 1] = height;
-            check(z, Where{"two equal keys", n, height, 0, "double", normalizer.name()});
+            check(z, Where{"two equal keys", n, height, 0, "double", std::string(normalizer.name())});
             if (!std::is_same_v<TestType, Quadratic>) continue;
             z[n - 1] = -height; // F even: the derivative's sign does not matter
-            check(z, Where{"two opposite keys", n, height, 0, "double", normalizer.name()});
+            check(z, Where{"two opposite keys", n, height, 0, "double", std::string(normalizer.name())});
         }
     }
     ATTNSCOPE_CHECK_WORST(holds);

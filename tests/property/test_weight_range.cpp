@@ -191,7 +191,7 @@ TEMPLATE_TEST_CASE("Lemma 1 holds for the general family and is attained", "[lem
     for (std::size_t n : lengths) {
         if (n < 2) continue;
         for (double height : {0.25, 1.0, 4.0}) {
-            const Where where{"two values", n, 1, 0, "double", normalizer.name()};
+            const Where where{"two values", n, 1, 0, "double", std::string(normalizer.name())};
             std::vector<double> one_high(n, -0.5), one_low(n, -0.5 + height);
             one_high[n - 1] = -0.5 + height;
             one_low[n - 1] = -0.5;

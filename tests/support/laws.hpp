@@ -6,7 +6,9 @@
 //     jvp_error<T>(z, v)    absolute error of J v computed in T, vjp_error<T>(z, w) likewise,
 //     step(z, v)            a good step h for central differences of the weights along v,
 //     difference_rounding(z, v)  what rounding leaves in (weights(z + h v) - weights(z - h v))/2h,
-//     shares_infinity()     whether keys at +inf share all the mass.
+//     shares_infinity()     whether keys at +inf share all the mass,
+// and, where equal logits may get different weights, `separates_ties` and decided<T>(z): whether arithmetic in
+// T must choose the same keys on this row.
 #pragma once
 
 #include <attnscope/normalizer/concept.hpp>
@@ -59,6 +61,14 @@ inline std::vector<std::size_t> random_order(SplitMix64& random, std::size_t n) 
     return order;
 }
 
+template <class R>
+constexpr bool separates_ties() {
+    if constexpr (requires { R::separates_ties; })
+        return R::separates_ties;
+    else
+        return false;
+}
+
 /// The worst case of each law.
 struct LawReport {
     Worst weights, sum, masked, in_place, permutation, placement, adjoint, derivative, simplex_derivative,
@@ -77,7 +87,9 @@ void weight_laws(const N& normalizer, const R& reference, const std::vector<T>& 
     const std::vector<T> p = weights_of(normalizer, z, &status);
     const RefRow exact = reference.weights(widen(z));
     const RefRow error = reference.template weight_error<T>(widen(z));
-    const bool empty = visible_count(z) == 0;
+    // Empty is a row without mass. Mass that underflows in T may count as none.
+    const Ref largest = n == 0 ? Ref(0) : *std::max_element(exact.begin(), exact.end());
+    const bool empty = largest == 0 || (largest <= 4 * smallest && status == RowStatus::empty);
     report.weights.meet(status == (empty ? RowStatus::empty : RowStatus::normal), where);
 
     Ref sum = 0, sum_tolerance = unit_roundoff<Ref> * Ref(n);
@@ -102,7 +114,7 @@ void weight_laws(const N& normalizer, const R& reference, const std::vector<T>& 
     std::vector<T> mixed(n);
     for (std::size_t i = 0; i < n; ++i) mixed[i] = z[order[i]];
     const std::vector<T> mixed_p = weights_of(normalizer, mixed);
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < n && !separates_ties<R>(); ++i)
         report.permutation.meet(std::abs(Ref(mixed_p[i]) - p[order[i]]),
                                 2 * (exact[order[i]] * error[order[i]] + 2 * smallest), where);
 
@@ -216,6 +228,9 @@ void derivative_laws(const N& normalizer, const R& reference, const std::vector<
     };
     const RefRow forward = along(h), back = along(-h), forward2 = along(2 * h), back2 = along(-2 * h);
     const RefRow rounding = reference.difference_rounding(wide_z, wide_v);
+    // A key or a cut at its threshold: no derivative there.
+    for (std::size_t i = 0; i < n && N::traits.sparse; ++i)
+        if ((forward2[i] > 0) != (back2[i] > 0)) return;
     for (std::size_t i = 0; i < n; ++i) {
         if (z[i] == masked_logit) continue;
         const Ref once = (forward[i] - back[i]) / (2 * h), twice = (forward2[i] - back2[i]) / (4 * h);
@@ -233,6 +248,8 @@ void test_laws(const N& normalizer, const R& reference, double temperature = 1) 
     for_each_row<T>(seed, lengths, 1, [&](Where where, const std::vector<T>& z) {
         where.temperature = temperature;
         where.normalizer = normalizer.name();
+        if constexpr (separates_ties<R>())
+            if (!reference.template decided<T>(widen(z))) return;
         SplitMix64 random = generator(seed, z.size(), 77);
         weight_laws(normalizer, reference, z, where, random, report);
         derivative_laws(normalizer, reference, z, where, random, report);
@@ -240,7 +257,7 @@ void test_laws(const N& normalizer, const R& reference, double temperature = 1) 
     ATTNSCOPE_CHECK_WORST(report.weights);
     ATTNSCOPE_CHECK_WORST(report.masked);
     ATTNSCOPE_CHECK_WORST(report.in_place);
-    ATTNSCOPE_CHECK_WORST(report.permutation);
+    if (!separates_ties<R>()) ATTNSCOPE_CHECK_WORST(report.permutation);
     ATTNSCOPE_CHECK_WORST(report.placement);
     ATTNSCOPE_CHECK_WORST(report.adjoint);
     ATTNSCOPE_CHECK_WORST(report.derivative);

@@ -67,7 +67,7 @@ struct Where {
     double temperature = 1;
     std::uint64_t seed = 0;
     std::string_view scalar = "double";
-    std::string_view normalizer = "softmax";
+    std::string normalizer = "softmax";
 
     std::string text() const {
         std::ostringstream out;
