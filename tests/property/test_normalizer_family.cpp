@@ -415,6 +415,34 @@ TEST_CASE("rows that gave trouble elsewhere", "[family]") {
     });
 }
 
+TEST_CASE("norms from products survive squares that underflow", "[family]") {
+    // Entries of about e^{-200}: their squares are still numbers, those of e^{-400} are not.
+    for (const double gap : {200.0, 400.0}) {
+        const std::vector<double> z = {0, -gap};
+        const auto by_products = temperature(1) | Softmax();
+        const auto norms = jacobian_norms(by_products, in(z), in(weights_of(by_products, z)));
+        const auto exact = jacobian_norms(Softmax(), in(z), in(weights_of(Softmax(), z)));
+        CHECK(std::abs(norms.column - exact.column) <= 16 * unit_roundoff<double> * exact.column);
+        // The entry p1 (1 - p1) is lost in the products: at most half of each sum of squares.
+        CHECK(norms.frobenius >= exact.frobenius / 2);
+        CHECK(norms.frobenius <= exact.frobenius * (1 + 16 * unit_roundoff<double>));
+        CHECK(norms.spectral.value >= norms.column);
+        CHECK(norms.spectral.value <= norms.frobenius * (1 + 16 * unit_roundoff<double>));
+        // Behind a choice the closed form serves, and nothing is lost.
+        const auto cut = Softmax() | top_k(2);
+        const auto kept = jacobian_norms(cut, in(z), in(weights_of(cut, z)));
+        CHECK(std::abs(kept.frobenius - exact.frobenius) <= 16 * unit_roundoff<double> * exact.frobenius);
+        CHECK(kept.spectral.value == exact.spectral.value);
+    }
+}
+
+TEST_CASE("sink logits and logits at the ends of the range", "[family]") {
+    const std::vector<float> z = {1, 2};
+    CHECK(SinkSoftmax::from_logit(1e300).sink_mass(in(z)) == 1);
+    CHECK(SinkSoftmax(0).sink_mass(in(z)) == 0);
+    CHECK(weights_of(Softpick(0), std::vector<float>{1e-40F, 1e-40F}) == std::vector<float>{0.5F, 0.5F});
+}
+
 TEST_CASE("bad parameters are refused with rule and value", "[family]") {
     const double nan = std::nan("");
     const auto message = [](auto&& make) {

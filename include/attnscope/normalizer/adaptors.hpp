@@ -53,7 +53,8 @@ struct Softcap {
     }
 };
 
-/// z -> z/T.
+/// z -> z/T. A common offset of the logits costs its rounding, and a quotient that overflows counts as +inf:
+/// `Softmax(T)` divides differences and has neither.
 struct Temperature {
     double temperature = 1;
     static constexpr std::string_view name() { return "temperature"; }

@@ -32,9 +32,10 @@ public:
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("SinkSoftmax::apply", z, out);
         const T m = detail::row_max<T>(z);
-        const T shift = std::max(m, static_cast<T>(logit_));
+        const T shift = std::max(m, logit_in<T>());
         return detail::softmax_row<T>(
-            z, m, shift, T(1), std::exp(detail::Accumulator<T>(logit_) - detail::Accumulator<T>(shift)), out);
+            z, m, shift, T(1), std::exp(detail::Accumulator<T>(logit_in<T>()) - detail::Accumulator<T>(shift)),
+            out);
     }
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
@@ -50,7 +51,7 @@ public:
     /// log(n0 + sum_i e^{z_i}); log n0 if no key is visible.
     template <Real T>
     T log_normalizer(std::span<const T> z) const {
-        const T keys = log_sum_exp<T>(z), sink = static_cast<T>(logit_);
+        const T keys = log_sum_exp<T>(z), sink = logit_in<T>();
         const T high = std::max(keys, sink), low = std::min(keys, sink);
         if (!(std::abs(high) <= std::numeric_limits<T>::max())) return keys != keys ? keys : high;
         return keys != keys ? keys : high + std::log1p(std::exp(low - high));
@@ -62,8 +63,8 @@ public:
         using A = detail::Accumulator<T>;
         const T m = detail::row_max<T>(z);
         if (m == std::numeric_limits<T>::infinity()) return A(0);
-        const T shift = std::max(m, static_cast<T>(logit_));
-        const A sink = std::exp(A(logit_) - A(shift));
+        const T shift = std::max(m, logit_in<T>());
+        const A sink = std::exp(A(logit_in<T>()) - A(shift));
         if (m == -std::numeric_limits<T>::infinity()) return sink > 0 ? A(1) : A(0);
         return sink / (sink + detail::exp_sum<false, T>(z, shift, T(1), nullptr));
     }
@@ -78,6 +79,13 @@ public:
     }
 
 private:
+    /// The logit inside the finite numbers of T, -inf kept.
+    template <Real T>
+    T logit_in() const {
+        if (logit_ == -std::numeric_limits<double>::infinity()) return -std::numeric_limits<T>::infinity();
+        return static_cast<T>(
+            std::clamp<long double>(logit_, std::numeric_limits<T>::lowest(), std::numeric_limits<T>::max()));
+    }
     struct Logit {};
     SinkSoftmax(double logit, Logit) : logit_(logit) {}
     double logit_;

@@ -38,7 +38,12 @@ public:
         })[0];
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         if (!(m > T(0))) return RowStatus::empty;
-        const auto factor = S::set(static_cast<T>(1 / (sum + eps_ * scaled.unit)));
+        const T inverse = static_cast<T>(1 / (sum + eps_ * scaled.unit));
+        if (!(inverse <= std::numeric_limits<T>::max())) { // logits of subnormal size without eps
+            for (T& x : out) x = static_cast<T>(x / sum);
+            return RowStatus::normal;
+        }
+        const auto factor = S::set(inverse);
         const auto smallest = S::set(std::numeric_limits<T>::min());
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto p = S::mul(lane(out.data()), factor);

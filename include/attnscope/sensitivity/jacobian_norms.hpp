@@ -1,6 +1,7 @@
 // Norms of the Jacobian dp/dz of one row, exact, for softmax and for the paper's general family.
 #pragma once
 
+#include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>
@@ -386,8 +387,10 @@ SpectralNorm<A> iterated_spectral_norm(const N& normalizer, RowIn<A> z, RowIn<A>
                                        Interval<A> bracket) {
     constexpr int max_steps = 2000;
     constexpr A precision = 8 * std::numeric_limits<A>::epsilon();
-    const auto length = [](const std::vector<A>& x) {
-        return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), A(0)));
+    const auto length = [](const std::vector<A>& x) { // squares of entries may underflow
+        return Eigen::Map<const Eigen::Array<A, Eigen::Dynamic, 1>>(x.data(), static_cast<Index>(x.size()))
+            .matrix()
+            .stableNorm();
     };
     SpectralNorm<A> norm{bracket.lower, bracket, 0, bracket.lower == bracket.upper};
     std::vector<A> image(z.size());
@@ -396,16 +399,17 @@ SpectralNorm<A> iterated_spectral_norm(const N& normalizer, RowIn<A> z, RowIn<A>
         normalizer.template jvp<A>(z, p, RowIn<A>(v), RowOut<A>(image));
         const A sigma = length(image);
         if (!(sigma > A(0))) break;
+        for (A& x : image) x /= sigma;
         normalizer.template vjp<A>(z, p, RowIn<A>(image), RowOut<A>(image));
         A residual = 0;
         for (std::size_t i = 0; i < v.size(); ++i) {
-            const A difference = image[i] - sigma * sigma * v[i];
+            const A difference = image[i] / sigma - v[i];
             residual += difference * difference;
         }
         norm.value = std::clamp(sigma, bracket.lower, bracket.upper);
         norm.bracket.lower = std::max(norm.bracket.lower, norm.value);
         // The error of sigma^2 is quadratic in the residual.
-        norm.residual = std::sqrt(residual) / (sigma * sigma);
+        norm.residual = std::sqrt(residual);
         norm.converged = norm.residual * norm.residual <= precision;
         const A size = length(image);
         for (std::size_t i = 0; i < v.size(); ++i) v[i] = image[i] / size;
@@ -433,25 +437,28 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     const RowStatus status = normalizer.template apply<A>(RowIn<A>(wide), RowOut<A>(weights));
     if (status == RowStatus::nan) return norms;
     norms = {0, 0, {0, {0, 0}, 0, true}, 0, 0, 0, {0, 0}};
-    A squares = 0, all = 0;
+    A all = 0;
     std::vector<A> start;
     for (std::size_t j = 0; j < n; ++j) {
         if (z[j] == -std::numeric_limits<T>::infinity()) continue;
         direction[j] = A(1);
         normalizer.template jvp<A>(RowIn<A>(wide), RowIn<A>(weights), RowIn<A>(direction), RowOut<A>(column));
         direction[j] = A(0);
-        A sum = 0, square = 0;
+        A sum = 0, largest = 0;
         for (std::size_t i = 0; i < n; ++i) {
             const A entry = std::abs(column[i]);
-            norms.max_entry = std::max(norms.max_entry, entry);
+            largest = std::max(largest, entry);
             sum += entry;
-            square += entry * entry;
             row_sums[i] += entry;
         }
-        squares += square;
+        if (largest == A(0)) continue;
+        A square = 0; // in units of the largest entry, whose own square may underflow
+        for (const A entry : column) square += (entry / largest) * (entry / largest);
+        const A size = largest * std::sqrt(square);
+        norms.max_entry = std::max(norms.max_entry, largest);
+        norms.frobenius = std::hypot(norms.frobenius, size);
         all += sum;
         norms.one = std::max(norms.one, sum);
-        const A size = std::sqrt(square);
         if (size > norms.column) {
             norms.column = size;
             start.assign(n, A(0));
@@ -461,9 +468,9 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
         }
     }
     for (const A sum : row_sums) norms.infinity = std::max(norms.infinity, sum);
-    norms.frobenius = std::sqrt(squares);
     norms.spectral.bracket = {
-        norms.column, std::max(norms.column, std::min(norms.frobenius, std::sqrt(norms.one * norms.infinity)))};
+        norms.column,
+        std::max(norms.column, std::min(norms.frobenius, std::sqrt(norms.one) * std::sqrt(norms.infinity)))};
     if (norms.column > A(0)) {
         const A size = std::sqrt(std::inner_product(start.begin(), start.end(), start.begin(), A(0)));
         for (A& x : start) x /= size;
@@ -472,6 +479,15 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     }
     norms.infinity_to_one = {norms.spectral.value, all};
     return norms;
+}
+
+/// Norms behind a top-k or top-p choice, where the derivative of N has the same form on the kept keys: those of
+/// N at the weights that are left.
+template <class N, class Choice, Real T>
+requires(N::traits.restrictable && !requires(const N n) { n.map(); })
+    JacobianNorms<detail::Accumulator<T>> jacobian_norms(const RestrictedNormalizer<N, Choice>& normalizer,
+                                                         RowIn<T> z, RowIn<T> p) {
+    return jacobian_norms(normalizer.inner(), z, p);
 }
 
 /// Norms at the logits z, any Eigen vector expression.
