@@ -74,6 +74,18 @@ Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
     })[0];
 }
 
+/// Multiplies the terms of a row by `factor`; weights below the smallest normal number become 0, because
+/// subnormals are slow.
+template <Real T>
+void scale_weights(T factor, RowOut<T> out) {
+    using S = Simd<T>;
+    const auto scale = S::set(factor), smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
+    for_each_lane<T>(static_cast<Index>(out.size()), [&](const auto& lane) {
+        const auto p = S::mul(lane(out.data()), scale);
+        lane.store(out.data(), S::select_below(p, smallest, zero, p));
+    });
+}
+
 /// p_i = e^{beta (z_i - shift)}/(sum + extra) with `shift` >= every visible logit, m = max z. Weights below the
 /// smallest normal number are 0. `extra` is mass that goes to no key.
 template <Real T>
@@ -84,13 +96,7 @@ RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, Ro
     const auto sum = exp_sum<true, T>(z, shift, beta, out.data());
     if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
     if (sum == 0) return RowStatus::empty; // only beside `extra`
-    using S = Simd<T>;
-    const auto factor = S::set(static_cast<T>(1 / (sum + extra)));
-    const auto smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
-    for_each_lane<T>(size<T>(z), [&](const auto& lane) {
-        const auto p = S::mul(lane(out.data()), factor);
-        lane.store(out.data(), S::select_below(p, smallest, zero, p)); // no subnormals: they are slow
-    });
+    scale_weights<T>(static_cast<T>(1 / (sum + extra)), out);
     return RowStatus::normal;
 }
 
@@ -106,11 +112,15 @@ void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out) {
 }
 
 /// out = factor p (z - E_p z): how softmax weights move with the inverse temperature. Keys of weight 0 do not
-/// move, at z = -inf either. `out` may be `p`.
+/// move, at z = -inf either; rows with +inf do not move at all. `out` may be `p`.
 template <Real T>
 void inverse_temperature_product(RowIn<T> z, RowIn<T> p, Accumulator<T> factor, RowOut<T> out) {
     using S = Simd<T>;
     const T m = row_max<T>(z);
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) { // nothing moves beside +inf; NaN stays
+        std::transform(p.begin(), p.end(), out.begin(), [](T x) { return x * T(0); });
+        return;
+    }
     const auto zero = S::set(T(0)), top = S::set(m);
     const auto distance = [&](const auto& lane, const auto& weight) {
         return S::select_below(zero, weight, S::sub(lane(z.data(), T(0)), top), zero);
