@@ -77,15 +77,27 @@ typename Simd<T>::P log1p_ratio(typename Simd<T>::P y) {
     }
 }
 
-/// log(1 + y) for -1 < y <= 0, to a few ulp, near 0 too.
+/// log(1 + y) for -1 < y <= 0 with normal 1 + y, to a few ulp, near 0 too.
 template <Real T>
 typename Simd<T>::P log1p_nonpositive(typename Simd<T>::P y) {
     if constexpr (std::same_as<T, long double>) {
         return std::log1p(y);
     } else {
         using S = Simd<T>;
-        const auto one = S::set(T(1)), w = S::add(one, y);
-        return S::add(S::log(w), S::div(S::sub(y, S::sub(w, one)), w)); // what rounding took from w
+        using C = ExpConstants<T>;
+        constexpr auto& a = AtanhConstants<T>::a;
+        // 1 + y = 2^k f with 1/2 < f <= 1: log = k log 2 + 2 atanh((f-1)/(f+1)), both <= 0.
+        const auto w = S::add(S::set(T(1)), y);
+        const SplitNumber<T> split = split_number<T>(w);
+        const auto half = S::set(T(-0.5));
+        // Where k = 0, y itself is f - 1 without rounding.
+        const auto above = S::select_below(half, split.exponent, y, S::sub(split.fraction, S::set(T(1))));
+        const auto s = S::div(above, S::add(split.fraction, S::set(T(1))));
+        const auto square = S::mul(s, s);
+        auto q = S::set(a.back());
+        for (std::size_t i = a.size() - 1; i-- > 0;) q = S::madd(q, square, S::set(a[i]));
+        const auto tail = S::madd(split.exponent, S::set(C::ln2_lo), S::mul(S::add(s, s), q));
+        return S::madd(split.exponent, S::set(C::ln2_hi), tail);
     }
 }
 

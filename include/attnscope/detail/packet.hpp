@@ -136,6 +136,44 @@ typename Simd<T>::P power_of_two(typename Simd<T>::P t) {
     return t;
 }
 
+/// x = 2^exponent fraction for normal x > 0, 1/2 < fraction <= 1; the exponent as a number.
+template <Real T>
+struct SplitNumber {
+    typename Simd<T>::P exponent;
+    typename Simd<T>::P fraction;
+};
+template <Real T>
+SplitNumber<T> split_number(typename Simd<T>::P x) {
+    using C = ExpConstants<T>;
+    using Bits = typename C::Bits;
+    using S = Simd<T>;
+    constexpr std::size_t n = static_cast<std::size_t>(S::size);
+    constexpr Bits half = std::bit_cast<Bits>(T(0.5)), magic = std::bit_cast<Bits>(C::round_magic);
+    constexpr T bias = T(std::numeric_limits<T>::max_exponent - 2);
+    static_assert(sizeof(x) == n * sizeof(Bits));
+#if defined(__GNUC__)
+    typedef Bits Vector __attribute__((vector_size(sizeof(Bits) * n)));
+    Vector bits;
+    std::memcpy(&bits, &x, sizeof x);
+    Vector biased = (bits - 1) >> C::mantissa_bits;
+    Vector fraction = bits - (biased << C::mantissa_bits) + half;
+    biased += magic;
+#else
+    std::array<Bits, n> biased, fraction;
+    std::memcpy(fraction.data(), &x, sizeof x);
+    for (std::size_t i = 0; i < n; ++i) {
+        biased[i] = Bits(Bits(fraction[i] - 1) >> C::mantissa_bits);
+        fraction[i] = Bits(fraction[i] - Bits(biased[i] << C::mantissa_bits) + half);
+        biased[i] = Bits(biased[i] + magic);
+    }
+#endif
+    SplitNumber<T> result;
+    std::memcpy(&result.exponent, &biased, sizeof biased);
+    std::memcpy(&result.fraction, &fraction, sizeof fraction);
+    result.exponent = S::sub(result.exponent, S::set(C::round_magic + bias));
+    return result;
+}
+
 /// x = n log 2 + r: n as `power_of_two` takes it, and e^r - 1. For |x| < 2^21.
 template <Real T>
 struct ReducedExp {

@@ -1,0 +1,518 @@
+// Sparse normalisers between softmax and the corners of the simplex: alpha-entmax for every alpha >= 1,
+// sparsemax.
+#pragma once
+
+#include <attnscope/detail/elementary.hpp>
+#include <attnscope/normalizer/softmax.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Where alpha-entmax cuts a row: p_i = [1 + (alpha-1)(z_i - max z - theta)]_+^{1/(alpha-1)}.
+template <Real A>
+struct EntmaxThreshold {
+    A theta = std::numeric_limits<A>::quiet_NaN();    ///< in [0, log n]; lse(z) - max z at alpha = 1
+    Index support = 0;                                ///< keys of positive weight
+    A residual = std::numeric_limits<A>::quiet_NaN(); ///< sum p - 1 at this theta, before the weights are
+                                                      ///< divided by their sum
+    int steps = 0;                                    ///< evaluations of the sum
+    bool converged = true;                            ///< false: stopped at the limit of steps
+};
+
+namespace detail {
+
+// One row of alpha-entmax is solved for its largest weight p1. With y_i = z_i - max z <= 0 and a = alpha-1,
+//     p_i = p1 t_i,   t_i = r_i^{1/a},   r_i = 1 + b y_i,   b = a/X,   X = p1^a,
+// and p1 is right when p1 Q = 1, Q = sum t. The terms stand beside the largest, which is 1, so that weights
+// keep their digits however many keys share them, and a -> 0 is no singularity (b -> a, t -> e^y). N = (p1 Q)^a
+// is a norm of the positive parts of X + a y, convex in X for a <= 1. Newton's step on it,
+//     X *= 1 - (1 - 1/N)/E,   E = sum(t/r)/Q,
+// then falls monotonically from any X above the root: from X = 1, or from the root of a part of the keys.
+
+/// t and t/r of c = r - 1 <= 0 for a = 1; 0 where r <= 0.
+template <Real C>
+struct LinearTerms {
+    using S = Simd<C>;
+    using P = typename S::P;
+    Packets<C, 2> operator()(P c) const {
+        const P zero = S::set(C(0)), r = S::add(S::set(C(1)), c);
+        return {{S::max(r, zero), S::select_below(zero, r, S::set(C(1)), zero)}};
+    }
+};
+/// The same for a = 1/2.
+template <Real C>
+struct SquareTerms {
+    using S = Simd<C>;
+    using P = typename S::P;
+    Packets<C, 2> operator()(P c) const {
+        const P r = S::max(S::add(S::set(C(1)), c), S::set(C(0)));
+        return {{S::mul(r, r), r}};
+    }
+};
+/// The same for any a > 0.
+template <Real C>
+struct PowerTerms {
+    using S = Simd<C>;
+    using P = typename S::P;
+    explicit PowerTerms(Accumulator<C> a) : exponent(S::set(static_cast<C>(1 / a))) {}
+    Packets<C, 2> operator()(P c) const {
+        // Where there is no logarithm it is taken of the smallest r, and thrown away.
+        const P lowest = S::set(-1 + std::numeric_limits<C>::epsilon() / 2), zero = S::set(C(0));
+        const P inside = S::max(c, lowest), r = S::add(S::set(C(1)), inside);
+        const P power = exp_nonpositive<C>(S::mul(exponent, log1p_nonpositive<C>(inside)));
+        const P t = S::select_below(c, lowest, zero, power);
+        return {{t, S::div(t, r)}};
+    }
+    P exponent;
+};
+
+/// What one evaluation of a row tells.
+template <Real A>
+struct EntmaxSums {
+    A q = 0;        ///< Q
+    A slope = 0;    ///< sum t/r = E Q
+    A count = 0;    ///< keys with r > 0
+    A smallest = 1; ///< the smallest r > 0
+};
+
+/// The unknown X, for a >= 1/2. For a > 1 the norm is not convex, and a weight is steep where its key leaves
+/// the support; then X is kept inside a bracket, and as soon as both ends have the same support the step is
+/// Newton's in the smallest weight, in which sum p is convex.
+template <Real A>
+class WeightPower {
+public:
+    explicit WeightPower(A a) : a_(a) {}
+    A b() const { return a_ / x_; }
+    /// b where certainly not above the root's.
+    A safe_b() const { return a_ / high_; }
+    /// sum p - 1
+    A residual(A q) const { return (a_ == 1 ? x_ : a_ == A(0.5) ? x_ * x_ : std::pow(x_, 1 / a_)) * q - 1; }
+    A theta() const { return (1 - x_) / a_; }
+    /// What is known stays an upper bound when keys are added, n in all.
+    void begin(Index n) {
+        x_ = high_;
+        low_ = a_ > 1 ? std::pow(static_cast<A>(n), -a_) * (1 - 16 * unit) : A(0);
+        low_count_ = 1;
+    }
+    /// One step; false when the sum is right, to `precision`, or no longer gets better.
+    bool step(const EntmaxSums<A>& sums, A precision) {
+        const A norm = x_ * (a_ == 1 ? sums.q : a_ == A(0.5) ? std::sqrt(sums.q) : std::pow(sums.q, a_));
+        if (std::abs(norm - 1) <= 2 * precision * std::max(a_, A(1))) return false;
+        A next = x_ - x_ * ((norm - 1) / norm) * (sums.q / sums.slope);
+        if (a_ > 1) {
+            const A edge = x_ * (1 - sums.smallest); // where the smallest weight would be 0
+            if (norm > 1) {
+                high_ = x_;
+                high_count_ = sums.count;
+                high_edge_ = edge;
+            } else {
+                low_ = x_;
+                low_count_ = sums.count;
+            }
+            if (low_ >= high_edge_ * (1 - 8 * unit)) { // one support in the whole bracket
+                const A p1 = std::pow(x_, 1 / a_), p = p1 * std::pow(sums.smallest, 1 / a_);
+                const A moved = p - (p1 * sums.q - 1) * (p / (x_ - edge)) / (p1 * sums.slope / x_);
+                if (std::abs(moved - p) <= 4 * precision * p1) return false;
+                next = moved > 0 ? edge + std::pow(moved, a_) : low_;
+                // A convex function's step from above stays above the root, but for rounding.
+                if (norm > 1 && !(next > low_ && next < high_)) return false;
+            } else if (high_count_ - low_count_ <= 8) { // does the key with the smallest weight stay?
+                next = high_edge_;
+            } else if (halve_ = !halve_; halve_) { // the other steps may creep
+                next = low_;
+            }
+            if (!(next > low_ && next < high_)) next = std::sqrt(low_) * std::sqrt(high_);
+            if (!(next > low_ && next < high_)) return false;
+            x_ = next;
+            return true;
+        }
+        if (!(next < x_)) return false;
+        high_ = x_ = next;
+        return true;
+    }
+
+private:
+    static constexpr A unit = std::numeric_limits<A>::epsilon();
+    A a_, x_ = 1, high_ = 1, low_ = 0;
+    A low_count_ = 1, high_count_ = 0; ///< support at the ends
+    A high_edge_ = 1;
+    bool halve_ = false;
+};
+
+/// The unknown lambda = -log p1, for a < 1/2, because X = e^{-a lambda} forgets lambda as a -> 0.
+template <Real A>
+class LogWeight {
+public:
+    explicit LogWeight(A a) : a_(a) {}
+    A b() const { return a_ * std::exp(a_ * lambda_); }
+    A safe_b() const { return b(); }
+    A residual(A q) const { return std::expm1(std::log(q) - lambda_); }
+    A theta() const { return -std::expm1(-a_ * lambda_) / a_; }
+    void begin(Index) {}
+    bool step(const EntmaxSums<A>& sums, A precision) {
+        const A g = lambda_ - std::log(sums.q); // -log(sum p)
+        if (std::abs(g) <= precision) return false;
+        const A next = lambda_ - std::log1p(std::expm1(a_ * g) * (sums.q / sums.slope)) / a_;
+        return next > lambda_ && (lambda_ = next, true);
+    }
+
+private:
+    A a_, lambda_ = 0;
+};
+
+/// Largest element, and whether some element is NaN or +inf.
+template <Real T>
+std::pair<T, bool> checked_row_max(RowIn<T> z) {
+    using S = Simd<T>;
+    const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0));
+    auto top = S::set(-std::numeric_limits<T>::infinity());
+    const auto trouble = sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
+        const auto x = lane(z.data(), -std::numeric_limits<T>::infinity());
+        top = S::max(top, x);
+        return Packets<T, 1>{{S::mul(zero, S::select_below(x, lowest, zero, x))}};
+    })[0];
+    return {S::reduce_max(top), !(trouble == trouble)};
+}
+
+/// Solves one row of T, whose maximum m is finite and which has no NaN, in scalar C: T, or a wider one where
+/// the row's own precision is not enough.
+template <Real T, Real C, class Terms, class Unknown>
+class EntmaxSolver {
+public:
+    using A = Accumulator<C>;
+    EntmaxSolver(Terms terms, Unknown unknown, RowIn<T> z, T m) : terms_(terms), unknown_(unknown), top_(m) {
+        // Keys that may have weight are collected in a buffer. Whenever it is full, the root for those seen so
+        // far raises the cut, below which no key can have weight, and most of them leave. If they stay, there
+        // are many in the whole row, and passes over it are cheaper.
+        std::array<C, capacity> buffer;
+        std::size_t kept = 0;
+        C cut = lowest_kept();
+        bool dense = false;
+        for (std::size_t begin = 0; begin < z.size() && !dense; begin += chunk) {
+            const RowIn<T> part = z.subspan(begin, std::min(chunk, z.size() - begin));
+            if (!(C(row_max<T>(part)) - top_ > cut)) continue;
+            for (const T x : part) {
+                const C y = C(x) - top_;
+                buffer[kept] = y;
+                kept += y > cut;
+            }
+            if (kept + chunk <= capacity) continue;
+            solve_buffer(buffer, kept);
+            cut = lowest_kept();
+            dense = kept > capacity / 2;
+        }
+        if (!dense) {
+            solve_buffer(buffer, kept);
+            return;
+        }
+        iterate(
+            size<T>(z),
+            [&] {
+                EntmaxSums<A> total;
+                for (std::size_t begin = 0; begin < z.size(); begin += capacity) {
+                    const auto part =
+                        sums(shifted(z.subspan(begin, std::min(capacity, z.size() - begin)), buffer));
+                    total.q += part.q;
+                    total.slope += part.slope;
+                    total.count += part.count;
+                    total.smallest = std::min(total.smallest, part.smallest);
+                }
+                return total;
+            },
+            [](std::size_t) {});
+    }
+
+    /// Writes the weights.
+    void write(RowIn<T> z, RowOut<T> out) const {
+        using S = Simd<C>;
+        const auto b = S::set(slope()), factor = S::set(static_cast<C>(1 / sum_));
+        const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
+        const C cut = lowest_kept();
+        std::array<C, chunk> part;
+        for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
+            const RowIn<T> from = z.subspan(begin, std::min(chunk, z.size() - begin));
+            const RowOut<T> to = out.subspan(begin, from.size());
+            if (!(C(row_max<T>(from)) - top_ > cut)) {
+                std::fill(to.begin(), to.end(), T(0));
+                continue;
+            }
+            const RowIn<C> y = shifted(from, part);
+            for_each_lane<C>(size<C>(y), [&](const auto& lane) {
+                const auto p =
+                    S::mul(terms_(S::mul(b, lane(y.data(), -std::numeric_limits<C>::infinity()))).v[0], factor);
+                lane.store(part.data(), S::select_below(p, smallest, zero, p));
+            });
+            std::transform(y.begin(), y.end(), to.begin(), [](C p) { return static_cast<T>(p); });
+        }
+    }
+
+    /// What `Entmax::threshold` tells.
+    EntmaxThreshold<Accumulator<T>> threshold(RowIn<T> z) const {
+        EntmaxThreshold<Accumulator<T>> result;
+        result.theta = static_cast<Accumulator<T>>(unknown_.theta());
+        result.residual = static_cast<Accumulator<T>>(unknown_.residual(sum_));
+        result.steps = steps_;
+        result.converged = converged_;
+        const C b = slope();
+        result.support =
+            std::count_if(z.begin(), z.end(), [&](T x) { return C(1) + b * (C(x) - top_) > C(0); });
+        return result;
+    }
+
+private:
+    static constexpr std::size_t capacity = 1024, chunk = 64; // keys: in the buffer, looked at together
+    static constexpr int max_steps = 200;
+
+    static C clamped(A b) { return static_cast<C>(std::min(b, A(std::numeric_limits<C>::max()))); }
+    C slope() const { return clamped(unknown_.b()); }
+    /// Keys at or below have r <= 0, whatever is still to come; a little lower because of rounding.
+    C lowest_kept() const { return -(1 + 4 * std::numeric_limits<C>::epsilon()) / clamped(unknown_.safe_b()); }
+
+    /// z - max z in `buffer`.
+    template <std::size_t N>
+    RowIn<C> shifted(RowIn<T> z, std::array<C, N>& buffer) const {
+        std::transform(z.begin(), z.end(), buffer.begin(), [&](T x) { return C(x) - top_; });
+        return {buffer.data(), z.size()};
+    }
+
+    /// Whole packets, because a partial one is slow to load; keys at -inf have no weight.
+    static RowIn<C> padded(std::array<C, capacity>& buffer, std::size_t kept) {
+        constexpr auto packet = static_cast<std::size_t>(Simd<C>::size);
+        static_assert(capacity % packet == 0);
+        const std::size_t whole = (kept + packet - 1) / packet * packet;
+        std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(kept),
+                  buffer.begin() + static_cast<std::ptrdiff_t>(whole), -std::numeric_limits<C>::infinity());
+        return {buffer.data(), whole};
+    }
+
+    EntmaxSums<A> sums(RowIn<C> y) const {
+        using S = Simd<C>;
+        const auto b = S::set(slope()), zero = S::set(C(0)), one = S::set(C(1));
+        auto smallest = one;
+        const auto [q, slope_sum, count] = sum_lanes<C, 3>(size<C>(y), [&](const auto& lane) {
+            const auto c = S::mul(b, lane(y.data(), -std::numeric_limits<C>::infinity()));
+            const auto terms = terms_(c);
+            if constexpr (std::same_as<Terms, PowerTerms<C>> && std::same_as<Unknown, WeightPower<A>>)
+                smallest = S::min(smallest, S::select_below(zero, terms.v[1], S::add(one, c), one));
+            return Packets<C, 3>{{terms.v[0], terms.v[1], S::select_below(zero, terms.v[1], one, zero)}};
+        });
+        return {q, slope_sum, count, A(S::reduce_min(smallest))};
+    }
+
+    /// Steps until the sum is right or no longer gets better; after each, `leave(count)` may drop keys, `count`
+    /// of which had r > 0.
+    template <class Sums, class Leave>
+    void iterate(Index n, Sums&& evaluate, Leave&& leave) {
+        unknown_.begin(n);
+        converged_ = false;
+        for (int i = 0; i < max_steps && !converged_; ++i) {
+            ++steps_;
+            const EntmaxSums<A> sums = evaluate();
+            sum_ = sums.q;
+            converged_ = !unknown_.step(sums, 2 * A(std::numeric_limits<C>::epsilon()));
+            leave(static_cast<std::size_t>(sums.count));
+        }
+    }
+    void solve_buffer(std::array<C, capacity>& buffer, std::size_t& kept) {
+        const auto compact = [&] {
+            const C cut = lowest_kept();
+            std::size_t count = 0;
+            for (std::size_t i = 0; i < kept; ++i) {
+                const C y = buffer[i];
+                buffer[count] = y;
+                count += y > cut;
+            }
+            kept = count;
+        };
+        iterate(
+            static_cast<Index>(kept), [&] { return sums(padded(buffer, kept)); },
+            [&](std::size_t count) {
+                if (kept > chunk && count < kept / 2) compact();
+            });
+        if (kept + chunk > capacity) compact();
+    }
+
+    Terms terms_;
+    Unknown unknown_;
+    C top_;
+    A sum_ = 1;
+    int steps_ = 0;
+    bool converged_ = false;
+};
+
+} // namespace detail
+
+/// alpha-entmax (arXiv:1905.05702), p_i = [1 + (alpha-1)(z_i - theta)]_+^{1/(alpha-1)} with theta such that sum
+/// p = 1; softmax at alpha = 1, to which it is continuous, sparsemax (arXiv:1602.02068) at alpha = 2. Keys
+/// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where p_i
+/// > 0, else 0. Error: the largest logit is subtracted first, so a weight feels u |z_i - max z| as if its logit
+/// had moved by as much; for alpha > 2 a key at the edge of the support reacts to that without bound.
+/// `threshold` states what is left of sum p - 1 before the weights are divided by their sum. Weights below the
+/// smallest normal number are 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step of the
+/// solver looks only at the keys that may have weight; no allocation.
+class Entmax {
+public:
+    static constexpr NormalizerTraits traits{.simplex = true,
+                                             .shift_invariant = true,
+                                             .order_preserving = true,
+                                             .symmetric_jacobian = true,
+                                             .sparse = true,
+                                             .derivative_from_weights = true};
+
+    /// Throws `invalid_argument` unless alpha is >= 1 and finite.
+    explicit Entmax(double alpha = 1.5) : alpha_(alpha) {
+        detail::require(alpha >= 1 && std::isfinite(alpha), "Entmax", "alpha must be >= 1 and finite", alpha);
+    }
+
+    static constexpr std::string_view name() { return "entmax"; }
+    double alpha() const { return alpha_; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("Entmax::apply", z, out);
+        if (alpha_ == 1) return Softmax().apply<T>(z, out);
+        const auto [m, trouble] = detail::checked_row_max<T>(z);
+        if (trouble || !(std::abs(m) <= std::numeric_limits<T>::max()))
+            return detail::fill_special<T>(detail::classify<T>(z), z, out);
+        solved<T>(z, m, [&](const auto& solver) { solver.write(z, out); });
+        return RowStatus::normal;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("Entmax::jvp", z, p, v, out);
+        using S = detail::Simd<T>;
+        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(p), [&](const auto& lane) {
+            const auto s = slope<T>(lane(p.data()));
+            return detail::Packets<T, 2>{{s, S::mul(s, lane(v.data()))}};
+        });
+        const auto mean = S::set(sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]));
+        detail::for_each_lane<T>(detail::size<T>(p), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(slope<T>(lane(p.data())), S::sub(lane(v.data()), mean)));
+        });
+    }
+    /// J is symmetric: the same as `jvp`.
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("Entmax::vjp", z, p, w, out);
+        jvp<T>(z, p, w, out);
+    }
+
+    /// theta, support and residual of a row; NaN and no support on rows that are not normal.
+    template <Real T>
+    EntmaxThreshold<detail::Accumulator<T>> threshold(std::span<const T> z) const {
+        using A = detail::Accumulator<T>;
+        EntmaxThreshold<A> result;
+        const auto [m, trouble] = detail::checked_row_max<T>(z);
+        if (trouble || !(std::abs(m) <= std::numeric_limits<T>::max())) return result;
+        if (alpha_ == 1) {
+            result.theta = std::log(detail::exp_sum<false, T>(z, m, T(1), nullptr));
+            result.residual = 0;
+            result.steps = 1;
+            using S = detail::Simd<T>;
+            const auto zero = S::set(T(0)), one = S::set(T(1)), top = S::set(m);
+            result.support =
+                static_cast<Index>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+                    const auto y = S::sub(lane(z.data(), -std::numeric_limits<T>::infinity()), top);
+                    return detail::Packets<T, 1>{
+                        {S::select_below(zero, detail::exp_nonpositive<T>(y), one, zero)}};
+                })[0]);
+            return result;
+        }
+        solved<T>(z, m, [&](const auto& solver) { result = solver.threshold(z); });
+        return result;
+    }
+
+    /// Writes s_i = p_i^{2-alpha} where p_i > 0, else 0, so that J = diag(s) - s s^T/sum s. `out` may be `p`.
+    template <Real T>
+    void slopes(std::span<const T> p, std::span<T> out) const {
+        detail::require_same_size<T>("Entmax::slopes", p, out);
+        detail::for_each_lane<T>(detail::size<T>(p),
+                                 [&](const auto& lane) { lane.store(out.data(), slope<T>(lane(p.data()))); });
+    }
+
+    static constexpr std::string_view parameter_name() { return "alpha"; }
+    /// dp/d(alpha). With a = alpha-1, l = log p, H = -sum p l, phi = (e^{-al} - 1 + al)/a^2 (l^2/2 at a = 0)
+    /// and Phi = sum p phi: p [(1 - al) Phi - phi (1 + aH)]/(1 + aH + a^2 Phi), without cancellation at alpha
+    /// = 1.
+    template <Real T>
+    void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
+        detail::require_same_size<T>("Entmax::parameter_derivative", z, p, out);
+        using A = detail::Accumulator<T>;
+        const A a = static_cast<A>(alpha_ - 1);
+        A entropy = 0, mean = 0;
+        for (const T x : p) {
+            if (x == T(0)) continue;
+            const A l = std::log(A(x));
+            entropy -= A(x) * l;
+            mean += A(x) * curvature(a, l);
+        }
+        const A total = 1 + a * entropy + a * a * mean;
+        for (std::size_t i = 0; i < p.size(); ++i) {
+            if (p[i] == T(0)) {
+                out[i] = T(0);
+                continue;
+            }
+            const A x = p[i], l = std::log(x);
+            out[i] = static_cast<T>(x * (((1 - a * l) * mean - curvature(a, l) * (1 + a * entropy)) / total));
+        }
+    }
+
+private:
+    /// Calls use(solver) for the row.
+    template <Real T, class Use>
+    void solved(std::span<const T> z, T m, Use&& use) const {
+        using namespace detail;
+        using A = Accumulator<T>;
+        const A a = static_cast<A>(alpha_ - 1);
+        if (alpha_ == 2)
+            use(EntmaxSolver<T, T, LinearTerms<T>, WeightPower<A>>({}, WeightPower<A>(a), z, m));
+        else if (alpha_ == 1.5)
+            use(EntmaxSolver<T, T, SquareTerms<T>, WeightPower<A>>({}, WeightPower<A>(a), z, m));
+        else if (alpha_ < 1.5)
+            use(EntmaxSolver<T, T, PowerTerms<T>, LogWeight<A>>(PowerTerms<T>(a), LogWeight<A>(a), z, m));
+        else // a key at the edge of the support feels every rounding, the more the larger alpha; few have
+             // weight
+            use(EntmaxSolver<T, A, PowerTerms<A>, WeightPower<A>>(PowerTerms<A>(a), WeightPower<A>(a), z, m));
+    }
+
+    /// p^{2-alpha}, 0 at 0, NaN at NaN.
+    template <Real T>
+    typename detail::Simd<T>::P slope(typename detail::Simd<T>::P p) const {
+        using S = detail::Simd<T>;
+        const auto zero = S::set(T(0)), one = S::set(T(1)), smallest = S::set(std::numeric_limits<T>::min());
+        const auto with = [&](auto s) { // p - p keeps NaN
+            return S::select_below(p, smallest, zero, S::add(s, S::sub(p, p)));
+        };
+        if (alpha_ == 1) return with(p);
+        if (alpha_ == 2) return with(one);
+        if (alpha_ == 1.5) return with(S::sqrt(p));
+        const T exponent = static_cast<T>(std::abs(2 - alpha_));
+        const auto power = detail::exp_nonpositive<T>(
+            S::mul(S::set(exponent), S::min(zero, S::log(S::select_below(p, smallest, one, p)))));
+        if (alpha_ < 2) return with(power);
+        // No weight of a solved row is so small that its power underflows; others are kept finite.
+        return with(S::div(one, S::max(power, S::set(std::sqrt(std::numeric_limits<T>::min())))));
+    }
+
+    /// (e^{-al} - 1 + al)/a^2 for l <= 0, l^2/2 at a = 0.
+    template <class A>
+    static A curvature(A a, A l) {
+        const A y = -a * l;
+        if (y >= A(0.5)) return (std::expm1(y) - y) / (a * a);
+        A series = 1; // 2 (e^y - 1 - y)/y^2 = 1 + y/3 (1 + y/4 (1 + ...))
+        for (int k = 24; k >= 3; --k) series = 1 + series * y / static_cast<A>(k);
+        return l * l / 2 * series;
+    }
+    double alpha_;
+};
+
+/// Sparsemax (arXiv:1602.02068): the point of the simplex nearest to z, p_i = max(z_i - tau, 0). `Entmax(2)`.
+class Sparsemax : public Entmax {
+public:
+    Sparsemax() : Entmax(2) {}
+    static constexpr std::string_view name() { return "sparsemax"; }
+};
+
+} // namespace v0_1
+} // namespace attnscope
