@@ -17,12 +17,16 @@
 #include <attnscope/normalizer/adaptive_softmax.hpp>
 #include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/concept.hpp>
+#include <attnscope/normalizer/differential.hpp>
+#include <attnscope/normalizer/entmax.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
+#include <attnscope/normalizer/self_adjusted_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>
 #include <attnscope/normalizer/sink_softmax.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/normalizer/softpick.hpp>
+#include <attnscope/normalizer/target_softmax.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/row_audit.hpp>
 #include <attnscope/selection/distance.hpp>

@@ -1,0 +1,54 @@
+// Differential attention: the difference of two rows of weights.
+#pragma once
+
+#include <attnscope/normalizer/concept.hpp>
+
+#include <algorithm>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// p = N(z1) - lambda N(z2) (arXiv:2410.05258, where N is softmax and lambda is trained). Two rows of logits,
+/// hence no `Normalizer`. Writes the weights of both rows to p1 and p2, which the derivative needs, and p to
+/// `out`. Weights may be negative. A row without mass counts as zeros. Status: nan, infinite or empty if one of
+/// the rows is (in that order); empty only if both are. Cost: N twice. Throws `invalid_argument` when lengths
+/// differ.
+template <class N, Real T>
+requires Normalizer<N, T> RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2,
+                                                         T lambda, RowOut<T> p1, RowOut<T> p2, RowOut<T> out) {
+    detail::require_same_size<T>("differential_weights", z1, z2, p1, p2, out);
+    const RowStatus first = normalizer.template apply<T>(z1, p1), second = normalizer.template apply<T>(z2, p2);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = p1[i] - lambda * p2[i];
+    for (const RowStatus status : {RowStatus::nan, RowStatus::infinite})
+        if (first == status || second == status) return status;
+    return first == RowStatus::empty ? second : first;
+}
+
+/// Gradients of a loss whose gradient in the differential weights is w: g1 = J1^T w and g2 = -lambda J2^T w in
+/// the logits; returns that in lambda, -<p2, w>. p1, p2: the weights of both rows. g1 may be w.
+template <class N, Real T>
+requires Normalizer<N, T> T differential_vjp(const N& normalizer, RowIn<T> z1, RowIn<T> z2, RowIn<T> p1,
+                                             RowIn<T> p2, T lambda, RowIn<T> w, RowOut<T> g1, RowOut<T> g2) {
+    detail::require_same_size<T>("differential_vjp", z1, z2, p1, p2, w, g1, g2);
+    T product = 0;
+    for (std::size_t i = 0; i < w.size(); ++i) product += p2[i] * w[i];
+    normalizer.template vjp<T>(z2, p2, w, g2);
+    for (T& x : g2) x *= -lambda;
+    normalizer.template vjp<T>(z1, p1, w, g1);
+    return -product;
+}
+
+/// The differential weights of two rows, any Eigen vector expressions of one scalar, as a new row.
+template <class N, VectorExpr E1, VectorExpr E2>
+requires Normalizer<N, ScalarOf<E1>> && std::same_as<ScalarOf<E1>, ScalarOf<E2>> Row<ScalarOf<E1>>
+differential_weights(const N& normalizer, const E1& z1, const E2& z2, ScalarOf<E1> lambda) {
+    using T = ScalarOf<E1>;
+    const RowHolder<T> first(z1), second(z2);
+    Row<T> p1(z1.size()), p2(z2.size()), out(z1.size());
+    const auto span = [](Row<T>& row) { return RowOut<T>(row.data(), static_cast<std::size_t>(row.size())); };
+    differential_weights<N, T>(normalizer, first.get(), second.get(), lambda, span(p1), span(p2), span(out));
+    return out;
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,196 @@
+// Self-adjusted softmax: weights of softmax, scaled by the logits themselves.
+#pragma once
+
+#include <attnscope/normalizer/softmax.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Softmax weights q_i of a row key by key, from the logits alone, and the place and size of its extremes.
+template <Real T>
+struct LogitWeightedRow {
+    using A = Accumulator<T>;
+    explicit LogitWeightedRow(RowIn<T> z) : status(classify<T>(z)) {
+        if (status != RowStatus::normal) return;
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            if (z[i] == -std::numeric_limits<T>::infinity()) continue;
+            if (largest == none || z[i] > z[largest]) largest = i;
+            if (smallest == none || z[i] < z[smallest]) smallest = i;
+        }
+        max = z[largest];
+        min = z[smallest];
+        sum = exp_sum<false, T>(z, max, T(1), nullptr);
+    }
+    /// q of a logit, 0 at -inf
+    A weight(T z) const {
+        return z == -std::numeric_limits<T>::infinity() ? A(0) : std::exp(A(z) - A(max)) / sum;
+    }
+
+    static constexpr std::size_t none = static_cast<std::size_t>(-1);
+    RowStatus status;
+    std::size_t largest = none, smallest = none; ///< the first ones
+    T max = 0, min = 0;
+    A sum = 1;
+};
+
+/// x as a weight: 0 below the smallest normal number.
+template <Real T>
+T flushed(Accumulator<T> x) {
+    const T p = static_cast<T>(x);
+    return std::abs(p) < std::numeric_limits<T>::min() ? T(0) : p;
+}
+
+} // namespace detail
+
+/// p_i = f_i q_i, q = softmax(z), f_i = (z_i - lo)/(hi - lo), lo = min(min z, 0), hi = max(max z, 0) over the
+/// visible keys (arXiv:2502.18277, the normalised form). 0 <= f <= 1, so that the weights sum to at most 1; the
+/// smallest key has no weight if it is negative. lo and hi move with the first key that attains them. A row
+/// whose visible logits are all equal and <= 0 has f = 0: `empty`. Other special rows: see `RowStatus`; nothing
+/// moves beside +inf. Cost O(n) for every member, no allocation.
+class SelfAdjustedSoftmax {
+public:
+    static constexpr NormalizerTraits traits{.order_preserving = true, .sparse = true};
+
+    static constexpr std::string_view name() { return "selfadjusted"; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmax::apply", z, out);
+        const detail::LogitWeightedRow<T> row(z);
+        if (row.status != RowStatus::normal) return detail::fill_special<T>(row.status, z, out);
+        const Range<T> range(row);
+        if (range.hi == range.lo || row.max == range.lo) {
+            std::fill(out.begin(), out.end(), T(0));
+            return RowStatus::empty;
+        }
+        std::transform(z.begin(), z.end(), out.begin(), [&](T x) {
+            const auto q = row.weight(x);
+            return q > 0 ? detail::flushed<T>(q * range.share(x)) : T(0);
+        });
+        return RowStatus::normal;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmax::jvp", z, p, v, out);
+        using A = detail::Accumulator<T>;
+        const detail::LogitWeightedRow<T> row(z);
+        const Range<T> range(row);
+        if (!range.moves()) return stand_still<T>(p, out);
+        A mean = 0;
+        for (std::size_t i = 0; i < z.size(); ++i)
+            if (const A q = row.weight(z[i]); q > 0) mean += q * A(v[i]);
+        const A lo = range.low_moves ? A(v[row.smallest]) : A(0),
+                hi = range.high_moves ? A(v[row.largest]) : A(0);
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            const A q = row.weight(z[i]);
+            if (!(q > 0)) {
+                out[i] = T(0);
+                continue;
+            }
+            const A f = range.share(z[i]), x = v[i];
+            out[i] = static_cast<T>(q * (f * (x - mean) + ((x - lo) - f * (hi - lo)) / range.width));
+        }
+    }
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmax::vjp", z, p, w, out);
+        using A = detail::Accumulator<T>;
+        const detail::LogitWeightedRow<T> row(z);
+        const Range<T> range(row);
+        if (!range.moves()) return stand_still<T>(p, out);
+        A mean = 0, lo = 0;
+        for (std::size_t i = 0; i < z.size(); ++i)
+            if (const A q = row.weight(z[i]); q > 0) {
+                const A f = range.share(z[i]), x = q * A(w[i]);
+                mean += f * x;
+                lo += (1 - f) * x;
+            }
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            const A q = row.weight(z[i]);
+            if (!(q > 0)) {
+                out[i] = T(0);
+                continue;
+            }
+            A sum = q * (A(w[i]) * range.share(z[i]) - mean) + q * A(w[i]) / range.width;
+            if (i == row.smallest && range.low_moves) sum -= lo / range.width;
+            if (i == row.largest && range.high_moves) sum -= mean / range.width;
+            out[i] = static_cast<T>(sum);
+        }
+    }
+
+private:
+    template <Real T>
+    struct Range {
+        using A = detail::Accumulator<T>;
+        explicit Range(const detail::LogitWeightedRow<T>& row)
+            : low_moves(row.min < T(0)), high_moves(row.max > T(0)), lo(std::min(row.min, T(0))),
+              hi(std::max(row.max, T(0))), width(2 * (A(hi) / 2 - A(lo) / 2)),
+              still(row.status != RowStatus::normal || hi == lo || row.max == lo) {}
+        /// f; halves, because hi - lo may overflow
+        A share(T z) const { return (A(z) / 2 - A(lo) / 2) / (A(hi) / 2 - A(lo) / 2); }
+        bool moves() const { return !still; }
+        bool low_moves, high_moves;
+        T lo, hi;
+        A width;
+        bool still;
+    };
+    /// 0, and NaN on NaN rows.
+    template <Real T>
+    static void stand_still(std::span<const T> p, std::span<T> out) {
+        std::transform(p.begin(), p.end(), out.begin(), [](T x) { return x * T(0); });
+    }
+};
+
+/// p = z softmax(z), the plain form of arXiv:2502.18277: weights may be negative and sum to anything.
+/// Statements that assume p >= 0 do not apply. A row whose visible logits are all 0 is `empty`; other special
+/// rows: see `RowStatus`. Cost O(n) for every member, no allocation.
+class SelfAdjustedSoftmaxPlain {
+public:
+    static constexpr NormalizerTraits traits{.sparse = true};
+
+    static constexpr std::string_view name() { return "selfadjusted-plain"; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::apply", z, out);
+        const detail::LogitWeightedRow<T> row(z);
+        if (row.status != RowStatus::normal) return detail::fill_special<T>(row.status, z, out);
+        std::transform(z.begin(), z.end(), out.begin(), [&](T x) {
+            const auto q = row.weight(x);
+            return q > 0 ? detail::flushed<T>(q * x) : T(0);
+        });
+        return row.max == T(0) && row.min == T(0) ? RowStatus::empty : RowStatus::normal;
+    }
+
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::jvp", z, p, v, out);
+        using A = detail::Accumulator<T>;
+        const detail::LogitWeightedRow<T> row(z);
+        A mean = 0;
+        for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)
+            if (const A q = row.weight(z[i]); q > 0) mean += q * A(v[i]);
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            const A q = row.status == RowStatus::normal ? row.weight(z[i]) : A(p[i]) * 0;
+            out[i] = q > 0 ? static_cast<T>(q * (A(v[i]) + A(z[i]) * (A(v[i]) - mean))) : static_cast<T>(q);
+        }
+    }
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::vjp", z, p, w, out);
+        using A = detail::Accumulator<T>;
+        const detail::LogitWeightedRow<T> row(z);
+        A mean = 0;
+        for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)
+            if (const A q = row.weight(z[i]); q > 0) mean += q * A(z[i]) * A(w[i]);
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            const A q = row.status == RowStatus::normal ? row.weight(z[i]) : A(p[i]) * 0;
+            out[i] = q > 0 ? static_cast<T>(q * (A(w[i]) * (1 + A(z[i])) - mean)) : static_cast<T>(q);
+        }
+    }
+};
+
+} // namespace v0_1
+} // namespace attnscope
