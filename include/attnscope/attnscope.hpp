@@ -37,8 +37,11 @@
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
 #include <attnscope/selection_audit.hpp>
+#include <attnscope/sensitivity/family_norms.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
+#include <attnscope/sensitivity/product_norms.hpp>
+#include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 #include <attnscope/types.hpp>

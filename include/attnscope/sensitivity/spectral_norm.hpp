@@ -15,7 +15,7 @@ struct SpectralNorm {
     Interval<A> bracket{std::numeric_limits<A>::quiet_NaN(), std::numeric_limits<A>::quiet_NaN()};
     int steps = 0;         ///< iterations taken
     bool converged = true; ///< false: the iteration stopped at its limit; `bracket` still holds
-    A residual = 0;        ///< |J^T J v - sigma^2 v|/sigma^2 of a power iteration; 0 where the value is a root
+    A residual = 0;        ///< |J^T J v - sigma^2 v|/sigma^2 where v was iterated; 0 where the value is a root
 };
 
 /// Bracket of lambda_max(diag(s) - s s^T/S) from sums: s1 >= s2 the largest entries, R = `rest` = sum_{j>=2}

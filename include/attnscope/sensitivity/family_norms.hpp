@@ -1,0 +1,268 @@
+// Norms of the Jacobian of the paper's general family, p_i = F(z_i)/sum F, and of whatever has its form.
+#pragma once
+
+#include <attnscope/normalizer/adaptors.hpp>
+#include <attnscope/normalizer/pointwise.hpp>
+#include <attnscope/sensitivity/softmax_norms.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+namespace detail {
+
+/// Positive eigenvalues of a small symmetric matrix, by the symmetric elimination of Bunch and Parlett: pivots
+/// of one row, or of two whose determinant is negative. A zero eigenvalue does not count.
+template <class A, std::size_t N>
+int positive_eigenvalues(std::array<std::array<A, N>, N> m) {
+    std::array<bool, N> done{};
+    int count = 0;
+    for (std::size_t left = N; left > 0;) {
+        std::size_t d = N, p = N, q = N;
+        for (std::size_t i = 0; i < N; ++i) {
+            if (done[i]) continue;
+            if (d == N || std::abs(m[i][i]) > std::abs(m[d][d])) d = i;
+            for (std::size_t j = 0; j < i; ++j)
+                if (!done[j] && (p == N || std::abs(m[i][j]) > std::abs(m[p][q]))) p = i, q = j;
+        }
+        const A diagonal = m[d][d];
+        if (p == N || std::abs(diagonal) >= A(0.64) * std::abs(m[p][q])) {
+            if (!(std::abs(diagonal) > A(0))) return count;
+            count += diagonal > A(0);
+            done[d] = true;
+            --left;
+            for (std::size_t i = 0; i < N; ++i)
+                if (!done[i]) {
+                    const A factor = m[i][d] / diagonal;
+                    for (std::size_t j = 0; j < N; ++j)
+                        if (!done[j]) m[i][j] -= factor * m[d][j];
+                }
+        } else {
+            ++count;
+            done[p] = done[q] = true;
+            left -= 2;
+            const A off = m[p][q], a = m[p][p] / off, c = m[q][q] / off, det = a * c - 1;
+            for (std::size_t i = 0; i < N; ++i)
+                if (!done[i]) {
+                    const A x = m[i][p] / off, y = m[i][q] / off;
+                    const A of_p = (c * x - y) / det, of_q = (a * y - x) / det;
+                    for (std::size_t j = 0; j < N; ++j)
+                        if (!done[j]) m[i][j] -= of_p * m[p][j] + of_q * m[q][j];
+                }
+        }
+    }
+    return count;
+}
+
+/// Eigenvalue counting for J^T J of J = (I - p 1^T) diag(g). With the row of the largest weight eliminated
+/// through 1^T J = 0, J^T J = [[c, -g1 (tau a + b)^T], [., diag(g^2) + gamma a a^T - a b^T - b a^T]] with a =
+/// g, b = p g over the other keys, R = sum p, Q = sum p^2 over them, tau = R - Q - R^2, gamma = Q + (1-R)^2, c
+/// = g1^2 (Q + R^2): no entry cancels when p1 is near 1.
+template <class A, class Gradient, class Weight>
+class GeneralJacobian {
+public:
+    GeneralJacobian(std::size_t n, const RestSums<A>& sums, Gradient g, Weight p)
+        : n_(n), top_(sums.top), g_(g), p_(p), rest_(sums.rest) {
+        const A q = sums.squares / rest_; // Q/R: keeps its digits where Q underflows
+        tau_ = 1 - q - rest_;
+        gamma_ = sums.squares + (1 - rest_) * (1 - rest_);
+        g1_ = g(top_);
+        corner_ = q / rest_ + 1;
+    }
+
+    /// Number of eigenvalues of J^T J above x > 0.
+    int above(A x) const {
+        int count = 0;
+        A w11 = 0, w12 = 0, w22 = 0; // sum over keys of g^2/(g^2-x) (1, p/R)^T (1, p/R)
+        const auto eliminate = [&](A square, A p, A distance) {
+            if (distance == A(0)) distance = -x * std::numeric_limits<A>::epsilon();
+            count += distance > A(0);
+            const A ratio = square / distance;
+            w11 += ratio;
+            w12 += ratio * p;
+            w22 += ratio * p * p;
+        };
+        // The key whose pole is nearest to x is not eliminated: dividing by a small distance costs digits.
+        // Equal keys are one key, coupled by the root of their number, and copies that are not coupled.
+        A kept_square = 0, kept_p = 0, kept_distance = std::numeric_limits<A>::infinity();
+        int kept = 0;
+        for (std::size_t i = 0; i < n_; ++i) {
+            if (i == top_) continue;
+            const A g = g_(i), p = p_(i) / rest_, square = g * g, distance = square - x;
+            if (kept > 0 && square == kept_square && p == kept_p) {
+                ++kept;
+            } else if (std::abs(distance) < std::abs(kept_distance)) {
+                for (; kept > 0; --kept) eliminate(kept_square, kept_p, kept_distance);
+                kept_square = square;
+                kept_p = p;
+                kept_distance = distance;
+                kept = 1;
+            } else {
+                eliminate(square, p, distance);
+            }
+        }
+        if (kept_square == A(0)) kept = 0; // not coupled, eigenvalue 0 < x
+        count += kept > 1 && kept_distance > A(0) ? kept - 1 : 0;
+        // Bordered matrix of the kept key, the two couplings a and b/R, their multipliers and the top key,
+        // whose elimination in other orders gives J^T J - x and two eigenvalues of each sign. All entries are
+        // of the size of 1 however small R is.
+        const A t = g1_ == A(0) ? A(0) : A(1), r = rest_;
+        const A key = kept > 0 ? kept_distance / (kept_square * static_cast<A>(kept)) : A(-1);
+        const A one = kept > 0 ? A(1) : A(0), p = kept > 0 ? kept_p : A(0);
+        const A top = t > A(0) ? corner_ - x / (g1_ * r) / (g1_ * r) : A(-1);
+        return count +
+               positive_eigenvalues<A, 6>({{{key, one, p, 0, 0, 0},
+                                            {one, -w11, -w12, 1, 0, 0},
+                                            {p, -w12, -w22, 0, 1, 0},
+                                            {0, 1, 0, gamma_, -r, t * tau_},
+                                            {0, 0, 1, -r, 0, t},
+                                            {0, 0, 0, t * tau_, t, top}}}) -
+               2;
+    }
+
+private:
+    std::size_t n_, top_;
+    Gradient g_;
+    Weight p_;
+    A rest_, tau_, gamma_, g1_, corner_;
+};
+
+/// Norms of (I - p 1^T) diag(g), sum p = 1, from p and g_i = gradient(i). The spectral norm is found by
+/// bisection on the count of eigenvalues of J^T J (diagonal plus rank two): about 60 counts of O(n) each, safe
+/// with ties and poles. inf->1 is bracketed by [spectral norm, sum of absolute column sums].
+template <Real T, class Gradient>
+JacobianNorms<Accumulator<T>> family_norms(RowIn<T> p, Gradient gradient) {
+    using A = Accumulator<T>;
+    JacobianNorms<A> norms;
+    A mass = 0;
+    for (const T x : p) mass += x;
+    if (!(mass > 0)) return mass == 0 ? zero_norms<A>() : norms;
+    const auto sums = rest_sums<T>(p);
+    const auto weight = [&](std::size_t i) { return A(p[i]); };
+    A columns = 0, column_sums = 0, others_gradient = 0; // others_gradient: sum of |g| without the top key
+    norms.max_entry = norms.column = norms.one = norms.infinity = 0;
+    for (std::size_t i = 0; i < p.size(); ++i)
+        if (i != sums.top) others_gradient += std::abs(gradient(i));
+    const A top_gradient = std::abs(gradient(sums.top));
+    for (std::size_t i = 0; i < p.size(); ++i) {
+        const A slope = std::abs(gradient(i)), w = weight(i);
+        const bool top = i == sums.top;
+        const A without = top ? sums.rest : 1 - w; // 1 - p_i
+        const A others = top ? sums.squares : std::max(A(0), sums.squares - w * w) + sums.p1 * sums.p1;
+        const A square = slope * slope * (without * without + others);
+        columns += square;
+        norms.column = std::max(norms.column, std::sqrt(square));
+        norms.max_entry = std::max({norms.max_entry, slope * without, slope * (top ? sums.p2 : sums.p1)});
+        norms.one = std::max(norms.one, 2 * slope * without);
+        column_sums += 2 * slope * without;
+        const A elsewhere = top ? others_gradient : top_gradient + std::max(A(0), others_gradient - slope);
+        norms.infinity = std::max(norms.infinity, slope * without + w * elsewhere);
+    }
+    norms.frobenius = std::sqrt(columns);
+
+    const GeneralJacobian<A, Gradient, decltype(weight)> jacobian(p.size(), sums, gradient, weight);
+    A low = norms.column * norms.column, high = columns;
+    norms.spectral.bracket = {norms.column, norms.frobenius};
+    const A precision = std::numeric_limits<A>::epsilon();
+    // low is at or below the largest eigenvalue, high at or above it.
+    while (high - low > 2 * precision * high && norms.spectral.steps < 200) {
+        const A middle = low + (high - low) / 2;
+        ++norms.spectral.steps;
+        (jacobian.above(middle) > 0 ? low : high) = middle;
+    }
+    norms.spectral.converged = high - low <= 2 * precision * high;
+    norms.spectral.value = std::sqrt(low + (high - low) / 2);
+    norms.infinity_to_one = {norms.spectral.value, column_sums};
+    return norms;
+}
+
+/// g of a normaliser whose Jacobian is (I - p 1^T) diag(g): `fill(normalizer, z, p, g)`.
+template <class N>
+struct FamilyGradient {
+    static constexpr bool known = false;
+};
+template <>
+struct FamilyGradient<Softmax> {
+    static constexpr bool known = true;
+    template <Real A>
+    static void fill(const Softmax& normalizer, RowIn<A>, RowIn<A> p, RowOut<A> g) {
+        const A beta = 1 / A(normalizer.temperature());
+        std::transform(p.begin(), p.end(), g.begin(), [&](A x) { return beta * x; });
+    }
+};
+template <class N>
+requires LengthScaled<N, double>
+struct FamilyGradient<N> {
+    static constexpr bool known = true;
+    template <Real A>
+    static void fill(const N& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
+        const A beta = static_cast<A>(normalizer.inverse_temperature(count_visible<A>(z)));
+        std::transform(p.begin(), p.end(), g.begin(), [&](A x) { return beta * x; });
+    }
+};
+template <class F>
+struct FamilyGradient<PointwiseNormalizer<F>> {
+    static constexpr bool known = true;
+    template <Real A>
+    static void fill(const PointwiseNormalizer<F>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
+        std::transform(z.begin(), z.end(), p.begin(), g.begin(),
+                       [&](A logit, A weight) { return normalizer.template gradient<A>(logit, weight); });
+    }
+};
+/// A map of the logits in front multiplies g by its slope.
+template <class Map, class N>
+struct FamilyGradient<MappedNormalizer<Map, N>> {
+    static constexpr bool known = FamilyGradient<N>::known;
+    template <Real A>
+    static void fill(const MappedNormalizer<Map, N>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
+        std::vector<A> mapped(z.size());
+        normalizer.map().template apply<A>(z, RowOut<A>(mapped));
+        FamilyGradient<N>::template fill<A>(normalizer.inner(), RowIn<A>(mapped), p, g);
+        normalizer.map().template scale_by_slope<A>(z, RowIn<A>(g), g);
+    }
+};
+/// A choice behind leaves the form as it is, on the kept keys.
+template <class N, class Choice>
+struct FamilyGradient<RestrictedNormalizer<N, Choice>> {
+    static constexpr bool known = FamilyGradient<N>::known;
+    template <Real A>
+    static void fill(const RestrictedNormalizer<N, Choice>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
+        FamilyGradient<N>::template fill<A>(normalizer.inner(), z, p, g);
+    }
+};
+
+} // namespace detail
+
+/// A normaliser whose Jacobian is (I - p 1^T) diag(g) with known g: `PointwiseNormalizer`, and softmax and its
+/// length-scaled kin behind a softcap or in front of a choice.
+template <class N, class T>
+concept FamilyMember =
+    Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> && detail::FamilyGradient<N>::known;
+
+/// Norms of (I - p 1^T) diag(g), g_i = p_i F'(z_i)/F(z_i), of the general family (theory: P Lemma 2's exact
+/// counterpart), from logits and weights of a normal row. The spectral norm is a root, found by bisection to
+/// rounding; inf->1 lies in [spectral norm, sum of absolute column sums]. An empty row gives 0, a NaN row NaN.
+/// About 60 passes of O(n), no allocation.
+template <class F, Real T>
+JacobianNorms<detail::Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F>& normalizer, RowIn<T> z,
+                                                     RowIn<T> p) {
+    using A = detail::Accumulator<T>;
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    return detail::family_norms<T>(
+        p, [&](std::size_t i) { return normalizer.template gradient<A>(A(z[i]), A(p[i])); });
+}
+
+/// The same for normalisers whose Jacobian has that form. Allocates three rows.
+template <class N, Real T>
+requires FamilyMember<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms(const N& normalizer,
+                                                                                 RowIn<T> z, RowIn<T> p) {
+    using A = detail::Accumulator<T>;
+    detail::require_same_size<T>("jacobian_norms", z, p);
+    const std::vector<A> logits(z.begin(), z.end()), weights(p.begin(), p.end());
+    std::vector<A> gradient(z.size());
+    detail::FamilyGradient<N>::template fill<A>(normalizer, RowIn<A>(logits), RowIn<A>(weights),
+                                                RowOut<A>(gradient));
+    return detail::family_norms<T>(p, [&](std::size_t i) { return gradient[i]; });
+}
+
+} // namespace v0_1
+} // namespace attnscope
