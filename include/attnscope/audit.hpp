@@ -1,4 +1,5 @@
-// The paper's statements as published and in their sharp form, and a tally of what rows say about them.
+// The paper's statements as published and in their sharp form, those about other normalisers, and a tally of
+// what rows say about them.
 #pragma once
 
 #include <attnscope/bound.hpp>
@@ -35,7 +36,7 @@ constexpr std::string_view name_of(Provenance provenance) {
     return "?";
 }
 
-/// One numbered statement in one form. Source: arXiv:2508.17821 (P).
+/// One numbered statement in one form. Source: arXiv:2508.17821 (P), where no other is given.
 struct Statement {
     std::string_view id;
     Form form;
@@ -46,7 +47,7 @@ struct Statement {
 };
 
 /// The statements that the audit knows, in the order of its table.
-inline constexpr std::array<Statement, 19> statements = {{
+inline constexpr std::array<Statement, 22> statements = {{
     {"lemma1", Form::published, Provenance::verbatim,
      "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
      "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|", "P Lemma 1"},
@@ -100,6 +101,14 @@ inline constexpr std::array<Statement, 19> statements = {{
      "P Corollary 3 as used by P Algorithm 5"},
     {"finite_difference", Form::sharp, Provenance::derived, "|p(z+eps v)-p(z)|/eps <= min{1/(2T), sqrt(2)/eps}",
      "softmax, |v| = 1", "corrected form of P Corollary 3"},
+
+    {"ssmax", Form::sharp, Provenance::derived, "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
+     "softmax(s log n z), n visible keys", "scalable softmax, arXiv:2501.19399"},
+    {"sigmoid_gradient", Form::sharp, Provenance::derived, "|J|_2 <= 1/4", "sigmoid attention",
+     "sigmoid attention, arXiv:2409.04431"},
+    {"entmax_support", Form::sharp, Provenance::derived,
+     "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}", "alpha-entmax",
+     "alpha-entmax, arXiv:1905.05702"},
 }};
 
 /// Tally of one statement over many rows.

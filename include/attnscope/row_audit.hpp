@@ -2,6 +2,8 @@
 #pragma once
 
 #include <attnscope/audit.hpp>
+#include <attnscope/concentration/entmax_support.hpp>
+#include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
@@ -33,6 +35,13 @@ inline double softmax_weight_error(Index n, double x) {
 }
 
 } // namespace detail
+
+/// Audits one row of a normaliser about which there is no statement: nothing is counted. Statements about
+/// selections
+/// (`audit_selection`) speak of any weights >= 0.
+template <class N>
+requires Normalizer<N, double>
+void audit_row(Audit&, const N&, RowIn<double>, const RowAuditOptions&, SplitMix64&, RowAuditScratch&) {}
 
 /// Audits one softmax row: lemma1, corollary1, lemma2, corollary3 and finite_difference, as published and
 /// sharp. Rows of float data are widened to double before, so that both sides are evaluated in double. A row
@@ -124,6 +133,91 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     audit.add(Form::sharp, lemma1_sharp(extremes, high - low));
     const JacobianNorms<double> norms = jacobian_norms(normalizer, z, RowIn<double>(weights));
     audit.add(Form::sharp, lemma2_sharp(norms, slope, extremes.relative_error));
+}
+
+/// The same with the arguments of the other normalisers. The published form of lemma1 is checked where F says
+/// `extremes_at_ends`: that on [-a,a] it is largest and smallest at -a, 0 or a.
+template <class F>
+void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<double> z, const RowAuditOptions&,
+               SplitMix64&, RowAuditScratch& scratch) {
+    std::optional<double> log_kappa;
+    if constexpr (requires { F::extremes_at_ends; }) {
+        double a = 0;
+        for (const double x : z)
+            if (x > -std::numeric_limits<double>::infinity()) a = std::max(a, std::abs(x));
+        const std::array<double, 3> ends = {normalizer.template log_value<double>(-a),
+                                            normalizer.template log_value<double>(0.0),
+                                            normalizer.template log_value<double>(a)};
+        const auto [low, high] = std::minmax_element(ends.begin(), ends.end());
+        log_kappa = *high - *low;
+    }
+    audit_row(audit, normalizer, z, log_kappa, scratch);
+}
+
+/// Audits one row of softmax whose inverse temperature beta depends on the number of visible keys: what holds
+/// for softmax at T = 1/beta, and ssmax.
+template <class N>
+requires LengthScaled<N, double>
+void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAuditOptions& options,
+               SplitMix64& generator, RowAuditScratch& scratch) {
+    const double beta = normalizer.inverse_temperature(detail::count_visible<double>(z));
+    // beta = 0 (equal weights whatever the logits are) has no temperature.
+    if (!(beta >= std::numeric_limits<double>::min() && beta <= std::numeric_limits<double>::max())) return;
+    audit_row(audit, Softmax(1 / beta), z, options, generator, scratch);
+    const RowStatistics<double> row = row_statistics<double>(z, 1 / beta);
+    if (row.normal()) audit.add(Form::sharp, ssmax_sharp(row));
+}
+
+/// Audits one row of sigmoid attention: sigmoid_gradient.
+inline void audit_row(Audit& audit, const SigmoidAttention& normalizer, RowIn<double> z, const RowAuditOptions&,
+                      SplitMix64&, RowAuditScratch& scratch) {
+    scratch.weights.resize(z.size());
+    if (normalizer.apply<double>(z, RowOut<double>(scratch.weights)) != RowStatus::normal) return;
+    const auto norms = jacobian_norms(normalizer, z, RowIn<double>(scratch.weights));
+    audit.add(Form::sharp, sigmoid_gradient_sharp(norms, 16 * std::numeric_limits<double>::epsilon()));
+}
+
+/// Audits one row of alpha-entmax: entmax_support.
+template <class N>
+requires EntmaxLike<N, double>
+void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAuditOptions&, SplitMix64&,
+               RowAuditScratch&) {
+    const EntmaxThreshold<double> threshold = normalizer.template threshold<double>(z);
+    if (threshold.support == 0) return;
+    audit.add(Form::sharp, entmax_support_sharp<double>(z, normalizer.alpha(), threshold.support));
+}
+
+/// Audits one row of a normaliser whose Jacobian is (I - p 1^T) diag(g): lemma2, with (log F)' = g/p.
+template <class N>
+requires FamilyMember<N, double>
+void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAuditOptions&, SplitMix64&,
+               RowAuditScratch& scratch) {
+    scratch.weights.resize(z.size());
+    scratch.moved.resize(z.size());
+    if (normalizer.template apply<double>(z, RowOut<double>(scratch.weights)) != RowStatus::normal) return;
+    const RowIn<double> p(scratch.weights);
+    detail::FamilyGradient<N>::template fill<double>(normalizer, z, p, RowOut<double>(scratch.moved));
+    double slope = 0, low = std::numeric_limits<double>::infinity(), high = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        if (!(p[i] > 0)) continue;
+        slope = std::max(slope, std::abs(scratch.moved[i]) / p[i]);
+        low = std::min(low, p[i]);
+        high = std::max(high, p[i]);
+    }
+    const double error = detail::softmax_weight_error(static_cast<Index>(z.size()), std::log(high / low));
+    audit.add(Form::sharp, lemma2_sharp(jacobian_norms(normalizer, z, p), slope, 2 * error));
+}
+
+/// Audits one row behind a division of the logits by a temperature: what holds for N at z/T.
+template <class N>
+requires Normalizer<N, double>
+void audit_row(Audit& audit, const MappedNormalizer<Temperature, N>& normalizer, RowIn<double> z,
+               const RowAuditOptions& options, SplitMix64& generator, RowAuditScratch& scratch) {
+    std::vector<double> divided(z.size());
+    normalizer.map().template apply<double>(z, RowOut<double>(divided));
+    RowAuditOptions inner = options;
+    if (inner.delta) *inner.delta /= normalizer.map().temperature;
+    audit_row(audit, normalizer.inner(), RowIn<double>(divided), inner, generator, scratch);
 }
 
 } // namespace v0_1

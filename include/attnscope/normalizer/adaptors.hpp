@@ -72,19 +72,35 @@ struct Temperature {
     }
 };
 
+namespace detail {
+
+/// What a map of the logits in front of a normaliser leaves of its promises; `linear`: the map is a
+/// multiplication.
+constexpr NormalizerTraits mapped_traits(NormalizerTraits inner, bool linear) {
+    inner.shift_invariant = inner.shift_invariant && linear;
+    inner.symmetric_jacobian = inner.symmetric_jacobian && linear;
+    inner.derivative_from_weights = false;
+    return inner;
+}
+
+/// What a choice behind a normaliser leaves of its promises. Equal logits may be separated, so that no order is
+/// kept.
+constexpr NormalizerTraits restricted_traits(NormalizerTraits inner) {
+    inner.order_preserving = false;
+    inner.symmetric_jacobian = inner.symmetric_jacobian && inner.restrictable;
+    inner.sparse = true;
+    inner.derivative_from_weights = inner.derivative_from_weights && inner.restrictable;
+    return inner;
+}
+
+} // namespace detail
+
 /// A map of every logit, then a normaliser: p(z) = N(f(z)), J = J_N diag(f'(z)).
 /// jvp and vjp allocate one row when the derivative of N looks at the logits.
 template <class Map, class N>
 class MappedNormalizer {
 public:
-    static constexpr NormalizerTraits traits{
-        .simplex = N::traits.simplex,
-        .shift_invariant = N::traits.shift_invariant && std::same_as<Map, Temperature>,
-        .order_preserving = N::traits.order_preserving,
-        .symmetric_jacobian = N::traits.symmetric_jacobian && std::same_as<Map, Temperature>,
-        .sparse = N::traits.sparse,
-        .derivative_from_weights = false,
-        .restrictable = N::traits.restrictable};
+    static constexpr NormalizerTraits traits = detail::mapped_traits(N::traits, std::same_as<Map, Temperature>);
 
     MappedNormalizer(Map map, N inner) : map_(map), inner_(std::move(inner)) {}
 
@@ -193,14 +209,7 @@ struct TopP {
 template <class N, class Choice>
 class RestrictedNormalizer {
 public:
-    static constexpr NormalizerTraits traits{
-        .simplex = N::traits.simplex,
-        .shift_invariant = N::traits.shift_invariant,
-        .order_preserving = false, // equal logits may be separated
-        .symmetric_jacobian = N::traits.symmetric_jacobian && N::traits.restrictable,
-        .sparse = true,
-        .derivative_from_weights = N::traits.derivative_from_weights && N::traits.restrictable,
-        .restrictable = N::traits.restrictable};
+    static constexpr NormalizerTraits traits = detail::restricted_traits(N::traits);
 
     RestrictedNormalizer(N inner, Choice choice) : inner_(std::move(inner)), choice_(choice) {}
 

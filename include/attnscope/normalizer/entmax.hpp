@@ -3,7 +3,7 @@
 #pragma once
 
 #include <attnscope/detail/elementary.hpp>
-#include <attnscope/normalizer/softmax.hpp>
+#include <attnscope/normalizer/scaled_softmax.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -12,7 +12,7 @@ inline namespace v0_1 {
 template <Real A>
 struct EntmaxThreshold {
     A theta = std::numeric_limits<A>::quiet_NaN();    ///< in [0, log n]; lse(z) - max z at alpha = 1
-    Index support = 0;                                ///< keys of positive weight
+    Index support = 0;                                ///< keys of positive weight, which may be too small for the scalar
     A residual = std::numeric_limits<A>::quiet_NaN(); ///< sum p - 1 at this theta, before the weights are
                                                       ///< divided by their sum
     int steps = 0;                                    ///< evaluations of the sum
@@ -409,14 +409,7 @@ public:
             result.theta = std::log(detail::exp_sum<false, T>(z, m, T(1), nullptr));
             result.residual = 0;
             result.steps = 1;
-            using S = detail::Simd<T>;
-            const auto zero = S::set(T(0)), one = S::set(T(1)), top = S::set(m);
-            result.support =
-                static_cast<Index>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                    const auto y = S::sub(lane(z.data(), -std::numeric_limits<T>::infinity()), top);
-                    return detail::Packets<T, 1>{
-                        {S::select_below(zero, detail::exp_nonpositive<T>(y), one, zero)}};
-                })[0]);
+            result.support = detail::count_visible<T>(z);
             return result;
         }
         solved<T>(z, m, [&](const auto& solver) { result = solver.threshold(z); });

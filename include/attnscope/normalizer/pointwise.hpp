@@ -32,6 +32,7 @@ concept PacketFunction = PositiveFunction<F, T> && requires(const F f, T m, type
 
 /// F(z) = e^z: softmax once more, by the general way.
 struct Exponential {
+    static constexpr bool extremes_at_ends = true; ///< on [-a,a] at -a, 0 or a
     static constexpr std::string_view name() { return "exp"; }
     template <Real T>
     T operator()(T z) const {
@@ -53,6 +54,7 @@ struct Exponential {
 
 /// F(z) = 1/(1 + e^{-z}), evaluated by the sign of z.
 struct Sigmoid {
+    static constexpr bool extremes_at_ends = true; ///< on [-a,a] at -a, 0 or a
     static constexpr std::string_view name() { return "sigmoid"; }
     template <Real T>
     T operator()(T z) const {
@@ -75,6 +77,7 @@ struct Sigmoid {
 
 /// F(z) = log(1 + e^z).
 struct Softplus {
+    static constexpr bool extremes_at_ends = true; ///< on [-a,a] at -a, 0 or a
     static constexpr std::string_view name() { return "softplus"; }
     template <Real T>
     T operator()(T z) const {
@@ -122,6 +125,7 @@ struct Softplus {
 
 /// F(z) = z + 1 for z >= 0, 1/(1 - z) else: StableMax (arXiv:2501.04697).
 struct StableExponential {
+    static constexpr bool extremes_at_ends = true; ///< on [-a,a] at -a, 0 or a
     static constexpr std::string_view name() { return "stablemax"; }
     template <Real T>
     T operator()(T z) const {
@@ -218,6 +222,7 @@ public:
     explicit Quadratic(double c = 1) : c_(c) {
         detail::require(c > 0 && std::isfinite(c), "Quadratic", "c must be > 0 and finite", c);
     }
+    static constexpr bool extremes_at_ends = true; ///< on [-a,a] at -a, 0 or a
     static constexpr std::string_view name() { return "quadratic"; }
     template <Real T>
     T operator()(T z) const {

@@ -175,14 +175,15 @@ JacobianNorms<Accumulator<T>> family_norms(RowIn<T> p, Gradient gradient) {
     return norms;
 }
 
-/// g of a normaliser whose Jacobian is (I - p 1^T) diag(g): `fill(normalizer, z, p, g)`.
+/// g of a normaliser whose Jacobian is (I - p 1^T) diag(g): `fill(normalizer, z, p, g)`. `closed`: its norms
+/// have closed forms of their own.
 template <class N>
 struct FamilyGradient {
-    static constexpr bool known = false;
+    static constexpr bool known = false, closed = false;
 };
 template <>
 struct FamilyGradient<Softmax> {
-    static constexpr bool known = true;
+    static constexpr bool known = true, closed = true;
     template <Real A>
     static void fill(const Softmax& normalizer, RowIn<A>, RowIn<A> p, RowOut<A> g) {
         const A beta = 1 / A(normalizer.temperature());
@@ -192,7 +193,7 @@ struct FamilyGradient<Softmax> {
 template <class N>
 requires LengthScaled<N, double>
 struct FamilyGradient<N> {
-    static constexpr bool known = true;
+    static constexpr bool known = true, closed = true;
     template <Real A>
     static void fill(const N& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         const A beta = static_cast<A>(normalizer.inverse_temperature(count_visible<A>(z)));
@@ -201,7 +202,7 @@ struct FamilyGradient<N> {
 };
 template <class F>
 struct FamilyGradient<PointwiseNormalizer<F>> {
-    static constexpr bool known = true;
+    static constexpr bool known = true, closed = false;
     template <Real A>
     static void fill(const PointwiseNormalizer<F>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         std::transform(z.begin(), z.end(), p.begin(), g.begin(),
@@ -211,7 +212,7 @@ struct FamilyGradient<PointwiseNormalizer<F>> {
 /// A map of the logits in front multiplies g by its slope.
 template <class Map, class N>
 struct FamilyGradient<MappedNormalizer<Map, N>> {
-    static constexpr bool known = FamilyGradient<N>::known;
+    static constexpr bool known = FamilyGradient<N>::known, closed = false;
     template <Real A>
     static void fill(const MappedNormalizer<Map, N>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         std::vector<A> mapped(z.size());
@@ -223,7 +224,7 @@ struct FamilyGradient<MappedNormalizer<Map, N>> {
 /// A choice behind leaves the form as it is, on the kept keys.
 template <class N, class Choice>
 struct FamilyGradient<RestrictedNormalizer<N, Choice>> {
-    static constexpr bool known = FamilyGradient<N>::known;
+    static constexpr bool known = FamilyGradient<N>::known, closed = false;
     template <Real A>
     static void fill(const RestrictedNormalizer<N, Choice>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         FamilyGradient<N>::template fill<A>(normalizer.inner(), z, p, g);
@@ -235,8 +236,8 @@ struct FamilyGradient<RestrictedNormalizer<N, Choice>> {
 /// A normaliser whose Jacobian is (I - p 1^T) diag(g) with known g: `PointwiseNormalizer`, and softmax and its
 /// length-scaled kin behind a softcap or in front of a choice.
 template <class N, class T>
-concept FamilyMember =
-    Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> && detail::FamilyGradient<N>::known;
+concept FamilyMember = Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> &&
+    detail::FamilyGradient<N>::known && !detail::FamilyGradient<N>::closed;
 
 /// Norms of (I - p 1^T) diag(g), g_i = p_i F'(z_i)/F(z_i), of the general family (theory: P Lemma 2's exact
 /// counterpart), from logits and weights of a normal row. The spectral norm is a root, found by bisection to

@@ -71,6 +71,13 @@ Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error
                               std::numeric_limits<A>::infinity());
 }
 
+/// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
+template <Real A>
+Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
+    return detail::norm_bound("sigmoid_gradient", A(0.25), norms.spectral.value, weight_error,
+                              std::numeric_limits<A>::infinity());
+}
+
 /// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
 /// Trivial limit: sqrt(2)/eps, the diameter of the simplex. change_error: absolute error of |p(z+eps v) -
 /// p(z)|_2.

@@ -7,12 +7,11 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Norms behind a top-k or top-p choice, where the derivative of N has the same form on the kept keys: those of
-/// N at the weights that are left.
+/// Norms behind a top-k or top-p choice where N has closed forms in the weights alone: those of N at the
+/// weights that are left.
 template <class N, class Choice, Real T>
-requires(N::traits.restrictable && !requires(const N n) { n.map(); })
-    JacobianNorms<detail::Accumulator<T>> jacobian_norms(const RestrictedNormalizer<N, Choice>& normalizer,
-                                                         RowIn<T> z, RowIn<T> p) {
+requires detail::FamilyGradient<N>::closed JacobianNorms<detail::Accumulator<T>>
+jacobian_norms(const RestrictedNormalizer<N, Choice>& normalizer, RowIn<T> z, RowIn<T> p) {
     return jacobian_norms(normalizer.inner(), z, p);
 }
 

@@ -1,0 +1,53 @@
+// How many keys alpha-entmax selects, from the gaps to the largest logit alone.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/normalizer/entmax.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Gaps to the largest of n >= 1 logits that decide a key's fate under alpha-entmax without solving for the
+/// threshold: a key closer than `lower` = n^{1-alpha}/(alpha-1) has weight, one at `upper` = 1/(alpha-1) or
+/// farther has none (because 1/n <= p1 <= 1). Both +inf at alpha = 1. Throws `invalid_argument` unless n >= 1
+/// and alpha >= 1.
+template <Real A>
+Interval<A> entmax_decisive_gaps(Index n, A alpha) {
+    detail::require(n >= 1, "entmax_decisive_gaps", "n must be >= 1", n);
+    detail::require(alpha >= A(1), "entmax_decisive_gaps", "alpha must be >= 1", alpha);
+    const A upper = 1 / (alpha - 1);
+    return {upper * std::pow(static_cast<A>(n), 1 - alpha), upper};
+}
+
+/// Limits on the size of the support on a row of normal logits, `support` keys as measured; statement
+/// `entmax_support`: the number of keys closer to the maximum than n^{1-alpha}/(alpha-1), and that of keys
+/// closer than 1/(alpha-1). The lower one is attained by equal keys, the upper one by two keys less than
+/// 1/(alpha-1) apart. Keys whose gap meets a limit to rounding are the tolerance. O(n).
+template <Real T>
+BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) {
+    const double m = static_cast<double>(detail::row_max<T>(z));
+    const auto visible = detail::count_visible<T>(z);
+    const bool defined = visible > 0 && std::abs(m) <= std::numeric_limits<double>::max();
+    const Interval<double> gaps = entmax_decisive_gaps(defined ? visible : Index(1), alpha);
+    const double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
+    BoundPair<double> bounds;
+    for (const Side side : {Side::lower, Side::upper}) {
+        const double limit = side == Side::lower ? gaps.lower : gaps.upper;
+        double closer = 0, doubtful = 0;
+        for (const T x : z) {
+            if (x == -std::numeric_limits<T>::infinity()) continue;
+            const double gap = m - static_cast<double>(x);
+            closer += gap < limit;
+            doubtful += std::abs(gap - limit) <= 8 * unit * (gap + limit);
+        }
+        if (!defined) closer = std::numeric_limits<double>::quiet_NaN();
+        bounds[side == Side::lower ? 0 : 1] = {
+            "entmax_support", side,
+            closer,           static_cast<double>(support),
+            doubtful,         side == Side::lower ? 1.0 : static_cast<double>(visible)};
+    }
+    return bounds;
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,51 @@
+// How large the largest weight is, from the gap to the second logit and the spread of all: SSMax and its
+// threshold.
+#pragma once
+
+#include <attnscope/concentration/weight_range.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// 1/(1+(n-1)e^{-gap}) <= p1 <= 1/(1+(n-1)e^{-D}) of softmax over n >= 1 keys, gap = (z_(1) - z_(2))/T and D =
+/// (max z - min z)/T. Both are attained by one key above equal others. For scalable softmax 1/T = s log n, so
+/// that e^{-gap} is n^{-s (z_(1) - z_(2))} (arXiv:2501.19399). Throws `invalid_argument` unless n >= 1 and 0 <=
+/// gap <= D.
+template <Real A>
+Interval<A> leading_weight_range(Index n, A gap, A spread) {
+    detail::require(n >= 1, "leading_weight_range", "n must be >= 1", n);
+    detail::require(gap >= A(0) && spread >= gap, "leading_weight_range", "must be 0 <= gap <= spread", gap,
+                    spread);
+    const A others = static_cast<A>(n - 1);
+    return {1 / (1 + others * std::exp(-gap)), 1 / (1 + others * std::exp(-spread))};
+}
+
+/// The same on a row of softmax at inverse temperature beta = s log n; statement `ssmax`. Undefined on rows
+/// that are not normal.
+template <Real A>
+BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
+    const A spread = row.logit_spread() / A(row.temperature);
+    const A gap = row.visible > 1 ? row.logit_gap() / A(row.temperature) : A(0);
+    const Interval<A> range =
+        row.normal() ? leading_weight_range(row.visible, gap, spread) : detail::undefined_range<A>();
+    const A p1 = row.max_weight(), unit = std::numeric_limits<A>::epsilon();
+    const auto tolerance = [&](A limit, A exponent) {
+        return (row.sum_error() + unit * (2 * spread + 8)) * p1 + unit * (2 * exponent + 8) * limit;
+    };
+    return {Bound<A>{"ssmax", Side::lower, range.lower, p1, tolerance(range.lower, gap),
+                     1 / static_cast<A>(row.visible)},
+            Bound<A>{"ssmax", Side::upper, range.upper, p1, tolerance(range.upper, spread), A(1)}};
+}
+
+/// Scales s of softmax(s log n z) at which the best key's fate changes as n grows, for rows of given gap and
+/// spread: above `upper` = 1/gap its weight goes to 1 whatever the other keys are (sufficient); below `lower` =
+/// 1/D it goes to 0 (s D >= 1 is necessary). In between it depends on how many keys come close. Throws
+/// `invalid_argument` unless 0 <= gap <= D.
+template <Real A>
+Interval<A> ssmax_threshold(A gap, A spread) {
+    detail::require(gap >= A(0) && spread >= gap, "ssmax_threshold", "must be 0 <= gap <= spread", gap, spread);
+    return {1 / spread, 1 / gap};
+}
+
+} // namespace v0_1
+} // namespace attnscope
