@@ -41,20 +41,12 @@ public:
         RowFigures figures{};
         figures.query = query;
         figures.log_sum_exp = figures.first_key_weight = figures.second_weight = not_known;
-        switch (settings_.normalizer) {
-        case Normalizer::softmax:
-            softmax(logits, delta, figures, audit);
-            break;
-        case Normalizer::softplus:
-            general(attnscope::PointwiseNormalizer<attnscope::Softplus>(), logits, figures, audit);
-            break;
-        case Normalizer::sigmoid:
-            general(attnscope::PointwiseNormalizer<attnscope::Sigmoid>(), logits, figures, audit);
-            break;
-        case Normalizer::quadratic:
-            general(attnscope::PointwiseNormalizer<attnscope::Quadratic>(), logits, figures, audit);
-            break;
-        }
+        if (settings_.scalar == Scalar::float64 && settings_.normalizer.name() == "softmax")
+            softmax(logits, figures);
+        else
+            from_weights(logits, figures);
+        settings_.normalizer.audit(audit, logits, {.delta = delta, .steps = finite_difference_steps}, random_,
+                                   scratch_);
         if (figures.status == attnscope::RowStatus::normal)
             figures.selection = selection_.row(weights(), logits, expectations, audit, random_);
         // Logits recovered from weights are known up to a constant only.
@@ -63,51 +55,54 @@ public:
     }
 
     /// Weights of the row last analysed.
-    RowIn<double> weights() const { return scratch_.weights; }
+    RowIn<double> weights() const { return weights_; }
 
 private:
-    void softmax(RowIn<double> z, std::optional<double> delta, RowFigures& figures, attnscope::Audit& audit) {
+    /// Softmax by the sums of its logits, which know small weights better than the weights do.
+    void softmax(RowIn<double> z, RowFigures& figures) {
         const auto row = attnscope::row_statistics<double>(z, settings_.temperature);
-        attnscope::audit_row(audit, softmax_, z, {.delta = delta, .steps = finite_difference_steps}, random_,
-                             scratch_);
-        scratch_.weights.resize(z.size());
-        if (!row.normal()) softmax_.apply<double>(z, RowOut<double>(scratch_.weights));
+        weights_.resize(z.size());
+        softmax_.apply<double>(z, RowOut<double>(weights_));
         set(row, figures);
         figures.log_sum_exp = row.log_sum_exp();
-        if (row.normal()) set(attnscope::jacobian_norms(softmax_, z, weights()), 1, figures);
+        if (row.normal()) set(attnscope::jacobian_norms(softmax_, z, weights()), figures);
         set_first(row, z, figures);
     }
 
-    /// The general family p = F/sum F is softmax of log F at temperature 1: the same sums answer the same
-    /// questions.
-    template <class F>
-    void general(const attnscope::PointwiseNormalizer<F>& normalizer, RowIn<double> z, RowFigures& figures,
-                 attnscope::Audit& audit) {
-        divided_.assign(z.begin(), z.end());
-        for (double& x : divided_) x /= settings_.temperature;
-        const RowIn<double> divided(divided_);
-        // Published Lemma 1 wants kappa over [-a,a]. Every F here is monotone in |z| or in z, so that the
-        // extremes lie at -a, 0 or a.
-        double a = 0;
-        for (const double x : divided)
-            if (x > -std::numeric_limits<double>::infinity()) a = std::max(a, std::abs(x));
-        const std::array<double, 3> ends = {normalizer.template log_value<double>(-a),
-                                            normalizer.template log_value<double>(0.0),
-                                            normalizer.template log_value<double>(a)};
-        const auto [low, high] = std::minmax_element(ends.begin(), ends.end());
-        attnscope::audit_row(audit, normalizer, divided, *high - *low, scratch_);
-        logs_.assign(divided.begin(), divided.end());
-        for (double& x : logs_)
-            if (x > -std::numeric_limits<double>::infinity()) x = normalizer.template log_value<double>(x);
-        const auto row = attnscope::row_statistics<double>(RowIn<double>(logs_));
-        set(row, figures);
-        figures.log_sum_exp = row.log_sum_exp();
+    /// Any other normaliser by its weights. What describes their distribution is that of the weights divided by
+    /// their sum: entropy and participation ratio of softmax of log p.
+    void from_weights(RowIn<double> z, RowFigures& figures) {
+        attnscope::JacobianNorms<double> norms;
+        const attnscope::RowStatus status =
+            settings_.scalar == Scalar::float64 ? weigh<double>(z, norms) : weigh<float>(z, norms);
+        logs_.resize(z.size());
+        std::transform(weights_.begin(), weights_.end(), logs_.begin(), [](double p) { return std::log(p); });
+        auto row = attnscope::row_statistics<double>(RowIn<double>(logs_));
+        if (status != attnscope::RowStatus::normal) row.status = status;
         const auto plain = attnscope::row_statistics<double>(z);
+        row.visible = plain.visible;
+        set(row, figures);
         figures.max_logit = plain.max_logit;
         figures.logit_spread = plain.logit_spread();
-        if (row.normal())
-            set(attnscope::jacobian_norms(normalizer, divided, weights()), 1 / settings_.temperature, figures);
+        if (row.normal()) {
+            const double sum = attnscope::detail::dot<double>(weights(), std::vector<double>(z.size(), 1.0));
+            figures.max_weight *= sum;
+            figures.second_weight *= sum;
+            figures.log_sum_exp = settings_.normalizer.log_normalizer(z);
+            set(norms, figures);
+        }
         set_first(row, z, figures);
+    }
+
+    template <class T>
+    attnscope::RowStatus weigh(RowIn<double> z, attnscope::JacobianNorms<double>& norms) {
+        std::vector<T> logits(z.size()), weights(z.size());
+        std::transform(z.begin(), z.end(), logits.begin(), [](double x) { return static_cast<T>(x); });
+        const auto status = settings_.normalizer.apply(RowIn<T>(logits), RowOut<T>(weights));
+        if (status == attnscope::RowStatus::normal)
+            norms = settings_.normalizer.norms<T>(RowIn<T>(logits), RowIn<T>(weights));
+        weights_.assign(weights.begin(), weights.end());
+        return status;
     }
 
     void set(const attnscope::RowStatistics<double>& row, RowFigures& figures) const {
@@ -122,12 +117,12 @@ private:
         figures.spectral = figures.frobenius = figures.one = figures.column = figures.max_entry = not_known;
     }
 
-    void set(const attnscope::JacobianNorms<double>& norms, double factor, RowFigures& figures) const {
-        figures.spectral = factor * norms.spectral.value;
-        figures.frobenius = factor * norms.frobenius;
-        figures.one = factor * norms.one;
-        figures.column = factor * norms.column;
-        figures.max_entry = factor * norms.max_entry;
+    void set(const attnscope::JacobianNorms<double>& norms, RowFigures& figures) const {
+        figures.spectral = norms.spectral.value;
+        figures.frobenius = norms.frobenius;
+        figures.one = norms.one;
+        figures.column = norms.column;
+        figures.max_entry = norms.max_entry;
     }
 
     void set_first(const attnscope::RowStatistics<double>& row, RowIn<double> z, RowFigures& figures) const {
@@ -141,7 +136,7 @@ private:
     SelectionAnalyser selection_;
     attnscope::SplitMix64 random_;
     attnscope::RowAuditScratch scratch_;
-    std::vector<double> divided_, logs_;
+    std::vector<double> weights_, logs_;
 };
 
 } // namespace
@@ -184,10 +179,10 @@ double HeadFigures::mean_visible() const {
 }
 
 Report analyse(Capture capture, const Settings& settings) {
-    if (capture.kind == Capture::Kind::weights && settings.normalizer != Normalizer::softmax)
+    if (capture.kind == Capture::Kind::weights && !settings.normalizer.promises().shift_invariant)
         throw program::usage_error(
-            "--normalizer: stored weights only tell the logits of softmax, up to a constant; "
-            "another normaliser needs q and k, or logits");
+            "--normalizer: stored weights tell the logits of softmax up to a constant only, which this "
+            "normaliser would feel; it needs q and k, or logits");
     if (settings.scale && capture.kind != Capture::Kind::queries_and_keys)
         throw program::usage_error("--scale: only q and k are scaled, the input has logits or weights");
     Report report{std::move(capture), settings, {}, {}, {}};

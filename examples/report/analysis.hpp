@@ -4,18 +4,20 @@
 #include "capture.hpp"
 #include "selection.hpp"
 
+#include <attnscope/registry.hpp>
+
 #include <array>
 
 namespace report {
 
-/// The normalisers this program knows by name.
-enum class Normalizer { softmax, softplus, sigmoid, quadratic };
-inline constexpr std::array<std::string_view, 4> normalizer_names = {"softmax", "softplus", "sigmoid",
-                                                                     "quadratic"};
+/// The scalar in which weights and norms are computed; the audit is always in double.
+enum class Scalar { float32, float64 };
+inline constexpr std::array<std::string_view, 2> scalar_names = {"float", "double"};
 
 struct Settings {
     double temperature = 1;
-    Normalizer normalizer = Normalizer::softmax;
+    attnscope::AnyNormalizer normalizer = attnscope::make_normalizer("softmax"); ///< at that temperature
+    Scalar scalar = Scalar::float64;
     std::optional<double> scale;
     bool causal = false;
     std::vector<Index> layers, heads; ///< which; empty: all

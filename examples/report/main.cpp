@@ -38,6 +38,14 @@ std::vector<Index> parse_list(const std::string& text, std::string_view option) 
     }
 }
 
+/// The names that --normalizer takes.
+std::string normalizer_help() {
+    std::string text = "one of";
+    for (const attnscope::NormalizerName& entry : attnscope::known_normalizers())
+        if (entry.place == attnscope::NormalizerPlace::core) text += fmt::format(" {}", entry.syntax);
+    return text + ", with softcap:C| or temperature:T| in front and |topk:K or |topp:P behind";
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -48,16 +56,16 @@ int main(int argc, char** argv) {
         "attnscope-report");
     std::vector<std::string> inputs;
     double temperature = 1, scale = 0;
-    std::string seed_text = "1", normalizer = "softmax", layers, heads, select = "1,2,5,10,20,50,100",
-                reading = "cumulative", ball_radius = "nearest", json, csv;
+    std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
+                select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
     bool causal = false, no_causal = false, rows = false;
     app.add_option(
         "INPUT", inputs,
         "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
         "v; or .npy parts q=FILE k=FILE v=FILE");
     app.add_option("--temperature", temperature, "divides the logits, > 0")->capture_default_str();
-    app.add_option("--normalizer", normalizer,
-                   fmt::format("one of {}", fmt::join(report::normalizer_names, ", ")))
+    app.add_option("--normalizer", normalizer, normalizer_help())->capture_default_str();
+    app.add_option("--scalar", scalar, "in which weights and norms are computed: float or double")
         ->capture_default_str();
     const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
     auto* causal_flag = app.add_flag("--causal", causal,
@@ -90,12 +98,15 @@ int main(int argc, char** argv) {
             throw program::usage_error(
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
         settings.temperature = temperature;
-        const auto name =
-            std::find(report::normalizer_names.begin(), report::normalizer_names.end(), normalizer);
-        if (name == report::normalizer_names.end())
-            throw program::usage_error(fmt::format("--normalizer must be one of {}, got {}",
-                                                   fmt::join(report::normalizer_names, ", "), normalizer));
-        settings.normalizer = static_cast<report::Normalizer>(name - report::normalizer_names.begin());
+        try {
+            settings.normalizer = attnscope::make_normalizer(normalizer, temperature);
+        } catch (const attnscope::invalid_argument& error) {
+            throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
+        }
+        const auto scalar_name = std::find(report::scalar_names.begin(), report::scalar_names.end(), scalar);
+        if (scalar_name == report::scalar_names.end())
+            throw program::usage_error(fmt::format("--scalar must be float or double, got {}", scalar));
+        settings.scalar = static_cast<report::Scalar>(scalar_name - report::scalar_names.begin());
         if (scale_option->count() > 0) {
             if (!std::isfinite(scale))
                 throw program::usage_error(fmt::format("--scale must be finite, got {}", scale));

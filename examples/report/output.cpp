@@ -85,9 +85,9 @@ std::string to_text(const Report& report) {
     fmt::format_to(out, "input        {}, from {}\n", input.name, kind_text(input));
     fmt::format_to(out, "shape        {} layers x {} heads, {} queries, {} keys{}\n", input.layers, input.heads,
                    input.queries, input.keys, input.width ? fmt::format(", width {}", *input.width) : "");
-    fmt::format_to(out, "normaliser   {}, temperature {}, {}\n",
-                   normalizer_names[static_cast<std::size_t>(settings.normalizer)], settings.temperature,
-                   settings.causal ? "causal" : "every query sees every key");
+    fmt::format_to(out, "normaliser   {}, temperature {}, {}{}\n", settings.normalizer.name(),
+                   settings.temperature, settings.causal ? "causal" : "every query sees every key",
+                   settings.scalar == Scalar::float64 ? "" : ", weights in float");
     if (report.weight_difference)
         text +=
             std::isnan(*report.weight_difference)
@@ -206,7 +206,8 @@ std::string to_json(const Report& report, bool rows) {
                      {"width", input.width ? Json(*input.width) : Json(nullptr)}};
     json["causal"] = report.settings.causal;
     json["temperature"] = report.settings.temperature;
-    json["normalizer"] = normalizer_names[static_cast<std::size_t>(report.settings.normalizer)];
+    json["normalizer"] = report.settings.normalizer.name();
+    json["scalar"] = scalar_names[static_cast<std::size_t>(report.settings.scalar)];
     json["max_weight_difference"] = number(report.weight_difference.value_or(not_known));
     json["heads"] = Json::array();
     for (const HeadFigures& head : report.heads) {

@@ -75,7 +75,7 @@ inline constexpr std::array<Statement, 22> statements = {{
     {"corollary2", Form::published, Provenance::reconstructed,
      "E d -> sum |y_i| as L grows, held against this L", "N fixed; cumulative reading", "P Corollary 2(i)"},
     {"corollary2", Form::sharp, Provenance::derived,
-     "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i|",
+     "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
      "cumulative reading", "corrected form of P Corollary 2"},
     {"theorem2_lower", Form::published, Provenance::reconstructed, "1 - (1/(rN)) sum xi_i <= E N_s/N",
      "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},

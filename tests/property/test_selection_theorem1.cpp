@@ -460,3 +460,18 @@ TEST_CASE("no collapse when N grows in proportion to L: uniform weights, N = L/4
         if (n == 4096) CHECK(std::abs(distance - 24) < 24 * spread);
     }
 }
+
+TEST_CASE("the cap on E d needs the sum of the weights", "[selection][corollary2]") {
+    // Two keys of weight 1 and opposite vectors, as sigmoid attention may give them: each single key is at
+    // distance 2 from the other, twice the cap for weights that sum to 1.
+    const Tokens<double> tokens = tokens_of({1, 1}, {1, -1});
+    const RandomSubsetMoments<double> moments(tokens.weights(), tokens.vectors());
+    SplitMix64 random(test_seed());
+    const auto expected =
+        mean_subset_distance<double>(tokens.weights(), tokens.vectors(), 1, Reading::cumulative, 2, random);
+    CHECK(expected.mean == 2);
+    CHECK(moments.expected_distance_cap(1) == 2);
+    const auto bound = corollary2_sharp(moments, Index(1), expected)[1];
+    CHECK(bound.tightness() == 1);
+    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+}

@@ -216,7 +216,7 @@ struct Function {
 Function function_of(const std::string& name) {
     if (name == "softplus")
         return {[](Wide x) { return std::log1p(std::exp(x)); }, [](Wide x) { return 1 / (1 + std::exp(-x)); }};
-    if (name == "sigmoid")
+    if (name == "sigmoidsum")
         return {[](Wide x) { return 1 / (1 + std::exp(-x)); },
                 [](Wide x) { return std::exp(-x) / ((1 + std::exp(-x)) * (1 + std::exp(-x))); }};
     return {[](Wide x) { return x * x + 1; }, [](Wide x) { return 2 * x; }};
@@ -1251,7 +1251,7 @@ TEST_CASE("io report: .npy parts", "[io][report]") {
 TEST_CASE("io report: the general family", "[io][report]") {
     const TemporaryFolder folder;
     const std::string path = folder.path("heads.safetensors");
-    const std::string name = GENERATE("softplus", "sigmoid", "quadratic");
+    const std::string name = GENERATE("softplus", "sigmoidsum", "quadratic");
     Input input;
     input.q = normal_tensor({2, 14, 8}, 121, 2);
     input.k = normal_tensor({2, 14, 8}, 122, 2);
@@ -1275,7 +1275,7 @@ TEST_CASE("io report: the general family", "[io][report]") {
     }
 }
 
-TEST_CASE("io report: sigmoid and softplus at +inf", "[io][report]") {
+TEST_CASE("io report: sigmoidsum and softplus at +inf", "[io][report]") {
     const TemporaryFolder folder;
     const std::string path = folder.path("logits.safetensors");
     Input input;
@@ -1283,7 +1283,7 @@ TEST_CASE("io report: sigmoid and softplus at +inf", "[io][report]") {
     write_safetensors<double>(path, input);
     // F(inf) = 1 and F(0) = 1/2: weights 1/2, 1/4, 1/4. The published Lemma 1 has an infinite kappa: no
     // violation.
-    const Json sigmoid = run_json(folder, {path, "--normalizer", "sigmoid"});
+    const Json sigmoid = run_json(folder, {path, "--normalizer", "sigmoidsum"});
     const Json& row = sigmoid.at("heads").at(0).at("rows").at(0);
     CHECK(row.at("max_weight").get<double>() == Catch::Approx(0.5).epsilon(1e-14));
     CHECK(row.at("participation_ratio").get<double>() == Catch::Approx(8.0 / 3).epsilon(1e-14));

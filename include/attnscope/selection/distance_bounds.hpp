@@ -154,6 +154,7 @@ public:
             total_squares_ += squares_[static_cast<std::size_t>(i)];
             length_ += std::sqrt(squares_[static_cast<std::size_t>(i)]);
             longest_ = std::max(longest_, vector(i).norm());
+            mass_ += A(p[static_cast<std::size_t>(i)]);
         }
         sum_square_ = sum_.squaredNorm();
         products_.resize(p.size());
@@ -185,10 +186,11 @@ public:
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }
 
-    /// (N+1)(1-N/L) M with M = max |x_i|: the cap on E d, cumulative, when the weights sum to 1.
+    /// (N+1)(1-N/L) M sum p with M = max |x_i|: the cap on E d, cumulative. (Without sum p it is false for
+    /// weights that sum to more than 1, such as those of sigmoid attention.)
     A expected_distance_cap(Index selected) const {
         const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
-        return (count + 1) * (1 - count / l) * longest_;
+        return (count + 1) * (1 - count / l) * longest_ * mass_;
     }
 
     /// E d'^2 of the resultant, exactly: (1-c) A + c B, A = sum |y_i|^2, B = |sum y_i|^2,
@@ -248,7 +250,7 @@ private:
     MatrixView<T> x_;
     Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
     std::vector<A> squares_, products_;
-    A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0;
+    A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0, mass_ = 0;
 };
 
 /// Mean of a quantity over subsets, and a limit of its standard error (0 when all subsets were counted).
@@ -356,8 +358,8 @@ Bound<detail::Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>&
 }
 
 /// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
-/// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i|, which is what remains of
-/// "d -> 0 as N -> L": 0 at N = L only. Weights sum to 1.
+/// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what
+/// remains of "d -> 0 as N -> L": 0 at N = L only.
 template <Real T>
 BoundPair<detail::Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
                                                    const SubsetMean<detail::Accumulator<T>>& expected) {

@@ -93,6 +93,7 @@ private:
         while (norm_.steps < max_steps) {
             ++norm_.steps;
             const A value = dot(x_, bx);
+            if (!(value > A(0))) break; // entries that are rounding only
             Vector residual = bx;
             add(residual, -value, x_);
             A size = std::sqrt(dot(residual, residual));
