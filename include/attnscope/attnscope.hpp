@@ -20,6 +20,7 @@
 #include <attnscope/normalizer/differential.hpp>
 #include <attnscope/normalizer/entmax.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
+#include <attnscope/normalizer/pointwise_functions.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/normalizer/self_adjusted_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>

@@ -22,6 +22,10 @@ template <class N>
 struct LinearNorms;
 }
 
+/// What an `AnyNormalizer` may hold. (The first test ends the second for `AnyNormalizer` itself.)
+template <class N>
+concept Erasable = !std::same_as<N, AnyNormalizer> && Normalizer<N, float> && Normalizer<N, double>;
+
 /// Any normaliser, behind one virtual call a row. Cheap to copy; what it holds does not change. It satisfies
 /// `Normalizer` over float and double; its static `traits` promise nothing, `promises()` tells those of what it
 /// holds.
@@ -30,13 +34,11 @@ public:
     static constexpr NormalizerTraits traits{};
 
     /// Holds `normalizer` under its own name.
-    template <class N>
-    requires(Normalizer<N, float>&& Normalizer<N, double> &&
-             !std::same_as<N, AnyNormalizer>) explicit AnyNormalizer(N normalizer)
-        : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
+    template <Erasable N>
+    explicit AnyNormalizer(N normalizer) : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
     /// Holds `normalizer` under another name.
-    template <class N>
-    requires(Normalizer<N, float>&& Normalizer<N, double>) AnyNormalizer(N normalizer, std::string name)
+    template <Erasable N>
+    AnyNormalizer(N normalizer, std::string name)
         : AnyNormalizer(std::move(normalizer), std::move(name), N::traits) {}
 
     /// Holds `normalizer`, an adaptor around another `AnyNormalizer`, under a name and with promises that its

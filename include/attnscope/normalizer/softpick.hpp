@@ -43,12 +43,7 @@ public:
             for (T& x : out) x = static_cast<T>(x / sum);
             return RowStatus::normal;
         }
-        const auto factor = S::set(inverse);
-        const auto smallest = S::set(std::numeric_limits<T>::min());
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto p = S::mul(lane(out.data()), factor);
-            lane.store(out.data(), S::select_below(p, smallest, zero, p));
-        });
+        detail::scale_weights<T>(inverse, out);
         return RowStatus::normal;
     }
 
