@@ -50,12 +50,12 @@ RowOut<T> row_out(Matrix<T>& m, Index i) {
     return {m.data() + i * m.cols(), static_cast<std::size_t>(m.cols())};
 }
 
-/// Gaussian logits of standard deviation 3; with `masked`, one key in seven is -inf.
+/// Gaussian logits; with `masked`, one key in seven is -inf.
 template <Real T>
-Matrix<T> logits(Index rows, Index cols, bool masked) {
+Matrix<T> logits(Index rows, Index cols, bool masked, double deviation = 3) {
     attnscope::SplitMix64 random(1);
     Matrix<T> z(rows, cols);
-    for (Index i = 0; i < z.size(); ++i) z.data()[i] = static_cast<T>(3 * random.normal());
+    for (Index i = 0; i < z.size(); ++i) z.data()[i] = static_cast<T>(deviation * random.normal());
     if (masked)
         for (Index i = 6; i < z.size(); i += 7) z.data()[i] = -std::numeric_limits<T>::infinity();
     return z;
@@ -98,12 +98,15 @@ void add(const std::string& row, const std::string& contender, Work work, Run ru
     if (once) registered->Iterations(1)->Repetitions(3);
 }
 
+/// What the ratio beside a figure is to: the first figure of its row or of its column.
+enum class Yardstick { first_column, first_row };
+
 /// Collects the medians and prints one table: a line per row, a column per contender, each figure with its
-/// ratio to the first column.
+/// ratio.
 class Table : public benchmark::BenchmarkReporter {
 public:
-    Table(std::string title, std::vector<std::string> column_order)
-        : title_(std::move(title)), column_order_(std::move(column_order)) {}
+    Table(std::string title, std::vector<std::string> column_order, Yardstick yardstick)
+        : title_(std::move(title)), column_order_(std::move(column_order)), yardstick_(yardstick) {}
 
     bool ReportContext(const Context&) override { return true; }
 
@@ -121,20 +124,28 @@ public:
     }
 
     void Finalize() override {
-        std::printf("\n%s\n(in parentheses: times the figure of the first column)\n", title_.c_str());
+        const bool by_column = yardstick_ == Yardstick::first_row;
+        std::printf("\n%s\n(in parentheses: times the figure of the first %s)\n", title_.c_str(),
+                    by_column ? "row" : "column");
         const auto columns = ordered(columns_, column_order_);
-        std::size_t first = 0;
+        std::size_t first = 0, width = by_column ? 12 : 20;
         for (const auto& row : rows_) first = std::max(first, row.size());
+        for (const auto& column : columns) width = std::max(width, column.size());
         std::printf("%-*s", static_cast<int>(first), "");
-        for (const auto& column : columns) std::printf("  %20s", column.c_str());
+        for (const auto& column : columns) std::printf("  %*s", static_cast<int>(width), column.c_str());
         std::printf("\n");
+        std::map<std::string, double> yardsticks;
         for (const auto& row : ordered(rows_, row_order())) {
             std::printf("%-*s", static_cast<int>(first), row.c_str());
-            double ours = 0;
             for (const auto& column : columns) {
                 const auto at = figures_.find({row, column});
-                if (ours == 0 && at != figures_.end()) ours = at->second;
-                std::printf("  %20s", at == figures_.end() ? "-" : cell(at->second, at->second / ours).c_str());
+                std::string text = "-";
+                if (at != figures_.end()) {
+                    const double one =
+                        yardsticks.try_emplace(by_column ? column : row, at->second).first->second;
+                    text = cell(at->second, at->second / one);
+                }
+                std::printf("  %*s", static_cast<int>(width), text.c_str());
             }
             std::printf("\n");
         }
@@ -161,6 +172,7 @@ private:
 
     std::string title_;
     std::vector<std::string> column_order_, rows_, columns_;
+    Yardstick yardstick_;
     std::map<std::pair<std::string, std::string>, double> figures_;
 };
 
@@ -172,7 +184,8 @@ inline std::string processor() {
 }
 
 /// Runs what is registered and prints the table; all of Google Benchmark's options are understood.
-inline int run(int argc, char** argv, const std::string& title, std::vector<std::string> column_order) {
+inline int run(int argc, char** argv, const std::string& title, std::vector<std::string> column_order,
+               Yardstick yardstick = Yardstick::first_column) {
     // Given first, so that the command line has the last word. Interleaved: whatever else the machine does hits
     // all contenders alike.
     static char repetitions[] = "--benchmark_repetitions=15", time[] = "--benchmark_min_time=0.01",
@@ -197,7 +210,7 @@ inline int run(int argc, char** argv, const std::string& title, std::vector<std:
     std::printf("%s\n", context.c_str());
     std::fflush(stdout);
 
-    Table table(title, std::move(column_order));
+    Table table(title, std::move(column_order), yardstick);
     benchmark::RunSpecifiedBenchmarks(&table);
     benchmark::Shutdown();
     return 0;
