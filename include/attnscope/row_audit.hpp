@@ -111,13 +111,17 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     if (normalizer.template apply<double>(z, weights) != RowStatus::normal) return;
     WeightExtremes<double> extremes;
     double low = infinity, high = -infinity, slope = 0, largest = 0, smallest = infinity, size = 0;
+    double lowest_positive = infinity; // of the keys where F > 0
     for (std::size_t i = 0; i < z.size(); ++i) {
         if (z[i] == -infinity) continue;
         ++extremes.visible;
         const double value = normalizer.template log_value<double>(z[i]);
         low = std::min(low, value);
         high = std::max(high, value);
-        size = std::max(size, std::abs(value));
+        if (value > -infinity) {
+            size = std::max(size, std::abs(value));
+            lowest_positive = std::min(lowest_positive, value);
+        }
         slope = std::max(slope, std::abs(normalizer.template log_derivative<double>(z[i])));
         largest = std::max(largest, weights[i]);
         smallest = std::min(smallest, weights[i]);
@@ -127,7 +131,7 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     // log F is exact to a few units of its size, and enters every weight twice. An F without logarithm is added
     // up key by key.
     const double unit = std::numeric_limits<double>::epsilon();
-    extremes.relative_error = detail::softmax_weight_error(extremes.visible, high - low) +
+    extremes.relative_error = detail::softmax_weight_error(extremes.visible, high - lowest_positive) +
                               unit * (8 * (size + 1) + static_cast<double>(extremes.visible) / 2);
     if (log_kappa_published) audit.add(Form::published, lemma1_published(extremes, *log_kappa_published));
     audit.add(Form::sharp, lemma1_sharp(extremes, high - low));
@@ -141,7 +145,7 @@ template <class F>
 void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<double> z, const RowAuditOptions&,
                SplitMix64&, RowAuditScratch& scratch) {
     std::optional<double> log_kappa;
-    if constexpr (requires { F::extremes_at_ends; }) {
+    if constexpr (requires { requires F::extremes_at_ends; }) {
         double a = 0;
         for (const double x : z)
             if (x > -std::numeric_limits<double>::infinity()) a = std::max(a, std::abs(x));
@@ -218,6 +222,17 @@ void audit_row(Audit& audit, const MappedNormalizer<Temperature, N>& normalizer,
     RowAuditOptions inner = options;
     if (inner.delta) *inner.delta /= normalizer.map().temperature;
     audit_row(audit, normalizer.inner(), RowIn<double>(divided), inner, generator, scratch);
+}
+
+/// Audits one row, any Eigen vector expression, without finite differences. Widened to double; allocates.
+template <class N, VectorExpr E>
+requires Normalizer<N, double>
+void audit_row(Audit& audit, const N& normalizer, const E& z) {
+    const RowHolder<ScalarOf<E>> row(z);
+    const std::vector<double> wide(row.get().begin(), row.get().end());
+    SplitMix64 unused(0);
+    RowAuditScratch scratch;
+    audit_row(audit, normalizer, RowIn<double>(wide), RowAuditOptions{}, unused, scratch);
 }
 
 } // namespace v0_1
