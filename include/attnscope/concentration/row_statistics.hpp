@@ -4,6 +4,8 @@
 
 #include <attnscope/normalizer/softmax.hpp>
 
+#include <tuple>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -121,45 +123,108 @@ T inverse_remainder(double temperature, T high) {
         return std::fma(-high, static_cast<T>(temperature), T(1)) / static_cast<T>(temperature);
 }
 
-/// Adds the keys of `z` (none of them the row's argmax) to the sums of `row`.
-template <Real T, Real A>
-void add_keys(RowIn<T> z, T m, T inverse_high, T inverse_low, RowStatistics<A>& row) {
+/// Where a row's maximum m (an element, no NaN) first stands.
+template <Real T>
+std::size_t first_maximum(RowIn<T> z, T m) {
+    constexpr std::size_t chunk = 4 * static_cast<std::size_t>(Simd<T>::size);
+    std::size_t begin = 0;
+    while (begin + chunk < z.size() && row_max<T>(z.subspan(begin, chunk)) < m) begin += chunk;
+    return static_cast<std::size_t>(std::find(z.begin() + static_cast<std::ptrdiff_t>(begin), z.end(), m) -
+                                    z.begin());
+}
+
+/// The sums of a row over all keys but the one at `top`, whose logit m is the largest and finite; no NaN.
+template <Real T>
+struct KeySums {
+    Accumulator<T> r = 0, t = 0, q = 0, c = 0, v = 0;
+    T second = -std::numeric_limits<T>::infinity();  ///< largest of the others, -inf if there is none
+    T smallest = std::numeric_limits<T>::infinity(); ///< of the visible keys, the one at `top` too
+    Index visible = 0;
+};
+
+/// u_i = (m - z_i)/T with 1/T = high + low; `scaled` false: T = 1. `smallest` and `visible` are left alone.
+template <bool scaled, Real T>
+KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T low) {
     using S = Simd<T>;
     using P = typename S::P;
-    const P maximum = S::set(m), lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0));
-    const P high = S::set(inverse_high), low = S::set(inverse_low), limit = S::set(-exp_cutoff<T>());
-    const P infinity = S::set(std::numeric_limits<T>::infinity());
-    P smallest = infinity, largest = S::set(-std::numeric_limits<T>::infinity());
-    const auto sums = sum_lanes<T, 6>(size(z), [&](const auto& lane) {
-        const P key = lane(z.data(), -std::numeric_limits<T>::infinity());
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const P maximum = S::set(m), inverse = S::set(high), remainder = S::set(low), zero = S::set(T(0)),
+            one = S::set(T(1)), limit = S::set(-exp_cutoff<T>());
+    // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite.
+    const P floor =
+        S::set(m - std::max(2 - exp_cutoff<T>(), 8 * std::numeric_limits<T>::epsilon() * std::abs(m)));
+    P largest = S::set(-infinity);
+    const Index whole = static_cast<Index>(top) / S::size * S::size; // where the packet with the top key begins
+    const auto sums = sum_lanes<T, 5>(size(z), [&](const auto& lane) {
+        P key = lane(z.data(), -infinity);
+        if (lane.i == whole) { // the top key itself is left out
+            std::array<T, static_cast<std::size_t>(S::size)> keys;
+            S::store(keys.data(), key);
+            keys[top - static_cast<std::size_t>(whole)] = -infinity;
+            key = S::load(keys.data());
+        }
         largest = S::max(largest, key);
-        smallest = S::min(smallest, S::select_below(key, lowest, infinity, key));
-        // u = s + e exactly in T plus T: the rounding of m - z alone would cost 1e-6 of the entropy in float.
-        const P s = S::sub(maximum, key);
-        const P back = S::sub(s, maximum);
+        if constexpr (!scaled) key = S::max(key, floor);
+        // m - z = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
+        const P s = S::sub(maximum, key), back = S::sub(s, maximum);
         const P e = S::sub(S::sub(maximum, S::sub(s, back)), S::add(key, back));
-        const P u = S::mul(s, high);
-        const P correction = S::madd(e, high, S::madd(s, low, product_error<T>(s, high, u)));
-        // Masked and negligible keys have u beyond the limit, where e and the correction may be NaN.
-        const P weight = S::select_below(
-            u, limit, S::mul(exp_nonpositive<T>(S::sub(zero, u)), S::sub(S::set(T(1)), correction)),
-            exp_nonpositive<T>(S::sub(zero, u)));
-        const P distance = S::select_below(u, limit, u, zero);
-        const P weighted = S::mul(distance, weight);
-        const P squared = S::mul(weight, weight);
-        return Packets<T, 6>{{weight, weighted, squared, S::mul(squared, weight), S::mul(distance, weighted),
-                              S::select_below(key, lowest, zero, S::set(T(1)))}};
+        P u = s, weight;
+        if constexpr (scaled) {
+            const P scaled_distance = S::mul(s, inverse);
+            const P correction =
+                S::madd(e, inverse, S::madd(s, remainder, product_error<T>(s, inverse, scaled_distance)));
+            const P power = exp_nonpositive<T>(S::sub(zero, scaled_distance));
+            // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
+            weight = S::select_below(scaled_distance, limit, S::mul(power, S::sub(one, correction)), power);
+            u = S::select_below(scaled_distance, limit, scaled_distance, zero);
+        } else {
+            weight = S::mul(exp_nonpositive<T>(S::sub(zero, s)), S::sub(one, e));
+        }
+        const P weighted = S::mul(u, weight), squared = S::mul(weight, weight);
+        return Packets<T, 5>{{weight, weighted, squared, S::mul(squared, weight), S::mul(u, weighted)}};
     });
-    row.r += sums[0];
-    row.t += sums[1];
-    row.q += sums[2];
-    row.c += sums[3];
-    row.v += sums[4];
-    row.visible += static_cast<Index>(sums[5]);
-    if (size(z) > 0) {
-        row.second_logit = std::max(row.second_logit, A(S::reduce_max(largest)));
-        row.min_logit = std::min(row.min_logit, A(S::reduce_min(smallest)));
+    KeySums<T> result;
+    result.r = sums[0];
+    result.t = sums[1];
+    result.q = sums[2];
+    result.c = sums[3];
+    result.v = sums[4];
+    result.second = S::reduce_max(largest);
+    return result;
+}
+
+/// Smallest logit above -inf, and how many there are.
+template <Real T>
+std::pair<T, Index> visible_range(RowIn<T> z) {
+    using S = Simd<T>;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const auto lowest = S::set(std::numeric_limits<T>::lowest()), above = S::set(infinity), zero = S::set(T(0)),
+               one = S::set(T(1));
+    auto smallest = above;
+    const auto count = sum_lanes<T, 1>(size(z), [&](const auto& lane) {
+        const auto key = lane(z.data(), -infinity);
+        smallest = S::min(smallest, S::select_below(key, lowest, above, key));
+        return Packets<T, 1>{{S::select_below(key, lowest, zero, one)}};
+    })[0];
+    return {S::reduce_min(smallest), static_cast<Index>(count)};
+}
+
+/// All of them. `least`: the smallest element of z, -inf included.
+template <Real T>
+KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperature) {
+    // At the very end of the range there is no logit for what has no weight; the scaled form needs none.
+    const bool plain = temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
+    const T high = clamped_inverse<T>(temperature);
+    KeySums<T> result =
+        plain ? key_sums_without_range<false, T>(z, m, top, high, T(0))
+              : key_sums_without_range<true, T>(z, m, top, high, inverse_remainder<T>(temperature, high));
+    if (least > -std::numeric_limits<T>::infinity()) {
+        result.smallest = least;
+        result.visible = size(z);
+    } else {
+        std::tie(result.smallest, result.visible) = visible_range<T>(z);
     }
+    return result;
 }
 
 } // namespace detail
@@ -174,21 +239,23 @@ RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperat
     RowStatistics<A> row;
     row.temperature = detail::checked_temperature("row_statistics", temperature);
     row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
-    const T m = detail::row_max<T>(z);
+    const detail::RowRange<T> range = detail::row_range<T>(z);
+    const T m = range.max;
     if (std::abs(m) <= std::numeric_limits<T>::max()) {
-        const T high = detail::clamped_inverse<T>(temperature);
-        const T low = detail::inverse_remainder<T>(temperature, high);
-        const auto at = std::find(z.begin(), z.end(), m);
-        if (at != z.end()) {
-            const auto index = static_cast<std::size_t>(at - z.begin());
+        const std::size_t top = detail::first_maximum<T>(z, m);
+        if (top < z.size()) {
+            const detail::KeySums<T> sums = detail::key_sums<T>(z, m, range.min, top, temperature);
             row.status = RowStatus::normal;
-            row.visible = 1;
-            row.argmax = static_cast<Index>(index);
-            row.max_logit = row.min_logit = A(m);
-            row.second_logit = -std::numeric_limits<A>::infinity();
-            detail::add_keys<T, A>(z.subspan(0, index), m, high, low, row);
-            detail::add_keys<T, A>(z.subspan(index + 1), m, high, low, row);
-            if (row.visible == 1) row.second_logit = RowStatistics<A>::nan();
+            row.visible = sums.visible;
+            row.argmax = static_cast<Index>(top);
+            row.max_logit = A(m);
+            row.min_logit = A(sums.smallest);
+            row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second);
+            row.r = sums.r;
+            row.t = sums.t;
+            row.q = sums.q;
+            row.c = sums.c;
+            row.v = sums.v;
             if (row.r == row.r) return row;
         }
     }

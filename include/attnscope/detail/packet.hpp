@@ -46,7 +46,7 @@ struct Simd {
     }
     /// a b + c; one rounding where the target has the instruction, else two.
     static P madd(P a, P b, P c) { return Eigen::internal::pmadd(a, b, c); }
-    /// NaN in an argument gives either argument.
+    /// NaN in a gives NaN, NaN in b gives either argument (as std::max has it).
     static P max(P a, P b) { return Eigen::internal::pmax(a, b); }
     static P min(P a, P b) { return Eigen::internal::pmin(a, b); }
     static T reduce_add(P a) { return Eigen::internal::predux(a); }
