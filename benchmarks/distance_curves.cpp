@@ -97,19 +97,7 @@ void add_case(Index length) {
     if (runs.empty()) return;
     // PyTorch sums in float and its cdist goes through a product: three digits are what it promises.
     verify_close(runs.front().checksum, ours(*head), 1e-3L, 0, "PyTorch, " + row, "the sum of all d(N)");
-    row_order().push_back(row);
-    const auto next = std::make_shared<std::size_t>(0);
-    benchmark::RegisterBenchmark((row + "/PyTorch").c_str(),
-                                 [=](benchmark::State& state) {
-                                     for (auto _ : state)
-                                         state.SetIterationTime(runs[(*next)++ % runs.size()].seconds);
-                                     using C = benchmark::Counter;
-                                     state.counters["figure"] =
-                                         C(1e-3, C::kIsIterationInvariantRate | C::kInvert);
-                                 })
-        ->UseManualTime()
-        ->Iterations(1)
-        ->Repetitions(3);
+    add_peer(row, "PyTorch", work, runs);
 }
 
 } // namespace

@@ -1,11 +1,7 @@
 // Peers that are Python scripts: found, run, and their own timings read.
 #pragma once
 
-#include <array>
-#include <cstdio>
-#include <cstdlib>
-#include <string>
-#include <vector>
+#include "harness.hpp"
 
 namespace bench {
 
@@ -29,11 +25,12 @@ struct PeerRun {
 /// there.
 inline std::vector<PeerRun> run_peer(const std::string& script, const std::string& arguments) {
     std::vector<PeerRun> runs;
-    const std::string python = python_with_torch();
-    if (python.empty()) {
-        std::printf("PyTorch is not installed: skipped (Debian: python3-torch).\n");
-        return runs;
-    }
+    static const std::string python = [] {
+        std::string found = python_with_torch();
+        if (found.empty()) std::printf("PyTorch is not installed: skipped (Debian: python3-torch).\n");
+        return found;
+    }();
+    if (python.empty()) return runs;
     const std::string command = "'" + python + "' '" ATTNSCOPE_PEERS_DIR "/" + script + "' " + arguments;
     std::FILE* const pipe = ::popen(command.c_str(), "r");
     if (!pipe) return runs;
@@ -44,6 +41,24 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
         std::exit(1);
     }
     return runs;
+}
+
+/// Puts what a script measured into the table, as `contender` in `row`.
+inline void add_peer(const std::string& row, const std::string& contender, Work work,
+                     const std::vector<PeerRun>& runs) {
+    row_order().push_back(row);
+    const auto next = std::make_shared<std::size_t>(0);
+    benchmark::RegisterBenchmark((row + "/" + contender).c_str(),
+                                 [=](benchmark::State& state) {
+                                     for (auto _ : state)
+                                         state.SetIterationTime(runs[(*next)++ % runs.size()].seconds);
+                                     using C = benchmark::Counter;
+                                     state.counters["figure"] = C(work.amount * work.unit_in_ns * 1e-9,
+                                                                  C::kIsIterationInvariantRate | C::kInvert);
+                                 })
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Repetitions(static_cast<int>(runs.size()));
 }
 
 } // namespace bench
