@@ -7,9 +7,9 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// e^x - 1 for x <= 0, to a few ulp, near 0 too; -inf gives -1, NaN gives NaN.
+/// e^x - 1 for x <= 64, to a few ulp, near 0 too; -inf gives -1, NaN gives NaN.
 template <Real T>
-typename Simd<T>::P expm1_nonpositive(typename Simd<T>::P x) {
+typename Simd<T>::P expm1(typename Simd<T>::P x) {
     if constexpr (std::same_as<T, long double>) {
         return std::expm1(x);
     } else {
@@ -28,7 +28,7 @@ typename Simd<T>::P tanh(typename Simd<T>::P x) {
     using S = Simd<T>;
     const auto zero = S::set(T(0)), size = S::abs(x);
     // With e = e^{-2|x|} - 1: tanh |x| = -e/(2 + e).
-    const auto e = expm1_nonpositive<T>(S::sub(zero, S::add(size, size)));
+    const auto e = expm1<T>(S::sub(zero, S::add(size, size)));
     const auto t = S::div(S::sub(zero, e), S::add(S::set(T(2)), e));
     return S::select_below(x, zero, S::sub(zero, t), t);
 }

@@ -28,58 +28,59 @@ public:
         const T m = detail::row_max<T>(z);
         if (!(m <= std::numeric_limits<T>::max()))
             return detail::fill_special<T>(detail::classify<T>(z), z, out);
-        using S = detail::Simd<T>;
-        const auto zero = S::set(T(0));
-        const Scaled<T> scaled(m);
-        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-            const auto value = scaled.expm1(lane(z.data(), -std::numeric_limits<T>::infinity()));
-            lane.store(out.data(), S::select_below(value, zero, zero, value));
-            return detail::Packets<T, 1>{{S::abs(value)}};
-        })[0];
-        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
-        if (!(m > T(0))) return RowStatus::empty;
-        const T inverse = static_cast<T>(1 / (sum + eps_ * scaled.unit));
-        if (!(inverse <= std::numeric_limits<T>::max())) { // logits of subnormal size without eps
-            for (T& x : out) x = static_cast<T>(x / sum);
-            return RowStatus::normal;
-        }
-        detail::scale_weights<T>(inverse, out);
-        return RowStatus::normal;
+        return m <= T(64) ? divide<T>(Plain<T>(), m, z, out) : divide<T>(Shifted<T>(m), m, z, out);
     }
 
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("Softpick::jvp", z, p, v, out);
-        using A = detail::Accumulator<T>;
+        using S = detail::Simd<T>;
         const Slope<T> h(*this, z, p);
-        A moved = 0;
-        for (std::size_t i = 0; i < z.size(); ++i) moved += A(h(z[i])) * A(v[i]);
-        for (std::size_t i = 0; i < z.size(); ++i)
-            out[i] = static_cast<T>((z[i] > T(0) ? A(h(z[i])) * A(v[i]) : A(0)) - p[i] * moved);
+        if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
+        const auto zero = S::set(T(0));
+        const auto moved =
+            S::set(static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+                return detail::Packets<T, 1>{{S::mul(h(lane(z.data())), lane(v.data()))}};
+            })[0]));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data()), own = S::mul(h(x), lane(v.data()));
+            lane.store(out.data(), S::sub(S::select_below(zero, x, own, zero), S::mul(lane(p.data()), moved)));
+        });
     }
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("Softpick::vjp", z, p, w, out);
-        using A = detail::Accumulator<T>;
+        using S = detail::Simd<T>;
         const Slope<T> h(*this, z, p);
-        const A mean = detail::dot<T>(p, w);
-        for (std::size_t i = 0; i < z.size(); ++i)
-            out[i] = static_cast<T>(A(h(z[i])) * ((z[i] > T(0) ? A(w[i]) : A(0)) - mean));
+        if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
+        const auto zero = S::set(T(0)), mean = S::set(static_cast<T>(detail::dot<T>(p, w)));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data());
+            lane.store(out.data(), S::mul(h(x), S::sub(S::select_below(zero, x, lane(w.data()), zero), mean)));
+        });
     }
 
 private:
-    /// (e^z - 1) e^{-shift} with shift = max(0, max z); 0 at masked keys. `unit` is e^{-shift}.
+    /// (e^z - 1) unit, 0 at masked keys, for rows of ordinary size: unit = 1.
     template <Real T>
-    struct Scaled {
+    struct Plain {
+        using S = detail::Simd<T>;
+        typename S::P operator()(typename S::P z) const {
+            return S::select_below(z, S::set(std::numeric_limits<T>::lowest()), S::set(T(0)),
+                                   detail::expm1<T>(z));
+        }
+        T unit = 1;
+    };
+    /// The same for any finite m = max z >= 0: unit = e^{-m}.
+    template <Real T>
+    struct Shifted {
         using S = detail::Simd<T>;
         using P = typename S::P;
-        explicit Scaled(T m) : shift(S::set(std::max(m, T(0)))), unit(std::exp(-std::max(m, T(0)))) {
-            unit_packet = S::set(unit);
-        }
-        P expm1(P z) const {
+        explicit Shifted(T m) : shift(S::set(m)), unit(std::exp(-m)), unit_packet(S::set(unit)) {}
+        P operator()(P z) const {
             const P zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
-            // For z >= 0 it is e^{z-shift} (1 - e^{-z}), else e^{-shift} (e^z - 1): one expm1 of -|z| for both.
-            const P e = detail::expm1_nonpositive<T>(S::sub(zero, S::abs(z)));
+            // For z >= 0 it is e^{z-m} (1 - e^{-z}), else e^{-m} (e^z - 1): one expm1 of -|z| for both.
+            const P e = detail::expm1<T>(S::sub(zero, S::abs(z)));
             const P grown = detail::exp_nonpositive<T>(S::sub(z, shift));
             return S::select_below(
                 z, lowest, zero,
@@ -90,32 +91,64 @@ private:
         P unit_packet;
     };
 
-    /// h(z) = sign(z) e^z/(sum |e^z - 1| + eps), NaN on NaN rows, 0 on rows of no weight and of infinite
-    /// logits.
+    template <Real T, class F>
+    RowStatus divide(const F& f, T m, std::span<const T> z, std::span<T> out) const {
+        using S = detail::Simd<T>;
+        const auto zero = S::set(T(0));
+        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+            const auto value = f(lane(z.data(), -std::numeric_limits<T>::infinity()));
+            lane.store(out.data(), S::max(value, zero));
+            return detail::Packets<T, 1>{{S::abs(value)}};
+        })[0];
+        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
+        if (!(m > T(0))) return RowStatus::empty;
+        const T inverse = static_cast<T>(1 / (sum + eps_ * f.unit));
+        if (!(inverse <= std::numeric_limits<T>::max())) { // logits of subnormal size without eps
+            for (T& x : out) x = static_cast<T>(x / sum);
+            return RowStatus::normal;
+        }
+        detail::scale_weights<T>(inverse, out);
+        return RowStatus::normal;
+    }
+
+    /// h(z) = sign(z) e^z/(sum |e^z - 1| + eps), NaN on NaN rows; rows of no weight and of infinite logits do
+    /// not move.
     template <Real T>
     class Slope {
+        using S = detail::Simd<T>;
+        using P = typename S::P;
+
     public:
         Slope(const Softpick& softpick, std::span<const T> z, std::span<const T> p) {
             const T m = detail::row_max<T>(z);
+            const auto sum = [&](const auto& f) {
+                return softpick.eps_ * f.unit +
+                       detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+                           return detail::Packets<T, 1>{
+                               {S::abs(f(lane(z.data(), -std::numeric_limits<T>::infinity())))}};
+                       })[0];
+            };
+            T factor = 0;
             if (std::any_of(p.begin(), p.end(), [](T x) { return x != x; })) {
-                factor_ = std::numeric_limits<T>::quiet_NaN();
+                factor = std::numeric_limits<T>::quiet_NaN();
             } else if (m > T(0) && m <= std::numeric_limits<T>::max()) {
-                const Scaled<T> scaled(m);
-                const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                    return detail::Packets<T, 1>{{detail::Simd<T>::abs(
-                        scaled.expm1(lane(z.data(), -std::numeric_limits<T>::infinity())))}};
-                })[0];
-                shift_ = m;
-                factor_ = static_cast<T>(1 / (sum + softpick.eps_ * scaled.unit));
+                using A = detail::Accumulator<T>;
+                factor = static_cast<T>(m <= T(64) ? std::exp(A(m)) / sum(Plain<T>()) : 1 / sum(Shifted<T>(m)));
+                shift_ = S::set(m);
             }
+            moves_ = factor != T(0);
+            factor_ = S::set(factor);
         }
-        T operator()(T z) const {
-            if (factor_ == T(0) || z == T(0)) return T(0);
-            return std::copysign(std::exp(z - shift_) * factor_, z);
+        bool moves() const { return moves_; }
+        P operator()(P z) const {
+            const P zero = S::set(T(0));
+            const P size = S::mul(detail::exp_nonpositive<T>(S::sub(z, shift_)), factor_);
+            return S::select_below(z, zero, S::sub(zero, size), S::select_below(zero, z, size, zero));
         }
 
     private:
-        T shift_ = T(0), factor_ = T(0);
+        P shift_ = S::set(T(0)), factor_;
+        bool moves_;
     };
     double eps_;
 };
