@@ -22,15 +22,46 @@ typename Simd<T>::P expm1(typename Simd<T>::P x) {
     }
 }
 
+/// Coefficients of (tanh(x)/x - 1)/x^2 = sum_k a_k x^{2k} on x^2 <= 1/4, from interpolation at Chebyshev's
+/// nodes (relative error of tanh: 4.5e-9 and 1.7e-17).
+template <Real T>
+struct TanhConstants;
+template <>
+struct TanhConstants<float> {
+    static constexpr std::array<float, 5> a = {-0x1.555554p-2f, 0x1.11108p-3f, -0x1.b9d2aep-5f, 0x1.5fc692p-6f,
+                                               -0x1.c7033cp-8f};
+};
+template <>
+struct TanhConstants<double> {
+    static constexpr std::array<double, 10> a = {
+        -0x1.5555555555555p-2,  0x1.1111111110c21p-3,  -0x1.ba1ba1b9783d6p-5,  0x1.664f484114832p-6,
+        -0x1.226e27ed0ac68p-7,  0x1.d6d0a485132ebp-9,  -0x1.7d68abe445c4bp-10, 0x1.32b0b92ad1a40p-11,
+        -0x1.cf9f3fe656023p-13, 0x1.f2ddeb9a07da7p-15,
+    };
+};
+
 /// tanh x, to a few ulp; NaN gives NaN.
 template <Real T>
 typename Simd<T>::P tanh(typename Simd<T>::P x) {
-    using S = Simd<T>;
-    const auto zero = S::set(T(0)), size = S::abs(x);
-    // With e = e^{-2|x|} - 1: tanh |x| = -e/(2 + e).
-    const auto e = expm1<T>(S::sub(zero, S::add(size, size)));
-    const auto t = S::div(S::sub(zero, e), S::add(S::set(T(2)), e));
-    return S::select_below(x, zero, S::sub(zero, t), t);
+    if constexpr (std::same_as<T, long double>) {
+        return std::tanh(x);
+    } else {
+        using S = Simd<T>;
+        constexpr auto& a = TanhConstants<T>::a;
+        const auto zero = S::set(T(0)), half = S::set(T(0.5)), size = S::abs(x);
+        const auto square = S::mul(x, x);
+        auto q = S::set(a.back());
+        for (std::size_t i = a.size() - 1; i-- > 0;) q = S::madd(q, square, S::set(a[i]));
+        auto t = S::madd(x, S::mul(square, q), x);
+        // Most rows behind a cap need no more. A key's result is the same whoever stands beside it.
+        if (S::any_below(half, size)) {
+            // tanh |x| = -e/(2 + e), e = e^{-2|x|} - 1
+            const auto e = expm1<T>(S::sub(zero, S::add(size, size)));
+            const auto u = S::div(S::sub(zero, e), S::add(S::set(T(2)), e));
+            t = S::select_below(half, size, S::select_below(x, zero, S::sub(zero, u), u), t);
+        }
+        return t;
+    }
 }
 
 /// Coefficients of atanh(s)/s = sum_k a_k s^{2k} on s^2 <= 1/9, of minimal relative error (4.6e-9 and 1.4e-18,

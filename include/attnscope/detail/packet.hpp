@@ -55,10 +55,28 @@ struct Simd {
 
     /// x < limit ? below : otherwise; NaN in x gives `otherwise`.
     static P select_below(P x, P limit, P below, P otherwise) {
-        if constexpr (scalar)
-            return x < limit ? below : otherwise;
+        if constexpr (scalar) return x < limit ? below : otherwise;
+#ifdef __AVX512F__ // Eigen turns the mask into a packet and back
+        else if constexpr (std::same_as<T, float> && size == 16)
+            return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+        else if constexpr (std::same_as<T, double> && size == 8)
+            return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+#endif
         else
             return Eigen::internal::pselect(Eigen::internal::pcmp_lt(x, limit), below, otherwise);
+    }
+
+    /// Whether a < b anywhere.
+    static bool any_below(P a, P b) {
+        if constexpr (scalar) return a < b;
+#ifdef __AVX512F__
+        else if constexpr (std::same_as<T, float> && size == 16)
+            return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0;
+        else if constexpr (std::same_as<T, double> && size == 8)
+            return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ) != 0;
+#endif
+        else
+            return Eigen::internal::predux_any(Eigen::internal::pcmp_lt(a, b));
     }
 
     /// The first `count` < size elements; the rest is `fill`.

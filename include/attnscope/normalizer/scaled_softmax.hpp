@@ -8,15 +8,40 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// Keys with z > -inf (NaN counts).
+/// Keys with z > -inf (NaN counts), and the largest logit, as `row_max` gives it.
+template <Real T>
+struct VisibleKeys {
+    Index count;
+    T max;
+};
+template <Real T>
+VisibleKeys<T> visible_keys(RowIn<T> z) {
+    using S = Simd<T>;
+    constexpr Index stride = 4 * S::size, block = stride << 16; // of which the count is exact in T
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0)), one = S::set(T(1));
+    typename S::P high[4], seen[4];
+    const auto meet = [&](int j, typename S::P x) {
+        high[j] = S::max(high[j], x);
+        seen[j] = S::add(seen[j], S::select_below(x, lowest, zero, one));
+    };
+    for (auto& x : high) x = S::set(-infinity);
+    Index count = 0;
+    for (Index begin = 0, n = size(z); begin < n; begin += block) {
+        const Index end = std::min(n, begin + block);
+        for (auto& x : seen) x = zero;
+        Index i = begin;
+        for (; i + stride <= end; i += stride)
+            for (int j = 0; j < 4; ++j) meet(j, S::load(z.data() + i + j * S::size));
+        for (; i + S::size <= end; i += S::size) meet(0, S::load(z.data() + i));
+        if (i < end) meet(0, S::load_partial(z.data() + i, end - i, -infinity));
+        count += static_cast<Index>(S::reduce_add(S::add(S::add(seen[0], seen[1]), S::add(seen[2], seen[3]))));
+    }
+    return {count, S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])))};
+}
 template <Real T>
 Index count_visible(RowIn<T> z) {
-    using S = Simd<T>;
-    const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0)), one = S::set(T(1));
-    return static_cast<Index>(sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
-        return Packets<T, 1>{
-            {S::select_below(lane(z.data(), -std::numeric_limits<T>::infinity()), lowest, zero, one)}};
-    })[0]);
+    return visible_keys<T>(z).count;
 }
 
 } // namespace detail
@@ -81,10 +106,8 @@ public:
     template <Real T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("LengthScaledSoftmax::apply", z, out);
-        const detail::RowRange<T> range = detail::row_range<T>(z);
-        const bool all_visible = range.min > -std::numeric_limits<T>::infinity();
-        const Index n = all_visible ? detail::size<T>(z) : detail::count_visible<T>(z);
-        return detail::softmax_row<T>(z, range.max, range.max, beta<T>(n), 0, out);
+        const auto [n, m] = detail::visible_keys<T>(z);
+        return detail::softmax_row<T>(z, m, m, beta<T>(n), 0, out);
     }
 
     template <Real T>
