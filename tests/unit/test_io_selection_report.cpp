@@ -48,8 +48,9 @@ const std::set<std::string> selection_keys = {"n",
                                               "f_score",
                                               "margin"};
 const std::set<std::string> statement_ids = {
-    "lemma1",         "corollary1",     "theorem1_fixed", "theorem1_random", "corollary2",
-    "theorem2_lower", "theorem2_upper", "lemma2",         "corollary3",      "finite_difference"};
+    "lemma1",         "corollary1",       "theorem1_fixed", "theorem1_random", "corollary2",
+    "theorem2_lower", "theorem2_upper",   "lemma2",         "corollary3",      "finite_difference",
+    "ssmax",          "sigmoid_gradient", "entmax_support"};
 
 struct Outcome {
     int status;

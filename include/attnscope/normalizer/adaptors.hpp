@@ -23,9 +23,12 @@ struct Softcap {
         constexpr T infinity = std::numeric_limits<T>::infinity();
         const auto c = S::set(cap_in<T>()), inverse = S::set(1 / cap_in<T>());
         const auto lowest = S::set(std::numeric_limits<T>::lowest()), masked = S::set(-infinity);
+        const auto zero = S::set(T(0));
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data(), -infinity);
-            const auto y = S::mul(c, detail::tanh<T>(S::mul(x, inverse)));
+            // A large argument makes tanh slow for its neighbours too.
+            const auto inside = S::select_below(x, lowest, zero, x);
+            const auto y = S::mul(c, detail::tanh<T>(S::mul(inside, inverse)));
             lane.store(out.data(), S::select_below(x, lowest, masked, y));
         });
     }

@@ -57,17 +57,34 @@ public:
     template <Real T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmax::apply", z, out);
-        const detail::LogitWeightedRow<T> row(z);
-        if (row.status != RowStatus::normal) return detail::fill_special<T>(row.status, z, out);
-        const Range<T> range(row);
-        if (range.hi == range.lo || row.max == range.lo) {
+        using S = detail::Simd<T>;
+        const T m = detail::row_max<T>(z);
+        if (!(std::abs(m) <= std::numeric_limits<T>::max()))
+            return detail::fill_special<T>(detail::classify<T>(z), z, out);
+        const auto zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
+        auto least = zero;
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data());
+            least = S::min(least, S::select_below(x, lowest, zero, x));
+        });
+        const T lo = S::reduce_min(least), hi = std::max(m, T(0));
+        const T unit = hi - lo <= std::numeric_limits<T>::max() ? T(1) : T(0.5); // the difference may overflow
+        const auto scale = S::set(unit), low = S::set(lo * unit), width = S::set(hi * unit - lo * unit);
+        const auto shift = S::set(m);
+        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data(), -std::numeric_limits<T>::infinity());
+            const auto e = detail::exp_nonpositive<T>(S::sub(x, shift));
+            const auto share = S::div(S::sub(S::mul(x, scale), low), width);
+            lane.store(out.data(), S::select_below(zero, e, S::mul(e, share), zero));
+            return detail::Packets<T, 1>{{e}};
+        })[0];
+        // Only NaN can be special, also where the logits were overwritten.
+        if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
+        if (m == lo) {
             std::fill(out.begin(), out.end(), T(0));
             return RowStatus::empty;
         }
-        std::transform(z.begin(), z.end(), out.begin(), [&](T x) {
-            const auto q = row.weight(x);
-            return q > 0 ? detail::flushed<T>(q * range.share(x)) : T(0);
-        });
+        detail::scale_weights<T>(static_cast<T>(1 / sum), out);
         return RowStatus::normal;
     }
 

@@ -15,15 +15,16 @@ enum class TargetEnd {
 };
 
 /// beta > 0 at which `excess(beta)`, the logarithm of measure over target with its slope d/d beta, vanishes. It
-/// falls from a positive value at 0 to a negative one at infinity. Newton inside a bracket, from `start`.
+/// falls from a positive value at 0 to a negative one at infinity. Newton inside a bracket, from `start`, until
+/// the value is no larger than `precision`.
 template <class A, class Excess>
-A solve_inverse_temperature(A start, Excess&& excess) {
+A solve_inverse_temperature(A start, A precision, Excess&& excess) {
     using Limits = std::numeric_limits<A>;
     constexpr int max_steps = 200;
     A low = 0, high = Limits::infinity(), beta = start;
     for (int i = 0; i < max_steps; ++i) {
         const auto [value, slope] = excess(beta);
-        if (!(std::abs(value) > 2 * Limits::epsilon())) break;
+        if (!(std::abs(value) > precision)) break;
         (value > 0 ? low : high) = beta;
         A next = beta - value / slope;
         // Where the measure is flat or falls steeply, steps are kept to a factor of 8.
@@ -142,7 +143,9 @@ public:
         // arise.
         const A start = 2 * std::log(static_cast<A>(row.visible)) / row.logit_spread();
         const A least = std::numeric_limits<T>::min(), most = std::numeric_limits<T>::max();
-        return detail::solve_inverse_temperature(std::clamp(start, least, most), [&](A beta) {
+        // The measure is known to a few units of T.
+        const A precision = 8 * A(std::numeric_limits<T>::epsilon());
+        return detail::solve_inverse_temperature(std::clamp(start, least, most), precision, [&](A beta) {
             return target_.template excess<T>(z, std::clamp(beta, least, most));
         });
     }

@@ -1,0 +1,224 @@
+// Statistics of a row that is seen piece by piece: a commutative monoid.
+#pragma once
+
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits with
+/// their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any way of
+/// cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece, whatever
+/// the scalar). The empty state is the identity. Trivially copyable: it may cross threads and processes. Masked
+/// keys (-inf) leave no trace.
+template <Real T, Index K = 8>
+class RowState {
+    static_assert(K >= 2, "the two largest logits are needed");
+
+public:
+    using A = detail::Accumulator<T>;
+
+    /// A piece of the row: logits of keys first_key, first_key + 1, ... Keys of NaN and +inf are counted. O(n),
+    /// no allocation.
+    void add(RowIn<T> z, Index first_key) { add_piece<false>(z, first_key, nullptr); }
+
+    /// The same; writes the terms e^{z_i - m} of the piece to `terms` (which may be z), m the largest logit so
+    /// far, and returns the factor e^{old m - m} by which sums of earlier terms are to be multiplied (1 before
+    /// there are any).
+    A add(RowIn<T> z, Index first_key, RowOut<T> terms) {
+        detail::require_same_size<T>("RowState::add", z, terms);
+        return add_piece<true>(z, first_key, terms.data());
+    }
+
+    /// Another part of the same row, whose keys are others. O(K).
+    void merge(const RowState& other) {
+        nan_ += other.nan_;
+        infinite_ += other.infinite_;
+        if (other.visible_ == 0) return;
+        if (visible_ == 0) {
+            const Index nan = nan_, infinite = infinite_;
+            *this = other;
+            nan_ = nan;
+            infinite_ = infinite;
+            return;
+        }
+        Sums sums = sums_, others = other.sums_;
+        if (precedes(other.logits_[0], other.keys_[0], logits_[0], keys_[0])) std::swap(sums, others);
+        sums_ = combined(sums, others, std::abs(A(logits_[0]) - A(other.logits_[0])));
+        visible_ += other.visible_;
+        smallest_ = std::min(smallest_, other.smallest_);
+        for (std::size_t i = 0; i < logits_.size(); ++i) insert(other.logits_[i], other.keys_[i]);
+    }
+
+    /// Keys with a finite logit, NaN and +inf so far.
+    Index visible() const { return visible_; }
+    Index nan_keys() const { return nan_; }
+    Index infinite_keys() const { return infinite_; }
+    RowStatus status() const {
+        if (nan_ > 0) return RowStatus::nan;
+        if (infinite_ > 0) return RowStatus::infinite;
+        return visible_ > 0 ? RowStatus::normal : RowStatus::empty;
+    }
+
+    /// How many of the K largest there are: min(K, visible).
+    Index leaders() const { return std::min(K, visible_); }
+    /// The i-th largest logit, ties by smaller key, and its key. 0 <= i < leaders().
+    T leading_logit(Index i) const { return logits_[static_cast<std::size_t>(i)]; }
+    Index leading_key(Index i) const { return keys_[static_cast<std::size_t>(i)]; }
+
+    /// The figures of the row: see `RowStatistics`. A row with +inf keys has status `infinite`, one with NaN
+    /// keys `nan`.
+    RowStatistics<A> statistics() const {
+        RowStatistics<A> row;
+        row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
+        row.status = status();
+        row.visible = visible_ + nan_ + infinite_;
+        if (row.status == RowStatus::infinite) row.max_logit = std::numeric_limits<A>::infinity();
+        if (row.status != RowStatus::normal) return row;
+        row.argmax = keys_[0];
+        row.max_logit = A(logits_[0]);
+        row.min_logit = A(smallest_);
+        row.second_logit = visible_ > 1 ? A(logits_[1]) : RowStatistics<A>::nan();
+        row.r = sums_.r;
+        row.t = sums_.t;
+        row.q = sums_.q;
+        row.c = sums_.c;
+        row.v = sums_.v;
+        return row;
+    }
+
+    /// sum of the largest k weights, k <= leaders(), and 1 minus it, which keeps its digits when it is small
+    /// only as far as the list reaches.
+    A leading_mass(Index k) const {
+        A sum = 0;
+        for (Index i = 0; i < std::min(k, leaders()); ++i) sum += std::exp(A(leading_logit(i)) - A(logits_[0]));
+        return status() == RowStatus::normal ? sum / (1 + sums_.r) : RowStatistics<A>::nan();
+    }
+
+private:
+    /// Sums relative to the largest logit, which is left out: see `RowStatistics`.
+    struct Sums {
+        A r = 0, t = 0, q = 0, c = 0, v = 0;
+    };
+    static constexpr T lowest = -std::numeric_limits<T>::infinity();
+
+    /// Does logit a of key i come before logit b of key j?
+    static bool precedes(T a, Index i, T b, Index j) { return a > b || (a == b && i < j); }
+
+    /// Sums of a part whose largest logit is the row's and of another whose largest lies `distance` below. Only
+    /// positive terms are added.
+    static Sums combined(const Sums& a, const Sums& b, A distance) {
+        const A w = std::exp(-distance), mass = 1 + b.r;
+        if (w == A(0)) return a;
+        const A square = w * w;
+        return {a.r + w * mass, a.t + w * (b.t + distance * mass), a.q + square * (1 + b.q),
+                a.c + square * w * (1 + b.c),
+                a.v + w * (b.v + 2 * distance * b.t + distance * distance * mass)};
+    }
+
+    void insert(T logit, Index key) {
+        if (!(logit > lowest)) return;
+        std::size_t at = logits_.size();
+        while (at > 0 && (keys_[at - 1] < 0 || precedes(logit, key, logits_[at - 1], keys_[at - 1]))) --at;
+        if (at == logits_.size()) return;
+        std::copy_backward(logits_.begin() + static_cast<std::ptrdiff_t>(at), logits_.end() - 1, logits_.end());
+        std::copy_backward(keys_.begin() + static_cast<std::ptrdiff_t>(at), keys_.end() - 1, keys_.end());
+        logits_[at] = logit;
+        keys_[at] = key;
+    }
+
+    template <bool store>
+    A add_piece(RowIn<T> z, Index first_key, T* terms) {
+        const auto give_nothing = [&] {
+            if constexpr (store) std::fill_n(terms, z.size(), T(0));
+            return A(1);
+        };
+        if (z.empty()) return A(1);
+        const detail::RowRange<T> range = detail::row_range<T>(z);
+        if (!(std::abs(range.max) <= std::numeric_limits<T>::max())) {
+            count_special(z, first_key);
+            return give_nothing();
+        }
+        const bool leads = visible_ == 0 || range.max > logits_[0];
+        const T m = leads ? range.max : logits_[0];
+        const std::size_t top = leads ? detail::first_maximum<T>(z, m) : detail::no_key;
+        // In place the logits are gone afterwards: the list first.
+        const RowState before = *this;
+        T smallest = range.min;
+        Index visible = static_cast<Index>(z.size());
+        if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
+        collect(z, first_key, range.max);
+        const detail::KeySums<T> sums =
+            detail::key_sums_without_range<false, store, T>(z, m, top, T(1), T(0), terms);
+        if (!(sums.r == sums.r)) { // a NaN somewhere
+            *this = before;
+            if constexpr (store) { // the terms may have replaced the logits: all of the piece counts as NaN
+                std::fill_n(terms, z.size(), std::numeric_limits<T>::quiet_NaN());
+                nan_ += 1;
+                return A(1);
+            }
+            count_special(z, first_key);
+            return A(1);
+        }
+        const Sums piece{sums.r, sums.t, sums.q, sums.c, sums.v};
+        A factor = 1;
+        if (leads) {
+            if constexpr (store) terms[top] = T(1);
+            const A distance = A(m) - A(before.logits_[0]);
+            sums_ = before.visible_ > 0 ? combined(piece, before.sums_, distance) : piece;
+            factor = before.visible_ > 0 ? std::exp(-distance) : A(1);
+        } else {
+            sums_.r += piece.r;
+            sums_.t += piece.t;
+            sums_.q += piece.q;
+            sums_.c += piece.c;
+            sums_.v += piece.v;
+        }
+        visible_ += visible;
+        smallest_ = std::min(smallest_, smallest);
+        return factor;
+    }
+
+    /// Puts the keys of a piece whose largest logit is `largest` into the list.
+    void collect(RowIn<T> z, Index first_key, T largest) {
+        constexpr std::size_t chunk = 64;
+        if (keys_.back() >= 0 && !(largest > logits_.back())) return;
+        for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
+            const RowIn<T> part = z.subspan(begin, std::min(chunk, z.size() - begin));
+            if (keys_.back() >= 0 && !(detail::row_max<T>(part) > logits_.back())) continue;
+            for (std::size_t i = 0; i < part.size(); ++i)
+                if (keys_.back() < 0 || part[i] >= logits_.back())
+                    insert(part[i], first_key + static_cast<Index>(begin + i));
+        }
+    }
+
+    /// Key by key, for pieces with NaN, +inf or nothing visible.
+    void count_special(RowIn<T> z, Index first_key) {
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            nan_ += z[i] != z[i];
+            infinite_ += z[i] == std::numeric_limits<T>::infinity();
+            if (std::abs(z[i]) <= std::numeric_limits<T>::max())
+                add(z.subspan(i, 1), first_key + static_cast<Index>(i));
+        }
+    }
+
+    static constexpr std::array<T, static_cast<std::size_t>(K)> no_logits() {
+        std::array<T, static_cast<std::size_t>(K)> logits{};
+        for (T& x : logits) x = lowest;
+        return logits;
+    }
+    static constexpr std::array<Index, static_cast<std::size_t>(K)> no_keys() {
+        std::array<Index, static_cast<std::size_t>(K)> keys{};
+        for (Index& x : keys) x = -1;
+        return keys;
+    }
+
+    Sums sums_;
+    Index visible_ = 0, nan_ = 0, infinite_ = 0;
+    T smallest_ = std::numeric_limits<T>::infinity();
+    std::array<T, static_cast<std::size_t>(K)> logits_ = no_logits(); ///< descending; the first is the largest
+    std::array<Index, static_cast<std::size_t>(K)> keys_ = no_keys();
+};
+
+} // namespace v0_1
+} // namespace attnscope
