@@ -1,5 +1,7 @@
 #include "output.hpp"
 
+#include "prediction.hpp"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -101,10 +103,10 @@ std::string answer(const Result& result) {
         if (outcome->name == "softmax" && outcome->measured.loss.kind == LossLength::Kind::at)
             text += fmt::format(" Softmax loses it at {} keys (predicted: {}).",
                                 loss_text(outcome->measured.loss), prediction_text(*outcome));
-    text += fmt::format(
-        " Beyond about {} keys another logit is typically larger than the needle's, and no normaliser "
-        "that shares out a weight of 1 in the order of the logits can keep it.",
-        length_text(result.order_limit));
+    if (result.order_limit < longest_predicted)
+        text += fmt::format(" Beyond about {} keys another logit is typically larger than the needle's, and no "
+                            "normaliser that shares out a weight of 1 in the order of the logits can keep it.",
+                            length_text(result.order_limit));
     return wrapped(text);
 }
 
