@@ -39,7 +39,7 @@ void add_length(Index length, const std::filesystem::path& folder) {
             },
             [=](const std::string& who) { verify_rows(*z, *p, alpha, 64, who); });
         const std::vector<PeerRun> runs =
-            run_peer("entmax.py", "'" + in + "' " + std::to_string(alpha) + " 5 '" + out + "'");
+            run_peer("entmax.py", "'" + in + "' " + std::to_string(alpha) + " 9 '" + out + "'");
         if (runs.empty()) continue;
         const std::vector<float> weights = attnscope::io::read_npy<float>(out).data;
         verify(weights.size() == static_cast<std::size_t>(z->size()), "PyTorch", "its shape");

@@ -31,7 +31,9 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
         return found;
     }();
     if (python.empty()) return runs;
-    const std::string command = "'" + python + "' '" ATTNSCOPE_PEERS_DIR "/" + script + "' " + arguments;
+    // glibc keeps the memory of temporaries: the peer shall not pay for fetching pages anew in every call.
+    const std::string command = "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824 '" + python +
+                                "' '" ATTNSCOPE_PEERS_DIR "/" + script + "' " + arguments;
     std::FILE* const pipe = ::popen(command.c_str(), "r");
     if (!pipe) return runs;
     PeerRun run;
