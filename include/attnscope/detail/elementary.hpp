@@ -9,7 +9,7 @@ namespace detail {
 
 /// e^x - 1 for x <= 64, to a few ulp, near 0 too; -inf gives -1, NaN gives NaN.
 template <Real T>
-typename Simd<T>::P expm1(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P expm1(typename Simd<T>::P x) {
     if constexpr (std::same_as<T, long double>) {
         return std::expm1(x);
     } else {
@@ -42,7 +42,7 @@ struct TanhConstants<double> {
 
 /// tanh x, to a few ulp; NaN gives NaN.
 template <Real T>
-typename Simd<T>::P tanh(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P tanh(typename Simd<T>::P x) {
     if constexpr (std::same_as<T, long double>) {
         return std::tanh(x);
     } else {
@@ -92,7 +92,7 @@ struct AtanhConstants<double> {
 
 /// log(1 + y)/y for 0 <= y <= 1, to a few ulp; 1 at y = 0.
 template <Real T>
-typename Simd<T>::P log1p_ratio(typename Simd<T>::P y) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P log1p_ratio(typename Simd<T>::P y) {
     if constexpr (std::same_as<T, long double>) {
         return y > T(0) ? std::log1p(y) / y : T(1) + (y - y);
     } else {
@@ -110,7 +110,7 @@ typename Simd<T>::P log1p_ratio(typename Simd<T>::P y) {
 
 /// log(1 + y) for -1 < y <= 0 with normal 1 + y, to a few ulp, near 0 too.
 template <Real T>
-typename Simd<T>::P log1p_nonpositive(typename Simd<T>::P y) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P log1p_nonpositive(typename Simd<T>::P y) {
     if constexpr (std::same_as<T, long double>) {
         return std::log1p(y);
     } else {

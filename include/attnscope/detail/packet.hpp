@@ -133,9 +133,12 @@ constexpr T exp_cutoff() {
         return ExpConstants<T>::lowest;
 }
 
+// Always inline, here and in elementary.hpp: large translation units exhaust the compiler's patience, and a
+// call in every step of a loop spills all packets.
+
 /// 2^n for the integer n that `t = x + round_magic` carries in its low bits.
 template <Real T>
-typename Simd<T>::P power_of_two(typename Simd<T>::P t) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P power_of_two(typename Simd<T>::P t) {
     using C = ExpConstants<T>;
     using Bits = typename C::Bits;
     constexpr std::size_t n = static_cast<std::size_t>(Simd<T>::size);
@@ -199,7 +202,7 @@ struct ReducedExp {
     typename Simd<T>::P tail;
 };
 template <Real T>
-ReducedExp<T> reduced_exp(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE ReducedExp<T> reduced_exp(typename Simd<T>::P x) {
     using S = Simd<T>;
     using C = ExpConstants<T>;
     using P = typename S::P;
@@ -217,7 +220,7 @@ ReducedExp<T> reduced_exp(typename Simd<T>::P x) {
 /// Error at most 1.02 ulp, with or without fused multiply-add: measured 1.0095 over all floats, 0.9986 over
 /// 10^8 random doubles (tests/unit/test_exp.cpp samples both).
 template <Real T>
-typename Simd<T>::P exp_nonpositive(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE typename Simd<T>::P exp_nonpositive(typename Simd<T>::P x) {
     if constexpr (std::same_as<T, long double>) {
         return x < exp_cutoff<T>() ? T(0) : std::exp(x);
     } else {

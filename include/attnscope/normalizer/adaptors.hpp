@@ -4,6 +4,7 @@
 
 #include <attnscope/detail/elementary.hpp>
 #include <attnscope/normalizer/softmax.hpp>
+#include <attnscope/random.hpp>
 
 #include <functional>
 #include <numeric>
@@ -160,19 +161,57 @@ private:
 
 namespace detail {
 
+/// Moves the elements for which `front(x)` holds to the front; returns their number. Without branches, which
+/// nobody could predict.
+template <Real T, class Front>
+std::size_t partition_row(std::span<T> x, Front&& front) {
+    std::size_t count = 0;
+    for (T& at : x) {
+        const T value = at;
+        at = x[count];
+        x[count] = value;
+        count += front(value);
+    }
+    return count;
+}
+
+/// Narrows an unordered row to some equal elements, the larger ones before them and the smaller ones behind.
+/// `into_front(front, back)` says whether the place that is looked for is among the larger part, else it is in
+/// the back. Expected cost O(n).
+template <Real T, class Choose>
+std::span<T> narrow_row(std::span<T> x, Choose&& into_front) {
+    // At random, or an ordered row could take O(n^2).
+    SplitMix64 random(x.size());
+    const auto any = [&](std::span<T> part) { return part[static_cast<std::size_t>(random() % part.size())]; };
+    while (x.size() > 1) {
+        const T a = any(x), b = any(x), c = any(x);
+        const T pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+        std::size_t count = partition_row<T>(x, [=](T value) { return value > pivot; });
+        if (count == 0) count = partition_row<T>(x, [=](T value) { return value == pivot; });
+        if (count == x.size()) break;
+        x = into_front(x.first(count), x.subspan(count)) ? x.first(count) : x.subspan(count);
+    }
+    return x;
+}
+
 /// Sets all but the `count` largest weights to 0, ties by smaller index. Allocates one row.
 template <Real T>
 void keep_largest(RowOut<T> p, std::size_t count) {
     if (count >= p.size()) return;
-    std::vector<T> sorted(p.begin(), p.end());
-    const auto last = sorted.begin() + static_cast<std::ptrdiff_t>(count) - 1;
-    std::nth_element(sorted.begin(), last, sorted.end(), std::greater<>());
-    const T threshold = *last;
+    std::vector<T> copy(p.begin(), p.end());
+    std::size_t larger = 0; // before the part that is looked at
+    const T threshold = narrow_row<T>(copy, [&](std::span<T> front, std::span<T>) {
+                            if (count <= larger + front.size()) return true;
+                            larger += front.size();
+                            return false;
+                        }).front();
     // Of the keys at the threshold, as many as the larger ones leave room for.
-    auto ties = static_cast<std::ptrdiff_t>(count) -
-                std::count_if(p.begin(), p.end(), [&](T x) { return x > threshold; });
-    for (T& x : p)
-        if (x < threshold || (x == threshold && ties-- <= 0)) x = T(0);
+    std::size_t room = count - larger;
+    for (T& x : p) {
+        const bool tie = x == threshold;
+        x = x > threshold || (tie && room > 0) ? x : T(0);
+        room -= tie && room > 0;
+    }
 }
 
 } // namespace detail
@@ -195,13 +234,19 @@ struct TopP {
     void choose(std::span<T> p) const {
         // From the small end, so that a share of 1 keeps every key that has weight.
         using A = detail::Accumulator<T>;
-        std::vector<T> sorted(p.begin(), p.end());
-        std::sort(sorted.begin(), sorted.end());
-        A total = 0, tail = 0;
-        for (const T x : sorted) total += x;
+        std::vector<T> copy(p.begin(), p.end());
+        const A spare = (1 - A(mass)) * std::accumulate(copy.begin(), copy.end(), A(0));
+        A tail = 0;
         std::size_t dropped = 0;
-        while (dropped + 1 < sorted.size() && tail + A(sorted[dropped]) <= (1 - A(mass)) * total)
-            tail += sorted[dropped++];
+        const std::span<T> ties = detail::narrow_row<T>(copy, [&](std::span<T>, std::span<T> back) {
+            const A sum = std::accumulate(back.begin(), back.end(), tail);
+            if (sum > spare) return false;
+            tail = sum;
+            dropped += back.size();
+            return true;
+        });
+        for (const T x : ties)
+            if (dropped + 1 < p.size() && tail + A(x) <= spare) tail += x, ++dropped;
         detail::keep_largest<T>(p, p.size() - dropped);
     }
 };

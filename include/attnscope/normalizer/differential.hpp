@@ -10,9 +10,9 @@ inline namespace v0_1 {
 
 /// p = N(z1) - lambda N(z2) (arXiv:2410.05258, where N is softmax and lambda is trained). Two rows of logits,
 /// hence no `Normalizer`. Writes the weights of both rows to p1 and p2, which the derivative needs, and p to
-/// `out`. Weights may be negative. A row without mass counts as zeros. Status: nan, infinite or empty if one of
-/// the rows is (in that order); empty only if both are. Cost: N twice. Throws `invalid_argument` when lengths
-/// differ.
+/// `out`. Weights may be negative. A row without mass counts as zeros. Status: nan if a row is,
+/// else infinite if a row is; empty if both are (beside an empty row the other keeps its mass). Cost: N twice.
+/// Throws `invalid_argument` when lengths differ.
 template <class N, Real T>
 requires Normalizer<N, T> RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2,
                                                          T lambda, RowOut<T> p1, RowOut<T> p2, RowOut<T> out) {

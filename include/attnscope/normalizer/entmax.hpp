@@ -11,10 +11,9 @@ inline namespace v0_1 {
 /// Where alpha-entmax cuts a row: p_i = [1 + (alpha-1)(z_i - max z - theta)]_+^{1/(alpha-1)}.
 template <Real A>
 struct EntmaxThreshold {
-    A theta = std::numeric_limits<A>::quiet_NaN();    ///< in [0, log n]; lse(z) - max z at alpha = 1
-    Index support = 0;                                ///< keys of positive weight, which may be too small for the scalar
-    A residual = std::numeric_limits<A>::quiet_NaN(); ///< sum p - 1 at this theta, before the weights are
-                                                      ///< divided by their sum
+    A theta = std::numeric_limits<A>::quiet_NaN(); ///< in [0, log n]; lse(z) - max z at alpha = 1
+    Index support = 0; ///< keys of positive weight, which may be too small for the scalar
+    A residual = std::numeric_limits<A>::quiet_NaN(); ///< sum p - 1 at this theta
     int steps = 0;                                    ///< evaluations of the sum
     bool converged = true;                            ///< false: stopped at the limit of steps
 };
@@ -87,11 +86,15 @@ public:
     A safe_b() const { return a_ / high_; }
     /// sum p - 1
     A residual(A q) const { return (a_ == 1 ? x_ : a_ == A(0.5) ? x_ * x_ : std::pow(x_, 1 / a_)) * q - 1; }
+    /// p1. For a > 1 an edge of the support may leave no X at which sum p = 1: then the weights are those at
+    /// this X, and their sum shows it. Else they are divided by their sum, which is exact whatever rounding
+    /// left in X.
+    A leading_weight(A q) const { return a_ > 1 && x_ > 2 * tiny ? std::pow(x_, 1 / a_) : 1 / q; }
     A theta() const { return (1 - x_) / a_; }
     /// What is known stays an upper bound when keys are added, n in all.
     void begin(Index n) {
         x_ = high_;
-        low_ = a_ > 1 ? std::pow(static_cast<A>(n), -a_) * (1 - 16 * unit) : A(0);
+        low_ = a_ > 1 ? std::max(std::pow(static_cast<A>(n), -a_) / 2, tiny) : A(0);
         low_count_ = 1;
     }
     /// One step; false when the sum is right, to `precision`, or no longer gets better.
@@ -109,14 +112,17 @@ public:
                 low_ = x_;
                 low_count_ = sums.count;
             }
-            if (low_ >= high_edge_ * (1 - 8 * unit)) { // one support in the whole bracket
+            const bool decided = low_ >= high_edge_ * (1 - 8 * unit); // one support in the whole bracket
+            if (decided && sums.count == high_count_) {
                 const A p1 = std::pow(x_, 1 / a_), p = p1 * std::pow(sums.smallest, 1 / a_);
                 const A moved = p - (p1 * sums.q - 1) * (p / (x_ - edge)) / (p1 * sums.slope / x_);
                 if (std::abs(moved - p) <= 4 * precision * p1) return false;
                 next = moved > 0 ? edge + std::pow(moved, a_) : low_;
-                // A convex function's step from above stays above the root, but for rounding.
-                if (norm > 1 && !(next > low_ && next < high_)) return false;
-            } else if (high_count_ - low_count_ <= 8) { // does the key with the smallest weight stay?
+                // The weight is smaller than any that two neighbouring X tell apart: the first one above the
+                // edge.
+                if (moved > 0 && next <= low_) next = low_ * (1 + unit);
+            } else if (!decided &&
+                       high_count_ - low_count_ <= 8) { // does the key with the smallest weight stay?
                 next = high_edge_;
             } else if (halve_ = !halve_; halve_) { // the other steps may creep
                 next = low_;
@@ -133,6 +139,7 @@ public:
 
 private:
     static constexpr A unit = std::numeric_limits<A>::epsilon();
+    static constexpr A tiny = std::numeric_limits<A>::min() / unit;
     A a_, x_ = 1, high_ = 1, low_ = 0;
     A low_count_ = 1, high_count_ = 0; ///< support at the ends
     A high_edge_ = 1;
@@ -147,6 +154,7 @@ public:
     A b() const { return a_ * std::exp(a_ * lambda_); }
     A safe_b() const { return b(); }
     A residual(A q) const { return std::expm1(std::log(q) - lambda_); }
+    A leading_weight(A q) const { return 1 / q; }
     A theta() const { return -std::expm1(-a_ * lambda_) / a_; }
     void begin(Index) {}
     bool step(const EntmaxSums<A>& sums, A precision) {
@@ -225,7 +233,7 @@ public:
     /// Writes the weights.
     void write(RowIn<T> z, RowOut<T> out) const {
         using S = Simd<C>;
-        const auto b = S::set(slope()), factor = S::set(static_cast<C>(1 / sum_));
+        const auto b = S::set(slope()), factor = S::set(static_cast<C>(unknown_.leading_weight(sum_)));
         const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
         const C cut = lowest_kept();
         std::array<C, chunk> part;
@@ -347,7 +355,7 @@ private:
 /// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where p_i
 /// > 0, else 0. Error: the largest logit is subtracted first, so a weight feels u |z_i - max z| as if its logit
 /// had moved by as much; for alpha > 2 a key at the edge of the support reacts to that without bound.
-/// `threshold` states what is left of sum p - 1 before the weights are divided by their sum. Weights below the
+/// `threshold` states what is left of sum p - 1. Weights below the
 /// smallest normal number are 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step of the
 /// solver looks only at the keys that may have weight; no allocation.
 class Entmax {
