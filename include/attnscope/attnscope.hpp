@@ -1,4 +1,4 @@
-// Everything that needs Eigen only. Further headers: io/ (files), fmt.hpp (formatting).
+// Everything that needs Eigen only. Further headers: registry.hpp (normalisers by name), io/ (files), fmt.hpp (formatting).
 #pragma once
 
 #include <attnscope/attention.hpp>
@@ -6,7 +6,10 @@
 #include <attnscope/bound.hpp>
 #include <attnscope/concentration/capacity.hpp>
 #include <attnscope/concentration/entropy.hpp>
+#include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/hill.hpp>
+#include <attnscope/concentration/key_sums.hpp>
+#include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/row_statistics.hpp>
 #include <attnscope/concentration/sinks.hpp>
 #include <attnscope/concentration/weight_range.hpp>
@@ -45,4 +48,5 @@
 #include <attnscope/sensitivity/product_norms.hpp>
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
+#include <attnscope/streaming/row_state.hpp>
 #include <attnscope/types.hpp>

@@ -28,8 +28,9 @@ struct PartialLane {
     void store(T* row, typename Simd<T>::P x) const { Simd<T>::store_partial(row + i, count, x); }
 };
 
+// Inlined, or the packets that the loop body refers to are loaded anew in every step.
 template <Real T, class F>
-void for_each_lane(Index n, F&& f) {
+EIGEN_ALWAYS_INLINE void for_each_lane(Index n, F&& f) {
     constexpr Index size = Simd<T>::size;
     Index i = 0;
     for (; i + size <= n; i += size) f(FullLane<T>{i});
@@ -47,7 +48,7 @@ struct Packets {
 /// relative error of a sum of positive terms is below 64 u in T whatever the length: about u in practice, but
 /// equal terms are all rounded the same way.
 template <Real T, int K, class F>
-std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
     using S = Simd<T>;
     constexpr Index size = S::size;
     constexpr int unroll = K >= 4 ? 1 : 4;

@@ -95,10 +95,14 @@ public:
         return status() == RowStatus::normal ? sum / (1 + sums_.r) : RowStatistics<A>::nan();
     }
 
+    /// The same to the last bit.
+    friend bool operator==(const RowState&, const RowState&) = default;
+
 private:
     /// Sums relative to the largest logit, which is left out: see `RowStatistics`.
     struct Sums {
         A r = 0, t = 0, q = 0, c = 0, v = 0;
+        friend bool operator==(const Sums&, const Sums&) = default;
     };
     static constexpr T lowest = -std::numeric_limits<T>::infinity();
 
@@ -148,8 +152,12 @@ private:
         Index visible = static_cast<Index>(z.size());
         if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
         collect(z, first_key, range.max);
+        // At the very end of the range there is no logit below for what has no weight; the scaled form needs
+        // none.
         const detail::KeySums<T> sums =
-            detail::key_sums_without_range<false, store, T>(z, m, top, T(1), T(0), terms);
+            m > std::numeric_limits<T>::lowest() / 2
+                ? detail::key_sums_without_range<false, store, T>(z, m, top, T(1), T(0), terms)
+                : detail::key_sums_without_range<true, store, T>(z, m, top, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
             *this = before;
             if constexpr (store) { // the terms may have replaced the logits: all of the piece counts as NaN
