@@ -19,6 +19,12 @@ struct FormulaRow {
     std::vector<Term> terms;
     RefRow weight_units, derivative_units; ///< relative error of each weight, of each factor of J
     RefRow slope;                          ///< >= |d log p_i/dz_i|
+    RefRow diagonal_size = {};             ///< >= |d|, what was added to form it; empty for |d| itself
+    Ref product = 0; ///< how an absolute error of a product weight x logit enters J, where J has such products
+
+    Ref diagonal_bound(std::size_t i) const {
+        return diagonal_size.empty() ? std::abs(diagonal[i]) : diagonal_size[i];
+    }
 };
 
 inline RefRow negated(RefRow row) {
@@ -410,7 +416,7 @@ public:
         const RefRow factor = factor_error<T>(row, z.size());
         RefRow result(z.size(), underflow<T>(row, v));
         for (std::size_t i = 0; i < z.size(); ++i)
-            if (z[i] != masked_ref) result[i] += std::abs(row.diagonal[i] * v[i]) * factor[i];
+            if (z[i] != masked_ref) result[i] += row.diagonal_bound(i) * std::abs(v[i]) * factor[i];
         for (const FormulaRow::Term& term : row.terms) {
             Ref size = 0, spread = 0;
             for (std::size_t j = 0; j < z.size(); ++j) {
@@ -429,7 +435,7 @@ public:
         const RefRow factor = factor_error<T>(row, z.size());
         RefRow result(z.size(), underflow<T>(row, w));
         for (std::size_t i = 0; i < z.size(); ++i)
-            if (z[i] != masked_ref) result[i] += std::abs(row.diagonal[i] * w[i]) * factor[i];
+            if (z[i] != masked_ref) result[i] += row.diagonal_bound(i) * std::abs(w[i]) * factor[i];
         for (const FormulaRow::Term& term : row.terms) {
             Ref size = 0, spread = 0;
             for (std::size_t i = 0; i < z.size(); ++i) {
@@ -493,7 +499,9 @@ private:
             slope = std::max(slope, row.slope[i]);
             size = std::max(size, std::abs(v[i]));
         }
-        return Ref(std::numeric_limits<T>::min()) * Ref(v.size() + 4) * slope * size;
+        return (Ref(std::numeric_limits<T>::min()) * slope +
+                Ref(std::numeric_limits<T>::denorm_min()) * row.product) *
+               Ref(v.size() + 4) * size;
     }
 
     Formula formula_;

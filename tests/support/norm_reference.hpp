@@ -1,6 +1,7 @@
 // Norms of a normaliser's Jacobian against those of its reference's dense matrix.
 #pragma once
 
+#include <attnscope/sensitivity/jacobian_norms.hpp>
 #include <support/laws.hpp>
 
 #include <Eigen/SVD>
@@ -14,9 +15,10 @@ template <class T, class N, class R>
 void test_norms(const N& normalizer, const R& reference) {
     using Dense = Eigen::Matrix<Ref, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     Worst entries, max_entry, column, spectral, frobenius, one, infinity, bracket;
-    std::size_t unknown = 0, iterated = 0;
+    std::size_t rows = 0, unknown = 0, unsolved = 0;
     for_each_row<T>(test_seed(), short_lengths, 1, [&](const Where& where, const std::vector<T>& z) {
         const std::size_t n = z.size();
+        ++rows;
         const RefRow wide = widen(z);
         const std::vector<T> p = weights_of(normalizer, z);
         const RefMatrix jacobian = reference.jacobian(wide);
@@ -55,8 +57,8 @@ void test_norms(const N& normalizer, const R& reference) {
         const Ref allowed = slack.frobenius + u * exact.spectral + 4 * Ref(std::numeric_limits<T>::min());
         if (norms.spectral.converged)
             spectral.meet(std::abs(Ref(norms.spectral.value) - exact.spectral), allowed, where);
-        else
-            ++iterated;
+        else if (slack.frobenius <= std::sqrt(unit_roundoff<T>) * exact.spectral)
+            ++unsolved; // J is more than rounding
         bracket.meet(std::max(Ref(norms.spectral.bracket.lower) - exact.spectral,
                               exact.spectral - Ref(norms.spectral.bracket.upper)),
                      allowed, where);
@@ -69,9 +71,9 @@ void test_norms(const N& normalizer, const R& reference) {
     ATTNSCOPE_CHECK_WORST(one);
     ATTNSCOPE_CHECK_WORST(infinity);
     ATTNSCOPE_CHECK_WORST(bracket);
-    CAPTURE(unknown, iterated);
-    CHECK(unknown <= 2);
-    CHECK(iterated == 0);
+    CAPTURE(rows, unknown, unsolved);
+    CHECK(4 * unknown <= rows);
+    CHECK(unsolved == 0);
 }
 
 } // namespace attnscope_test

@@ -160,12 +160,14 @@ private:
                 : detail::key_sums_without_range<true, store, T>(z, m, top, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
             *this = before;
-            if constexpr (store) { // the terms may have replaced the logits: all of the piece counts as NaN
-                std::fill_n(terms, z.size(), std::numeric_limits<T>::quiet_NaN());
-                nan_ += 1;
-                return A(1);
+            if constexpr (store) { // the terms may have replaced the logits; those of NaN are NaN, and no
+                                   // others
+                const auto nan = std::count_if(terms, terms + z.size(), [](T x) { return x != x; });
+                nan_ += nan;
+                visible_ += visible - nan;
+            } else {
+                count_special(z, first_key);
             }
-            count_special(z, first_key);
             return A(1);
         }
         const Sums piece{sums.r, sums.t, sums.q, sums.c, sums.v};

@@ -1,0 +1,225 @@
+// A scan in tiles against the dense core: every kind of mask, tile size and number of threads.
+#include <attnscope/attention.hpp>
+#include <attnscope/streaming/scan.hpp>
+#include <attnscope/streaming/threads.hpp>
+#include <support/rows.hpp>
+
+using namespace attnscope_test;
+using attnscope::HeadView;
+using attnscope::Mask;
+using attnscope::Matrix;
+using attnscope::MatrixView;
+using attnscope::RowStatus;
+using attnscope::scan;
+using attnscope::scan_tiles;
+using attnscope::ScanOptions;
+using attnscope::Softmax;
+using attnscope::Threads;
+using attnscope::TileOut;
+
+namespace {
+
+/// Small whole numbers, so that every product q.k is exact in every order, and ties abound.
+template <class T>
+Matrix<T> whole_numbers(SplitMix64& random, Index rows, Index cols) {
+    Matrix<T> m(rows, cols);
+    for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(random.below(7) - 3);
+    return m;
+}
+
+struct Named {
+    std::string_view name;
+    Mask mask;
+};
+std::vector<Named> masks(Index queries, Index keys) {
+    return {
+        {"none", Mask::none()},
+        {"causal", Mask::causal_bottom_right(queries, keys)},
+        {"window", Mask::sliding_window(5, keys - queries)},
+        {"window and sinks", Mask::sliding_window(4, keys - queries).with_sinks(2)},
+        {"length", Mask::none().with_length(keys / 2)},
+        {"prefix", Mask::causal_bottom_right(queries, keys).with_prefix(keys / 3)},
+        {"nothing", Mask::none().with_length(0)},
+        {"segments", Mask::causal_bottom_right(queries, keys).with_segments({0, keys / 3 + 1, keys / 2 + 2})}};
+}
+
+template <class T>
+std::vector<T> dense_row(const HeadView<T>& head, const Mask& mask, Index query) {
+    std::vector<T> z(static_cast<std::size_t>(head.keys()));
+    attnscope::logits_of(head, mask, query, std::span<T>(z));
+    return z;
+}
+
+/// The figures of one row against those of its logits at once.
+template <class T, Index K>
+void meet_row(Worst& worst, const attnscope::RowState<T, K>& state, const std::vector<T>& z,
+              const Where& where) {
+    const auto row = state.statistics(), exact = attnscope::row_statistics<T>(in(z));
+    worst.meet(row.status == exact.status && row.visible == exact.visible, where);
+    if (exact.status != RowStatus::normal) return;
+    worst.meet(row.argmax == exact.argmax && row.max_logit == exact.max_logit &&
+                   row.min_logit == exact.min_logit,
+               where);
+    // Both keep what row_statistics promises.
+    const Ref tolerance = 2 * (std::is_same_v<T, float> ? Ref(1e-6) : Ref(1e-13));
+    const Ref underflow = static_cast<Ref>(z.size()) * Ref(std::numeric_limits<T>::min());
+    const auto close = [&](Ref a, Ref b) {
+        worst.meet(std::abs(a - b), tolerance * std::abs(b) + underflow, where);
+    };
+    close(row.entropy_nats(), exact.entropy_nats());
+    close(row.rest(), exact.rest());
+    close(row.power_sum_2(), exact.power_sum_2());
+    close(row.power_sum_3(), exact.power_sum_3());
+    if (exact.visible > 1) close(row.second_weight(), exact.second_weight());
+}
+
+} // namespace
+
+TEMPLATE_TEST_CASE("a scan is the dense core, row by row", "[streaming][scan]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    Worst figures, outputs;
+    bool same_bits = true;
+    for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 1}, {5, 9}, {70, 70}, {33, 130}, {9, 5}}) {
+        SplitMix64 random = generator(seed, queries, keys);
+        const Matrix<T> q = whole_numbers<T>(random, queries, 6), k = whole_numbers<T>(random, keys, 6);
+        const Matrix<T> v = whole_numbers<T>(random, keys, 3);
+        const HeadView<T> head(q, k, v, T(0.25));
+        for (const Named& named : masks(queries, keys)) {
+            const auto dense = attnscope::attend(head, Softmax(), named.mask);
+            std::optional<attnscope::Scan<T, 4>> first;
+            for (const Index query_tile : {1, 3, 64, 1000})
+                for (const Index key_tile : {1, 3, 64, 1000}) {
+                    const ScanOptions options{.query_tile = query_tile, .key_tile = key_tile, .output = true};
+                    const auto found = scan<4>(head, named.mask, options);
+                    for (Index i = 0; i < queries; ++i) {
+                        const Where where{named.name, static_cast<std::size_t>(keys), 1, seed, scalar_name<T>(),
+                                          "scan"};
+                        meet_row(figures, found.rows[static_cast<std::size_t>(i)],
+                                 dense_row(head, named.mask, i), where);
+                        for (Index c = 0; c < 3;
+                             ++c) // weights and sums of at most 3: a few roundings a key each
+                            outputs.meet(std::abs(Ref(found.output(i, c)) - Ref(dense.output(i, c))),
+                                         3 * unit_roundoff<T> * (64 + 2 * static_cast<Ref>(keys)), where);
+                    }
+                    // Neither threads nor the size of query tiles change a bit.
+                    const auto threaded = scan<4>(head, named.mask, options, Threads(3));
+                    same_bits = same_bits && threaded.rows == found.rows && threaded.output == found.output;
+                }
+        }
+    }
+    CHECK(same_bits);
+    ATTNSCOPE_CHECK_WORST(figures);
+    ATTNSCOPE_CHECK_WORST(outputs);
+}
+
+TEMPLATE_TEST_CASE("logits from a source of one's own, with NaN, infinities and masked keys",
+                   "[streaming][scan]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    const Index queries = 40, keys = 90;
+    SplitMix64 random = generator(seed, 5);
+    Matrix<T> z(queries, keys), v(keys, 2);
+    for (Index i = 0; i < z.size(); ++i) z.data()[i] = static_cast<T>(5 * random.normal());
+    for (Index i = 0; i < v.size(); ++i) v.data()[i] = static_cast<T>(random.normal());
+    for (Index i = 0; i < z.size(); i += 7) z.data()[i] = -inf;
+    z(3, 20) = std::numeric_limits<T>::quiet_NaN();
+    z(5, 11) = z(5, 80) = inf;
+    z(6, 70) = inf, z(6, 2) = std::numeric_limits<T>::quiet_NaN();
+    z.row(8).fill(-inf);
+    const auto source = [&](Index query, Index key, TileOut<T> tile) {
+        tile = z.block(query, key, tile.rows(), tile.cols());
+    };
+    Worst figures, outputs;
+    for (const bool output : {false, true})
+        for (const Index key_tile : {1, 16, 64, 200}) {
+            const auto found = scan_tiles<8, T>(queries, keys, source, MatrixView<T>(v), {},
+                                                {.query_tile = 16, .key_tile = key_tile, .output = output});
+            CHECK(found.count(RowStatus::nan) == 2);
+            CHECK(found.count(RowStatus::infinite) == 1);
+            CHECK(found.count(RowStatus::empty) == 1);
+            CHECK(found.rows[6].nan_keys() == 1);
+            CHECK(found.rows[6].infinite_keys() == 1);
+            CHECK(found.rows[5].infinite_keys() == 2);
+            for (Index i = 0; i < queries; ++i) {
+                const std::vector<T> row(z.data() + i * keys, z.data() + (i + 1) * keys);
+                const Where where{"given", 90, 1, seed, scalar_name<T>(), "scan"};
+                meet_row(figures, found.rows[static_cast<std::size_t>(i)], row, where);
+                if (!output) continue;
+                std::vector<T> p(row.size());
+                const RowStatus status = Softmax().apply<T>(in(row), out(p));
+                for (Index c = 0; c < 2; ++c) {
+                    Ref exact = 0, size = 0;
+                    for (Index j = 0; j < keys; ++j) {
+                        exact += Ref(p[static_cast<std::size_t>(j)]) * v(j, c);
+                        size += Ref(p[static_cast<std::size_t>(j)]) * std::abs(v(j, c));
+                    }
+                    if (status == RowStatus::nan)
+                        outputs.meet(std::isnan(found.output(i, c)), where);
+                    else // both sides' weights: spread of about 50, and the sums
+                        outputs.meet(std::abs(Ref(found.output(i, c)) - exact),
+                                     unit_roundoff<T> * (200 + 2 * static_cast<Ref>(keys)) * size, where);
+                }
+            }
+        }
+    ATTNSCOPE_CHECK_WORST(figures);
+    ATTNSCOPE_CHECK_WORST(outputs);
+}
+
+TEST_CASE("values of NaN at masked keys do not reach the output", "[streaming][scan]") {
+    Matrix<float> q(3, 1), k(3, 1), v(3, 1);
+    q << 1, 1, 1;
+    k << 0, 0, 0;
+    v << 1, 3, std::numeric_limits<float>::quiet_NaN();
+    const auto found = scan(HeadView<float>(q, k, v), Mask::causal(), {.output = true});
+    CHECK(found.output(0, 0) == 1);
+    CHECK(found.output(1, 0) == 2);
+    CHECK(std::isnan(found.output(2, 0)));
+}
+
+TEST_CASE("a scan can be followed, cancelled and refused", "[streaming][scan]") {
+    const Matrix<float> q = Matrix<float>::Ones(10, 2), k = Matrix<float>::Ones(10, 2);
+    const HeadView<float> head(q, k);
+    std::vector<Index> seen;
+    const auto whole = scan(head, {}, {.query_tile = 4, .progress = [&](Index done, Index all) {
+                                           CHECK(all == 10);
+                                           seen.push_back(done);
+                                           return true;
+                                       }});
+    CHECK(seen == std::vector<Index>{4, 8, 10});
+    CHECK_FALSE(whole.cancelled);
+    const auto part = scan(head, {}, {.query_tile = 4, .progress = [](Index, Index) { return false; }});
+    CHECK(part.cancelled);
+    CHECK(part.rows[3].visible() == 10);
+    CHECK(part.rows[4].visible() == 0);
+    CHECK_THROWS_AS(scan(head, {}, {.output = true}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(scan(head, {}, {.query_tile = 0}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(scan(head, {}, {.key_tile = -1}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(scan(head, {}, {.query_tile = 1 << 20, .key_tile = 1 << 20}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(Threads(0), attnscope::invalid_argument);
+    const auto failing = [](Index, Index, TileOut<float>) { throw std::runtime_error("no logits"); };
+    CHECK_THROWS_WITH((scan_tiles<8, float>(100, 10, failing, MatrixView<float>(), {}, {}, Threads(4))),
+                      "no logits");
+}
+
+TEST_CASE("random shapes, masks and tiles: no mismatch", "[streaming][scan]") {
+    const std::uint64_t seed = test_seed();
+    Worst worst;
+    SplitMix64 random = generator(seed, 10'000);
+    for (int repetition = 0; repetition < 2'000; ++repetition) {
+        const Index queries = 1 + random.below(12), keys = 1 + random.below(40);
+        const Matrix<float> q = whole_numbers<float>(random, queries, 3),
+                            k = whole_numbers<float>(random, keys, 3);
+        const HeadView<float> head(q, k, {}, 1.0F);
+        const auto all = masks(queries, keys);
+        const Named& named = all[static_cast<std::size_t>(random.below(static_cast<Index>(all.size())))];
+        if (named.name == "segments" && keys < 6) continue;
+        const auto found =
+            scan<2>(head, named.mask, {.query_tile = 1 + random.below(14), .key_tile = 1 + random.below(45)});
+        for (Index i = 0; i < queries; ++i)
+            meet_row(worst, found.rows[static_cast<std::size_t>(i)], dense_row(head, named.mask, i),
+                     Where{named.name, static_cast<std::size_t>(keys), 1, seed, "float", "scan"});
+    }
+    ATTNSCOPE_CHECK_WORST(worst);
+}
