@@ -48,6 +48,7 @@
 #include <attnscope/sensitivity/product_norms.hpp>
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
+#include <attnscope/streaming/column_scan.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>

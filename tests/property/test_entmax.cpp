@@ -228,7 +228,7 @@ TEMPLATE_TEST_CASE("the stated residual is the sum of the weights at the stated 
                 return 1 + a * y > 0 ? std::exp(std::log1p(a * y) / a) : Ref(0);
             };
             Ref sum = -1, doubt = sum_error;
-            Index count = 0, sure = 0, possible = 0;
+            Index sure = 0, possible = 0;
             for (std::size_t i = 0; i < z.size(); ++i) {
                 if (!row.visible[i]) continue;
                 const Ref y_error = 4 * u * (row.gap[i] + row.theta);
@@ -236,7 +236,6 @@ TEMPLATE_TEST_CASE("the stated residual is the sum of the weights at the stated 
                 sum += p;
                 doubt +=
                     std::max(up - p, p - down) + (p > 0 ? p * (8 + 4 * std::abs(std::log(p))) * u : Ref(0));
-                count += p > 0;
                 sure += weight(i, -2 * theta_error) > 0;
                 possible += weight(i, 2 * theta_error) > 0;
             }

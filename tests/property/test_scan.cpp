@@ -1,6 +1,7 @@
 // A scan in tiles against the dense core: every kind of mask, tile size and number of threads.
 #include <attnscope/attention.hpp>
-#include <attnscope/streaming/scan.hpp>
+#include <attnscope/concentration/sinks.hpp>
+#include <attnscope/streaming/column_scan.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/rows.hpp>
 
@@ -165,6 +166,47 @@ TEMPLATE_TEST_CASE("logits from a source of one's own, with NaN, infinities and 
         }
     ATTNSCOPE_CHECK_WORST(figures);
     ATTNSCOPE_CHECK_WORST(outputs);
+}
+
+TEMPLATE_TEST_CASE("column masses of a scan are those of the dense weights", "[streaming][scan]", float,
+                   double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    Worst worst;
+    bool same_bits = true;
+    for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 1}, {70, 70}, {33, 130}, {9, 5}}) {
+        SplitMix64 random = generator(seed, queries, keys, 2);
+        const Matrix<T> q = whole_numbers<T>(random, queries, 6), k = whole_numbers<T>(random, keys, 6);
+        const HeadView<T> head(q, k, {}, T(0.25));
+        for (const Named& named : masks(queries, keys)) {
+            const auto dense = attnscope::attend(head, Softmax(), named.mask, {.weights = true});
+            const auto expected = attnscope::column_mass(MatrixView<T>(dense.weights), named.mask);
+            const auto rows = scan(head, named.mask);
+            for (const Index tile : {1, 16, 200}) {
+                const ScanOptions options{.query_tile = tile, .key_tile = tile};
+                const auto mass = attnscope::scan_column_mass(head, rows, named.mask, options);
+                const auto threaded = attnscope::scan_column_mass(head, rows, named.mask, options, Threads(3));
+                for (Index j = 0; j < keys; ++j) {
+                    same_bits = same_bits && (mass[j] == threaded[j] || std::isnan(mass[j]));
+                    const Where where{named.name, static_cast<std::size_t>(keys), 1, seed, scalar_name<T>(),
+                                      "columns"};
+                    worst.meet(std::isnan(mass[j]) == std::isnan(expected[j]), where);
+                    // Logits of at most 13.5 and their log-sum-exp of at most 19; sums of a tile in T.
+                    if (!std::isnan(mass[j]))
+                        worst.meet(std::abs(Ref(mass[j]) - Ref(expected[j])),
+                                   unit_roundoff<T> * Ref(expected[j]) * (200 + static_cast<Ref>(queries)),
+                                   where);
+                }
+            }
+        }
+    }
+    CHECK(same_bits);
+    ATTNSCOPE_CHECK_WORST(worst);
+    const Matrix<T> q = Matrix<T>::Ones(2, 1);
+    const std::vector<attnscope::detail::Accumulator<T>> one(1);
+    CHECK_THROWS_AS((attnscope::scan_column_mass<T>(2, 2, attnscope::ProductTiles<T>(HeadView<T>(q, q)),
+                                                    std::span<const attnscope::detail::Accumulator<T>>(one))),
+                    attnscope::invalid_argument);
 }
 
 TEST_CASE("values of NaN at masked keys do not reach the output", "[streaming][scan]") {

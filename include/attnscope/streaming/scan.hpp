@@ -56,6 +56,13 @@ private:
 
 namespace detail {
 
+inline void require_tiles(const ScanOptions& options) {
+    require(options.query_tile >= 1 && options.key_tile >= 1, "scan", "tiles must be >= 1", options.query_tile,
+            options.key_tile);
+    require(options.query_tile <= (Index(1) << 30) / options.key_tile, "scan",
+            "a tile must have at most 2^30 logits", options.query_tile, options.key_tile);
+}
+
 /// A query's visible keys inside [begin, end), as at most two ranges.
 inline KeyRanges clipped(const KeyRanges& visible, Index begin, Index end) {
     const auto clip = [&](KeyRange range) {
@@ -213,10 +220,7 @@ template <Index K = 8, Real T, class Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
                       const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
     detail::require(queries >= 0 && keys >= 0, "scan", "queries and keys must be >= 0", queries, keys);
-    detail::require(options.query_tile >= 1 && options.key_tile >= 1, "scan", "tiles must be >= 1",
-                    options.query_tile, options.key_tile);
-    detail::require(options.query_tile <= (Index(1) << 30) / options.key_tile, "scan",
-                    "a tile must have at most 2^30 logits", options.query_tile, options.key_tile);
+    detail::require_tiles(options);
     detail::require(!options.output || values.rows() == keys, "scan", "values must have one row for each key",
                     values.rows(), keys);
     Scan<T, K> result;

@@ -1,0 +1,74 @@
+// What keys collect from all queries, without the queries x keys matrix: the second pass over a head.
+#pragma once
+
+#include <attnscope/streaming/scan.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Mean weight of each key over the queries that see it, [keys], as `column_mass` of the dense weights; NaN for
+/// keys that nobody sees. `log_sum_exp`: of each query's row, from a scan or another engine; queries where it
+/// is not finite are left out. Logits come from `source` as in `scan_tiles`. One task for each tile of keys, so
+/// that the result does not depend on the executor. Error: relative u |log_sum_exp| a weight, u of T. Cost: one
+/// more product and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws
+/// `invalid_argument` unless there is one number a query.
+template <Real T, class Source, Executor E = Sequential>
+Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
+                             std::span<const detail::Accumulator<T>> log_sum_exp, const Mask& mask = {},
+                             const ScanOptions& options = {}, const E& executor = {}) {
+    detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
+                    "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
+    detail::require_tiles(options);
+    Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    const auto task = [&](Index number) {
+        using S = detail::Simd<T>;
+        const Index key = number * options.key_tile, cols = std::min(options.key_tile, keys - key);
+        std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
+            sums(static_cast<std::size_t>(cols));
+        for (Index query = 0; query < queries; query += options.query_tile) {
+            const Index rows = std::min(options.query_tile, queries - query);
+            bool any = false;
+            for (Index i = 0; i < rows && !any; ++i)
+                any = detail::clipped(mask.visible(query + i, keys), key, key + cols).count() > 0;
+            if (!any) continue;
+            source(query, key, TileOut<T>(buffer.data(), rows, cols, Eigen::OuterStride<>(cols)));
+            std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
+            for (Index i = 0; i < rows; ++i) {
+                const auto total = log_sum_exp[static_cast<std::size_t>(query + i)];
+                if (!(std::abs(total) <= std::numeric_limits<detail::Accumulator<T>>::max())) continue;
+                const KeyRanges visible = detail::clipped(mask.visible(query + i, keys), key, key + cols);
+                const auto shift = S::set(static_cast<T>(total));
+                for (const KeyRange& range : {visible.lead, visible.body}) {
+                    const T* const z = buffer.data() + i * cols + (range.begin - key);
+                    T* const to = sums.data() + (range.begin - key);
+                    detail::for_each_lane<T>(range.size(), [&](const auto& lane) {
+                        const auto p = detail::exp_nonpositive<T>(
+                            S::sub(lane(z, -std::numeric_limits<T>::infinity()), shift));
+                        lane.store(to, S::add(lane(to), p));
+                    });
+                    seen.segment(range.begin, range.size()) += 1;
+                }
+            }
+            for (Index j = 0; j < cols; ++j)
+                mass[key + j] += static_cast<double>(sums[static_cast<std::size_t>(j)]);
+        }
+    };
+    executor((keys + options.key_tile - 1) / options.key_tile, task);
+    for (Index key = 0; key < keys; ++key)
+        mass[key] = seen[key] > 0 ? mass[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
+    return mass;
+}
+
+/// The same for one head, with the log-sum-exp of its scan.
+template <Real T, Index K, Executor E = Sequential>
+Row<double> scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
+                             const ScanOptions& options = {}, const E& executor = {}) {
+    std::vector<detail::Accumulator<T>> totals;
+    totals.reserve(rows.rows.size());
+    for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
+    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head),
+                               std::span<const detail::Accumulator<T>>(totals), mask, options, executor);
+}
+
+} // namespace v0_1
+} // namespace attnscope
