@@ -16,7 +16,7 @@ inline constexpr std::array<std::string_view, 2> scalar_names = {"float", "doubl
 
 struct Settings {
     double temperature = 1;
-    attnscope::AnyNormalizer normalizer = attnscope::make_normalizer("softmax"); ///< at that temperature
+    attnscope::AnyNormalizer normalizer; ///< at that temperature
     Scalar scalar = Scalar::float64;
     std::optional<double> scale;
     bool causal = false;

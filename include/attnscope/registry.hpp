@@ -33,6 +33,8 @@ class AnyNormalizer {
 public:
     static constexpr NormalizerTraits traits{};
 
+    /// Softmax.
+    AnyNormalizer() : AnyNormalizer(Softmax()) {}
     /// Holds `normalizer` under its own name.
     template <Erasable N>
     explicit AnyNormalizer(N normalizer) : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
@@ -65,10 +67,15 @@ public:
         model_->vjp(z, p, w, out);
     }
 
-    /// Norms of dp/dz at the row: see `jacobian_norms`.
+    /// Norms of dp/dz at the row, from the weights p: see `jacobian_norms`.
     template <Real T>
     JacobianNorms<double> norms(RowIn<T> z, RowIn<T> p) const {
-        return model_->norms(z, p);
+        if constexpr (std::same_as<T, double>) {
+            return model_->norms(z, p);
+        } else {
+            const std::vector<double> logits(z.begin(), z.end()), weights(p.begin(), p.end());
+            return model_->norms(RowIn<double>(logits), RowIn<double>(weights));
+        }
     }
     /// Are the norms found in O(n)? Else in O(n^2).
     bool has_linear_norms() const { return model_->has_linear_norms(); }
@@ -113,7 +120,6 @@ private:
         virtual void jvp(In<double> z, In<double> p, In<double> v, Out<double> out) const = 0;
         virtual void vjp(In<float> z, In<float> p, In<float> w, Out<float> out) const = 0;
         virtual void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const = 0;
-        virtual JacobianNorms<double> norms(In<float> z, In<float> p) const = 0;
         virtual JacobianNorms<double> norms(In<double> z, In<double> p) const = 0;
         virtual bool has_linear_norms() const = 0;
         virtual double log_normalizer(In<double> z) const = 0;
@@ -124,6 +130,25 @@ private:
                            RowAuditScratch& scratch) const = 0;
         virtual bool is_family_member() const = 0;
         virtual void family_gradient(In<double> z, In<double> p, Out<double> g) const = 0;
+    };
+
+    /// What is known of a normaliser whose norms come from its products: compiled once for all.
+    struct Products {
+        const Base* base;
+        static constexpr NormalizerTraits traits{};
+        static constexpr std::string_view name() { return "products"; }
+        template <Real T>
+        RowStatus apply(std::span<const T> z, std::span<T> out) const {
+            return base->apply(z, out);
+        }
+        template <Real T>
+        void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+            base->jvp(z, p, v, out);
+        }
+        template <Real T>
+        void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+            base->vjp(z, p, w, out);
+        }
     };
 
     template <class N>
@@ -148,11 +173,11 @@ private:
         void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const override {
             normalizer_.template vjp<double>(z, p, w, out);
         }
-        JacobianNorms<double> norms(In<float> z, In<float> p) const override {
-            return jacobian_norms(normalizer_, z, p);
-        }
         JacobianNorms<double> norms(In<double> z, In<double> p) const override {
-            return jacobian_norms(normalizer_, z, p);
+            if constexpr (detail::LinearNorms<N>::known)
+                return jacobian_norms(normalizer_, z, p);
+            else
+                return jacobian_norms(Products{this}, z, p);
         }
         bool has_linear_norms() const override { return detail::LinearNorms<N>::value(normalizer_); }
         double log_normalizer(In<double> z) const override {
@@ -268,16 +293,16 @@ struct FamilyGradient<Typed<Kind::family>> {
     }
 };
 
-/// Has a normaliser norms in O(n)?
+/// Has a normaliser norms of its own, in O(n)? (Behind a temperature, those of what stands there.)
 template <class N>
 struct LinearNorms {
-    static bool value(const N&) {
-        return FamilyGradient<N>::known || std::derived_from<N, Entmax> || std::same_as<N, SinkSoftmax> ||
-               std::same_as<N, SigmoidAttention>;
-    }
+    static constexpr bool known = FamilyGradient<N>::known || std::derived_from<N, Entmax> ||
+                                  std::same_as<N, SinkSoftmax> || std::same_as<N, SigmoidAttention>;
+    static bool value(const N&) { return known; }
 };
 template <Kind kind>
 struct LinearNorms<MappedNormalizer<Temperature, Typed<kind>>> {
+    static constexpr bool known = true;
     static bool value(const MappedNormalizer<Temperature, Typed<kind>>& normalizer) {
         return normalizer.inner().any().has_linear_norms();
     }

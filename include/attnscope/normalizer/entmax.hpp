@@ -33,6 +33,7 @@ template <Real C>
 struct LinearTerms {
     using S = Simd<C>;
     using P = typename S::P;
+    static constexpr bool steep = false; ///< may weights be steep where their keys leave (a > 1)?
     Packets<C, 2> operator()(P c) const {
         const P zero = S::set(C(0)), r = S::add(S::set(C(1)), c);
         return {{S::max(r, zero), S::select_below(zero, r, S::set(C(1)), zero)}};
@@ -43,9 +44,21 @@ template <Real C>
 struct SquareTerms {
     using S = Simd<C>;
     using P = typename S::P;
+    static constexpr bool steep = false;
     Packets<C, 2> operator()(P c) const {
         const P r = S::max(S::add(S::set(C(1)), c), S::set(C(0)));
         return {{S::mul(r, r), r}};
+    }
+};
+/// The same for a = 2.
+template <Real C>
+struct RootTerms {
+    using S = Simd<C>;
+    using P = typename S::P;
+    static constexpr bool steep = true;
+    Packets<C, 2> operator()(P c) const {
+        const P zero = S::set(C(0)), one = S::set(C(1)), t = S::sqrt(S::max(S::add(one, c), zero));
+        return {{t, S::select_below(zero, t, S::div(one, t), zero)}};
     }
 };
 /// The same for any a > 0.
@@ -53,6 +66,7 @@ template <Real C>
 struct PowerTerms {
     using S = Simd<C>;
     using P = typename S::P;
+    static constexpr bool steep = true;
     explicit PowerTerms(Accumulator<C> a) : exponent(S::set(static_cast<C>(1 / a))) {}
     Packets<C, 2> operator()(P c) const {
         // Where there is no logarithm it is taken of the smallest r, and thrown away.
@@ -300,7 +314,7 @@ private:
         const auto [q, slope_sum, count] = sum_lanes<C, 3>(size<C>(y), [&](const auto& lane) {
             const auto c = S::mul(b, lane(y.data(), -std::numeric_limits<C>::infinity()));
             const auto terms = terms_(c);
-            if constexpr (std::same_as<Terms, PowerTerms<C>> && std::same_as<Unknown, WeightPower<A>>)
+            if constexpr (Terms::steep && std::same_as<Unknown, WeightPower<A>>)
                 smallest = S::min(smallest, S::select_below(zero, terms.v[1], S::add(one, c), one));
             return Packets<C, 3>{{terms.v[0], terms.v[1], S::select_below(zero, terms.v[1], one, zero)}};
         });
@@ -470,6 +484,8 @@ private:
             use(EntmaxSolver<T, T, LinearTerms<T>, WeightPower<A>>({}, WeightPower<A>(a), z, m));
         else if (alpha_ == 1.5)
             use(EntmaxSolver<T, T, SquareTerms<T>, WeightPower<A>>({}, WeightPower<A>(a), z, m));
+        else if (alpha_ == 3)
+            use(EntmaxSolver<T, A, RootTerms<A>, WeightPower<A>>({}, WeightPower<A>(a), z, m));
         else if (alpha_ < 1.5)
             use(EntmaxSolver<T, T, PowerTerms<T>, LogWeight<A>>(PowerTerms<T>(a), LogWeight<A>(a), z, m));
         else // a key at the edge of the support feels every rounding, the more the larger alpha; few have

@@ -1,6 +1,7 @@
 // Norms of the Jacobian dp/dz of one row in closed form: softmax and its kin.
 #pragma once
 
+#include <attnscope/concentration/row_statistics.hpp>
 #include <attnscope/normalizer/entmax.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>
@@ -132,6 +133,26 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
     norms.infinity_to_one.lower *= beta;
     norms.infinity_to_one.upper *= beta;
     return norms;
+}
+
+/// Certified bracket of |J|_2 of softmax from the sums of a row alone, so that it streams: see
+/// `spectral_norm_bracket`. NaN for rows that are not normal. O(1).
+template <Real A>
+Interval<A> softmax_spectral_bracket(const RowStatistics<A>& row) {
+    if (!row.normal()) return {RowStatistics<A>::nan(), RowStatistics<A>::nan()};
+    const A p1 = row.max_weight(), beta = 1 / A(row.temperature);
+    const Interval<A> bracket =
+        spectral_norm_bracket(p1, row.second_weight(), row.rest(), row.r > A(0) ? p1 * (row.q / row.r) : A(0));
+    return {beta * bracket.lower, beta * bracket.upper};
+}
+
+/// |J|_F of softmax from the same sums: of squares and cubes of the weights without the largest. O(1).
+template <Real A>
+A softmax_frobenius(const RowStatistics<A>& row) {
+    if (!row.normal()) return RowStatistics<A>::nan();
+    const A p1 = row.max_weight(), rest = row.rest(), square = p1 * p1 * row.q, cube = p1 * p1 * p1 * row.c;
+    const A sum = p1 * p1 * (rest * rest + square) + square * (1 + p1 * p1 + square) - 2 * cube;
+    return std::sqrt(std::max(sum, A(0))) / A(row.temperature);
 }
 
 /// Softmax at an inverse temperature that depends on the number of visible keys.

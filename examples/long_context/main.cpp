@@ -1,0 +1,219 @@
+// attnscope-long-context: exact statistics of every row of one long head, without the matrix of its weights.
+
+#include <attnscope/attnscope.hpp>
+#include <attnscope/io/safetensors.hpp>
+#include <attnscope/streaming/threads.hpp>
+
+#include <support/program.hpp>
+
+#include <charconv>
+
+#include <sys/resource.h>
+
+namespace {
+
+using namespace attnscope;
+using State = RowState<float, 8>;
+
+struct Head {
+    std::string name;
+    Matrix<float> q, k, v; ///< v may be empty
+};
+
+/// A seeded head whose first key draws every query a little.
+Head synthetic_head(Index length, Index width, std::uint64_t seed) {
+    Head head{fmt::format("synthetic, seed {} (not a trained model)", seed), {}, {}, {}};
+    SplitMix64 random(seed);
+    for (Matrix<float>* m : {&head.q, &head.k, &head.v}) {
+        m->resize(length, width);
+        random.fill_normal(std::span<float>(m->data(), static_cast<std::size_t>(m->size())));
+    }
+    head.q.array() += 0.5F;
+    head.k.row(0).setConstant(24 / std::sqrt(static_cast<float>(width)));
+    return head;
+}
+
+/// One head of the tensors q, k and v, [layers,heads,n,d] or [heads,n,d]; fewer key heads than query heads are
+/// shared.
+Head load_head(const std::string& path, Index layer, Index number) {
+    const io::SafetensorsFile file(path);
+    Head head{fmt::format("{}, layer {}, head {}", path, layer, number), {}, {}, {}};
+    Index query_heads = 0;
+    const auto read = [&](std::string_view name, Matrix<float>& out) {
+        const auto& shape = file.info(name).shape;
+        if (shape.size() != 3 && shape.size() != 4)
+            throw std::runtime_error(
+                fmt::format("{}: {} must be [layers,heads,n,d] or [heads,n,d]", path, name));
+        const std::size_t at = shape.size() - 3;
+        const Index layers = at == 0 ? 1 : shape[0], heads = shape[at], n = shape[at + 1], d = shape[at + 2];
+        if (name == "q") query_heads = heads;
+        if (layer < 0 || layer >= layers || number < 0 || number >= query_heads)
+            throw program::usage_error(
+                fmt::format("--layer, --head: {} has {} layers of {} heads", path, layers, query_heads));
+        if (heads == 0 || query_heads % heads != 0)
+            throw std::runtime_error(fmt::format("{}: the heads of {} must divide those of q", path, name));
+        const Index index = layer * heads + number / (query_heads / heads);
+        const auto values = file.read<float>(name, static_cast<std::uint64_t>(index * n * d),
+                                             static_cast<std::uint64_t>(n * d));
+        out = Eigen::Map<const Matrix<float>>(values.data(), n, d);
+    };
+    for (const std::string_view part : {"q", "k"})
+        if (!file.contains(part))
+            throw std::runtime_error(fmt::format("{}: there is no tensor {}", path, part));
+    read("q", head.q);
+    read("k", head.k);
+    if (file.contains("v")) read("v", head.v);
+    return head;
+}
+
+double seconds_of(const std::function<void()>& work) {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// A line of the table: least, quartiles and most over the rows that have the figure.
+template <class Figure>
+void print_figure(std::string_view name, const std::vector<State>& rows, Figure&& figure) {
+    std::vector<double> values;
+    for (const State& row : rows)
+        if (row.status() == RowStatus::normal)
+            if (const double x = figure(row); std::isfinite(x)) values.push_back(x);
+    if (values.empty()) return;
+    std::sort(values.begin(), values.end());
+    const auto at = [&](double share) {
+        return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
+    };
+    fmt::print("{:<28}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}\n", name, at(0), at(0.25), at(0.5),
+               at(0.75), at(1), rows.back().status() == RowStatus::normal ? figure(rows.back()) : std::nan(""));
+}
+
+double pairs_of(const Mask& mask, Index queries, Index keys) {
+    double pairs = 0;
+    for (Index i = 0; i < queries; ++i) pairs += static_cast<double>(mask.visible(i, keys).count());
+    return pairs;
+}
+
+/// Whole numbers by hand: CLI11 wraps negative numbers around and cuts large ones.
+Index whole_number(std::string_view option, const std::string& text, Index least, Index most) {
+    Index value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
+        throw program::usage_error(
+            fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
+    return value;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Exact statistics of every row of one attention head, of any length, in memory O(length): "
+                 "entropy, weights, "
+                 "sensitivity, the keys that collect weight. Without INPUT, a synthetic head is scanned.",
+                 "attnscope-long-context");
+    std::string input, layer = "0", number = "0", length = "131072", width = "64", window = "0", seed = "1",
+                       threads = std::to_string(std::max(1u, std::thread::hardware_concurrency()));
+    bool all_keys = false, output = false, no_sinks = false;
+    app.add_option("INPUT", input,
+                   "a safetensors file with q, k and optional v, each [layers,heads,n,d] or [heads,n,d]");
+    app.add_option("--layer", layer, "of INPUT")->capture_default_str();
+    app.add_option("--head", number, "of INPUT")->capture_default_str();
+    app.add_option("--length", length, "keys and queries of the synthetic head")->capture_default_str();
+    app.add_option("--dimension", width, "of the synthetic head")->capture_default_str();
+    app.add_option("--window", window, "each query sees so many keys up to its own; 0: all of them")
+        ->capture_default_str();
+    app.add_flag("--no-causal", all_keys, "every query sees every key");
+    app.add_flag("--output", output, "also compute the output o = sum p v of every row");
+    app.add_flag("--no-sinks", no_sinks, "leave out the second pass, which finds the keys that collect weight");
+    app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
+    app.add_option("--seed", seed, "of the synthetic head")->capture_default_str();
+
+    return program::run(app, argc, argv, [&] {
+        const Index n = whole_number("--length", length, 1, Index(1) << 24);
+        const Index d = whole_number("--dimension", width, 1, 4096);
+        const Index keep = whole_number("--window", window, 0, Index(1) << 40);
+        const Threads executor(whole_number("--threads", threads, 1, 1024));
+        const Index seed_number = whole_number("--seed", seed, 0, std::numeric_limits<Index>::max());
+        if (all_keys && keep > 0)
+            throw program::usage_error("--window: without the causal mask there is no window");
+        const Head head = input.empty() ? synthetic_head(n, d, static_cast<std::uint64_t>(seed_number))
+                                        : load_head(input, whole_number("--layer", layer, 0, 1 << 20),
+                                                    whole_number("--head", number, 0, 1 << 20));
+        if (output && head.v.size() == 0) throw program::usage_error("--output: the input has no tensor v");
+        const Index queries = head.q.rows(), keys = head.k.rows();
+        const HeadView<float> view =
+            head.v.size() > 0 ? HeadView<float>(head.q, head.k, head.v) : HeadView<float>(head.q, head.k);
+        const Mask mask = all_keys   ? Mask::none()
+                          : keep > 0 ? Mask::sliding_window(keep, keys - queries)
+                                     : Mask::causal_bottom_right(queries, keys);
+        const double pairs = pairs_of(mask, queries, keys);
+        fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n", head.name, queries, keys,
+                   head.q.cols(),
+                   all_keys   ? "every query sees every key"
+                   : keep > 0 ? fmt::format("causal, window {}", keep)
+                              : "causal");
+
+        const Index tiles = (queries + 63) / 64;
+        Scan<float, 8> result;
+        program::Progress progress("scanning", static_cast<std::size_t>(tiles));
+        ScanOptions options{.output = output, .progress = [&](Index, Index) {
+                                progress.step();
+                                return true;
+                            }};
+        const double first = seconds_of([&] { result = scan(view, mask, options, executor); });
+        options.progress = {};
+        fmt::print("rows      {} normal, {} empty, {} with +inf, {} with NaN\n\n",
+                   result.count(RowStatus::normal), result.count(RowStatus::empty),
+                   result.count(RowStatus::infinite), result.count(RowStatus::nan));
+
+        fmt::print("{:<28}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", "over the rows", "least", "quartile",
+                   "median", "quartile", "most", "last row");
+        const auto& rows = result.rows;
+        print_figure("entropy, nats", rows, [](const State& row) { return row.statistics().entropy_nats(); });
+        print_figure("participation ratio, keys", rows,
+                     [](const State& row) { return row.statistics().participation_ratio(); });
+        print_figure("largest weight p1", rows, [](const State& row) { return row.statistics().max_weight(); });
+        print_figure("mass of the 8 largest", rows, [](const State& row) { return row.leading_mass(8); });
+        print_figure("log-sum-exp", rows, [](const State& row) { return row.statistics().log_sum_exp(); });
+        print_figure("largest logit", rows, [](const State& row) { return row.statistics().max_logit; });
+        print_figure("gap to the second", rows, [](const State& row) { return row.statistics().logit_gap(); });
+        print_figure("logit spread", rows, [](const State& row) { return row.statistics().logit_spread(); });
+        print_figure("spectral norm, at least", rows,
+                     [](const State& row) { return softmax_spectral_bracket(row.statistics()).lower; });
+        print_figure("spectral norm, at most", rows,
+                     [](const State& row) { return softmax_spectral_bracket(row.statistics()).upper; });
+        if (output) {
+            fmt::print("\nlargest |o| of a row: {:.5g}\n",
+                       static_cast<double>(result.output.rowwise().norm().maxCoeff()));
+        }
+        const State& last = rows.back();
+        fmt::print("\nlargest weights of the last row, key: weight\n");
+        for (Index i = 0; i < last.leaders() && last.status() == RowStatus::normal; ++i)
+            fmt::print("  {}: {:.5g}\n", last.leading_key(i),
+                       std::exp(static_cast<double>(last.leading_logit(i)) - last.statistics().log_sum_exp()));
+
+        double second = 0;
+        if (!no_sinks) {
+            Row<double> mass;
+            second = seconds_of([&] { mass = scan_column_mass(view, result, mask, options, executor); });
+            std::vector<Index> order;
+            for (Index key = 0; key < keys; ++key)
+                if (mass[key] == mass[key]) order.push_back(key);
+            // The last keys are seen by few queries: a mean of at least 64 says something.
+            std::erase_if(order, [&](Index key) { return queries > 64 && !all_keys && keys - key < 64; });
+            std::partial_sort(order.begin(), order.begin() + std::min<std::ptrdiff_t>(5, std::ssize(order)),
+                              order.end(), [&](Index a, Index b) { return mass[a] > mass[b]; });
+            fmt::print("\nkeys that collect most, key: mean weight over the queries that see it\n");
+            for (std::size_t i = 0; i < std::min<std::size_t>(5, order.size()); ++i)
+                fmt::print("  {}: {:.5g}{}\n", order[i], mass[order[i]],
+                           mass[order[i]] > sink_threshold ? ", a sink" : "");
+        }
+        rusage usage{};
+        getrusage(RUSAGE_SELF, &usage);
+        fmt::print("\ntime      {:.2f} s for the rows ({:.2f} ns a visible pair)", first, first / pairs * 1e9);
+        if (!no_sinks) fmt::print(", {:.2f} s for the keys", second);
+        fmt::print(
+            ", {} threads\nmemory    {} MB at most, q, k and v included; the weights would take {:.0f} MB\n",
+            executor.count(), usage.ru_maxrss / 1024, pairs * 4 / 1e6);
+    });
+}
