@@ -508,8 +508,12 @@ private:
         const auto power = detail::exp_nonpositive<T>(
             S::mul(S::set(exponent), S::min(zero, S::log(S::select_below(p, smallest, one, p)))));
         if (alpha_ < 2) return with(power);
-        // No weight of a solved row is so small that its power underflows; others are kept finite.
-        return with(S::div(one, S::max(power, S::set(std::sqrt(std::numeric_limits<T>::min())))));
+        // Powers that underflow are kept where neither the slope nor, in the accumulator, the sum of slopes
+        // overflows.
+        constexpr T least = std::same_as<T, detail::Accumulator<T>>
+                                ? std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon()
+                                : std::numeric_limits<T>::min();
+        return with(S::div(one, S::max(power, S::set(least))));
     }
 
     /// (e^{-al} - 1 + al)/a^2 for l <= 0, l^2/2 at a = 0.
