@@ -115,12 +115,15 @@ private:
             const Vector b_residual = product(residual);
             std::array<std::array<A, 3>, 3> m{};
             if (!direction.empty()) {
+                const A before = std::sqrt(dot(direction, direction));
                 for (int twice = 0; twice < 2; ++twice) {
                     subtract_share(direction, b_direction, x_, bx);
                     subtract_share(direction, b_direction, residual, b_residual);
                 }
                 size = std::sqrt(dot(direction, direction));
-                if (size > std::numeric_limits<A>::epsilon()) {
+                // Of a direction that lies nearly in the span of the others rounding would remain, and less of
+                // B times it: then it is left out.
+                if (size > A(1e-3) * before) {
                     multiply(direction, 1 / size);
                     multiply(b_direction, 1 / size);
                     m[0][2] = m[2][0] = dot(x_, b_direction);
@@ -153,6 +156,12 @@ private:
             fresh = norm_.steps % 32 == 0; // what rounding leaves in the combinations does not grow for long
             if (fresh) bx = product(x_);
         }
+        // What is certain comes from J x itself, not from combined products.
+        Vector image(x_.size());
+        normalizer_.template jvp<A>(z_, p_, RowIn<A>(x_), RowOut<A>(image));
+        for (A& x : image) x /= scale_;
+        const A sigma = scale_ * std::sqrt(dot(image, image) / dot(x_, x_));
+        if (sigma == sigma) norm_.value = std::clamp(sigma, norm_.bracket.lower, norm_.bracket.upper);
         norm_.bracket.lower = std::max(norm_.bracket.lower, norm_.value);
     }
 
