@@ -133,7 +133,7 @@ refused 2 '--select' --select ''
 refused 2 '--select' --select -3
 refused 2 '--select' --select 5-2
 refused 2 '--select' --select 99999999999999999999
-refused 2 '--normalizer must be one of softmax, .*got hardmax' --normalizer hardmax
+refused 2 '--normalizer: .*must be one of softmax, .*got hardmax' --normalizer hardmax
 refused 2 '--reading must be cumulative or resultant' --reading both
 refused 2 '--ball-radius' --ball-radius 0
 refused 2 '--ball-radius' --ball-radius -1
