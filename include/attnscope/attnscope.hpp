@@ -50,6 +50,7 @@
 #include <attnscope/sensitivity/spectral_norm.hpp>
 #include <attnscope/streaming/column_scan.hpp>
 #include <attnscope/streaming/executor.hpp>
+#include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>
 #include <attnscope/types.hpp>

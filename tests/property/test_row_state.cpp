@@ -230,3 +230,41 @@ TEMPLATE_TEST_CASE("the mass of the leading keys", "[streaming][row_state]", flo
     CHECK(state.leading_key(0) == 13);
     CHECK(state.leading_key(2) == 11);
 }
+
+TEMPLATE_TEST_CASE("the list of leaders is the head of a stable sort, whatever its size",
+                   "[streaming][row_state]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    Worst worst;
+    const auto meet = [&]<Index K>(std::integral_constant<Index, K>) {
+        SplitMix64 random = generator(seed, K, 91);
+        for (int repetition = 0; repetition < 150; ++repetition) {
+            const Index n = 1 + random.below(400),
+                        values = 1 + random.below(repetition % 3 == 0 ? 6 : 1'000'000);
+            std::vector<T> z(static_cast<std::size_t>(n));
+            for (T& x : z)
+                x = random.below(9) == 0 ? -std::numeric_limits<T>::infinity()
+                                         : static_cast<T>(random.below(values));
+            const auto cut = static_cast<std::size_t>(random.below(n + 1));
+            RowState<T, K> state;
+            state.add(in(z).first(cut), 5);
+            state.add(in(z).subspan(cut), 5 + static_cast<Index>(cut));
+            std::vector<Index> order;
+            for (Index i = 0; i < n; ++i)
+                if (z[static_cast<std::size_t>(i)] >= 0) order.push_back(i);
+            std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
+                return z[static_cast<std::size_t>(a)] > z[static_cast<std::size_t>(b)];
+            });
+            const Where where{"random", z.size(),         static_cast<std::uint64_t>(repetition),
+                              seed,     scalar_name<T>(), "list"};
+            worst.meet(state.leaders() == std::min(K, static_cast<Index>(order.size())), where);
+            for (Index i = 0; i < state.leaders(); ++i)
+                worst.meet(state.leading_key(i) == 5 + order[static_cast<std::size_t>(i)], where);
+        }
+    };
+    meet(std::integral_constant<Index, 2>());
+    meet(std::integral_constant<Index, 5>());
+    meet(std::integral_constant<Index, 16>());
+    meet(std::integral_constant<Index, 40>());
+    ATTNSCOPE_CHECK_WORST(worst);
+}

@@ -79,17 +79,60 @@ struct Simd {
             return Eigen::internal::predux_any(Eigen::internal::pcmp_lt(a, b));
     }
 
-    /// The first `count` < size elements; the rest is `fill`.
+    /// Bit i: whether element i of x is at least `limit`; NaN is not.
+    static std::uint32_t mask_not_below(P x, P limit) {
+        if constexpr (scalar) return x >= limit;
+#ifdef __AVX512F__
+        else if constexpr (std::same_as<T, float> && size == 16)
+            return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+        else if constexpr (std::same_as<T, double> && size == 8)
+            return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
+#endif
+#ifdef __AVX__
+        else if constexpr (std::same_as<T, float> && size == 8)
+            return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
+        else if constexpr (std::same_as<T, double> && size == 4)
+            return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(x, limit, _CMP_GE_OQ)));
+#endif
+        else {
+            std::array<T, static_cast<std::size_t>(size)> a, b;
+            store(a.data(), x);
+            store(b.data(), limit);
+            std::uint32_t mask = 0;
+            for (std::size_t i = 0; i < a.size(); ++i) mask |= std::uint32_t(a[i] >= b[i]) << i;
+            return mask;
+        }
+    }
+
+    /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
     static P load_partial(const T* from, Index count, T fill) {
-        std::array<T, static_cast<std::size_t>(size)> buffer;
-        buffer.fill(fill);
-        std::copy_n(from, count, buffer.begin());
-        return load(buffer.data());
+#ifdef __AVX512F__ // a detour through memory would wait for its own stores
+        if constexpr (std::same_as<T, float> && size == 16)
+            return _mm512_mask_loadu_ps(set(fill), static_cast<__mmask16>((1u << count) - 1u), from);
+        else if constexpr (std::same_as<T, double> && size == 8)
+            return _mm512_mask_loadu_pd(set(fill), static_cast<__mmask8>((1u << count) - 1u), from);
+        else
+#endif
+        {
+            std::array<T, static_cast<std::size_t>(size)> buffer;
+            buffer.fill(fill);
+            std::copy_n(from, count, buffer.begin());
+            return load(buffer.data());
+        }
     }
     static void store_partial(T* to, Index count, P x) {
-        std::array<T, static_cast<std::size_t>(size)> buffer;
-        store(buffer.data(), x);
-        std::copy_n(buffer.begin(), count, to);
+#ifdef __AVX512F__
+        if constexpr (std::same_as<T, float> && size == 16)
+            _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), x);
+        else if constexpr (std::same_as<T, double> && size == 8)
+            _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), x);
+        else
+#endif
+        {
+            std::array<T, static_cast<std::size_t>(size)> buffer;
+            store(buffer.data(), x);
+            std::copy_n(buffer.begin(), count, to);
+        }
     }
 };
 

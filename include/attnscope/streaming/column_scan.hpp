@@ -20,9 +20,10 @@ Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
     detail::require_tiles(options);
     Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
     const auto task = [&](Index number) {
         using S = detail::Simd<T>;
-        const Index key = number * options.key_tile, cols = std::min(options.key_tile, keys - key);
+        const Index key = number * width, cols = std::min(width, keys - key);
         std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
             sums(static_cast<std::size_t>(cols));
         for (Index query = 0; query < queries; query += options.query_tile) {
@@ -53,7 +54,7 @@ Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
                 mass[key + j] += static_cast<double>(sums[static_cast<std::size_t>(j)]);
         }
     };
-    executor((keys + options.key_tile - 1) / options.key_tile, task);
+    executor((keys + width - 1) / width, task);
     for (Index key = 0; key < keys; ++key)
         mass[key] = seen[key] > 0 ? mass[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
     return mass;

@@ -3,8 +3,73 @@
 
 #include <attnscope/concentration/row_statistics.hpp>
 
+#include <bit>
+#include <cstdint>
+#include <utility>
+
 namespace attnscope {
 inline namespace v0_1 {
+namespace detail {
+
+/// Smallest and largest logit of a piece, and a logit below which none of its k largest lies (-inf if there
+/// are too few to tell).
+template <Real T>
+struct PieceRange {
+    T min, max, cut;
+};
+
+/// The keys fall into classes of about n/2k; the k-th largest of the classes' maxima is the cut. It lets about
+/// 1.4 k keys through, where a list that fills from the front would have to take in k (1 + log(n/k)).
+template <Real T, Index k>
+PieceRange<T> piece_range(RowIn<T> z) {
+    using S = Simd<T>;
+    using P = typename S::P;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    constexpr Index packets = std::min<Index>(16, (2 * k + S::size - 1) / S::size);
+    constexpr Index classes = packets * S::size, steps = packets * ((4 + packets - 1) / packets);
+    P high[steps], low[4];
+    for (P& x : high) x = S::set(-infinity);
+    for (P& x : low) x = S::set(infinity);
+    const Index n = size(z);
+    const auto meet = [&](Index j, P x, P y) {
+        high[j] = S::max(high[j], x);
+        low[j % 4] = S::min(low[j % 4], y);
+    };
+    Index i = 0;
+    for (; i + steps * S::size <= n; i += steps * S::size)
+        for (Index j = 0; j < steps; ++j) {
+            const P x = S::load(z.data() + i + j * S::size);
+            meet(j, x, x);
+        }
+    Index j = 0;
+    for (; i + S::size <= n; i += S::size, ++j) {
+        const P x = S::load(z.data() + i);
+        meet(j, x, x);
+    }
+    if (i < n)
+        meet(j, S::load_partial(z.data() + i, n - i, -infinity),
+             S::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    for (j = packets; j < steps; ++j) high[j % packets] = S::max(high[j % packets], high[j]);
+    P largest = high[0];
+    for (j = 1; j < packets; ++j) largest = S::max(largest, high[j]);
+    PieceRange<T> range{S::reduce_min(S::min(S::min(low[0], low[1]), S::min(low[2], low[3]))),
+                        S::reduce_max(largest), -infinity};
+    if (classes < k || n <= 2 * k) return range;
+    // The k-th largest of some numbers is the smallest that has fewer than k larger ones.
+    std::array<T, static_cast<std::size_t>(classes)> maxima;
+    for (j = 0; j < packets; ++j) S::store(maxima.data() + j * S::size, high[j]);
+    const P one = S::set(T(1)), above = S::set(infinity), count = S::set(T(k) - T(0.5));
+    P cut = above;
+    for (j = 0; j < packets; ++j) {
+        P larger = S::set(T(0));
+        for (const T x : maxima) larger = S::select_below(high[j], S::set(x), S::add(larger, one), larger);
+        cut = S::min(cut, S::select_below(larger, count, high[j], above));
+    }
+    range.cut = S::reduce_min(cut);
+    return range;
+}
+
+} // namespace detail
 
 /// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits with
 /// their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any way of
@@ -121,12 +186,12 @@ private:
     }
 
     void insert(T logit, Index key) {
-        if (!(logit > lowest)) return;
-        std::size_t at = logits_.size();
-        while (at > 0 && (keys_[at - 1] < 0 || precedes(logit, key, logits_[at - 1], keys_[at - 1]))) --at;
-        if (at == logits_.size()) return;
-        std::copy_backward(logits_.begin() + static_cast<std::ptrdiff_t>(at), logits_.end() - 1, logits_.end());
-        std::copy_backward(keys_.begin() + static_cast<std::ptrdiff_t>(at), keys_.end() - 1, keys_.end());
+        std::size_t at = logits_.size() - 1;
+        if (!(logit > lowest) || !precedes(logit, key, logits_[at], keys_[at])) return;
+        for (; at > 0 && precedes(logit, key, logits_[at - 1], keys_[at - 1]); --at) {
+            logits_[at] = logits_[at - 1];
+            keys_[at] = keys_[at - 1];
+        }
         logits_[at] = logit;
         keys_[at] = key;
     }
@@ -138,20 +203,25 @@ private:
             return A(1);
         };
         if (z.empty()) return A(1);
-        const detail::RowRange<T> range = detail::row_range<T>(z);
+        const detail::PieceRange<T> range = detail::piece_range<T, K>(z);
         if (!(std::abs(range.max) <= std::numeric_limits<T>::max())) {
             count_special(z, first_key);
             return give_nothing();
         }
         const bool leads = visible_ == 0 || range.max > logits_[0];
         const T m = leads ? range.max : logits_[0];
-        const std::size_t top = leads ? detail::first_maximum<T>(z, m) : detail::no_key;
         // In place the logits are gone afterwards: the list first.
         const RowState before = *this;
+        if (range.max >= logits_.back()) collect(z, first_key, std::max(range.cut, logits_.back()));
+        if (leads && logits_[0] != m) { // NaN hid it
+            *this = before;
+            count_special(z, first_key);
+            return give_nothing();
+        }
+        const std::size_t top = leads ? static_cast<std::size_t>(keys_[0] - first_key) : detail::no_key;
         T smallest = range.min;
         Index visible = static_cast<Index>(z.size());
         if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
-        collect(z, first_key, range.max);
         // At the very end of the range there is no logit below for what has no weight; the scaled form needs
         // none.
         const detail::KeySums<T> sums =
@@ -189,17 +259,66 @@ private:
         return factor;
     }
 
-    /// Puts the keys of a piece whose largest logit is `largest` into the list.
-    void collect(RowIn<T> z, Index first_key, T largest) {
-        constexpr std::size_t chunk = 64;
-        if (keys_.back() >= 0 && !(largest > logits_.back())) return;
-        for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
-            const RowIn<T> part = z.subspan(begin, std::min(chunk, z.size() - begin));
-            if (keys_.back() >= 0 && !(detail::row_max<T>(part) > logits_.back())) continue;
-            for (std::size_t i = 0; i < part.size(); ++i)
-                if (keys_.back() < 0 || part[i] >= logits_.back())
-                    insert(part[i], first_key + static_cast<Index>(begin + i));
+    /// Puts the keys of a piece with logits of at least `cut` into the list.
+    void collect(RowIn<T> z, Index first_key, T cut) {
+        using S = detail::Simd<T>;
+        const auto limit = S::set(cut);
+        Candidates found;
+        detail::for_each_lane<T>(detail::size(z), [&](const auto& lane) {
+            const auto keys = lane(z.data(), lowest);
+            for (std::uint32_t mask = S::mask_not_below(keys, limit); mask != 0; mask &= mask - 1) {
+                const Index at = lane.i + std::countr_zero(mask);
+                if (at >= detail::size(z)) break;
+                if (found.count == Candidates::most) take_in(found, first_key);
+                const auto next = static_cast<std::size_t>(found.count++);
+                found.logits[next] = z[static_cast<std::size_t>(at)];
+                found.places[next] = at;
+            }
+        });
+        take_in(found, first_key);
+    }
+
+    /// Logits that may belong to the list, and their places in the piece, ascending.
+    struct Candidates {
+        static constexpr Index size = detail::Simd<T>::size;
+        static constexpr Index most = (2 * K + size - 1) / size * size;
+        std::array<T, static_cast<std::size_t>(most)> logits;
+        std::array<Index, static_cast<std::size_t>(most)> places;
+        Index count = 0;
+    };
+    void take_in(Candidates& found, Index first_key) {
+        const Index count = std::exchange(found.count, 0);
+        if (keys_[0] < 0 && count > 2 && rank_in(found, count, first_key)) return;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+            insert(found.logits[i], first_key + found.places[i]);
+    }
+
+    /// Fills the empty list: a candidate's place is the number of larger ones, counted for a packet of them at
+    /// once, where insertion would be one mispredicted branch after the other. False, and nothing done, if
+    /// there are ties or no finite logits.
+    bool rank_in(Candidates& found, Index count, Index first_key) {
+        using S = detail::Simd<T>;
+        constexpr Index packets = Candidates::most / S::size;
+        std::fill(found.logits.begin() + count, found.logits.end(), lowest);
+        std::array<T, static_cast<std::size_t>(Candidates::most)> ranks;
+        const auto one = S::set(T(1));
+        for (Index j = 0; j < packets; ++j) {
+            const auto x = S::load(found.logits.data() + j * S::size);
+            auto rank = S::set(T(0));
+            for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+                rank = S::select_below(x, S::set(found.logits[i]), S::add(rank, one), rank);
+            S::store(ranks.data() + j * S::size, rank);
         }
+        T sum = 0;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) sum += ranks[i];
+        if (sum != static_cast<T>(count * (count - 1) / 2)) return false; // equal ones have equal ranks
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            const auto rank = static_cast<std::size_t>(ranks[i]);
+            if (rank >= static_cast<std::size_t>(K) || !(found.logits[i] > lowest)) continue;
+            logits_[rank] = found.logits[i];
+            keys_[rank] = first_key + found.places[i];
+        }
+        return true;
     }
 
     /// Key by key, for pieces with NaN, +inf or nothing visible.

@@ -1,24 +1,22 @@
 // Statistics of every row of a head without the queries x keys matrix.
 #pragma once
 
-#include <attnscope/head.hpp>
 #include <attnscope/streaming/executor.hpp>
+#include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/row_state.hpp>
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <new>
 
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Where a source of logits writes: rows of queries, columns of keys.
-template <Real T>
-using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
-
 struct ScanOptions {
-    Index query_tile = 64, key_tile = 256; ///< logits that are held at once, for each task
-    bool output = false;                   ///< also o = sum p v
+    Index query_tile = 32, key_tile = 1024; ///< logits that are held at once, for each task
+    bool output = false;                    ///< also o = sum p v
     /// Called after each tile of queries, by one thread at a time, with the queries done and all of them;
     /// false: no further tile is begun, and the result says `cancelled`.
     std::function<bool(Index, Index)> progress = {};
@@ -35,23 +33,6 @@ struct Scan {
     Index count(RowStatus status) const {
         return std::count_if(rows.begin(), rows.end(), [&](const auto& row) { return row.status() == status; });
     }
-};
-
-/// Logits scale q.k of a head, tile by tile. To add a bias or cap them, wrap it in a source of your own:
-///     [&](Index query, Index key, TileOut<float> tile) { product(query, key, tile); tile.array() += ...; }
-template <Real T>
-class ProductTiles {
-public:
-    explicit ProductTiles(const HeadView<T>& head) : head_(head) {}
-    /// Logits of queries query, query + 1, ... and keys key, key + 1, ...
-    void operator()(Index query, Index key, TileOut<T> tile) const {
-        tile.noalias() = head_.q().map().middleRows(query, tile.rows()) *
-                         head_.k().map().middleRows(key, tile.cols()).transpose();
-        tile *= head_.scale();
-    }
-
-private:
-    HeadView<T> head_;
 };
 
 namespace detail {
@@ -78,10 +59,17 @@ template <Real T, Index K, class Source>
 class QueryTileScan {
 public:
     using A = Accumulator<T>;
+    /// What it works in; its contents mean nothing to the next.
+    struct Room {
+        std::vector<KeyRanges> visible;
+        Eigen::Array<T, Eigen::Dynamic, 1> logits;
+        Matrix<A> sums;
+    };
     QueryTileScan(const Source& source, Index keys, MatrixView<T> values, bool finite_values, const Mask& mask,
-                  const ScanOptions& options)
+                  const ScanOptions& options, Room& room)
         : source_(source), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
-          options_(options) {}
+          options_(options), stride_(padded(std::min(options.key_tile, keys))), visible_(room.visible),
+          buffer_(room.logits), sums_(room.sums) {}
 
     /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
     void operator()(Index first, std::span<RowState<T, K>> states, T* output) {
@@ -94,17 +82,17 @@ public:
             seen.begin = std::min(seen.begin, visible_.back().hull().begin);
             seen.end = std::max(seen.end, visible_.back().hull().end);
         }
-        buffer_.resize(static_cast<std::size_t>(rows * options_.key_tile));
+        if (buffer_.size() < rows * stride_) buffer_.resize(rows * stride_);
         if (output) sums_.setZero(rows, width);
-        // Tiles begin at multiples of their size, whatever the queries see.
-        for (Index key = seen.begin / options_.key_tile * options_.key_tile; key < seen.end;
-             key += options_.key_tile) {
-            const Index cols = std::min(options_.key_tile, keys_ - key);
+        // Tiles end at multiples of their size, whatever the queries see.
+        for (Index key = seen.begin, end = 0; key < seen.end; key = end) {
+            end = std::min((key / options_.key_tile + 1) * options_.key_tile, seen.end);
+            const Index cols = end - key;
             if (std::none_of(visible_.begin(), visible_.end(), [&](const KeyRanges& ranges) {
                     return clipped(ranges, key, key + cols).count() > 0;
                 }))
                 continue;
-            TileOut<T> tile(buffer_.data(), rows, cols, Eigen::OuterStride<>(cols));
+            TileOut<T> tile(buffer_.data(), rows, cols, Eigen::OuterStride<>(stride_));
             source_(first, key, tile);
             for (Index i = 0; i < rows; ++i)
                 add(i, key, tile, states[static_cast<std::size_t>(i)], output != nullptr);
@@ -116,9 +104,15 @@ public:
     }
 
 private:
+    /// Rows of a tile begin at a packet, and not all in the same set of the cache.
+    static Index padded(Index cols) {
+        constexpr Index line = std::max<Index>(16, Simd<T>::size);
+        return (cols + line - 1) / line * line + line;
+    }
+
     void add(Index i, Index key, TileOut<T>& tile, RowState<T, K>& state, bool terms) {
         const Index cols = tile.cols();
-        T* const row = tile.data() + i * cols;
+        T* const row = tile.data() + i * stride_;
         const KeyRanges ranges = clipped(visible_[static_cast<std::size_t>(i)], key, key + cols);
         const auto span = [&](const KeyRange& range) {
             return RowOut<T>(row + (range.begin - key), static_cast<std::size_t>(range.size()));
@@ -148,8 +142,7 @@ private:
 
     void add_values(Index key, const TileOut<T>& tile) {
         if (finite_values_) {
-            product_.noalias() = tile * values_.map().middleRows(key, tile.cols());
-            sums_ += product_.template cast<A>();
+            detail::add_product<T>(tile.data(), stride_, tile.rows(), tile.cols(), values_, key, sums_.data());
             return;
         }
         // A product with a weight of 0 would keep NaN and infinity alive.
@@ -201,60 +194,145 @@ private:
     bool finite_values_;
     const Mask& mask_;
     const ScanOptions& options_;
-    std::vector<KeyRanges> visible_;
-    std::vector<T> buffer_;
-    Matrix<T> product_;
-    Matrix<A> sums_;
+    Index stride_;
+    std::vector<KeyRanges>& visible_;
+    Eigen::Array<T, Eigen::Dynamic, 1>& buffer_;
+    Matrix<A>& sums_;
 };
 
 } // namespace detail
 
-/// Scans logits that a source gives tile by tile: source(query, key, tile) writes the logits of queries query
-/// ... and keys key ... into `tile`; masked keys need no value. `values` [keys, d_v] is looked at only with
-/// `options.output`. Tiles that no query of theirs sees are not asked for. The K largest logits of each row are
-/// kept with their keys. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do
-/// not depend on the executor, nor on the number of threads. Memory O(queries K + threads query_tile (key_tile
-/// + d_v)). Source and executor: see `ProductTiles`, `Sequential`. Throws `invalid_argument` for sizes that do
-/// not fit, before any work.
-template <Index K = 8, Real T, class Source, Executor E = Sequential>
-Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
-                      const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
-    detail::require(queries >= 0 && keys >= 0, "scan", "queries and keys must be >= 0", queries, keys);
-    detail::require_tiles(options);
-    detail::require(!options.output || values.rows() == keys, "scan", "values must have one row for each key",
-                    values.rows(), keys);
-    Scan<T, K> result;
-    result.rows.resize(static_cast<std::size_t>(queries));
-    if (options.output) result.output.setZero(queries, values.cols());
-    const bool finite_values = options.output && values.map().allFinite();
+namespace detail {
+
+/// One head of a scan, and where its figures go.
+template <Real T, Index K, class Source>
+struct ScanJob {
+    const Source& source;
+    Index queries, keys;
+    MatrixView<T> values;
+    const Mask& mask;
+    Scan<T, K>& result;
+    bool finite_values = true;
+};
+
+template <Real T, Index K>
+void allocate(Scan<T, K>& result, Index queries, Index width, bool output) {
+    try {
+        result.rows.resize(static_cast<std::size_t>(queries));
+        if (output) result.output.setZero(queries, width);
+    } catch (const std::exception&) { // bad_alloc or length_error
+        fail("scan", "the result needs more memory than there is: queries, bytes a query", queries,
+             sizeof(RowState<T, K>) + (output ? static_cast<std::size_t>(width) * sizeof(T) : 0));
+    }
+}
+
+/// All heads, one task for each tile of queries. The rooms that tasks work in are handed on from task to task.
+template <Real T, Index K, class Source, Executor E>
+void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& options, const E& executor) {
+    using Tile = QueryTileScan<T, K, Source>;
+    std::vector<Index> first_tile{0};
+    Index all = 0, done = 0;
+    for (auto& job : jobs) {
+        require(job.queries >= 0 && job.keys >= 0, "scan", "queries and keys must be >= 0", job.queries,
+                job.keys);
+        require(!options.output || job.values.rows() == job.keys, "scan",
+                "values must have one row for each key", job.values.rows(), job.keys);
+        allocate(job.result, job.queries, job.values.cols(), options.output);
+        job.finite_values = options.output && job.values.map().allFinite();
+        first_tile.push_back(first_tile.back() + (job.queries + options.query_tile - 1) / options.query_tile);
+        all += job.queries;
+    }
     std::atomic<bool> cancelled{false};
     std::mutex guard;
-    Index done = 0;
+    std::vector<std::unique_ptr<typename Tile::Room>> rooms;
     const auto task = [&](Index tile) {
         if (cancelled) return;
-        const Index first = tile * options.query_tile, rows = std::min(options.query_tile, queries - first);
-        detail::QueryTileScan<T, K, Source> scan(source, keys, values, finite_values, mask, options);
-        scan(first,
-             std::span(result.rows).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-             options.output ? result.output.data() + first * values.cols() : nullptr);
-        if (!options.progress) return;
+        const auto after = std::upper_bound(first_tile.begin(), first_tile.end(), tile);
+        auto& job = jobs[static_cast<std::size_t>(after - first_tile.begin() - 1)];
+        const Index first = (tile - *(after - 1)) * options.query_tile,
+                    rows = std::min(options.query_tile, job.queries - first);
+        std::unique_ptr<typename Tile::Room> room;
+        {
+            const std::lock_guard lock(guard);
+            if (!rooms.empty()) {
+                room = std::move(rooms.back());
+                rooms.pop_back();
+            }
+        }
+        if (!room) room = std::make_unique<typename Tile::Room>();
+        Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, options, *room);
+        scan(
+            first,
+            std::span(job.result.rows).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+            options.output ? job.result.output.data() + first * job.values.cols() : nullptr);
         const std::lock_guard lock(guard);
+        rooms.push_back(std::move(room));
         done += rows;
-        if (!options.progress(done, queries)) cancelled = true;
+        if (options.progress && !options.progress(done, all)) cancelled = true;
     };
-    executor((queries + options.query_tile - 1) / options.query_tile, task);
-    result.cancelled = cancelled && done < queries;
+    executor(first_tile.back(), task);
+    for (auto& job : jobs) job.result.cancelled = cancelled && done < all;
+}
+
+} // namespace detail
+
+/// Scans logits that a source gives tile by tile. `values` [keys, d_v] is looked at only with `options.output`.
+/// Tiles that no query of theirs sees are not asked for. The K largest logits of each row are kept with their
+/// keys. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do not depend on
+/// the executor, nor on the number of threads. Memory O(queries K + threads query_tile (key_tile + d_v)).
+/// Throws `invalid_argument` for sizes that do not fit each other or the memory, before any work.
+template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
+Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
+                      const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
+    detail::require_tiles(options);
+    Scan<T, K> result;
+    std::vector<detail::ScanJob<T, K, Source>> jobs{{source, queries, keys, values, mask, result}};
+    detail::run_scan<T, K>(jobs, options, executor);
     return result;
 }
 
 /// Scans one head: logits scale q.k under a structural mask, and with `options.output` o = sum p v. See
-/// `scan_tiles`. Throws `invalid_argument` if the output is asked for and the head has no values.
+/// `scan_tiles`; memory for a copy of the keys besides. For a softcap or a bias:
+///     scan_tiles(head.queries(), head.keys(), mapped_tiles(ProductTiles(head), softcap(50)), head.v(), mask)
+/// Throws `invalid_argument` if the output is asked for and the head has no values.
 template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
                 const E& executor = {}) {
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
     return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(head), head.v(), mask, options,
                             executor);
+}
+
+/// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
+/// one result for each. `masks`: one for each head, or one for all. `options.progress` counts the queries of
+/// all heads. See `scan`; memory for a copy of all keys besides.
+template <Index K = 8, Real T, Executor E = Sequential>
+std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const std::vector<Mask>& masks,
+                                   const ScanOptions& options = {}, const E& executor = {}) {
+    detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
+                    "there must be one mask, or one for each head", masks.size(), heads.size());
+    detail::require_tiles(options);
+    std::vector<Scan<T, K>> results(heads.size());
+    std::vector<ProductTiles<T>> sources;
+    sources.reserve(heads.size());
+    std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        detail::require(!options.output || heads[i].has_values(), "scan_heads", "the output needs values");
+        sources.emplace_back(heads[i]);
+        jobs.push_back({sources.back(), heads[i].queries(), heads[i].keys(), heads[i].v(),
+                        masks[masks.size() == 1 ? 0 : i], results[i]});
+    }
+    detail::run_scan<T, K>(jobs, options, executor);
+    return results;
+}
+
+/// The heads of one layer, grouped queries included, under one mask.
+template <Index K = 8, Real T, Executor E = Sequential>
+std::vector<Scan<T, K>> scan_heads(const HeadGroup<T>& group, const Mask& mask = {},
+                                   const ScanOptions& options = {}, const E& executor = {}) {
+    std::vector<HeadView<T>> heads;
+    for (Index i = 0; i < group.heads(); ++i) heads.push_back(group[i]);
+    return scan_heads<K, T>(heads, std::vector<Mask>{mask}, options, executor);
 }
 
 } // namespace v0_1

@@ -1,0 +1,166 @@
+// Products of a few rows with many columns, whose sums stay in registers: for tiles of logits and of outputs.
+#pragma once
+
+#include <attnscope/detail/packet.hpp>
+
+#include <vector>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+// Rows and packets of columns that are summed at once: as many as the registers hold.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int product_rows = 8, product_packets = 3;
+#else
+inline constexpr int product_rows = 4, product_packets = 3;
+#endif
+
+/// sum_c a[i stride + c] b(c, j) for `rows` rows i and packets j, one packet after the other into `out`: a's
+/// elements are spread over a packet each. Added in the order of c, so that an element does not depend on the
+/// block that it is computed in. Not inlined: among other code the compiler runs out of registers.
+template <Real T, int rows, int packets, class B>
+EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, const B b, T* out) {
+    using S = Simd<T>;
+    // Packets in an array stay in registers only if all loops over them are unrolled.
+    typename S::P sum[rows][packets];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < packets; ++j) sum[i][j] = S::set(T(0));
+    for (Index c = 0; c < depth; ++c) {
+        typename S::P y[packets];
+#pragma GCC unroll 8
+        for (int j = 0; j < packets; ++j) y[j] = b(c, j);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; ++i) {
+            const typename S::P x = S::set(a[i * stride + c]);
+#pragma GCC unroll 8
+            for (int j = 0; j < packets; ++j) sum[i][j] = S::madd(x, y[j], sum[i][j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < packets; ++j) S::store(out + (i * packets + j) * S::size, sum[i][j]);
+}
+
+/// All of a product: `rows` rows and `packets` packets of columns, block by block; a block of b is used for all
+/// rows while it is near. store(i, j, x): element packet x of row i.
+template <Real T, class B, class Store>
+void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index packets, const B& b,
+                       const Store& store) {
+    constexpr Index size = Simd<T>::size;
+    alignas(64) std::array<T, static_cast<std::size_t>(product_rows * product_packets * size)> sums;
+    const auto block = [&]<int height, int width>(std::integral_constant<int, height>,
+                                                  std::integral_constant<int, width>, Index i, Index j) {
+        product_block<T, height, width>(a + i * stride, stride, depth, b.from(j), sums.data());
+        for (int y = 0; y < height; ++y)
+            for (int x = 0; x < width; ++x) store(i + y, j + x, sums.data() + (y * width + x) * size);
+    };
+    const auto column = [&]<int width>(std::integral_constant<int, width> w, Index j) {
+        Index i = 0;
+        for (; rows - i >= product_rows; i += product_rows)
+            block(std::integral_constant<int, product_rows>(), w, i, j);
+        if constexpr (product_rows > 4)
+            for (; rows - i >= 4; i += 4) block(std::integral_constant<int, 4>(), w, i, j);
+        for (; rows - i >= 1; ++i) block(std::integral_constant<int, 1>(), w, i, j);
+    };
+    Index j = 0;
+    for (; packets - j > 4 || packets - j == 3; j += 3) column(std::integral_constant<int, 3>(), j);
+    for (; packets - j >= 2; j += 2) column(std::integral_constant<int, 2>(), j); // 4 are 2 and 2
+    if (j < packets) column(std::integral_constant<int, 1>(), j);
+}
+
+/// A right factor whose packets stand in memory: packet j of row c at data + c row_step + j packet_step.
+template <Real T>
+struct FactorPackets {
+    const T* data;
+    Index row_step, packet_step;
+    FactorPackets from(Index j) const { return {data + j * packet_step, row_step, packet_step}; }
+    typename Simd<T>::P operator()(Index c, int j) const {
+        return Simd<T>::load(data + c * row_step + j * packet_step);
+    }
+};
+/// One packet a row, of which `count` elements exist.
+template <Real T>
+struct FactorRest {
+    const T* data;
+    Index row_step, count;
+    FactorRest from(Index) const { return *this; }
+    typename Simd<T>::P operator()(Index c, int) const {
+        return Simd<T>::load_partial(data + c * row_step, count, T(0));
+    }
+};
+
+/// Rows of a matrix in panels of a packet of rows each, column after column: element (row, c) of panel row/size
+/// stands at c size + row % size. The last panel is filled up with zeros.
+template <Real T>
+class PackedRows {
+public:
+    static constexpr Index size = Simd<T>::size;
+    PackedRows() = default;
+    explicit PackedRows(MatrixView<T> m)
+        : depth_(m.cols()), data_(static_cast<std::size_t>((m.rows() + size - 1) / size * size * m.cols())) {
+        for (Index first = 0; first < m.rows(); first += size) {
+            T* to = data_.data() + first * depth_;
+            const Index rows = std::min(size, m.rows() - first);
+            for (Index c = 0; c < depth_; ++c, to += size)
+                for (Index i = 0; i < rows; ++i) to[i] = m.row(first + i).data()[c];
+        }
+    }
+    Index depth() const { return depth_; }
+    const T* panel(Index number) const { return data_.data() + number * size * depth_; }
+
+private:
+    Index depth_ = 0;
+    std::vector<T, Eigen::aligned_allocator<T>> data_;
+};
+
+/// out(i, j) = factor sum_c a(i, c) b(first + j, c) for the packed rows of b.
+template <Real T>
+void product_with_rows(MatrixView<T> a, const PackedRows<T>& b, Index first, T factor, T* out, Index cols,
+                       Index out_stride) {
+    using S = Simd<T>;
+    const Index panel = first / S::size, offset = first % S::size;
+    const Index panels = (offset + cols + S::size - 1) / S::size;
+    const auto scale = S::set(factor);
+    const T* const packed = b.panel(panel);
+    const Index step = b.depth() * S::size;
+    product_in_blocks<T>(a.data(), a.outer_stride(), a.rows(), b.depth(), panels,
+                         FactorPackets<T>{packed, S::size, step}, [&](Index i, Index j, const T* sums) {
+                             T* const to = out + i * out_stride;
+                             const Index begin = j * S::size - offset;
+                             if (begin >= 0 && begin + S::size <= cols) {
+                                 S::store(to + begin, S::mul(S::load(sums), scale));
+                                 return;
+                             }
+                             for (Index k = std::max<Index>(0, -begin); k < std::min(S::size, cols - begin);
+                                  ++k)
+                                 to[begin + k] = factor * sums[k];
+                         });
+}
+
+/// out(i, j) += sum_{c < depth} a(i, c) b(c, j): sums in T, then added to `out` in the accumulator scalar.
+template <Real T>
+void add_product(const T* a, Index a_stride, Index rows_of_a, Index depth, MatrixView<T> b, Index first,
+                 Accumulator<T>* out) {
+    using S = Simd<T>;
+    const Index cols = b.cols(), whole = cols / S::size, rest = cols % S::size;
+    const T* const from = depth > 0 ? b.row(first).data() : nullptr;
+    const Index stride = b.outer_stride();
+    const auto store = [&](Index i, Index j, const T* sums) {
+        Accumulator<T>* const to = out + i * cols + j * S::size;
+        const Index count = std::min(S::size, cols - j * S::size);
+        for (Index k = 0; k < count; ++k) to[k] += static_cast<Accumulator<T>>(sums[k]);
+    };
+    product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{from, stride, S::size}, store);
+    if (rest > 0)
+        product_in_blocks<T>(a, a_stride, rows_of_a, depth, 1,
+                             FactorRest<T>{from + whole * S::size, stride, rest},
+                             [&](Index i, Index, const T* sums) { store(i, whole, sums); });
+}
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,85 @@
+// Where a scan gets its logits from: tiles of q.k, and what may be done to them on the way.
+#pragma once
+
+#include <attnscope/detail/tile_product.hpp>
+#include <attnscope/head.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Where a source of logits writes: rows of queries, columns of keys. A source is called as
+/// source(query, key, tile) and gives the logits of queries query, query + 1, ... and keys key, key + 1, ...;
+/// keys that the mask hides need no value. It is called by several threads at once if the executor has them.
+template <Real T>
+using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
+
+template <class Source, class T>
+concept LogitSource = requires(const Source& source, TileOut<T> tile) {
+    source(Index(0), Index(0), tile);
+};
+
+/// Logits scale q.k of a head, tile by tile. Sums over the width are taken in T in the order of the columns, so
+/// that a logit does not depend on the tile that it is computed in. From eight queries on the keys are copied
+/// once, in the order that the product reads them: memory O(keys d). The head must outlive it.
+template <Real T>
+class ProductTiles {
+public:
+    explicit ProductTiles(const HeadView<T>& head) : head_(head) {
+        if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k());
+    }
+    void operator()(Index query, Index key, TileOut<T> tile) const {
+        const MatrixView<T> q(head_.q().row(query).data(), tile.rows(), head_.q().cols(),
+                              head_.q().outer_stride());
+        if (head_.queries() >= 8)
+            detail::product_with_rows<T>(q, keys_, key, head_.scale(), tile.data(), tile.cols(),
+                                         tile.outerStride());
+        else
+            for (Index i = 0; i < tile.rows(); ++i)
+                tile.row(i).noalias() =
+                    head_.scale() * (q.map().row(i) * head_.k().map().middleRows(key, tile.cols()).transpose());
+    }
+
+private:
+    HeadView<T> head_;
+    detail::PackedRows<T> keys_;
+};
+
+/// The logits of a source after a map from the normalisers' front, such as `softcap(50)` or `temperature(2)`.
+template <class Source, class Map>
+struct MappedTiles {
+    Source source;
+    Map map;
+    template <class T>
+    void operator()(Index query, Index key, Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> tile) const {
+        source(query, key, tile);
+        for (Index i = 0; i < tile.rows(); ++i) {
+            const RowOut<T> row(tile.data() + i * tile.outerStride(), static_cast<std::size_t>(tile.cols()));
+            map.template apply<T>(RowIn<T>(row), row);
+        }
+    }
+};
+template <class Source, class Map>
+MappedTiles<Source, Map> mapped_tiles(Source source, Map map) {
+    return {std::move(source), std::move(map)};
+}
+
+/// The logits of a source plus bias(query, key), for example ALiBi or relative positions. -inf hides a key.
+/// Once for each logit, so that no queries x keys array exists.
+template <class Source, class Bias>
+struct BiasedTiles {
+    Source source;
+    Bias bias;
+    template <class T>
+    void operator()(Index query, Index key, Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> tile) const {
+        source(query, key, tile);
+        for (Index i = 0; i < tile.rows(); ++i)
+            for (Index j = 0; j < tile.cols(); ++j) tile(i, j) += static_cast<T>(bias(query + i, key + j));
+    }
+};
+template <class Source, class Bias>
+BiasedTiles<Source, Bias> biased_tiles(Source source, Bias bias) {
+    return {std::move(source), std::move(bias)};
+}
+
+} // namespace v0_1
+} // namespace attnscope
