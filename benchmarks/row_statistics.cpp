@@ -1,6 +1,7 @@
 // How fast are a row's statistics: log-sum-exp, entropy, two largest weights, sums of squared and cubed
 // weights, spread of the logits? Figures in ns per element; softmax alone and a copy are yardsticks.
 #include "peers/onednn.hpp"
+#include "support/peer.hpp"
 #include "support/softmax_check.hpp"
 
 #include <cstring>
@@ -169,6 +170,17 @@ void add_case(const char* scalar, bool masked, Index length) {
         }
     }
 #endif
+    if constexpr (std::same_as<T, float>) {
+        const PeerFiles files;
+        const std::vector<PeerRun> runs =
+            run_peer("row_statistics.py", files.write("logits.npy", *z, {rows, length}) + "7");
+        if (!runs.empty()) {
+            statistics_by_attnscope<T>(*z, *ours);
+            verify_close(runs.front().checksum, ours->col(entropy).sum(), 1e-4L, 0, "PyTorch, " + row,
+                         "the sum of entropies");
+            add_peer(row, "PyTorch", work, runs);
+        }
+    }
     add(
         row, "copy", work,
         [=] { std::memcpy(p->data(), z->data(), static_cast<std::size_t>(z->size()) * sizeof(T)); },
@@ -184,7 +196,7 @@ int main(int argc, char** argv) {
             add_case<float>("float ", masked, length);
             add_case<double>("double", masked, length);
         }
-    return run(
-        argc, argv, "Statistics of a row (7 figures): ns per element, median, one thread",
-        {"attnscope", "Eigen whole matrix", "Eigen rows", "std::exp", "our softmax", "oneDNN softmax", "copy"});
+    return run(argc, argv, "Statistics of a row (7 figures): ns per element, median, one thread",
+               {"attnscope", "Eigen whole matrix", "Eigen rows", "std::exp", "our softmax", "oneDNN softmax",
+                "PyTorch", "copy"});
 }

@@ -73,11 +73,14 @@ inline std::vector<std::string>& row_order() {
     return rows;
 }
 
+/// What a contender is timed by. Work on several threads takes more processor time than time.
+enum class Clock { processor, wall };
+
 /// Registers `run` as `contender` in `row` of the table. `check` looks at its result once, before the timing.
 /// `once`: too slow to be called more than three times.
 template <class Run, class Check>
 void add(const std::string& row, const std::string& contender, Work work, Run run, Check check,
-         bool once = false) {
+         bool once = false, Clock clock = Clock::processor) {
     row_order().push_back(row);
     const auto verified = std::make_shared<bool>(false);
     auto* registered =
@@ -96,6 +99,7 @@ void add(const std::string& row, const std::string& contender, Work work, Run ru
                 C(work.amount * work.unit_in_ns * 1e-9, C::kIsIterationInvariantRate | C::kInvert);
         });
     if (once) registered->Iterations(1)->Repetitions(3);
+    if (clock == Clock::wall) registered->UseRealTime();
 }
 
 /// What the ratio beside a figure is to: the first figure of its row or of its column.

@@ -3,6 +3,12 @@
 
 #include "harness.hpp"
 
+#include <attnscope/io/npy.hpp>
+
+#include <filesystem>
+
+#include <unistd.h>
+
 namespace bench {
 
 /// The first of $ATTNSCOPE_PEER_PYTHON, python3 and /usr/bin/python3 that imports torch; "" if none does.
@@ -32,7 +38,7 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
     }();
     if (python.empty()) return runs;
     // glibc keeps the memory of temporaries: the peer shall not pay for fetching pages anew in every call.
-    const std::string command = "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824 '" + python +
+    const std::string command = "MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10737418240 '" + python +
                                 "' '" ATTNSCOPE_PEERS_DIR "/" + script + "' " + arguments;
     std::FILE* const pipe = ::popen(command.c_str(), "r");
     if (!pipe) return runs;
@@ -44,6 +50,29 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
     }
     return runs;
 }
+
+/// A folder for a peer's input, which goes with this object.
+class PeerFiles {
+public:
+    PeerFiles()
+        : folder_(std::filesystem::temp_directory_path() / ("attnscope-peer-" + std::to_string(::getpid()))) {
+        std::filesystem::create_directories(folder_);
+    }
+    ~PeerFiles() { std::filesystem::remove_all(folder_); }
+    PeerFiles(const PeerFiles&) = delete;
+    PeerFiles& operator=(const PeerFiles&) = delete;
+
+    /// Writes an array of that shape; returns its path as a word of a command.
+    std::string write(const std::string& name, const Matrix<float>& m, std::vector<Index> shape) const {
+        const std::string path = (folder_ / name).string();
+        attnscope::io::write_npy(path, std::span<const float>(m.data(), static_cast<std::size_t>(m.size())),
+                                 shape);
+        return "'" + path + "' ";
+    }
+
+private:
+    std::filesystem::path folder_;
+};
 
 /// Puts what a script measured into the table, as `contender` in `row`.
 inline void add_peer(const std::string& row, const std::string& contender, Work work,
