@@ -153,11 +153,10 @@ int main(int argc, char** argv) {
                    : keep > 0 ? fmt::format("causal, window {}", keep)
                               : "causal");
 
-        const Index tiles = (queries + 63) / 64;
         Scan<float, 8> result;
-        program::Progress progress("scanning", static_cast<std::size_t>(tiles));
-        ScanOptions options{.output = output, .progress = [&](Index, Index) {
-                                progress.step();
+        program::Progress progress("scanning row", static_cast<std::size_t>(queries));
+        ScanOptions options{.output = output, .progress = [&](Index done, Index) {
+                                progress.reach(static_cast<std::size_t>(done));
                                 return true;
                             }};
         const double first = seconds_of([&] { result = scan(view, mask, options, executor); });

@@ -107,8 +107,9 @@ public:
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
 
-    void step() {
-        ++done_;
+    void step() { reach(done_ + 1); }
+    void reach(std::size_t done) {
+        done_ = done;
         const auto now = std::chrono::steady_clock::now();
         if (!terminal_ || now - start_ < std::chrono::seconds(1) ||
             now - last_ < std::chrono::milliseconds(100))

@@ -363,10 +363,15 @@ TEST_CASE("a scan can be followed, cancelled and refused", "[streaming][scan]") 
     CHECK(part.rows[3].visible() == 10);
     CHECK(part.rows[4].visible() == 0);
     CHECK_THROWS_AS(scan(head, {}, {.output = true}), attnscope::invalid_argument);
-    CHECK_THROWS_AS(scan(head, {}, {.query_tile = 0}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(scan(head, {}, {.query_tile = -1}), attnscope::invalid_argument);
+    CHECK_THROWS_AS(scan(head, {}, {.key_tile = 0}), attnscope::invalid_argument);
     CHECK_THROWS_AS(scan(head, {}, {.key_tile = -1}), attnscope::invalid_argument);
     CHECK_THROWS_AS(scan(head, {}, {.query_tile = 1 << 20, .key_tile = 1 << 20}), attnscope::invalid_argument);
     CHECK_THROWS_AS(Threads(0), attnscope::invalid_argument);
+    // More rows than memory can hold: refused before any work.
+    const auto silent = [](Index, Index, TileOut<float>) { FAIL("asked for logits"); };
+    CHECK_THROWS_WITH((scan_tiles<8, float>(Index(1) << 58, 10, silent, MatrixView<float>())),
+                      Catch::Matchers::ContainsSubstring("288230376151711744"));
     const auto failing = [](Index, Index, TileOut<float>) { throw std::runtime_error("no logits"); };
     CHECK_THROWS_WITH((scan_tiles<8, float>(100, 10, failing, MatrixView<float>(), {}, {}, Threads(4))),
                       "no logits");

@@ -15,10 +15,10 @@ inline namespace v0_1 {
 template <Real T, class Source, Executor E = Sequential>
 Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
                              std::span<const detail::Accumulator<T>> log_sum_exp, const Mask& mask = {},
-                             const ScanOptions& options = {}, const E& executor = {}) {
+                             const ScanOptions& given = {}, const E& executor = {}) {
     detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
-    detail::require_tiles(options);
+    const ScanOptions options = detail::checked_tiles(given, keys);
     Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
     const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
     const auto task = [&](Index number) {

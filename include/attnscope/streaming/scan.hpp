@@ -15,8 +15,10 @@ namespace attnscope {
 inline namespace v0_1 {
 
 struct ScanOptions {
-    Index query_tile = 32, key_tile = 1024; ///< logits that are held at once, for each task
-    bool output = false;                    ///< also o = sum p v
+    /// Logits that are held at once, for each task. 0 queries: 32, or 128 beside more than 8192 keys, which
+    /// would else be fetched too often from far away.
+    Index query_tile = 0, key_tile = 1024;
+    bool output = false; ///< also o = sum p v
     /// Called after each tile of queries, by one thread at a time, with the queries done and all of them;
     /// false: no further tile is begun, and the result says `cancelled`.
     std::function<bool(Index, Index)> progress = {};
@@ -37,11 +39,14 @@ struct Scan {
 
 namespace detail {
 
-inline void require_tiles(const ScanOptions& options) {
-    require(options.query_tile >= 1 && options.key_tile >= 1, "scan", "tiles must be >= 1", options.query_tile,
-            options.key_tile);
+/// The options with the tile of queries chosen.
+inline ScanOptions checked_tiles(ScanOptions options, Index keys) {
+    require(options.query_tile >= 0, "scan", "query_tile must be >= 0", options.query_tile);
+    require(options.key_tile >= 1, "scan", "key_tile must be >= 1", options.key_tile);
+    if (options.query_tile == 0) options.query_tile = keys > 8192 ? 128 : 32;
     require(options.query_tile <= (Index(1) << 30) / options.key_tile, "scan",
             "a tile must have at most 2^30 logits", options.query_tile, options.key_tile);
+    return options;
 }
 
 /// A query's visible keys inside [begin, end), as at most two ranges.
@@ -228,8 +233,11 @@ void allocate(Scan<T, K>& result, Index queries, Index width, bool output) {
 
 /// All heads, one task for each tile of queries. The rooms that tasks work in are handed on from task to task.
 template <Real T, Index K, class Source, Executor E>
-void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& options, const E& executor) {
+void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given, const E& executor) {
     using Tile = QueryTileScan<T, K, Source>;
+    Index longest = 0;
+    for (const auto& job : jobs) longest = std::max(longest, job.keys);
+    const ScanOptions options = checked_tiles(given, longest);
     std::vector<Index> first_tile{0};
     Index all = 0, done = 0;
     for (auto& job : jobs) {
@@ -284,7 +292,6 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& optio
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
                       const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
-    detail::require_tiles(options);
     Scan<T, K> result;
     std::vector<detail::ScanJob<T, K, Source>> jobs{{source, queries, keys, values, mask, result}};
     detail::run_scan<T, K>(jobs, options, executor);
@@ -311,7 +318,6 @@ std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const 
                                    const ScanOptions& options = {}, const E& executor = {}) {
     detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
                     "there must be one mask, or one for each head", masks.size(), heads.size());
-    detail::require_tiles(options);
     std::vector<Scan<T, K>> results(heads.size());
     std::vector<ProductTiles<T>> sources;
     sources.reserve(heads.size());
