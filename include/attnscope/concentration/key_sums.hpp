@@ -70,13 +70,13 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     using P = typename S::P;
     constexpr T infinity = std::numeric_limits<T>::infinity();
     const P maximum = S::set(m), inverse = S::set(high), remainder = S::set(low), zero = S::set(T(0)),
-            one = S::set(T(1)), limit = S::set(-exp_cutoff<T>());
+            limit = S::set(exp_cutoff<T>());
     // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite.
     const P floor =
         S::set(m - std::max(2 - exp_cutoff<T>(), 8 * std::numeric_limits<T>::epsilon() * std::abs(m)));
     P largest = S::set(-infinity);
     const Index whole = static_cast<Index>(top) / S::size * S::size; // where the packet with the top key begins
-    const auto sums = sum_lanes<T, 5>(size(z), [&](const auto& lane) {
+    const auto sums = accumulate_lanes<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
         P key = lane(z.data(), -infinity);
         if (lane.i == whole) { // the top key itself is left out
             std::array<T, static_cast<std::size_t>(S::size)> keys;
@@ -86,24 +86,29 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
         }
         largest = S::max(largest, key);
         if constexpr (!scaled) key = S::max(key, floor);
-        // m - z = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
-        const P s = S::sub(maximum, key), back = S::sub(s, maximum);
-        const P e = S::sub(S::sub(maximum, S::sub(s, back)), S::add(key, back));
+        // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
+        const P s = S::sub(key, maximum), back = S::sub(s, key);
+        const P e = S::sub(S::sub(key, S::sub(s, back)), S::add(maximum, back));
         P u = s, weight;
         if constexpr (scaled) {
             const P scaled_distance = S::mul(s, inverse);
             const P correction =
                 S::madd(e, inverse, S::madd(s, remainder, product_error<T>(s, inverse, scaled_distance)));
-            const P power = exp_nonpositive<T>(S::sub(zero, scaled_distance));
+            const P power = exp_nonpositive<T>(scaled_distance);
             // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
-            weight = S::select_below(scaled_distance, limit, S::mul(power, S::sub(one, correction)), power);
-            u = S::select_below(scaled_distance, limit, scaled_distance, zero);
+            weight = S::select_below(scaled_distance, limit, power, S::madd(power, correction, power));
+            u = S::select_below(scaled_distance, limit, zero, scaled_distance);
         } else {
-            weight = S::mul(exp_nonpositive<T>(S::sub(zero, s)), S::sub(one, e));
+            const P power = exp_nonpositive<T>(s);
+            weight = S::madd(power, e, power);
         }
         if constexpr (store) lane.store(weights, weight);
         const P weighted = S::mul(u, weight), squared = S::mul(weight, weight);
-        return Packets<T, 5>{{weight, weighted, squared, S::mul(squared, weight), S::mul(u, weighted)}};
+        sum.v[0] = S::add(sum.v[0], weight);
+        sum.v[1] = S::sub(sum.v[1], weighted);
+        sum.v[2] = S::add(sum.v[2], squared);
+        sum.v[3] = S::madd(squared, weight, sum.v[3]);
+        sum.v[4] = S::madd(u, weighted, sum.v[4]);
     });
     KeySums<T> result;
     result.r = sums[0];

@@ -43,12 +43,12 @@ struct Packets {
     typename Simd<T>::P v[K];
 };
 
-/// Sums of K terms over a row: `term(lane)` gives `Packets<T, K>`. Each packet element adds at most 64 terms
-/// (16 where many sums are taken, whose errors add up) before the block goes to the accumulator scalar, so the
-/// relative error of a sum of positive terms is below 64 u in T whatever the length: about u in practice, but
-/// equal terms are all rounded the same way.
+/// K sums over a row: `add(lane, sums)` adds a lane's terms to `Packets<T, K>`. Each packet element adds at
+/// most 64 terms (16 where many sums are taken, whose errors add up) before the block goes to the accumulator
+/// scalar, so the relative error of a sum of positive terms is below 64 u in T whatever the length: about u in
+/// practice, but equal terms are all rounded the same way.
 template <Real T, int K, class F>
-EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> accumulate_lanes(Index n, F&& add) {
     using S = Simd<T>;
     constexpr Index size = S::size;
     constexpr int unroll = K >= 4 ? 1 : 4;
@@ -61,24 +61,24 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
             for (auto& packet : s.v) packet = S::set(T(0));
         Index i = begin;
         for (; i + unroll * size <= end; i += unroll * size)
-            for (int j = 0; j < unroll; ++j) {
-                const Packets<T, K> x = term(FullLane<T>{i + j * size});
-                for (int k = 0; k < K; ++k) sum[j].v[k] = S::add(sum[j].v[k], x.v[k]);
-            }
-        for (; i + size <= end; i += size) {
-            const Packets<T, K> x = term(FullLane<T>{i});
-            for (int k = 0; k < K; ++k) sum[0].v[k] = S::add(sum[0].v[k], x.v[k]);
-        }
-        if (i < end) {
-            const Packets<T, K> x = term(PartialLane<T>{i, end - i});
-            for (int k = 0; k < K; ++k) sum[0].v[k] = S::add(sum[0].v[k], x.v[k]);
-        }
+            for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * size}, sum[j]);
+        for (; i + size <= end; i += size) add(FullLane<T>{i}, sum[0]);
+        if (i < end) add(PartialLane<T>{i, end - i}, sum[0]);
         for (int k = 0; k < K; ++k) {
             for (int j = 1; j < unroll; ++j) sum[0].v[k] = S::add(sum[0].v[k], sum[j].v[k]);
             sums[static_cast<std::size_t>(k)] += Accumulator<T>(S::reduce_add(sum[0].v[k]));
         }
     }
     return sums;
+}
+
+/// The same of terms that `term(lane)` gives as `Packets<T, K>`.
+template <Real T, int K, class F>
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
+    return accumulate_lanes<T, K>(n, [&](const auto& lane, Packets<T, K>& sum) {
+        const Packets<T, K> x = term(lane);
+        for (int k = 0; k < K; ++k) sum.v[k] = Simd<T>::add(sum.v[k], x.v[k]);
+    });
 }
 
 /// sum_i a_i b_i
