@@ -35,5 +35,6 @@ void add_case(Index count, Index length, Index width) {
 int main(int argc, char** argv) {
     for (const Index length : {256, 1024, 4096, 16384})
         for (const Index width : {64, 128}) add_case(length <= 1024 ? 12 : 1, length, width);
-    return run(argc, argv, "Causal scan, 8 leading keys a row: ns of wall time per visible pair, median", {});
+    return run(argc, argv, "Causal scan, 8 leading keys a row: ns of wall time per visible pair, median",
+               {"1 thread", "2 threads", "4 threads", "8 threads", "1 thread, output", "2 threads, output"});
 }

@@ -5,8 +5,10 @@
 #include <attnscope/audit.hpp>
 #include <attnscope/bound.hpp>
 #include <attnscope/concentration/capacity.hpp>
-#include <attnscope/concentration/entropy.hpp>
+#include <attnscope/concentration/critical_temperature.hpp>
+#include <attnscope/concentration/divergence.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
+#include <attnscope/concentration/entropy.hpp>
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/key_sums.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
@@ -49,8 +51,13 @@
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 #include <attnscope/streaming/column_scan.hpp>
+#include <attnscope/streaming/divergence_scan.hpp>
 #include <attnscope/streaming/executor.hpp>
+#include <attnscope/streaming/jacobian_scan.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
+#include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>
+#include <attnscope/streaming/value_state.hpp>
+#include <attnscope/streaming/weight_histogram.hpp>
 #include <attnscope/types.hpp>

@@ -36,6 +36,22 @@ detail::Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double tempe
     return near_one ? -std::log1p(sum) / delta : (a / delta) * log_sum - std::log1p(sum) / delta;
 }
 
+/// Hill number of order 0, 1, 2, 3 or inf from the sums of a row, so that it streams: visible keys, e^H, 1/S2,
+/// S3^{-1/2}, 1/p1. NaN for rows that are not normal. O(1). Throws `invalid_argument` for another order.
+template <Real A>
+A hill_number(const RowStatistics<A>& row, double order) {
+    const bool known = order == 0 || order == 1 || order == 2 || order == 3 ||
+                       order == std::numeric_limits<double>::infinity();
+    detail::require(known, "hill_number", "the order must be 0, 1, 2, 3 or inf where only the sums are known",
+                    order);
+    if (!row.normal()) return row.nan();
+    if (order == 0) return static_cast<A>(row.visible);
+    if (order == 1) return std::exp(row.entropy_nats());
+    if (order == 2) return row.participation_ratio();
+    if (order == 3) return 1 / std::sqrt(row.power_sum_3());
+    return 1 + row.r;
+}
+
 /// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
 template <VectorExpr E>
 detail::Accumulator<ScalarOf<E>> hill_number(const E& z, double order, double temperature = 1) {

@@ -3,8 +3,6 @@
 
 #include <attnscope/detail/packet.hpp>
 
-#include <vector>
-
 namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
@@ -100,21 +98,30 @@ class PackedRows {
 public:
     static constexpr Index size = Simd<T>::size;
     PackedRows() = default;
-    explicit PackedRows(MatrixView<T> m)
-        : depth_(m.cols()), data_(static_cast<std::size_t>((m.rows() + size - 1) / size * size * m.cols())) {
-        for (Index first = 0; first < m.rows(); first += size) {
-            T* to = data_.data() + first * depth_;
-            const Index rows = std::min(size, m.rows() - first);
-            for (Index c = 0; c < depth_; ++c, to += size)
-                for (Index i = 0; i < rows; ++i) to[i] = m.row(first + i).data()[c];
-        }
+    /// Packs m; `executor` runs one task for some panels each.
+    template <class E>
+    PackedRows(MatrixView<T> m, const E& executor)
+        : depth_(m.cols()), data_((m.rows() + size - 1) / size * size * m.cols()) {
+        constexpr Index rows = 64 * size;
+        executor((m.rows() + rows - 1) / rows,
+                 [&](Index task) { pack(m, task * rows, std::min(m.rows(), (task + 1) * rows)); });
     }
     Index depth() const { return depth_; }
     const T* panel(Index number) const { return data_.data() + number * size * depth_; }
 
 private:
+    void pack(MatrixView<T> m, Index begin, Index end) {
+        for (Index first = begin; first < end; first += size) {
+            T* to = data_.data() + first * depth_;
+            const Index rows = std::min(size, end - first);
+            if (rows < size) std::fill_n(to, size * depth_, T(0));
+            for (Index c = 0; c < depth_; ++c, to += size)
+                for (Index i = 0; i < rows; ++i) to[i] = m.row(first + i).data()[c];
+        }
+    }
+
     Index depth_ = 0;
-    std::vector<T, Eigen::aligned_allocator<T>> data_;
+    Eigen::Array<T, Eigen::Dynamic, 1> data_;
 };
 
 /// out(i, j) = factor sum_c a(i, c) b(first + j, c) for the packed rows of b.

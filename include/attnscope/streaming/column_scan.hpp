@@ -67,7 +67,7 @@ Row<double> scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, co
     std::vector<detail::Accumulator<T>> totals;
     totals.reserve(rows.rows.size());
     for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
-    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head),
+    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor),
                                std::span<const detail::Accumulator<T>>(totals), mask, options, executor);
 }
 

@@ -24,8 +24,10 @@ concept LogitSource = requires(const Source& source, TileOut<T> tile) {
 template <Real T>
 class ProductTiles {
 public:
-    explicit ProductTiles(const HeadView<T>& head) : head_(head) {
-        if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k());
+    explicit ProductTiles(const HeadView<T>& head) : ProductTiles(head, Sequential()) {}
+    template <Executor E>
+    ProductTiles(const HeadView<T>& head, const E& executor) : head_(head) {
+        if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k(), executor);
     }
     void operator()(Index query, Index key, TileOut<T> tile) const {
         const MatrixView<T> q(head_.q().row(query).data(), tile.rows(), head_.q().cols(),

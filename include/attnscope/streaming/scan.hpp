@@ -9,7 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <new>
+#include <optional>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -306,8 +306,8 @@ template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
                 const E& executor = {}) {
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
-    return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(head), head.v(), mask, options,
-                            executor);
+    return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), head.v(), mask,
+                            options, executor);
 }
 
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
@@ -319,13 +319,14 @@ std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const 
     detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
                     "there must be one mask, or one for each head", masks.size(), heads.size());
     std::vector<Scan<T, K>> results(heads.size());
-    std::vector<ProductTiles<T>> sources;
-    sources.reserve(heads.size());
+    std::vector<std::optional<ProductTiles<T>>> sources(heads.size());
+    executor(static_cast<Index>(heads.size()), [&](Index i) {
+        sources[static_cast<std::size_t>(i)].emplace(heads[static_cast<std::size_t>(i)]);
+    });
     std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
     for (std::size_t i = 0; i < heads.size(); ++i) {
         detail::require(!options.output || heads[i].has_values(), "scan_heads", "the output needs values");
-        sources.emplace_back(heads[i]);
-        jobs.push_back({sources.back(), heads[i].queries(), heads[i].keys(), heads[i].v(),
+        jobs.push_back({*sources[i], heads[i].queries(), heads[i].keys(), heads[i].v(),
                         masks[masks.size() == 1 ? 0 : i], results[i]});
     }
     detail::run_scan<T, K>(jobs, options, executor);

@@ -1,0 +1,84 @@
+// The inverse temperature at which a row turns from spread out to concentrated.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// beta* = max_{k >= 2} log k/(z_(1) - z_(k)) over the descending logits of a row, and where the maximum lies.
+template <Real A>
+struct CriticalInverseTemperature {
+    Interval<A> value{0, 0}; ///< both ends the same if all logits are known
+    Index rank = 1;          ///< k* of the lower end
+};
+
+/// From the largest logits of a row, descending, at temperature 1, of `visible` in all: every unknown logit is
+/// at most the last known one, so that beta* is at most log(visible)/(z_(1) - z_(K)) there. Ties at the top
+/// make it +inf with k* their number (as far as it is known); one key gives 0, no key NaN. O(K). Throws
+/// `invalid_argument` if there are more logits than visible keys, or if they ascend.
+template <Real A>
+CriticalInverseTemperature<A> critical_inverse_temperature(std::span<const A> leading, Index visible) {
+    constexpr A infinity = std::numeric_limits<A>::infinity();
+    const Index known = detail::size<A>(leading);
+    detail::require(known <= visible, "critical_inverse_temperature",
+                    "there cannot be more logits than visible keys", known, visible);
+    CriticalInverseTemperature<A> result;
+    if (known == 0) {
+        result.value = {std::numeric_limits<A>::quiet_NaN(), std::numeric_limits<A>::quiet_NaN()};
+        return result;
+    }
+    for (Index k = 2; k <= known; ++k) {
+        const auto at = static_cast<std::size_t>(k - 1);
+        detail::require(leading[at] <= leading[at - 1], "critical_inverse_temperature",
+                        "the logits must descend", leading[at - 1], leading[at]);
+        const A gap = leading[0] - leading[at];
+        const A beta = gap > A(0) ? std::log(static_cast<A>(k)) / gap : infinity;
+        if (beta >= result.value.lower) {
+            result.value.lower = beta;
+            result.rank = k;
+        }
+    }
+    result.value.upper = result.value.lower;
+    if (known < visible) {
+        const A gap = leading[0] - leading.back();
+        result.value.upper =
+            std::max(result.value.lower, gap > A(0) ? std::log(static_cast<A>(visible)) / gap : infinity);
+    }
+    return result;
+}
+
+/// What beta* says of the largest weight at inverse temperature beta:
+///     1/sum_{k <= visible} k^{-beta/beta*} <= p1 <= k*^{-(1 - beta/beta*)} (the upper side for beta < beta*,
+///     else 1).
+/// The lower side uses the upper end of beta* and the upper side its lower end, so that both hold where only
+/// the leading logits are known. The sum is bounded from above by 64 terms and an integral. O(1). NaN for a row
+/// without keys. Throws `invalid_argument` unless beta > 0.
+template <Real A>
+Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical, Index visible, A beta = 1) {
+    detail::require(beta > A(0), "critical_weight_bounds", "beta must be > 0", beta);
+    if (!(critical.value.lower == critical.value.lower)) return critical.value;
+    if (visible <= 1) return {1, 1};
+    const A power = beta / critical.value.upper;
+    A sum = 0;
+    constexpr Index terms = 64;
+    for (Index k = 1; k <= std::min(visible, terms); ++k) sum += std::pow(static_cast<A>(k), -power);
+    if (visible > terms) {
+        const A low = std::log(static_cast<A>(terms)), high = std::log(static_cast<A>(visible));
+        // The integral of x^{-power}, continuous through power = 1.
+        const A rate = (1 - power) * (high - low);
+        sum += std::exp((1 - power) * low) * (high - low) * (rate == A(0) ? A(1) : std::expm1(rate) / rate);
+    }
+    const A ratio = beta / critical.value.lower;
+    const A upper = ratio < A(1) ? std::pow(static_cast<A>(critical.rank), ratio - 1) : A(1);
+    return {1 / sum, upper};
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,111 @@
+// Weighted mean and spread of value vectors that are seen piece by piece, and of every row of a head.
+#pragma once
+
+#include <attnscope/streaming/row_scan.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Mass W = sum w, mean = sum w v/W and scatter = sum w |v - mean|^2 of weighted vectors. The mean lives in
+/// storage of the caller, of the vectors' length, zero at first. A commutative monoid under `merge` to
+/// rounding, with the state of mass 0 as identity; all updates keep the scatter a sum of terms >= 0, so that it
+/// keeps its digits when the vectors are close to each other. Beside a `RowState`, whose terms are the weights
+/// and whose factors are what `scale` takes.
+template <Real A>
+class ValueState {
+public:
+    explicit ValueState(std::span<A> mean) : mean_(mean) {}
+
+    A mass() const { return mass_; }
+    std::span<const A> mean() const { return mean_; }
+    /// Tr Var = scatter/W: the mean squared distance from the mean. NaN without mass.
+    A variance() const { return mass_ > A(0) ? scatter_ / mass_ : std::numeric_limits<A>::quiet_NaN(); }
+
+    /// One vector of weight w >= 0; without effect for 0. O(d).
+    template <Real T>
+    void add(A weight, RowIn<T> value) {
+        detail::require(value.size() == mean_.size(), "ValueState::add",
+                        "the vector must be as long as the mean", value.size(), mean_.size());
+        if (!(weight > A(0)) && weight == weight) return;
+        const A mass = mass_ + weight, share = weight / mass;
+        A distance = 0;
+        for (std::size_t c = 0; c < value.size(); ++c) {
+            const A apart = static_cast<A>(value[c]) - mean_[c];
+            distance += apart * apart;
+            mean_[c] += share * apart;
+        }
+        scatter_ += mass_ * share * distance;
+        mass_ = mass;
+    }
+
+    /// All weights so far times a factor >= 0.
+    void scale(A factor) {
+        mass_ *= factor;
+        scatter_ *= factor;
+    }
+
+    /// Other vectors, in the same unit of weight. O(d).
+    void merge(const ValueState& other) {
+        detail::require(other.mean_.size() == mean_.size(), "ValueState::merge",
+                        "both means must be of one length", other.mean_.size(), mean_.size());
+        if (!(other.mass_ > A(0)) && other.mass_ == other.mass_) return;
+        const A mass = mass_ + other.mass_, share = other.mass_ / mass;
+        A distance = 0;
+        for (std::size_t c = 0; c < mean_.size(); ++c) {
+            const A apart = other.mean_[c] - mean_[c];
+            distance += apart * apart;
+            mean_[c] += share * apart;
+        }
+        scatter_ += other.scatter_ + mass_ * share * distance;
+        mass_ = mass;
+    }
+
+private:
+    std::span<A> mean_;
+    A mass_ = 0, scatter_ = 0;
+};
+
+/// Output o = sum p v and spread Tr Var_p v = sum p |v - o|^2 of every row of softmax.
+template <Real T>
+struct ValueMoments {
+    Matrix<T> output;     ///< [queries, d_v]; 0 for rows without a key, NaN for NaN rows
+    Row<double> variance; ///< [queries]; NaN for rows that are not normal or infinite
+};
+
+/// In two passes over each row, the second around the row's own mean: no difference of large numbers. Cost O(d
+/// + d_v) for each visible pair, about twice that of a scan with output; memory as `scan_rows`. Throws
+/// `invalid_argument` for a head without values.
+template <Real T, Executor E = Sequential>
+ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
+                                   const ScanOptions& options = {}, const E& executor = {}) {
+    using A = detail::Accumulator<T>;
+    detail::require(head.has_values(), "scan_value_moments", "the head needs values");
+    const Index width = head.v().cols();
+    ValueMoments<T> result{Matrix<T>::Zero(head.queries(), width), Row<double>::Zero(head.queries())};
+    scan_rows<T>(
+        head.queries(), head.keys(), ProductTiles<T>(head, executor),
+        [&](Index query, Index first, RowOut<T> z) {
+            const RowStatus status = Softmax().apply<T>(RowIn<T>(z), z);
+            auto& variance = result.variance[query];
+            variance = std::numeric_limits<double>::quiet_NaN();
+            if (status == RowStatus::nan)
+                result.output.row(query).setConstant(std::numeric_limits<T>::quiet_NaN());
+            if (status == RowStatus::nan || status == RowStatus::empty) return;
+            Eigen::Matrix<A, 1, Eigen::Dynamic> mean = Eigen::Matrix<A, 1, Eigen::Dynamic>::Zero(width);
+            const auto value = [&](std::size_t i) {
+                return head.v().map().row(first + static_cast<Index>(i)).template cast<A>();
+            };
+            for (std::size_t i = 0; i < z.size(); ++i)
+                if (z[i] != T(0)) mean += static_cast<A>(z[i]) * value(i); // hidden values may be anything
+            A sum = 0;
+            for (std::size_t i = 0; i < z.size(); ++i)
+                if (z[i] != T(0)) sum += static_cast<A>(z[i]) * (value(i) - mean).squaredNorm();
+            result.output.row(query) = mean.template cast<T>();
+            variance = static_cast<double>(sum);
+        },
+        mask, options, executor);
+    return result;
+}
+
+} // namespace v0_1
+} // namespace attnscope
