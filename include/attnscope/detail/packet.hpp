@@ -136,6 +136,30 @@ struct Simd {
     }
 };
 
+/// Whether a packet of floats holds as much as two of doubles.
+inline constexpr bool can_narrow = Simd<float>::size == 2 * Simd<double>::size;
+
+/// Two packets of doubles as one of floats; only where `can_narrow`.
+inline Simd<float>::P narrow(Simd<double>::P a, Simd<double>::P b) {
+    constexpr std::size_t size = static_cast<std::size_t>(Simd<double>::size);
+#if defined(__AVX512F__)
+    if constexpr (size == 8)
+        return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a))),
+                                                   _mm256_castps_pd(_mm512_cvtpd_ps(b)), 1));
+#elif defined(__AVX__)
+    if constexpr (size == 4)
+        return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(a)), _mm256_cvtpd_ps(b), 1);
+#elif defined(__SSE2__)
+    if constexpr (size == 2) return _mm_movelh_ps(_mm_cvtpd_ps(a), _mm_cvtpd_ps(b));
+#endif
+    std::array<double, 2 * size> wide;
+    std::array<float, 2 * size> half;
+    Simd<double>::store(wide.data(), a);
+    Simd<double>::store(wide.data() + size, b);
+    for (std::size_t i = 0; i < wide.size(); ++i) half[i] = static_cast<float>(wide[i]);
+    return Simd<float>::load(half.data());
+}
+
 /// Constants of exp on [log(min normal), 0]: x = n log 2 + r, |r| <= log(2)/2, polynomial 1 + r + r^2 q(r) of
 /// minimal relative error (3.7e-9 and 4.5e-18, found with Sollya's fpminimax).
 template <Real T>

@@ -53,9 +53,10 @@ struct DistanceCurve {
 /// All top-N distances of a row at once, for N = 1 ... n_max, from the Gram matrix of its token vectors.
 /// With c_i = <s_N, x_i>, |s_N - y_i|^2 = |s_N|^2 - 2 p_i c_i + |y_i|^2 costs O(1) for each key and N. Where
 /// s_N nearly equals y_i this cancels; below 1e-4 (|s|^2 + |y|^2) the distance is taken directly instead, so
-/// that the squares keep 1e-11 relative. Everything is kept in double; for float input the square roots are
-/// taken in float, which leaves d(N) exact to 4e-6. O(n n_max) plus O(d) for each N; memory O(n) beyond the
-/// curve, kept from row to row.
+/// that the squares keep 1e-11 relative. c_i is kept in double. For float input the squares are formed in
+/// float, and distances taken directly below |s|^2 + |y|^2 times 1/32: d(N) is exact to 4e-6. Some columns of
+/// the Gram matrix at a time, whose c_i stay in registers for all N. O(n n_max) plus O(d) for each N; memory
+/// O(n) beyond the curve, kept from row to row (plus O(1) for each distance taken directly).
 template <Real T>
 class DistanceCurves {
 public:
@@ -77,15 +78,19 @@ public:
             curve->assign(count, A(0));
         curve_.bound.assign(with_bound ? count : 0, A(0));
         weight_.assign(p.begin(), p.end());
-        c_.assign(size, A(0));
-        squares_.resize(size);
-        raw_.resize(size);
-        roots_.resize(size);
+        lengths_.resize(size);
         tail_.assign(size + 1, A(0));
+        steps_.resize(count);
+        doubtful_.clear();
         o_.setZero(d);
         s_.setZero(d);
+        A longest_x = 0, longest_y = 0, largest = 0;
         for (std::size_t i = 0; i < size; ++i) {
-            squares_[i] = weight_[i] * weight_[i] * gram(static_cast<Index>(i), static_cast<Index>(i));
+            const A length = std::sqrt(gram(static_cast<Index>(i), static_cast<Index>(i)));
+            lengths_[i] = weight_[i] * length;
+            longest_x = std::max(longest_x, length);
+            longest_y = std::max(longest_y, lengths_[i]);
+            largest = std::max(largest, weight_[i]);
             o_ += weight_[i] * vector(x, static_cast<Index>(i));
         }
         for (std::size_t rank = size; rank-- > 0;)
@@ -94,17 +99,28 @@ public:
         A mass = 0;
         for (std::size_t rank = 0; rank < count; ++rank) {
             const Index key = order[rank];
-            const auto at = static_cast<std::size_t>(key);
-            mass += weight_[at];
-            s_ += weight_[at] * vector(x, key);
-            // A selected key has the square -inf from here on: it is at distance 0 and never in doubt.
-            const A own = weight_[at];
-            squares_[at] = -std::numeric_limits<A>::infinity();
-            curve_.cumulative[rank] = distance_to_others(x, gram.data() + key * gram.cols(), own);
+            const A own = weight_[static_cast<std::size_t>(key)];
+            mass += own;
+            s_ += own * vector(x, key);
+            Step& step = steps_[rank];
+            step.key = key;
+            step.weight = own;
+            step.length = s_.squaredNorm();
             curve_.resultant[rank] = (o_ - 2 * s_).norm();
             curve_.mass[rank] = mass;
             curve_.tail_mass[rank] = tail_[rank + 1];
         }
+        if (longest_y > A(0)) {
+            bool done = false;
+            if constexpr (std::same_as<T, float> && detail::can_narrow)
+                if (largest * (longest_x / longest_y) <
+                    A(1e30)) { // else weights of 0 on the longest leave its range
+                    add_all(gram, float_squares_, float_slopes_, longest_x, longest_y);
+                    done = true;
+                }
+            if (!done) add_all(gram, squares_, slopes_, longest_x, longest_y);
+        }
+        add_doubtful(x);
         if (with_bound) bounds(gram, order);
         return curve_;
     }
@@ -116,48 +132,140 @@ private:
             .template cast<A>();
     }
 
-    /// d(N) after the key with weight `own` and inner products `products` has joined s_.
-    A distance_to_others(const MatrixView<T>& x, const A* products, A own) {
+    /// What all columns need to know of N = rank + 1.
+    struct Step {
+        Index key = 0;
+        A weight = 0;
+        A length = 0;                           ///< |s_N|^2
+        A scaled_weight = 0, scaled_length = 0; ///< in units of the longest vectors
+    };
+    static constexpr int packets = detail::Simd<A>::size >= 8 ? 16 : 8;
+    static constexpr Index columns = packets * detail::Simd<A>::size;
+    /// R: the scalar in which squares and roots are taken. Below `close` of |s|^2 + |y|^2 a square is in doubt:
+    /// what is left has a relative error of 4u/close in R. `least`, in units of the longest |y|^2: what may
+    /// underflow.
+    template <class R>
+    static constexpr R close = std::same_as<R, float> ? R(1) / 32 : R(1e-4);
+    template <class R>
+    static constexpr R least = std::same_as<R, float> ? R(1e-28) : std::numeric_limits<R>::min();
+
+    /// Adds the distances of some keys to d(N), in units of the longest |y|, and notes those in doubt. `whole`:
+    /// the columns fill their packets.
+    template <class R, bool whole>
+    void add_columns(const Matrix<A>& gram, std::vector<R>& all_squares, const std::vector<R>& all_slopes,
+                     Index first, Index width) {
         using S = detail::Simd<A>;
+        using F = detail::Simd<R>;
         using P = typename S::P;
-        const Index n = static_cast<Index>(weight_.size());
-        const A length = s_.squaredNorm();
-        const P w = S::set(own), square = S::set(length), minus_two = S::set(A(-2)), zero = S::set(A(0)),
-                one = S::set(A(1)), threshold = S::set(A(1e-4));
-        P doubt = zero;
-        detail::for_each_lane<A>(n, [&](const auto& lane) {
-            const P c = S::madd(w, lane(products, A(0)), lane(c_.data(), A(0)));
-            lane.store(c_.data(), c);
-            const P total = S::add(square, lane(squares_.data(), -std::numeric_limits<A>::infinity()));
-            const P raw = S::madd(S::mul(minus_two, lane(weight_.data(), A(0))), c, total);
-            const P limit = S::mul(threshold, total);
-            doubt = S::add(doubt, S::select_below(raw, limit, one, zero));
-            lane.store(raw_.data(), S::select_below(raw, limit, zero, S::max(raw, zero)));
-        });
-        A distance = 0;
-        if constexpr (std::same_as<T, float>) {
-            const A scale = length > A(0) ? 1 / length : A(1);
-            for (std::size_t i = 0; i < raw_.size(); ++i) roots_[i] = static_cast<T>(raw_[i] * scale);
-            distance = sum_of_roots<T>(roots_.data(), n) / std::sqrt(scale);
-            // |s| is far below the others: their squares in its units leave float's range.
-            if (!std::isfinite(distance)) distance = sum_of_roots<A>(raw_.data(), n);
-        } else {
-            distance = sum_of_roots<A>(raw_.data(), n);
-        }
-        if (S::reduce_add(doubt) > 0)
-            for (std::size_t i = 0; i < weight_.size(); ++i) {
-                const bool selected = squares_[i] == -std::numeric_limits<A>::infinity();
-                if (!selected && raw_[i] == A(0))
-                    distance += (s_ - weight_[i] * vector(x, static_cast<Index>(i))).norm();
+        constexpr int parts = std::same_as<R, A> ? 1 : 2; // packets of A for one of R
+        const P zero = S::set(A(0));
+        const auto threshold = F::set(close<R>), floor = F::set(least<R>), none = F::set(R(0)),
+                   one = F::set(R(1));
+        R* const squares = all_squares.data() + first;
+        const R* const slopes = all_slopes.data() + first;
+        P c[packets];
+        for (P& packet : c) packet = zero;
+        for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
+            const Step& step = steps_[rank];
+            const A* const products = gram.data() + step.key * gram.cols() + first;
+            if (rank + 4 < steps_.size()) prefetch(gram.data() + steps_[rank + 4].key * gram.cols() + first);
+            // A selected key has the square -inf from here on: it is at distance 0 and never in doubt.
+            if (step.key >= first && step.key < first + width)
+                squares[step.key - first] = -std::numeric_limits<R>::infinity();
+            const P weight = S::set(step.scaled_weight);
+            const auto length = F::set(static_cast<R>(step.scaled_length));
+            auto doubt = none, roots = none;
+#pragma GCC unroll 16
+            for (int j = 0; j < packets; ++j) {
+                const Index at = j * S::size;
+                const P product = whole || at + S::size <= width ? S::load(products + at)
+                                  : at < width ? S::load_partial(products + at, width - at, A(0))
+                                               : zero;
+                c[j] = S::madd(weight, product, c[j]);
             }
-        return distance;
+#pragma GCC unroll 16
+            for (int j = 0; j < packets / parts; ++j) {
+                typename F::P inner;
+                if constexpr (parts == 2)
+                    inner = detail::narrow(c[2 * j], c[2 * j + 1]);
+                else
+                    inner = c[j];
+                const auto total = F::add(length, F::load(squares + j * F::size));
+                const auto raw = F::madd(F::load(slopes + j * F::size), inner, total);
+                doubt = F::select_below(raw, F::madd(threshold, total, floor), one, doubt);
+                roots = F::add(roots, F::sqrt(F::max(raw, none)));
+            }
+            if (F::any_below(none, doubt)) [[unlikely]] {
+                std::array<A, static_cast<std::size_t>(columns)> inner;
+#pragma GCC unroll 16
+                for (int j = 0; j < packets; ++j) S::store(inner.data() + j * S::size, c[j]);
+                curve_.cumulative[rank] += add_one_by_one<R>(squares, slopes, inner.data(), first, rank);
+            } else {
+                curve_.cumulative[rank] += static_cast<A>(F::reduce_add(roots));
+            }
+        }
     }
 
-    template <Real R>
-    static A sum_of_roots(const R* squares, Index n) {
-        return static_cast<A>(detail::sum_lanes<R, 1>(n, [&](const auto& lane) {
-            return detail::Packets<R, 1>{{detail::Simd<R>::sqrt(lane(squares, R(0)))}};
-        })[0]);
+    static void prefetch([[maybe_unused]] const A* row) {
+#if defined(__GNUC__)
+        for (Index i = 0; i < columns; i += 64 / static_cast<Index>(sizeof(A))) __builtin_prefetch(row + i);
+#endif
+    }
+
+    /// The sum of the roots of some columns, whose squares in doubt are remembered instead. inner: their c.
+    template <class R>
+    A add_one_by_one(const R* squares, const R* slopes, const A* inner, Index first, std::size_t rank) {
+        A sum = 0;
+        for (Index i = 0; i < columns; ++i) {
+            const R total = static_cast<R>(steps_[rank].scaled_length) + squares[i];
+            const R raw = slopes[i] * static_cast<R>(inner[i]) + total;
+            if (raw < close<R> * total + least<R>)
+                doubtful_.push_back({static_cast<Index>(rank), first + i});
+            else
+                sum += static_cast<A>(std::sqrt(std::max(raw, R(0))));
+        }
+        return sum;
+    }
+
+    /// All columns, and d(N) in the unit of the vectors.
+    template <class R>
+    void add_all(const Matrix<A>& gram, std::vector<R>& squares, std::vector<R>& slopes, A unit_x, A unit_y) {
+        const std::size_t size = weight_.size(), padded = (size + columns - 1) / columns * columns;
+        for (Step& step : steps_) {
+            step.scaled_weight = step.weight / unit_x / unit_y;
+            step.scaled_length = step.length / unit_y / unit_y;
+        }
+        // Columns beyond the keys count as selected.
+        squares.assign(padded, -std::numeric_limits<R>::infinity());
+        slopes.assign(padded, R(0));
+        for (std::size_t i = 0; i < size; ++i) {
+            const A y = lengths_[i] / unit_y;
+            squares[i] = static_cast<R>(y * y);
+            slopes[i] = static_cast<R>(-2 * weight_[i] * (unit_x / unit_y));
+        }
+        const Index n = static_cast<Index>(size);
+        for (Index first = 0; first < n; first += columns) {
+            const Index width = std::min<Index>(columns, n - first);
+            if (width == columns)
+                add_columns<R, true>(gram, squares, slopes, first, width);
+            else
+                add_columns<R, false>(gram, squares, slopes, first, width);
+        }
+        for (A& distance : curve_.cumulative) distance *= unit_y;
+    }
+
+    /// Distances in doubt, one by one: the selections again in their order.
+    void add_doubtful(const MatrixView<T>& x) {
+        if (doubtful_.empty()) return;
+        std::sort(doubtful_.begin(), doubtful_.end());
+        s_.setZero(x.cols());
+        std::size_t rank = 0;
+        for (const auto& [at, key] : doubtful_) {
+            for (; rank <= static_cast<std::size_t>(at); ++rank)
+                s_ += steps_[rank].weight * vector(x, steps_[rank].key);
+            curve_.cumulative[static_cast<std::size_t>(at)] +=
+                (s_ - weight_[static_cast<std::size_t>(key)] * vector(x, key)).norm();
+        }
     }
 
     /// Theorem 1(1): (1-A) d1 + max|x_j| sum |A - p_i|, with d1 from the Gram matrix.
@@ -191,8 +299,10 @@ private:
     }
 
     DistanceCurve<A> curve_;
-    std::vector<A> weight_, c_, squares_, raw_, tail_, farthest_, norms_, alive_;
-    std::vector<T> roots_;
+    std::vector<A> weight_, lengths_, slopes_, squares_, tail_, farthest_, norms_, alive_;
+    std::vector<float> float_squares_, float_slopes_;
+    std::vector<Step> steps_;
+    std::vector<std::pair<Index, Index>> doubtful_; ///< rank, key
     Vector o_, s_;
 };
 
