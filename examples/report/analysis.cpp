@@ -1,5 +1,6 @@
 #include "analysis.hpp"
 
+#include <attnscope/streaming/threads.hpp>
 #include <support/program.hpp>
 
 #include <map>
@@ -34,7 +35,7 @@ public:
         : capture_(capture), settings_(settings), softmax_(settings.temperature),
           selection_(settings.selection), random_(settings.seed) {}
 
-    void begin_head(const HeadRows& rows) { selection_.begin_head(rows.values); }
+    void begin_head(const std::optional<attnscope::Matrix<double>>& values) { selection_.begin_head(values); }
 
     RowFigures row(Index query, RowIn<double> logits, std::optional<double> delta, bool expectations,
                    attnscope::Audit& audit) {
@@ -139,7 +140,102 @@ private:
     std::vector<double> weights_, logs_;
 };
 
+/// All rows from the matrix of their logits.
+void analyse_whole(Report& report, HeadAnalyser& analyser, const attnscope::Mask& mask, HeadFigures& figures) {
+    const Capture& input = report.capture;
+    const HeadRows rows = load_head(input, figures.layer, figures.head, mask, report.settings.scale);
+    analyser.begin_head(rows.values);
+    figures.rows.reserve(static_cast<std::size_t>(input.queries));
+    for (Index query = 0; query < input.queries; ++query) {
+        const RowIn<double> logits(rows.logits.data() + query * input.keys,
+                                   static_cast<std::size_t>(input.keys));
+        std::optional<double> delta;
+        if (!rows.delta.empty()) delta = rows.delta[static_cast<std::size_t>(query)];
+        figures.rows.push_back(analyser.row(query, logits, delta, query == input.queries - 1, report.audit));
+        if (!rows.weights) continue;
+        for (Index key = 0; key < input.keys; ++key) {
+            const double computed = analyser.weights()[static_cast<std::size_t>(key)],
+                         stored = (*rows.weights)(query, key), largest = report.weight_difference.value_or(0);
+            double difference = std::abs(computed - stored);
+            if (std::isnan(computed) && std::isnan(stored)) difference = 0;
+            // NaN on one side only is a difference that no number describes, and stays.
+            report.weight_difference = difference <= largest || std::isnan(largest) ? largest : difference;
+        }
+    }
+}
+
+/// Figures of a row of softmax(z/T) from the state of z/T and the norms of its Jacobian.
+template <class T>
+RowFigures figures_of(const attnscope::RowState<T>& state,
+                      const attnscope::JacobianNorms<attnscope::detail::Accumulator<T>>& norms, Index query,
+                      double temperature) {
+    const auto row = state.statistics();
+    RowFigures figures{};
+    figures.query = query;
+    figures.visible = row.visible;
+    figures.status = row.status;
+    figures.log_sum_exp = row.log_sum_exp();
+    figures.max_logit = row.max_logit * temperature;
+    figures.entropy_nats = row.entropy_nats();
+    figures.max_weight = row.max_weight();
+    figures.second_weight = row.visible > 1 ? row.second_weight() : not_known;
+    figures.first_key_weight = not_known;
+    figures.participation_ratio = row.participation_ratio();
+    figures.logit_spread = row.logit_spread() * temperature;
+    const bool normal = row.normal();
+    figures.spectral = normal ? norms.spectral.value / temperature : not_known;
+    figures.frobenius = normal ? norms.frobenius / temperature : not_known;
+    figures.one = normal ? norms.one / temperature : not_known;
+    figures.column = normal ? norms.column / temperature : not_known;
+    figures.max_entry = normal ? norms.max_entry / temperature : not_known;
+    return figures;
+}
+
+/// All rows without the matrix of their logits; some of them also as `analyse_whole` does.
+template <class T>
+void analyse_streaming(Report& report, HeadAnalyser& analyser, const attnscope::Mask& mask,
+                       HeadFigures& figures) {
+    const Settings& settings = report.settings;
+    const HeadVectors vectors = load_vectors(report.capture, figures.layer, figures.head, settings.scale);
+    const attnscope::Matrix<T> q = vectors.q.cast<T>(), k = vectors.k.cast<T>();
+    const attnscope::HeadView<T> head(q, k, {}, static_cast<T>(vectors.scale / settings.temperature));
+    const attnscope::Threads executor(settings.threads);
+    const auto scan = attnscope::scan(head, mask, {}, executor);
+    const auto norms = attnscope::scan_jacobian_norms(head, attnscope::Softmax(), mask, {}, executor);
+    figures.rows.reserve(scan.rows.size());
+    for (std::size_t i = 0; i < scan.rows.size(); ++i) {
+        const Index query = static_cast<Index>(i);
+        RowFigures row = figures_of<T>(scan.rows[i], norms[i], query, settings.temperature);
+        if (row.status == attnscope::RowStatus::normal && mask.visible(query, report.capture.keys).contains(0))
+            row.first_key_weight =
+                std::exp(vectors.scale / settings.temperature * vectors.q.row(query).dot(vectors.k.row(0)) -
+                         row.log_sum_exp);
+        figures.rows.push_back(std::move(row));
+    }
+    analyser.begin_head(vectors.v);
+    const attnscope::HeadView<double> exact(vectors.q, vectors.k, {}, vectors.scale);
+    std::vector<double> logits(static_cast<std::size_t>(report.capture.keys));
+    for (const Index query : audited_rows(report.capture.queries, report.capture.keys)) {
+        attnscope::logits_of<double>(exact, mask, query, logits);
+        double longest = 0;
+        mask.visible(query, report.capture.keys).for_each([&](Index key) {
+            longest = std::max(longest, vectors.k.row(key).stableNorm());
+        });
+        const double delta = vectors.q.row(query).stableNorm() * longest * std::abs(vectors.scale);
+        figures.rows[static_cast<std::size_t>(query)].selection =
+            analyser.row(query, logits, delta, query == report.capture.queries - 1, report.audit).selection;
+    }
+}
+
 } // namespace
+
+std::vector<Index> audited_rows(Index queries, Index keys) {
+    const Index count =
+        std::min(queries, std::clamp<Index>((Index(1) << 18) / std::max<Index>(1, keys), 1, 16));
+    std::vector<Index> rows;
+    for (Index i = 1; i <= count; ++i) rows.push_back(queries * i / count - 1);
+    return rows;
+}
 
 double HeadFigures::mean(double RowFigures::*figure) const {
     double sum = 0, count = 0;
@@ -185,7 +281,12 @@ Report analyse(Capture capture, const Settings& settings) {
             "normaliser would feel; it needs q and k, or logits");
     if (settings.scale && capture.kind != Capture::Kind::queries_and_keys)
         throw program::usage_error("--scale: only q and k are scaled, the input has logits or weights");
-    Report report{std::move(capture), settings, {}, {}, {}};
+    const bool can_stream =
+        capture.kind == Capture::Kind::queries_and_keys && settings.normalizer.name() == "softmax";
+    const bool stream = settings.stream.value_or(
+        can_stream && capture.queries > stream_above / std::max<Index>(1, capture.keys));
+    if (stream && !can_stream) throw program::usage_error("--stream: only softmax of q and k is streamed");
+    Report report{std::move(capture), settings, {}, {}, {}, stream};
     const Capture& input = report.capture;
     const std::vector<Index> layers = chosen(settings.layers, input.layers, "layer"),
                              heads = chosen(settings.heads, input.heads, "head");
@@ -196,29 +297,13 @@ Report analyse(Capture capture, const Settings& settings) {
     program::Progress progress("analysing heads", layers.size() * heads.size());
     for (const Index layer : layers)
         for (const Index head : heads) {
-            const HeadRows rows = load_head(input, layer, head, mask, settings.scale);
-            analyser.begin_head(rows);
             HeadFigures figures{layer, head, {}};
-            figures.rows.reserve(static_cast<std::size_t>(input.queries));
-            for (Index query = 0; query < input.queries; ++query) {
-                const RowIn<double> logits(rows.logits.data() + query * input.keys,
-                                           static_cast<std::size_t>(input.keys));
-                std::optional<double> delta;
-                if (!rows.delta.empty()) delta = rows.delta[static_cast<std::size_t>(query)];
-                figures.rows.push_back(
-                    analyser.row(query, logits, delta, query == input.queries - 1, report.audit));
-                if (!rows.weights) continue;
-                for (Index key = 0; key < input.keys; ++key) {
-                    const double computed = analyser.weights()[static_cast<std::size_t>(key)],
-                                 stored = (*rows.weights)(query, key),
-                                 largest = report.weight_difference.value_or(0);
-                    double difference = std::abs(computed - stored);
-                    if (std::isnan(computed) && std::isnan(stored)) difference = 0;
-                    // NaN on one side only is a difference that no number describes, and stays.
-                    report.weight_difference =
-                        difference <= largest || std::isnan(largest) ? largest : difference;
-                }
-            }
+            if (!stream)
+                analyse_whole(report, analyser, mask, figures);
+            else if (settings.scalar == Scalar::float64)
+                analyse_streaming<double>(report, analyser, mask, figures);
+            else
+                analyse_streaming<float>(report, analyser, mask, figures);
             report.heads.push_back(std::move(figures));
             progress.step();
         }

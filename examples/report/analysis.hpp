@@ -22,8 +22,17 @@ struct Settings {
     bool causal = false;
     std::vector<Index> layers, heads; ///< which; empty: all
     std::uint64_t seed = 1;
+    std::optional<bool> stream; ///< unless given, heads of more than `stream_above` logits
+    Index threads = 1;          ///< of streamed heads; the results do not depend on them
     SelectionSettings selection;
 };
+
+/// Logits of a head (512 MB in double) above which it is streamed, where that is possible.
+inline constexpr Index stream_above = Index(1) << 26;
+
+/// Rows of a streamed head whose selections are computed and which are audited: evenly spaced, the last among
+/// them, at most 16, fewer where rows are long.
+std::vector<Index> audited_rows(Index queries, Index keys);
 
 /// Figures of one row, in the order of `row_figures`; NaN where the input cannot give them.
 struct RowFigures {
@@ -77,10 +86,11 @@ struct Report {
     std::vector<HeadFigures> heads;
     attnscope::Audit audit;
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
+    bool streamed = false; ///< no matrix of logits was held; selections and audit are those of `audited_rows`
 };
 
 /// Analyses the chosen heads. Throws `usage_error` for a layer or head that is not there, and for a normaliser
-/// that stored weights cannot serve.
+/// that stored weights cannot serve or that cannot be streamed.
 Report analyse(Capture capture, const Settings& settings);
 
 } // namespace report

@@ -167,18 +167,30 @@ Capture open_capture(const std::vector<std::string>& inputs, std::uint64_t seed)
     return open_parts(inputs);
 }
 
+namespace {
+
+/// The head of a source with as many heads as the queries, or fewer that are shared.
+Matrix<double> shared_head(const Capture& capture, const HeadSource& source, Index layer, Index head) {
+    return source.head(layer, head / (capture.heads / source.heads));
+}
+
+} // namespace
+
+HeadVectors load_vectors(const Capture& capture, Index layer, Index head, std::optional<double> scale) {
+    HeadVectors vectors{capture.q->head(layer, head), shared_head(capture, *capture.k, layer, head), {}, 1};
+    if (capture.v) vectors.v = shared_head(capture, *capture.v, layer, head);
+    vectors.scale = scale.value_or(attnscope::HeadView<double>::default_scale(vectors.q.cols()));
+    return vectors;
+}
+
 HeadRows load_head(const Capture& capture, Index layer, Index head, const attnscope::Mask& mask,
                    std::optional<double> scale) {
     const double masked = -std::numeric_limits<double>::infinity();
-    const auto shared = [&](const HeadSource& source) {
-        return source.head(layer, head / (capture.heads / source.heads));
-    };
     HeadRows rows;
-    if (capture.v) rows.values = shared(*capture.v);
+    if (capture.v) rows.values = shared_head(capture, *capture.v, layer, head);
     switch (capture.kind) {
     case Capture::Kind::queries_and_keys: {
-        const Matrix<double> q = capture.q->head(layer, head), k = shared(*capture.k);
-        const double factor = scale.value_or(attnscope::HeadView<double>::default_scale(q.cols()));
+        const auto [q, k, v, factor] = load_vectors(capture, layer, head, scale);
         rows.logits.noalias() = factor * q * k.transpose();
         Eigen::VectorXd key_norms(k.rows());
         for (Index j = 0; j < k.rows(); ++j) key_norms[j] = k.row(j).stableNorm(); // its square could underflow

@@ -54,4 +54,14 @@ struct HeadRows {
 HeadRows load_head(const Capture& capture, Index layer, Index head, const attnscope::Mask& mask,
                    std::optional<double> scale);
 
+/// What the logits of a head are made of.
+struct HeadVectors {
+    attnscope::Matrix<double> q, k;
+    std::optional<attnscope::Matrix<double>> v;
+    double scale = 1;
+};
+
+/// Reads a head that has q and k.
+HeadVectors load_vectors(const Capture& capture, Index layer, Index head, std::optional<double> scale);
+
 } // namespace report

@@ -4,6 +4,8 @@
 
 #include <support/program.hpp>
 
+#include <thread>
+
 namespace {
 
 using attnscope::Index;
@@ -58,7 +60,8 @@ int main(int argc, char** argv) {
     double temperature = 1, scale = 0;
     std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
-    bool causal = false, no_causal = false, rows = false;
+    std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+    bool causal = false, no_causal = false, rows = false, stream = false, no_stream = false;
     app.add_option(
         "INPUT", inputs,
         "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
@@ -85,6 +88,13 @@ int main(int argc, char** argv) {
     app.add_option("--layers", layers, "such as 0,3-5 [all]")->check(not_empty);
     app.add_option("--heads", heads, "such as 0,3-5 [all]")->check(not_empty);
     app.add_flag("--rows", rows, "every row in JSON and CSV");
+    auto* stream_flag = app.add_flag("--stream", stream,
+                                     "no matrix of logits: softmax of q and k of any length; selections and "
+                                     "audit of some rows only [heads of "
+                                     "more than 2^26 logits]");
+    app.add_flag("--no-stream", no_stream, "the matrix of logits, whatever its size")->excludes(stream_flag);
+    app.add_option("--threads", threads, "of streamed heads; change nothing in the results")
+        ->capture_default_str();
     app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
         ->check(not_empty);
     app.add_option("--csv", csv,
@@ -144,6 +154,13 @@ int main(int argc, char** argv) {
             throw program::usage_error(
                 fmt::format("--seed must be a whole number from 0 to 2^64-1, got {}", seed_text));
         settings.seed = seed;
+        const auto [threads_end, threads_error] =
+            std::from_chars(threads.data(), threads.data() + threads.size(), settings.threads);
+        if (threads_error != std::errc{} || threads_end != threads.data() + threads.size() ||
+            settings.threads < 1 || settings.threads > 1024)
+            throw program::usage_error(
+                fmt::format("--threads must be a whole number from 1 to 1024, got {}", threads));
+        if (stream || no_stream) settings.stream = stream;
         if (!json.empty()) program::require_folder_of(json);
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));

@@ -88,6 +88,9 @@ std::string to_text(const Report& report) {
     fmt::format_to(out, "normaliser   {}, temperature {}, {}{}\n", settings.normalizer.name(),
                    settings.temperature, settings.causal ? "causal" : "every query sees every key",
                    settings.scalar == Scalar::float64 ? "" : ", weights in float");
+    if (report.streamed)
+        fmt::format_to(out, "streamed     no matrix of logits; selections and audit of {} rows of each head\n",
+                       audited_rows(input.queries, input.keys).size());
     if (report.weight_difference)
         text +=
             std::isnan(*report.weight_difference)
@@ -208,6 +211,7 @@ std::string to_json(const Report& report, bool rows) {
     json["temperature"] = report.settings.temperature;
     json["normalizer"] = report.settings.normalizer.name();
     json["scalar"] = scalar_names[static_cast<std::size_t>(report.settings.scalar)];
+    json["streamed"] = report.streamed;
     json["max_weight_difference"] = number(report.weight_difference.value_or(not_known));
     json["heads"] = Json::array();
     for (const HeadFigures& head : report.heads) {

@@ -6,8 +6,10 @@ using attnscope::MatrixView;
 using attnscope::RowIn;
 
 void SelectionAnalyser::begin_head(const std::optional<attnscope::Matrix<double>>& values) {
+    constexpr Index longest = 8192; // 512 MB; beyond, inner products are taken when they are needed
     values_ = values ? &*values : nullptr;
-    if (values_) gram_ = attnscope::gram_matrix(MatrixView<double>(*values_));
+    has_gram_ = values_ && values_->rows() <= longest;
+    if (has_gram_) gram_ = attnscope::gram_matrix(MatrixView<double>(*values_));
 }
 
 std::vector<SelectionFigures> SelectionAnalyser::row(RowIn<double> p, RowIn<double> logits, bool expectations,
@@ -34,7 +36,7 @@ std::vector<SelectionFigures> SelectionAnalyser::row(RowIn<double> p, RowIn<doub
         weights = gathered_;
         if (values_) x = MatrixView<double>(gathered_values_);
     }
-    const attnscope::Matrix<double>* const gram = prefix && values_ ? &gram_ : nullptr;
+    const attnscope::Matrix<double>* const gram = prefix && has_gram_ ? &gram_ : nullptr;
     ranking_.rank(weights);
 
     std::vector<SelectionFigures> result;

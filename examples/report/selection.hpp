@@ -59,6 +59,7 @@ public:
 private:
     SelectionSettings settings_;
     const attnscope::Matrix<double>* values_ = nullptr;
+    bool has_gram_ = false;
     attnscope::Matrix<double> gram_, gathered_values_;
     std::vector<double> gathered_;
     attnscope::Ranking<double> ranking_;

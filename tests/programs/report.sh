@@ -146,6 +146,10 @@ refused 2 '--heads' --heads ''
 refused 2 '--seed' --seed -1
 refused 2 '--seed' --seed 99999999999999999999
 refused 2 '--no-causal' --causal --no-causal
+refused 2 '--stream: only softmax of q and k' eight --stream
+refused 2 '--stream: only softmax of q and k' --stream --normalizer entmax:1.5
+refused 2 '--no-stream' --stream --no-stream
+refused 2 '--threads must be a whole number from 1 to 1024, got 0' --threads 0
 refused 2 '--bogus' --bogus
 refused 2 'INPUT' good.safetensors good.safetensors
 refused 2 'INPUT' q=good.safetensors w=good.safetensors
@@ -227,6 +231,16 @@ accepted --heads 1,3 --rows --json second/out.json --csv second
 cp run/out second/text
 diff -r first second >run/err || wrong "two runs differ"
 [ "$(find first -type f | wc -l)" -eq 7 ] || wrong "expected text, JSON and five tables, got $(ls first)"
+# Streamed heads: the same figures, and the same bytes whatever the threads.
+accepted --layers 0 --no-stream
+sed -n '/^layer head/,/^Summary/p' run/out >run/whole
+accepted --layers 0 --stream --threads 1
+sed -n '/^layer head/,/^Summary/p' run/out >run/streamed
+cp run/out run/one
+[ "$(wc -l <run/whole)" -gt 3 ] && cmp -s run/whole run/streamed || wrong "streamed heads have other figures"
+grep -q '^streamed .* 16 rows of each head' run/out || wrong "the text does not tell that heads are streamed"
+accepted --layers 0 --stream --threads 3
+cmp -s run/out run/one || wrong "threads change the results"
 accepted --heads 1,3 --seed 2
 cmp -s run/out first/text && wrong "the seed changes nothing"
 

@@ -627,8 +627,8 @@ struct Tally {
 void compare(const Json& json, const Input& input, const Asked& asked) {
     Findings found;
     CHECK(keys_of(json) == std::set<std::string>{"schema", "version", "input", "shape", "causal", "temperature",
-                                                 "normalizer", "scalar", "max_weight_difference", "heads",
-                                                 "audit"});
+                                                 "normalizer", "scalar", "streamed", "max_weight_difference",
+                                                 "heads", "audit"});
     CHECK(json.at("schema") == "attnscope.report/1");
     CHECK(json.at("version") == ATTNSCOPE_VERSION);
     CHECK(json.at("input") == input.name);
