@@ -58,6 +58,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>
+#include <attnscope/streaming/selection_scan.hpp>
 #include <attnscope/streaming/value_state.hpp>
 #include <attnscope/streaming/weight_histogram.hpp>
 #include <attnscope/types.hpp>

@@ -5,6 +5,7 @@
 #include <attnscope/normalizer/sigmoid_attention.hpp>
 #include <attnscope/streaming/divergence_scan.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>
+#include <attnscope/streaming/selection_scan.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <attnscope/streaming/value_state.hpp>
 #include <attnscope/streaming/weight_histogram.hpp>
@@ -428,6 +429,65 @@ TEMPLATE_TEST_CASE("output and spread of the values of every row", "[streaming][
     ATTNSCOPE_CHECK_WORST(worst);
     const Matrix<T> bare = Matrix<T>::Ones(2, 2);
     CHECK_THROWS_AS(attnscope::scan_value_moments(HeadView<T>(bare, bare)), attnscope::invalid_argument);
+}
+
+TEMPLATE_TEST_CASE("distance curves of every row of a head", "[streaming][selection]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    SplitMix64 random = generator(seed, 8);
+    const Index queries = 20, keys = 35;
+    Matrix<T> q = normal<T>(random, queries, 4, 2);
+    const Matrix<T> k = normal<T>(random, keys, 4, 1), v = normal<T>(random, keys, 5, 1);
+    q.row(3).setConstant(std::numeric_limits<T>::quiet_NaN());
+    const HeadView<T> head(q, k, v);
+    Worst worst;
+    bool right = true;
+    for (const auto& [name, mask] : masks(queries, keys))
+        for (const Index n_max : {0, 3, 1000}) {
+            std::vector<int> visits(static_cast<std::size_t>(queries));
+            attnscope::scan_distance_curves(
+                head, n_max,
+                [&](Index query, std::span<const Index> order, const auto& curve) {
+                    ++visits[static_cast<std::size_t>(query)];
+                    std::vector<T> z(static_cast<std::size_t>(keys));
+                    attnscope::logits_of(head, mask, query, out(z));
+                    const std::size_t visible = query == 3 ? 0 : visible_count(z);
+                    right = right && order.size() == visible &&
+                            curve.cumulative.size() == std::min(visible, static_cast<std::size_t>(n_max));
+                    if (visible == 0) return;
+                    const RefRow p = exact_weights(widen(z));
+                    RefRow s(5);
+                    for (std::size_t count = 1; count <= curve.cumulative.size(); ++count) {
+                        const auto chosen = static_cast<std::size_t>(order[count - 1]);
+                        right =
+                            right && (count == 1 || z[chosen] <= z[static_cast<std::size_t>(order[count - 2])]);
+                        for (Index c = 0; c < 5; ++c)
+                            s[static_cast<std::size_t>(c)] += p[chosen] * v(order[count - 1], c);
+                        Ref distance = 0;
+                        for (std::size_t i = count; i < order.size(); ++i) {
+                            Ref square = 0;
+                            for (Index c = 0; c < 5; ++c)
+                                square += std::pow(p[static_cast<std::size_t>(order[i])] * v(order[i], c) -
+                                                       s[static_cast<std::size_t>(c)],
+                                                   2);
+                            distance += std::sqrt(square);
+                        }
+                        // Weights carry the rounding of logits of up to 30, vectors are of length 5 at most.
+                        worst.meet(std::abs(curve.cumulative[count - 1] - distance),
+                                   Ref(1e-5) * distance + 200 * unit_roundoff<T> * static_cast<Ref>(visible),
+                                   {name, visible, 1, seed, scalar_name<T>(), "curve"});
+                    }
+                },
+                mask, {.query_tile = 7});
+            right = right && std::all_of(visits.begin(), visits.end(), [](int n) { return n == 1; });
+        }
+    CHECK(right);
+    ATTNSCOPE_CHECK_WORST(worst);
+    const Matrix<T> bare = Matrix<T>::Ones(2, 2);
+    const auto nothing = [](Index, std::span<const Index>, const auto&) {};
+    CHECK_THROWS_AS(attnscope::scan_distance_curves(HeadView<T>(bare, bare), 1, nothing),
+                    attnscope::invalid_argument);
+    CHECK_THROWS_AS(attnscope::scan_distance_curves(head, -1, nothing), attnscope::invalid_argument);
 }
 
 TEMPLATE_TEST_CASE("Hill numbers from the sums of a row", "[streaming][hill]", float, double) {

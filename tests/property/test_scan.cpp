@@ -379,9 +379,11 @@ TEST_CASE("a scan can be followed, cancelled and refused", "[streaming][scan]") 
 
 TEST_CASE("random shapes, masks and tiles: no mismatch", "[streaming][scan]") {
     const std::uint64_t seed = test_seed();
+    const char* const asked = std::getenv("ATTNSCOPE_SOAK_SHAPES"); // a soak takes 10,000 and more
+    const int shapes = asked ? std::max(1, std::atoi(asked)) : 2'000;
     Worst worst;
     SplitMix64 random = generator(seed, 10'000);
-    for (int repetition = 0; repetition < 2'000; ++repetition) {
+    for (int repetition = 0; repetition < shapes; ++repetition) {
         const Index queries = 1 + random.below(12), keys = 1 + random.below(40);
         const Matrix<float> q = whole_numbers<float>(random, queries, 3),
                             k = whole_numbers<float>(random, keys, 3);

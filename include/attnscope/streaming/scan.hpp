@@ -1,13 +1,13 @@
 // Statistics of every row of a head without the queries x keys matrix.
 #pragma once
 
+#include <attnscope/detail/rooms.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/row_state.hpp>
 
 #include <atomic>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <optional>
 
@@ -252,29 +252,21 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
     }
     std::atomic<bool> cancelled{false};
     std::mutex guard;
-    std::vector<std::unique_ptr<typename Tile::Room>> rooms;
+    detail::Rooms<typename Tile::Room> rooms;
     const auto task = [&](Index tile) {
         if (cancelled) return;
         const auto after = std::upper_bound(first_tile.begin(), first_tile.end(), tile);
         auto& job = jobs[static_cast<std::size_t>(after - first_tile.begin() - 1)];
         const Index first = (tile - *(after - 1)) * options.query_tile,
                     rows = std::min(options.query_tile, job.queries - first);
-        std::unique_ptr<typename Tile::Room> room;
-        {
-            const std::lock_guard lock(guard);
-            if (!rooms.empty()) {
-                room = std::move(rooms.back());
-                rooms.pop_back();
-            }
-        }
-        if (!room) room = std::make_unique<typename Tile::Room>();
-        Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, options, *room);
-        scan(
-            first,
-            std::span(job.result.rows).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-            options.output ? job.result.output.data() + first * job.values.cols() : nullptr);
+        rooms.use([&](typename Tile::Room& room) {
+            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, options, room);
+            scan(first,
+                 std::span(job.result.rows)
+                     .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+                 options.output ? job.result.output.data() + first * job.values.cols() : nullptr);
+        });
         const std::lock_guard lock(guard);
-        rooms.push_back(std::move(room));
         done += rows;
         if (options.progress && !options.progress(done, all)) cancelled = true;
     };
