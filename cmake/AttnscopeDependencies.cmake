@@ -27,6 +27,8 @@ function(attnscope_need package)
                                DEFINE FMT_HEADER_ONLY=1)
     elseif(package STREQUAL "Boost") # for Boost.Math's headers; not downloaded
         attnscope_need_package(Boost TARGET Boost::headers MINIMUM 1.74 DEBIAN libboost-dev)
+    elseif(package STREQUAL "PCRE2") # a C library to compile; not downloaded
+        attnscope_need_pcre2()
     elseif(package STREQUAL "CLI11")
         attnscope_need_package(CLI11 TARGET CLI11::CLI11 MINIMUM 2.1 DEBIAN libcli11-dev INCLUDE include)
     elseif(package STREQUAL "Catch2")
@@ -34,6 +36,28 @@ function(attnscope_need package)
     elseif(package STREQUAL "benchmark")
         attnscope_need_package(benchmark TARGET benchmark::benchmark MINIMUM 1.6 DEBIAN libbenchmark-dev)
     endif()
+endfunction()
+
+# Distributions ship PCRE2 as its autotools build, without a CMake package.
+function(attnscope_need_pcre2)
+    if(TARGET PCRE2::8BIT)
+        return()
+    endif()
+    find_package(PCRE2 CONFIG QUIET GLOBAL COMPONENTS 8BIT)
+    if(TARGET PCRE2::8BIT)
+        return()
+    endif()
+    find_path(ATTNSCOPE_PCRE2_INCLUDE pcre2.h)
+    find_library(ATTNSCOPE_PCRE2_LIBRARY NAMES pcre2-8)
+    mark_as_advanced(ATTNSCOPE_PCRE2_INCLUDE ATTNSCOPE_PCRE2_LIBRARY)
+    if(NOT ATTNSCOPE_PCRE2_INCLUDE OR NOT ATTNSCOPE_PCRE2_LIBRARY)
+        message(FATAL_ERROR "attnscope's example programs need PCRE2 10.34 or later, its 8-bit library. Install it "
+                            "(Debian, Ubuntu: apt-get install libpcre2-dev) or name its place in CMAKE_PREFIX_PATH.")
+    endif()
+    add_library(PCRE2::8BIT UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(PCRE2::8BIT PROPERTIES
+        IMPORTED_LOCATION "${ATTNSCOPE_PCRE2_LIBRARY}"
+        INTERFACE_INCLUDE_DIRECTORIES "${ATTNSCOPE_PCRE2_INCLUDE}")
 endfunction()
 
 function(attnscope_need_component name)

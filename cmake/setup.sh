@@ -8,7 +8,7 @@ jobs=$(nproc 2>/dev/null || echo 2)
 
 if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}; fi
 
-program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev)
+program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev)
 test_packages=("${program_packages[@]}" catch2 libboost-dev libbenchmark-dev)
 
 # Is the package there? Tools may come from anywhere, libraries are looked up in the package database.
