@@ -1,0 +1,347 @@
+#include <models/tokenizer.hpp>
+
+#include <attnscope/errors.hpp>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <queue>
+#include <stdexcept>
+#include <utility>
+
+namespace models {
+namespace {
+
+constexpr std::string_view end_of_text_name = "<|endoftext|>";
+
+template <class... Values>
+[[noreturn]] void fail(fmt::format_string<Values...> format, Values&&... values) {
+    throw std::runtime_error(fmt::format(format, std::forward<Values>(values)...));
+}
+
+/// At most 40 bytes of what a file holds, quoted.
+std::string excerpt(std::string_view text) {
+    return fmt::format("'{}{}'", text.substr(0, 40), text.size() > 40 ? "..." : "");
+}
+
+/// Length of the well-formed UTF-8 sequence that `text` starts with, 0 if there is none (table 3-7 of the
+/// Unicode standard).
+std::size_t well_formed_length(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+    const auto rest = [&](std::size_t from, std::size_t length) {
+        for (; from < length; ++from)
+            if ((byte(from) & 0xC0U) != 0x80U) return std::size_t{0};
+        return length;
+    };
+    const unsigned first = byte(0), second = byte(1);
+    if (text.empty()) return 0;
+    if (first < 0x80) return 1;
+    if (first >= 0xC2 && first <= 0xDF) return rest(1, 2);
+    if (first >= 0xE0 && first <= 0xEF) {
+        const unsigned least = first == 0xE0 ? 0xA0 : 0x80, most = first == 0xED ? 0x9F : 0xBF;
+        return second >= least && second <= most ? rest(2, 3) : 0;
+    }
+    if (first >= 0xF0 && first <= 0xF4) {
+        const unsigned least = first == 0xF0 ? 0x90 : 0x80, most = first == 0xF4 ? 0x8F : 0xBF;
+        return second >= least && second <= most ? rest(2, 4) : 0;
+    }
+    return 0;
+}
+
+/// `text` with U+0001 (a symbol to the pattern) for every byte that is not part of well-formed UTF-8: valid
+/// UTF-8 of the same length.
+std::string patched(std::string_view text) {
+    std::string result(text);
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t length = well_formed_length(text.substr(at));
+        if (length == 0) result[at] = '\x01';
+        at += std::max<std::size_t>(length, 1);
+    }
+    return result;
+}
+
+/// The pattern that splits text into words, compiled once.
+const pcre2_code* word_pattern() {
+    static const std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
+        [] {
+            const std::string space =
+                R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+            const std::string pattern =
+                fmt::format(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{0}\p{{L}}\p{{N}}]+)"
+                            R"(|[{0}]+(?![^{0}])|[{0}]+)",
+                            space);
+            int error = 0;
+            PCRE2_SIZE offset = 0;
+            pcre2_code* compiled =
+                pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_DOTALL, &error, &offset, nullptr);
+            if (!compiled) fail("PCRE2 refuses the tokenizer's pattern at {}: error {}", offset, error);
+            pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); // without it matching is slower, not different
+            return compiled;
+        }(),
+        &pcre2_code_free);
+    return code.get();
+}
+
+/// The byte alphabet: byte -> the code point that stands for it in vocab.json and merges.txt. Printable
+/// Latin-1 stands for itself, the other bytes in order for U+0100 and on.
+std::array<unsigned, 256> byte_alphabet() {
+    std::array<unsigned, 256> points{};
+    unsigned next = 0x100;
+    for (unsigned b = 0; b < 256; ++b) {
+        const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+        points[b] = printable ? b : next++;
+    }
+    return points;
+}
+
+/// The UTF-8 of a code point below U+0800.
+std::string utf8(unsigned point) {
+    if (point < 0x80) return {static_cast<char>(point)};
+    return {static_cast<char>(0xC0U | point >> 6), static_cast<char>(0x80U | (point & 0x3FU))};
+}
+
+/// Name of a token in the byte alphabet -> its bytes; nothing if a character is not in the alphabet.
+std::optional<std::string> bytes_of_name(std::string_view name) {
+    static const std::unordered_map<std::string, char> bytes = [] {
+        std::unordered_map<std::string, char> result;
+        const auto points = byte_alphabet();
+        for (unsigned b = 0; b < 256; ++b) result.emplace(utf8(points[b]), static_cast<char>(b));
+        return result;
+    }();
+    std::string result;
+    while (!name.empty()) {
+        const auto found = bytes.find(std::string(name.substr(0, well_formed_length(name))));
+        if (found == bytes.end()) return std::nullopt;
+        result += found->second;
+        name.remove_prefix(found->first.size());
+    }
+    return result;
+}
+
+} // namespace
+
+std::string read_bytes(const std::string& path) {
+    const auto cannot = [&] { fail("{}: cannot be read: {}", path, std::strerror(errno)); };
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
+    if (!file) cannot();
+    std::string content;
+    char buffer[1 << 16];
+    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, file.get())) content.append(buffer, n);
+    if (std::ferror(file.get())) cannot(); // a folder, say
+    return content;
+}
+
+std::vector<Tokenizer::Id> parse_ids(std::string_view text, const std::string& file) {
+    constexpr std::string_view white = " \t\n\v\f\r";
+    std::vector<Tokenizer::Id> ids;
+    for (std::size_t at = text.find_first_not_of(white); at != text.npos;) {
+        const std::size_t end = std::min(text.find_first_of(white, at), text.size());
+        const std::string_view word = text.substr(at, end - at);
+        Tokenizer::Id id = 0;
+        const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+        if (error != std::errc{} || stop != word.data() + word.size() || id < 0 || word.front() == '-')
+            fail("{}: token {}: expected a whole number from 0 to {}, found {}", file, ids.size() + 1,
+                 std::numeric_limits<Tokenizer::Id>::max(), excerpt(word));
+        ids.push_back(id);
+        at = text.find_first_not_of(white, end);
+    }
+    return ids;
+}
+
+Tokenizer::Tokenizer(const std::string& folder)
+    : vocabulary_file_(folder + "/vocab.json"), merges_file_(folder + "/merges.txt") {
+    std::unordered_map<std::string, Id> ids; // by bytes
+    read_vocabulary(ids);
+    read_merges(ids);
+}
+
+void Tokenizer::read_vocabulary(std::unordered_map<std::string, Id>& ids) {
+    const std::string content = read_bytes(vocabulary_file_);
+    nlohmann::json vocabulary;
+    try {
+        vocabulary = nlohmann::json::parse(content);
+    } catch (const nlohmann::json::parse_error& error) {
+        throw attnscope::io_error(vocabulary_file_, error.byte, "expected JSON, found a syntax error");
+    }
+    if (!vocabulary.is_object())
+        fail("{}: expected a JSON object, found: {}", vocabulary_file_, vocabulary.type_name());
+    for (const auto& [name, value] : vocabulary.items()) {
+        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Id>::max());
+        if (!value.is_number_unsigned() || value.get<std::uint64_t>() > most)
+            fail("{}: token {}: expected an id from 0 to {}, found {}", vocabulary_file_, excerpt(name), most,
+                 excerpt(value.dump()));
+        const auto bytes = bytes_of_name(name);
+        if (!bytes || bytes->empty())
+            fail("{}: token {}: expected characters of the byte alphabet, found others or none",
+                 vocabulary_file_, excerpt(name));
+        const Id id = value.get<Id>();
+        if (!bytes_of_.emplace(id, *bytes).second)
+            fail("{}: token {}: expected an id of its own, found {} once more", vocabulary_file_, excerpt(name),
+                 id);
+        ids.emplace(*bytes, id);
+    }
+    const auto points = byte_alphabet();
+    for (unsigned b = 0; b < 256; ++b) {
+        const auto found = ids.find(std::string(1, static_cast<char>(b)));
+        if (found == ids.end())
+            fail("{}: token '{}': expected one for every byte, found none for byte 0x{:02X}", vocabulary_file_,
+                 utf8(points[b]), b);
+        byte_ids_[b] = found->second;
+    }
+    const auto special = ids.find(std::string(end_of_text_name));
+    if (special != ids.end()) end_of_text_ = special->second;
+}
+
+void Tokenizer::read_merges(const std::unordered_map<std::string, Id>& ids) {
+    const std::string content = read_bytes(merges_file_);
+    std::string_view rest = content;
+    for (std::size_t number = 1; !rest.empty(); ++number) {
+        const std::size_t end = std::min(rest.find('\n'), rest.size());
+        std::string_view line = rest.substr(0, end);
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+        if (line.ends_with('\r')) line.remove_suffix(1);
+        if (number == 1 && line.starts_with("#version")) continue;
+        if (line.empty() && rest.empty()) continue;
+
+        const std::size_t space = std::min(line.find(' '), line.size());
+        const auto left = bytes_of_name(line.substr(0, space));
+        const auto right = bytes_of_name(line.substr(std::min(space + 1, line.size())));
+        if (!left || !right || left->empty() || right->empty())
+            fail("{}: line {}: expected two symbols of the byte alphabet with a space between, found {}",
+                 merges_file_, number, excerpt(line));
+        const auto id = [&](const std::string& bytes, std::string_view what) {
+            const auto found = ids.find(bytes);
+            if (found == ids.end())
+                fail("{}: line {}: expected the {} of {} in {}, found no such token", merges_file_, number,
+                     what, excerpt(line), vocabulary_file_);
+            return found->second;
+        };
+        const Id first = id(*left, "left part"), second = id(*right, "right part");
+        const Merge merge{static_cast<std::uint32_t>(merges_.size()), id(*left + *right, "whole")};
+        if (!merges_.emplace(key(first, second), merge).second)
+            fail("{}: line {}: expected every pair once, found {} again", merges_file_, number, excerpt(line));
+    }
+}
+
+std::vector<Tokenizer::Id> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
+    std::vector<Id> ids;
+    if (special == SpecialTokens::as_text || !end_of_text_) {
+        append_words(text, ids);
+        return ids;
+    }
+    while (true) {
+        const std::size_t at = text.find(end_of_text_name);
+        append_words(text.substr(0, at), ids);
+        if (at == text.npos) return ids;
+        ids.push_back(*end_of_text_);
+        text.remove_prefix(at + end_of_text_name.size());
+    }
+}
+
+void Tokenizer::append_words(std::string_view text, std::vector<Id>& out) const {
+    if (text.empty()) return; // no part with an address for PCRE2
+    const std::string subject = patched(text);
+    const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
+        pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
+    if (!match) throw std::bad_alloc();
+    const PCRE2_SIZE* const bounds = pcre2_get_ovector_pointer(match.get());
+
+    std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen; // word -> its ids in out
+    for (std::size_t at = 0; at < text.size();) {
+        const int found =
+            pcre2_match(word_pattern(), reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), at,
+                        PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, match.get(), nullptr);
+        if (found < 0) fail("PCRE2 cannot split the text at byte {}: error {}", at, found);
+        const std::string_view word = text.substr(at, bounds[1] - at);
+        at = bounds[1];
+
+        const auto [entry, fresh] = seen.try_emplace(word, out.size(), std::size_t{0});
+        auto& [from, count] = entry->second;
+        if (fresh) {
+            append_word(word, out);
+            count = out.size() - from;
+        } else {
+            for (std::size_t i = 0; i < count; ++i) out.push_back(Id{out[from + i]});
+        }
+    }
+}
+
+void Tokenizer::append_word(std::string_view word, std::vector<Id>& out) const {
+    // A list of symbols linked both ways by position; a symbol that was merged into its left neighbour is dead.
+    constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+    constexpr Id dead = -1;
+    struct Symbol {
+        Id id;
+        std::size_t before, after;
+    };
+    struct Candidate {
+        std::uint32_t rank;
+        std::size_t at; ///< position of the left part
+        Id left, right, whole;
+    };
+    const std::size_t n = word.size();
+    std::vector<Symbol> symbols(n);
+    for (std::size_t i = 0; i < n; ++i)
+        symbols[i] = {byte_ids_[static_cast<unsigned char>(word[i])], i == 0 ? none : i - 1,
+                      i + 1 == n ? none : i + 1};
+
+    const auto later = [](const Candidate& a, const Candidate& b) {
+        return std::pair(a.rank, a.at) > std::pair(b.rank, b.at);
+    };
+    std::vector<Candidate> found;
+    const auto consider = [&](std::size_t at) {
+        if (at == none || symbols[at].after == none) return;
+        const Id left = symbols[at].id, right = symbols[symbols[at].after].id;
+        const auto merge = merges_.find(key(left, right));
+        if (merge != merges_.end()) found.push_back({merge->second.rank, at, left, right, merge->second.whole});
+    };
+    for (std::size_t i = 0; i + 1 < n; ++i) consider(i);
+    std::priority_queue candidates(later, std::exchange(found, {}));
+
+    while (!candidates.empty()) {
+        // Pairs that arise meanwhile wait until all occurrences of this one are merged, as the rule says.
+        const std::uint32_t rank = candidates.top().rank;
+        while (!candidates.empty() && candidates.top().rank == rank) {
+            const Candidate c = candidates.top();
+            candidates.pop();
+            Symbol& left = symbols[c.at];
+            if (left.id != c.left || left.after == none || symbols[left.after].id != c.right) continue; // gone
+            Symbol& right = symbols[left.after];
+            left.id = c.whole;
+            left.after = right.after;
+            right.id = dead;
+            if (left.after != none) symbols[left.after].before = c.at;
+            consider(left.before);
+            consider(c.at);
+        }
+        for (const Candidate& c : found) candidates.push(c);
+        found.clear();
+    }
+    for (std::size_t i = 0; i != none && i < n; i = symbols[i].after) out.push_back(symbols[i].id);
+}
+
+std::string Tokenizer::decode(std::span<const Id> ids) const {
+    std::string text;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        const auto found = bytes_of_.find(ids[i]);
+        if (found == bytes_of_.end())
+            fail("token {}: expected an id of the {} in {}, found {}", i + 1, bytes_of_.size(),
+                 vocabulary_file_, ids[i]);
+        text += found->second;
+    }
+    return text;
+}
+
+} // namespace models
