@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How fast is it? Builds the benchmarks twice, for this machine and with plain AVX2, runs them on one thread and prints
-# a table each; the figures also go to build/benchmarks/*.json. Arguments go to every program, for example
-# --benchmark_filter='float.*L=1024' or --benchmark_repetitions=30.
+# How fast is it? Builds the benchmarks twice, for this machine and with plain AVX2, runs them, on one thread unless they
+# are about threads, and prints a table each; the figures also go to build/benchmarks/*.json. Arguments go to every
+# program, for example --benchmark_filter='float.*L=1024' or --benchmark_repetitions=30.
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 {
     need_packages "${test_packages[@]}"
@@ -13,15 +13,18 @@
 
 # name of the build, its folder
 run_all() {
-    local program out
+    local program out on
     for program in "$2"/bin/attnscope-bench-*; do
         out="$build/benchmarks/$1-${program##*/attnscope-bench-}.json"
         printf '\n==== %s, %s\n' "${program##*/}" "$1"
-        OMP_NUM_THREADS=1 "${pin[@]}" "$program" --benchmark_out="$out" --benchmark_out_format=json "${@:3}"
+        on=("${pin[@]}")
+        case $program in *scaling | *paper-algorithms) on=() ;; esac # these use several threads
+        OMP_NUM_THREADS=1 "${on[@]}" "$program" --benchmark_out="$out" --benchmark_out_format=json "${@:3}"
     done
 }
 
 mkdir -p "$build/benchmarks"
+export ATTNSCOPE_HEADS=${ATTNSCOPE_HEADS-144} # of the paper's algorithms
 pin=()
 if command -v taskset >/dev/null; then pin=(taskset -c "$((jobs - 1))"); fi
 
