@@ -1,0 +1,76 @@
+// The forward pass of a GPT-2 or Llama model over a prompt, with every layer's attention handed out.
+#pragma once
+
+#include <models/parameters.hpp>
+
+#include <attnscope/attnscope.hpp>
+#include <attnscope/registry.hpp>
+
+#include <functional>
+
+namespace models {
+
+using attnscope::Matrix;
+using attnscope::Real;
+using attnscope::Row;
+
+/// A layer during a run. All of it is borrowed for the call.
+template <Real T>
+struct LayerView {
+    Index layer = 0;
+    const Matrix<T>& hidden;            ///< [n, width], the residual stream that enters the layer
+    attnscope::HeadGroup<T> heads;      ///< views of q, k (after rotary embedding) and v, with the scale of q.k
+    attnscope::Mask mask;               ///< causal, with the model's sliding window
+    std::span<const Matrix<T>> weights; ///< [n, n] of each head if asked for, else empty
+};
+
+template <Real T>
+struct RunOptions {
+    attnscope::AnyNormalizer normalizer; ///< in place of softmax
+    bool weights = false;
+    bool loss = false; ///< of the next token, for which all logits are needed
+    std::function<void(const LayerView<T>&)> layer = {};
+    Index threads = 1; ///< change nothing in the results
+};
+
+template <Real T>
+struct RunResult {
+    Matrix<T> hidden;   ///< [n, width], the residual stream after the last layer, before the last norm
+    Row<T> logits_last; ///< [vocabulary], of the token that would come next
+    double loss = std::numeric_limits<double>::quiet_NaN(); ///< mean of -log p(next token), nats
+};
+
+/// A model whose parameters are read layer by layer while it runs and released again.
+class Model {
+public:
+    Model(Config config, std::shared_ptr<const Parameters> parameters)
+        : config_(config), parameters_(std::move(parameters)) {}
+    /// config.json and model.safetensors (or its parts) of a folder.
+    static Model load(const std::string& folder) {
+        const Config config = read_config(folder + "/config.json");
+        return Model(config, std::make_shared<FileParameters>(folder, config.family));
+    }
+
+    const Config& config() const { return config_; }
+    const Parameters& parameters() const { return *parameters_; }
+
+    /// One pass over 1 <= n <= context tokens. Cost O(n) products with each parameter, O(n^2 width) for
+    /// attention. Errors: std::runtime_error for ids outside the vocabulary and prompts of another length, and
+    /// what `Parameters` throws.
+    template <Real T>
+    RunResult<T> run(std::span<const std::int32_t> ids, const RunOptions<T>& options = {}) const;
+
+private:
+    Config config_;
+    std::shared_ptr<const Parameters> parameters_;
+};
+
+/// `count` tokens more, each the likeliest after all that came before (ties: the smallest id). A whole pass for
+/// each of them.
+std::vector<std::int32_t> continue_greedily(const Model& model, std::vector<std::int32_t> ids, Index count,
+                                            Index threads = 1);
+
+extern template RunResult<float> Model::run(std::span<const std::int32_t>, const RunOptions<float>&) const;
+extern template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOptions<double>&) const;
+
+} // namespace models
