@@ -68,21 +68,27 @@ struct Norm {
     double epsilon = 1e-5;
     bool centred = true;
 
-    Matrix<T> apply(const Matrix<T>& x) const {
+    Matrix<T> apply(const Matrix<T>& x, const Threads& threads) const {
         Matrix<T> out(x.rows(), x.cols());
-        for (Index i = 0; i < x.rows(); ++i) {
-            const double n = static_cast<double>(x.cols());
-            double mean = 0, square = 0;
-            for (Index c = 0; c < x.cols(); ++c) mean += static_cast<double>(x(i, c));
-            mean = centred ? mean / n : 0;
-            for (Index c = 0; c < x.cols(); ++c) square += std::pow(static_cast<double>(x(i, c)) - mean, 2);
-            const double scale = 1 / std::sqrt(square / n + epsilon);
-            for (Index c = 0; c < x.cols(); ++c) {
-                out(i, c) = static_cast<T>((static_cast<double>(x(i, c)) - mean) * scale) * gain[c];
-                if (bias.size() > 0) out(i, c) += bias[c];
-            }
-        }
+        for_each_block(x.rows(), threads, [&](Index begin, Index rows) {
+            for (Index i = begin; i < begin + rows; ++i) apply_to_row(x.row(i), out.row(i));
+        });
         return out;
+    }
+
+private:
+    template <class In, class Out>
+    void apply_to_row(const In& x, Out&& out) const {
+        const double n = static_cast<double>(x.size());
+        double mean = 0, square = 0;
+        for (Index c = 0; c < x.size(); ++c) mean += static_cast<double>(x[c]);
+        mean = centred ? mean / n : 0;
+        for (Index c = 0; c < x.size(); ++c) square += std::pow(static_cast<double>(x[c]) - mean, 2);
+        const double scale = 1 / std::sqrt(square / n + epsilon);
+        for (Index c = 0; c < x.size(); ++c) {
+            out[c] = static_cast<T>((static_cast<double>(x[c]) - mean) * scale) * gain[c];
+            if (bias.size() > 0) out[c] += bias[c];
+        }
     }
 };
 
@@ -212,12 +218,12 @@ void add_mlp(const Config& config, const Reader<T>& reader, const std::string& l
     };
     if (config.family == Family::gpt2) {
         reader.linear(layer + "mlp.c_fc", config.width, config.inner, true)
-            .apply(reader.norm(layer + "ln_2").apply(x), inner, threads);
+            .apply(reader.norm(layer + "ln_2").apply(x, threads), inner, threads);
         activate_all(inner);
         reader.linear(layer + "mlp.c_proj", config.inner, config.width, true).add_to(x, inner, threads);
         return;
     }
-    const Matrix<T> normed = reader.norm(layer + "post_attention_layernorm").apply(x);
+    const Matrix<T> normed = reader.norm(layer + "post_attention_layernorm").apply(x, threads);
     Matrix<T> up(x.rows(), config.inner);
     reader.linear(layer + "mlp.gate_proj", config.width, config.inner, config.mlp_bias)
         .apply(normed, inner, threads);
@@ -265,7 +271,7 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
     const Index d = config.head_width, q = config.heads * d, k = config.key_heads * d;
     for (Index layer = 0; layer < config.layers; ++layer) {
         const std::string name = fmt::format("{}.{}.", gpt2 ? "h" : "layers", layer);
-        const Matrix<T> normed = reader.norm(name + (gpt2 ? "ln_1" : "input_layernorm")).apply(x);
+        const Matrix<T> normed = reader.norm(name + (gpt2 ? "ln_1" : "input_layernorm")).apply(x, threads);
         const Matrix<T> fused = fused_heads(config, reader, name, normed, threads);
         double scale = config.scale_by_head_width ? 1 / std::sqrt(static_cast<double>(d)) : 1.0;
         if (config.scale_by_layer) scale /= static_cast<double>(layer + 1);
@@ -291,22 +297,25 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
         reader.matrix(head, config.vocabulary, config.width),
         parameters_->contains("lm_head.bias") ? reader.row("lm_head.bias", config.vocabulary) : Row<T>(), true};
     Matrix<T> logits(1, config.vocabulary);
-    output.apply(last.apply(x.bottomRows(1)), logits, threads);
+    output.apply(last.apply(x.bottomRows(1), threads), logits, threads);
     result.logits_last = logits.row(0);
     if (options.loss && n > 1) {
-        double sum = 0;
-        for (Index begin = 0; begin + 1 < n; begin += block_rows) {
-            const Index rows = std::min(block_rows, n - 1 - begin);
-            logits.resize(rows, config.vocabulary);
-            output.apply(last.apply(x.middleRows(begin, rows)), logits, threads);
+        std::vector<double> sums(static_cast<std::size_t>((n - 1 + block_rows - 1) / block_rows));
+        for_each_block(n - 1, threads, [&](Index begin, Index rows) {
+            const Matrix<T> normed = last.apply(x.middleRows(begin, rows), Threads(1));
+            Matrix<T> block(rows, config.vocabulary);
+            output.apply(normed, block, Threads(1));
+            double& sum = sums[static_cast<std::size_t>(begin / block_rows)];
             for (Index i = 0; i < rows; ++i) {
-                const attnscope::RowIn<T> row(logits.data() + i * logits.cols(),
-                                              static_cast<std::size_t>(logits.cols()));
+                const attnscope::RowIn<T> row(block.data() + i * block.cols(),
+                                              static_cast<std::size_t>(block.cols()));
                 const auto next = static_cast<std::size_t>(ids[static_cast<std::size_t>(begin + i + 1)]);
                 sum += static_cast<double>(attnscope::row_statistics<T>(row).log_sum_exp()) -
                        static_cast<double>(row[next]);
             }
-        }
+        });
+        double sum = 0;
+        for (const double part : sums) sum += part;
         result.loss = sum / static_cast<double>(n - 1);
     }
     return result;
