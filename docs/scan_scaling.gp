@@ -1,0 +1,27 @@
+# The README's picture of a scan's time. Figures of one run of build/bin/attnscope-bench-scan-scaling (up to 16384) and of
+# attnscope-long-context (131072), AMD EPYC (Zen 5).
+#   gnuplot docs/scan_scaling.gp > docs/scan_scaling.svg
+set terminal svg size 760,400 background '#ffffff' font 'Helvetica,13'
+$figures << EOD
+# L     d=64: 1 thread, 2 threads, output on 1, output on 2; d=128: 1 thread
+256     3.74  2.78   5.42  4.14   4.91
+1024    2.12  1.30   3.05  1.82   2.96
+4096    1.66  0.944  2.41  1.40   2.35
+16384   1.49  0.803  2.25  1.18   2.21
+131072  1.38  0.71   2.15  1.20   NaN
+EOD
+set xlabel 'tokens L of a causal head'
+set ylabel 'ns for each pair of query and visible key'
+set logscale x 2
+set xrange [200:170000]
+set xtics ('256' 256, '1024' 1024, '4096' 4096, '16384' 16384, '131072' 131072)
+set yrange [0:6]
+set key top right reverse Left samplen 2 spacing 1.15
+set border 3 lc rgb '#555555'
+set tics nomirror
+set grid lc rgb '#dddddd' lt 1
+plot $figures using 1:4 with linespoints pt 7 ps 0.6 lw 2 lc rgb '#cc3311' title 'with the output, 1 thread', \
+     '' using 1:6 with linespoints pt 7 ps 0.6 lw 2 lc rgb '#999933' title 'statistics, d = 128, 1 thread', \
+     '' using 1:2 with linespoints pt 7 ps 0.6 lw 2 lc rgb '#4477aa' title 'statistics, d = 64, 1 thread', \
+     '' using 1:5 with linespoints pt 7 ps 0.6 lw 2 dt 2 lc rgb '#cc3311' title 'with the output, 2 threads', \
+     '' using 1:3 with linespoints pt 7 ps 0.6 lw 2 dt 2 lc rgb '#4477aa' title 'statistics, 2 threads'
