@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh clone to the report: installs what is missing, builds the example programs into build/bin and runs
-# attnscope-report with the arguments given here (without any, on the embedded synthetic heads).
+# attnscope-report with the arguments given here (without any, on the embedded synthetic heads). With --model NAME first, it
+# downloads the model (fetch_model.sh), runs it with the further arguments of attnscope-capture (unless there are any, on the
+# README) and reports on its heads.
 here=$PWD
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 {
@@ -9,4 +11,15 @@ here=$PWD
     cmake --build "$build" --parallel "$jobs" --target attnscope_examples
 } >&2 </dev/null
 cd "$here"
+if [ "${1-}" = --model ]; then
+    [ $# -ge 2 ] || { echo "examples/run.sh: --model needs a name, such as gpt2" >&2; exit 2; }
+    folder=$("$root/examples/fetch_model.sh" "$2")
+    shift 2
+    [ $# -gt 0 ] || set -- --text "$root/README.md"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    "$build/bin/attnscope-capture" "$folder" "$@" --out "$work/capture.safetensors"
+    "$build/bin/attnscope-report" "$work/capture.safetensors"
+    exit
+fi
 exec "$build/bin/attnscope-report" "$@"
