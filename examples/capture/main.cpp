@@ -4,7 +4,6 @@
 #include <models/tokenizer.hpp>
 #include <support/program.hpp>
 
-#include <charconv>
 #include <thread>
 
 namespace {
@@ -14,15 +13,6 @@ using attnscope::Index;
 using attnscope::Matrix;
 using models::Model;
 using Ids = std::vector<std::int32_t>;
-
-Index whole_number(std::string_view option, const std::string& text, Index least, Index most) {
-    Index value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
-        throw program::usage_error(
-            fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
-    return value;
-}
 
 /// What the hook collects, in the order of the tensors.
 struct Captured {
@@ -126,9 +116,10 @@ int main(int argc, char** argv) {
             throw program::usage_error(
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
         models::RunOptions<float> options;
-        options.threads = whole_number("--threads", threads, 1, 1024);
-        const Index more = whole_number("--generate", generate, 0, 1 << 20);
-        const Index seed_number = whole_number("--seed", seed, 0, std::numeric_limits<Index>::max());
+        options.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
+        const Index more = program::whole_number<Index>("--generate", generate, 0, 1 << 20);
+        const Index seed_number =
+            program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max());
         try {
             options.normalizer = attnscope::make_normalizer(normalizer, temperature);
         } catch (const attnscope::invalid_argument& error) {
@@ -151,7 +142,7 @@ int main(int argc, char** argv) {
         if (available == 0) throw std::runtime_error(fmt::format("{}: expected tokens, found none", source));
         Index n = std::min<Index>({1024, config.context, available});
         if (!length.empty()) {
-            n = whole_number("--length", length, 1, std::numeric_limits<Index>::max());
+            n = program::whole_number<Index>("--length", length, 1, std::numeric_limits<Index>::max());
             if (n > config.context)
                 throw program::usage_error(
                     fmt::format("--length: the context of the model is {}, got {}", config.context, n));

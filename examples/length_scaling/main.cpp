@@ -18,17 +18,6 @@ constexpr std::string_view default_normalizers =
     "softmax|topk:64,softcap:50|softmax,sink:1,softpick,selfadjusted,relu:2,softplus,"
     "stablemax";
 
-/// By hand: CLI11 wraps negative numbers around and cuts large ones.
-template <class T>
-T whole_number(std::string_view option, std::string_view text, T least, T most) {
-    T value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
-        throw program::usage_error(
-            fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
-    return value;
-}
-
 void require_scale(std::string_view option, double value) {
     constexpr double most = 1000;
     if (!(value > 0 && value <= most))
@@ -137,13 +126,13 @@ int main(int argc, char** argv) {
         settings.margin = margin;
         settings.background = scaling::Background(parse_shape(background), spread);
         parse_lengths(lengths, settings);
-        settings.dimension = whole_number<Index>("--dimension", dimension, 1, 1024);
-        settings.select = whole_number<Index>("--select", select, 1, settings.shortest - 1);
-        settings.trials = whole_number<Index>("--trials", trials, 1, 10000);
+        settings.dimension = program::whole_number<Index>("--dimension", dimension, 1, 1024);
+        settings.select = program::whole_number<Index>("--select", select, 1, settings.shortest - 1);
+        settings.trials = program::whole_number<Index>("--trials", trials, 1, 10000);
         require_memory(settings);
-        settings.seed = whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
+        settings.seed = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
         settings.threads = threads.empty() ? std::max(1u, std::thread::hardware_concurrency())
-                                           : whole_number<unsigned>("--threads", threads, 1, 1024);
+                                           : program::whole_number<unsigned>("--threads", threads, 1, 1024);
         if (csv == "-" && svg == "-") throw program::usage_error("--csv and --svg: only one of them may be -");
         for (const std::string& file : {csv, svg})
             if (!file.empty()) program::require_folder_of(file);

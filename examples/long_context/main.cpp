@@ -6,8 +6,6 @@
 
 #include <support/program.hpp>
 
-#include <charconv>
-
 #include <sys/resource.h>
 
 namespace {
@@ -94,16 +92,6 @@ double pairs_of(const Mask& mask, Index queries, Index keys) {
     return pairs;
 }
 
-/// Whole numbers by hand: CLI11 wraps negative numbers around and cuts large ones.
-Index whole_number(std::string_view option, const std::string& text, Index least, Index most) {
-    Index value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
-        throw program::usage_error(
-            fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
-    return value;
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -129,16 +117,18 @@ int main(int argc, char** argv) {
     app.add_option("--seed", seed, "of the synthetic head")->capture_default_str();
 
     return program::run(app, argc, argv, [&] {
-        const Index n = whole_number("--length", length, 1, Index(1) << 24);
-        const Index d = whole_number("--dimension", width, 1, 4096);
-        const Index keep = whole_number("--window", window, 0, Index(1) << 40);
-        const Threads executor(whole_number("--threads", threads, 1, 1024));
-        const Index seed_number = whole_number("--seed", seed, 0, std::numeric_limits<Index>::max());
+        const Index n = program::whole_number<Index>("--length", length, 1, Index(1) << 24);
+        const Index d = program::whole_number<Index>("--dimension", width, 1, 4096);
+        const Index keep = program::whole_number<Index>("--window", window, 0, Index(1) << 40);
+        const Threads executor(program::whole_number<Index>("--threads", threads, 1, 1024));
+        const Index seed_number =
+            program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max());
         if (all_keys && keep > 0)
             throw program::usage_error("--window: without the causal mask there is no window");
-        const Head head = input.empty() ? synthetic_head(n, d, static_cast<std::uint64_t>(seed_number))
-                                        : load_head(input, whole_number("--layer", layer, 0, 1 << 20),
-                                                    whole_number("--head", number, 0, 1 << 20));
+        const Head head = input.empty()
+                              ? synthetic_head(n, d, static_cast<std::uint64_t>(seed_number))
+                              : load_head(input, program::whole_number<Index>("--layer", layer, 0, 1 << 20),
+                                          program::whole_number<Index>("--head", number, 0, 1 << 20));
         if (output && head.v.size() == 0) throw program::usage_error("--output: the input has no tensor v");
         const Index queries = head.q.rows(), keys = head.k.rows();
         const HeadView<float> view =

@@ -146,26 +146,15 @@ int main(int argc, char** argv) {
         }
         if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
         if (!heads.empty()) settings.heads = parse_list(heads, "--heads");
-        // By hand: CLI11 wraps negative numbers around and cuts large ones.
-        std::uint64_t seed = 0;
-        const auto [seed_end, seed_error] =
-            std::from_chars(seed_text.data(), seed_text.data() + seed_text.size(), seed);
-        if (seed_error != std::errc{} || seed_end != seed_text.data() + seed_text.size())
-            throw program::usage_error(
-                fmt::format("--seed must be a whole number from 0 to 2^64-1, got {}", seed_text));
-        settings.seed = seed;
-        const auto [threads_end, threads_error] =
-            std::from_chars(threads.data(), threads.data() + threads.size(), settings.threads);
-        if (threads_error != std::errc{} || threads_end != threads.data() + threads.size() ||
-            settings.threads < 1 || settings.threads > 1024)
-            throw program::usage_error(
-                fmt::format("--threads must be a whole number from 1 to 1024, got {}", threads));
+        settings.seed = program::whole_number<std::uint64_t>("--seed", seed_text, 0,
+                                                             std::numeric_limits<std::uint64_t>::max());
+        settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         if (stream || no_stream) settings.stream = stream;
         if (!json.empty()) program::require_folder_of(json);
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
 
-        report::Capture capture = report::open_capture(inputs, seed);
+        report::Capture capture = report::open_capture(inputs, settings.seed);
         settings.causal = causal || (!no_causal && capture.causal.value_or(false));
         const report::Report report = report::analyse(std::move(capture), settings);
         // Files first: a run that fails prints no results.

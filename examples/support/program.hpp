@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -26,6 +27,18 @@ class usage_error : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
+
+/// A whole number from a command line, by hand: CLI11 wraps negative numbers around and cuts large ones. Throws
+/// `usage_error` that names the option, the range and the text.
+template <class T>
+T whole_number(std::string_view option, std::string_view text, T least, T most) {
+    T value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
+        throw usage_error(
+            fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
+    return value;
+}
 
 /// Parses the command line, runs `work` and turns exceptions into one line on stderr.
 /// Exit status: 0 success, `--help` and `--version`; 2 wrong use; 1 failed work.

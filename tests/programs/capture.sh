@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # attnscope-capture: a file that attnscope-report reads, the same for any number of threads, one line for what is wrong.
 set -u
-export LC_ALL=C
 program="$ATTNSCOPE_BIN/attnscope-capture"
-work="$(mktemp -d)"
-trap 'rm -rf "$work"' EXIT
-failed=0
-complain() { echo "$1"; failed=1; }
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
 
 cat >"$work/config.json" <<'JSON'
 {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "vocab_size": 100}
@@ -30,14 +26,6 @@ run --normalizer entmax:1.5 --temperature 0.5 >"$work/out" || complain "it fails
 [ "$(grep -c '^loss ' "$work/out")" -eq 2 ] && grep -q 'with entmax:1.5 at temperature 0.5$' "$work/out" ||
     complain "it does not compare losses: $(cat "$work/out")"
 
-# refused <status> <part of the message> <argument>...
-refused() {
-    local status=$1 part=$2 found=0
-    shift 2
-    "$program" "$@" >"$work/out" 2>"$work/err" || found=$?
-    [ "$found" -eq "$status" ] || complain "status $found for $*"
-    [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$part" "$work/err" || complain "message for $*: $(cat "$work/err")"
-}
 random=(--random-weights "$work/config.json")
 refused 2 "MODEL or --random-weights" --tokens "$work/ids"
 refused 2 "--text or --tokens" "${random[@]}"

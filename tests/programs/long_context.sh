@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # attnscope-long-context: runs, gives the same figures for any number of threads, finds the sink, refuses bad use.
 set -u
-export LC_ALL=C
 program="$ATTNSCOPE_BIN/attnscope-long-context"
-work="$(mktemp -d)"
-trap 'rm -rf "$work"' EXIT
-failed=0
-complain() { echo "$1"; failed=1; }
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
 
 figures() { sed '/^time/d; /^memory/d'; } # what does not depend on the machine
 "$program" --length 3000 --dimension 16 --output --threads 1 2>"$work/err" | figures >"$work/one" || complain "it fails"
@@ -20,14 +16,6 @@ grep -q '^  0: 0\.[0-9]*, a sink$' "$work/one" || complain "the first key is no 
 awk '/^entropy, nats/ { entropy = $3 } /^largest weight p1/ { most = $8 }
      END { exit !(entropy == 0 && most == 1) }' "$work/one" || complain "the first row is wrong"
 
-# refused <status> <part of the message> <argument>...
-refused() {
-    local status=$1 part=$2 found=0
-    shift 2
-    "$program" "$@" >"$work/out" 2>"$work/err" || found=$?
-    [ "$found" -eq "$status" ] || complain "status $found for $*"
-    [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$part" "$work/err" || complain "message for $*: $(cat "$work/err")"
-}
 refused 2 "--length must be a whole number" --length 0
 refused 2 "got -3" --dimension -3
 refused 2 "--threads" --threads 0

@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # attnscope-tokenize: bytes to ids and back through files, one line for what is wrong.
 set -u
-export LC_ALL=C
 program="$ATTNSCOPE_BIN/attnscope-tokenize"
-work="$(mktemp -d)"
-trap 'rm -rf "$work"' EXIT
-failed=0
-complain() { echo "$1"; failed=1; }
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
 
 # A vocabulary of bytes: names of the printable ones, the others from U+0100 on.
 mkdir "$work/bytes"
@@ -35,15 +31,6 @@ if [ -e "$data/gpt2-tokenizer/vocab.json" ]; then
         complain "wikitext does not come back"
 fi
 
-# refused <status> <part of the message> <argument>...
-refused() {
-    local status=$1 part=$2 found=0
-    shift 2
-    "$program" "$@" >"$work/out" 2>"$work/err" || found=$?
-    [ "$found" -eq "$status" ] || complain "status $found for $*"
-    [ ! -s "$work/out" ] || complain "$* prints results"
-    [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$part" "$work/err" || complain "message for $*: $(cat "$work/err")"
-}
 refused 1 "$work/none/vocab.json" "$work/none" --text "$work/text"
 refused 1 "$work/none" "$work/bytes" --text "$work/none"
 refused 2 "--text" "$work/bytes"
