@@ -35,6 +35,7 @@
 #include <attnscope/normalizer/target_softmax.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/row_audit.hpp>
+#include <attnscope/selection/critical_n.hpp>
 #include <attnscope/selection/distance.hpp>
 #include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/selected_set.hpp>
