@@ -95,10 +95,10 @@ TEST_CASE("the critical N is the first that cannot be told apart", "[selection][
     for (Index head = 0; head < 60; ++head)
         for (Index at = 0; at < 4; ++at) {
             rest(head, at) = random.normal();
-            top(head, at) =
-                at < 2 ? 5 + random.normal() : rest(59 - head, at); // the same numbers from the third on
+            top(head, at) = 5 + random.normal();
         }
     for (Index head = 0; head < 60; ++head)
+        // From the third on the same numbers, for other heads.
         top(head, 2) = rest(59 - head, 2), top(head, 3) = rest(59 - head, 3);
     CHECK(attnscope::critical_count(MatrixView<double>(top), MatrixView<double>(rest), counts) == 10);
     top.array() += 20;
