@@ -55,6 +55,7 @@
 #include <attnscope/streaming/divergence_scan.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>
+#include <attnscope/streaming/leaders.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>

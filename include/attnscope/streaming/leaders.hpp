@@ -1,0 +1,182 @@
+// The largest logits of a row and their keys, from pieces.
+#pragma once
+
+#include <attnscope/detail/lanes.hpp>
+
+#include <bit>
+#include <utility>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Smallest and largest logit of a piece, and a logit below which none of its k largest lies (-inf if there
+/// are too few to tell).
+template <Real T>
+struct PieceRange {
+    T min, max, cut;
+};
+
+/// The keys fall into classes of about n/2k; the k-th largest of the classes' maxima is the cut. It lets about
+/// 1.4 k keys through, where a list that fills from the front would have to take in k (1 + log(n/k)).
+template <Real T, Index k>
+PieceRange<T> piece_range(RowIn<T> z) {
+    using S = Simd<T>;
+    using P = typename S::P;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    constexpr Index packets = std::min<Index>(16, (2 * k + S::size - 1) / S::size);
+    constexpr Index classes = packets * S::size, steps = packets * ((4 + packets - 1) / packets);
+    P high[steps], low[4];
+    for (P& x : high) x = S::set(-infinity);
+    for (P& x : low) x = S::set(infinity);
+    const Index n = size(z);
+    const auto meet = [&](Index j, P x, P y) {
+        high[j] = S::max(high[j], x);
+        low[j % 4] = S::min(low[j % 4], y);
+    };
+    Index i = 0;
+    for (; i + steps * S::size <= n; i += steps * S::size)
+        for (Index j = 0; j < steps; ++j) {
+            const P x = S::load(z.data() + i + j * S::size);
+            meet(j, x, x);
+        }
+    Index j = 0;
+    for (; i + S::size <= n; i += S::size, ++j) {
+        const P x = S::load(z.data() + i);
+        meet(j, x, x);
+    }
+    if (i < n)
+        meet(j, S::load_partial(z.data() + i, n - i, -infinity),
+             S::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    for (j = packets; j < steps; ++j) high[j % packets] = S::max(high[j % packets], high[j]);
+    P largest = high[0];
+    for (j = 1; j < packets; ++j) largest = S::max(largest, high[j]);
+    PieceRange<T> range{S::reduce_min(S::min(S::min(low[0], low[1]), S::min(low[2], low[3]))),
+                        S::reduce_max(largest), -infinity};
+    if (classes < k || n <= 2 * k) return range;
+    // The k-th largest of some numbers is the smallest that has fewer than k larger ones.
+    std::array<T, static_cast<std::size_t>(classes)> maxima;
+    for (j = 0; j < packets; ++j) S::store(maxima.data() + j * S::size, high[j]);
+    const P one = S::set(T(1)), above = S::set(infinity), count = S::set(T(k) - T(0.5));
+    P cut = above;
+    for (j = 0; j < packets; ++j) {
+        P larger = S::set(T(0));
+        for (const T x : maxima) larger = S::select_below(high[j], S::set(x), S::add(larger, one), larger);
+        cut = S::min(cut, S::select_below(larger, count, high[j], above));
+    }
+    range.cut = S::reduce_min(cut);
+    return range;
+}
+
+/// The K largest logits above -inf, descending, ties by smaller key. Trivially copyable.
+template <Real T, Index K>
+class Leaders {
+public:
+    bool empty() const { return keys_[0] < 0; }
+    /// The i-th largest and its key, 0 <= i < K; -inf and -1 where there is none.
+    T logit(Index i) const { return logits_[static_cast<std::size_t>(i)]; }
+    Index key(Index i) const { return keys_[static_cast<std::size_t>(i)]; }
+
+    /// Takes in the keys first_key, first_key + 1, ... of a piece; no logit below `cut` can belong to the list.
+    void add(RowIn<T> z, Index first_key, T cut) {
+        using S = detail::Simd<T>;
+        const auto limit = S::set(cut);
+        Candidates found;
+        detail::for_each_lane<T>(detail::size(z), [&](const auto& lane) {
+            const auto keys = lane(z.data(), lowest);
+            for (std::uint32_t mask = S::mask_not_below(keys, limit); mask != 0; mask &= mask - 1) {
+                const Index at = lane.i + std::countr_zero(mask);
+                if (at >= detail::size(z)) break;
+                if (found.count == Candidates::most) take_in(found, first_key);
+                const auto next = static_cast<std::size_t>(found.count++);
+                found.logits[next] = z[static_cast<std::size_t>(at)];
+                found.places[next] = at;
+            }
+        });
+        take_in(found, first_key);
+    }
+
+    void merge(const Leaders& other) {
+        for (std::size_t i = 0; i < logits_.size(); ++i) insert(other.logits_[i], other.keys_[i]);
+    }
+
+    /// Does logit a of key i come before logit b of key j?
+    static bool precedes(T a, Index i, T b, Index j) { return a > b || (a == b && i < j); }
+
+    friend bool operator==(const Leaders&, const Leaders&) = default;
+
+private:
+    static constexpr T lowest = -std::numeric_limits<T>::infinity();
+
+    /// Logits that may belong to the list, and their places in the piece, ascending.
+    struct Candidates {
+        static constexpr Index size = detail::Simd<T>::size;
+        static constexpr Index most = (2 * K + size - 1) / size * size;
+        std::array<T, static_cast<std::size_t>(most)> logits;
+        std::array<Index, static_cast<std::size_t>(most)> places;
+        Index count = 0;
+    };
+    void take_in(Candidates& found, Index first_key) {
+        const Index count = std::exchange(found.count, 0);
+        if (empty() && count > 2 && rank_in(found, count, first_key)) return;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+            insert(found.logits[i], first_key + found.places[i]);
+    }
+
+    /// Fills the empty list: a candidate's place is the number of larger ones, counted for a packet of them at
+    /// once, where insertion would be one mispredicted branch after the other. False, and nothing done, if
+    /// there are ties or no finite logits.
+    bool rank_in(Candidates& found, Index count, Index first_key) {
+        using S = detail::Simd<T>;
+        constexpr Index packets = Candidates::most / S::size;
+        std::fill(found.logits.begin() + count, found.logits.end(), lowest);
+        std::array<T, static_cast<std::size_t>(Candidates::most)> ranks;
+        const auto one = S::set(T(1));
+        for (Index j = 0; j < packets; ++j) {
+            const auto x = S::load(found.logits.data() + j * S::size);
+            auto rank = S::set(T(0));
+            for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+                rank = S::select_below(x, S::set(found.logits[i]), S::add(rank, one), rank);
+            S::store(ranks.data() + j * S::size, rank);
+        }
+        T sum = 0;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) sum += ranks[i];
+        if (sum != static_cast<T>(count * (count - 1) / 2)) return false; // equal ones have equal ranks
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            const auto rank = static_cast<std::size_t>(ranks[i]);
+            if (rank >= static_cast<std::size_t>(K) || !(found.logits[i] > lowest)) continue;
+            logits_[rank] = found.logits[i];
+            keys_[rank] = first_key + found.places[i];
+        }
+        return true;
+    }
+
+    void insert(T logit, Index key) {
+        std::size_t at = logits_.size() - 1;
+        if (!(logit > lowest) || !precedes(logit, key, logits_[at], keys_[at])) return;
+        for (; at > 0 && precedes(logit, key, logits_[at - 1], keys_[at - 1]); --at) {
+            logits_[at] = logits_[at - 1];
+            keys_[at] = keys_[at - 1];
+        }
+        logits_[at] = logit;
+        keys_[at] = key;
+    }
+
+    static constexpr std::array<T, static_cast<std::size_t>(K)> no_logits() {
+        std::array<T, static_cast<std::size_t>(K)> logits{};
+        for (T& x : logits) x = lowest;
+        return logits;
+    }
+    static constexpr std::array<Index, static_cast<std::size_t>(K)> no_keys() {
+        std::array<Index, static_cast<std::size_t>(K)> keys{};
+        for (Index& x : keys) x = -1;
+        return keys;
+    }
+
+    std::array<T, static_cast<std::size_t>(K)> logits_ = no_logits(); ///< descending; the first is the largest
+    std::array<Index, static_cast<std::size_t>(K)> keys_ = no_keys();
+};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope
