@@ -87,13 +87,19 @@ int main(int argc, char** argv) {
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     double temperature = 1;
     bool keep_weights = false, keep_hidden = false;
-    app.add_option("MODEL", folder, "a folder with config.json and model.safetensors (or its parts)");
+    app.add_option("MODEL", folder, "a folder with config.json and model.safetensors (or its parts)")
+        ->type_name("FOLDER");
     app.add_option("--random-weights", random,
                    "instead of MODEL: gpt2, gpt2-medium or a config.json, with weights that nobody trained");
-    auto* const text_option = app.add_option("--text", text, "a file; needs vocab.json and merges.txt");
-    app.add_option("--tokens", tokens, "a file of token ids separated by white space")->excludes(text_option);
-    app.add_option("--tokenizer", tokenizer_folder, "the folder of vocab.json and merges.txt [MODEL]");
-    app.add_option("--length", length, "tokens to run [what there is, at most 1024 and the context]");
+    auto* const text_option =
+        app.add_option("--text", text, "a file; needs vocab.json and merges.txt")->type_name("FILE");
+    app.add_option("--tokens", tokens, "a file of token ids separated by white space")
+        ->type_name("FILE")
+        ->excludes(text_option);
+    app.add_option("--tokenizer", tokenizer_folder, "the folder of vocab.json and merges.txt [MODEL]")
+        ->type_name("FOLDER");
+    app.add_option("--length", length, "tokens to run [what there is, at most 1024 and the context]")
+        ->type_name("N");
     app.add_flag("--weights", keep_weights, "also write the attention weights");
     app.add_flag("--hidden", keep_hidden,
                  "also write the residual stream before every layer and after the last");
@@ -106,7 +112,7 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--seed", seed, "of --random-weights")->capture_default_str();
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
-    app.add_option("--out", out, "the safetensors file to write");
+    app.add_option("--out", out, "the safetensors file to write")->type_name("FILE");
 
     return program::run(app, argc, argv, [&] {
         if (folder.empty() == random.empty())
