@@ -3,6 +3,7 @@
 
 #include <attnscope/detail/tile_product.hpp>
 #include <attnscope/head.hpp>
+#include <attnscope/streaming/executor.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {

@@ -245,7 +245,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
                 job.keys);
         require(!options.output || job.values.rows() == job.keys, "scan",
                 "values must have one row for each key", job.values.rows(), job.keys);
-        allocate(job.result, job.queries, job.values.cols(), options.output);
+        if (job.result.rows.empty()) allocate(job.result, job.queries, job.values.cols(), options.output);
         job.finite_values = options.output && job.values.map().allFinite();
         first_tile.push_back(first_tile.back() + (job.queries + options.query_tile - 1) / options.query_tile);
         all += job.queries;
@@ -311,13 +311,16 @@ std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const 
     detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
                     "there must be one mask, or one for each head", masks.size(), heads.size());
     std::vector<Scan<T, K>> results(heads.size());
+    for (const HeadView<T>& head : heads)
+        detail::require(!options.output || head.has_values(), "scan_heads", "the output needs values");
     std::vector<std::optional<ProductTiles<T>>> sources(heads.size());
-    executor(static_cast<Index>(heads.size()), [&](Index i) {
-        sources[static_cast<std::size_t>(i)].emplace(heads[static_cast<std::size_t>(i)]);
+    executor(static_cast<Index>(heads.size()), [&](Index number) { // fresh memory is slow: on all threads
+        const auto i = static_cast<std::size_t>(number);
+        sources[i].emplace(heads[i]);
+        detail::allocate(results[i], heads[i].queries(), heads[i].v().cols(), options.output);
     });
     std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
     for (std::size_t i = 0; i < heads.size(); ++i) {
-        detail::require(!options.output || heads[i].has_values(), "scan_heads", "the output needs values");
         jobs.push_back({*sources[i], heads[i].queries(), heads[i].keys(), heads[i].v(),
                         masks[masks.size() == 1 ? 0 : i], results[i]});
     }
