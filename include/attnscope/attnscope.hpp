@@ -41,6 +41,7 @@
 #include <attnscope/selection/selected_set.hpp>
 #include <attnscope/selection/separability.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
+#include <attnscope/selection/separability_curves.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
 #include <attnscope/selection_audit.hpp>

@@ -45,6 +45,7 @@ struct DistanceCurve {
     std::vector<A> resultant;  ///< [N-1]: d'(N)
     std::vector<A> mass;       ///< [N-1]: A_N
     std::vector<A> tail_mass;  ///< [N-1]: mass of the others
+    std::vector<A> truncation; ///< [N-1]: |o - o_N| as `truncation_error`
     /// [N-1]: Theorem 1(1), sharp, for the cumulative reading, with d1 to 1e-7 max|x_i| or so; empty unless
     /// asked for.
     std::vector<A> bound;
@@ -74,7 +75,8 @@ public:
                         order.size(), n);
         detail::require(n_max >= 0 && n_max <= n, "DistanceCurves", "n_max must be in [0, n]", n_max, n);
         const std::size_t size = static_cast<std::size_t>(n), count = static_cast<std::size_t>(n_max);
-        for (auto* curve : {&curve_.cumulative, &curve_.resultant, &curve_.mass, &curve_.tail_mass})
+        for (auto* curve :
+             {&curve_.cumulative, &curve_.resultant, &curve_.mass, &curve_.tail_mass, &curve_.truncation})
             curve->assign(count, A(0));
         curve_.bound.assign(with_bound ? count : 0, A(0));
         weight_.assign(p.begin(), p.end());
@@ -110,6 +112,7 @@ public:
             curve_.mass[rank] = mass;
             curve_.tail_mass[rank] = tail_[rank + 1];
         }
+        truncate(x, order);
         if (longest_y > A(0)) {
             bool done = false;
             if constexpr (std::same_as<T, float> && detail::can_narrow)
@@ -130,6 +133,22 @@ private:
     static auto vector(const MatrixView<T>& x, Index i) {
         return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x.row(i).data(), 1, x.cols())
             .template cast<A>();
+    }
+
+    /// tail |mu_tail - mu_head|, with the sum over the others taken from the end, so that small ones keep their
+    /// digits. Uses s_ as room.
+    void truncate(const MatrixView<T>& x, std::span<const Index> order) {
+        const std::size_t count = curve_.truncation.size();
+        s_.setZero(x.cols());
+        for (std::size_t rank = order.size(); rank-- > 0;) {
+            if (rank < count) {
+                const A tail = curve_.tail_mass[rank], mass = curve_.mass[rank];
+                curve_.truncation[rank] = rank + 1 == order.size() || tail == A(0) ? A(0)
+                                          : mass > A(0) ? (s_ - (o_ - s_) * (tail / mass)).norm()
+                                                        : std::numeric_limits<A>::quiet_NaN();
+            }
+            s_ += weight_[static_cast<std::size_t>(order[rank])] * vector(x, order[rank]);
+        }
     }
 
     /// What all columns need to know of N = rank + 1.

@@ -1,0 +1,189 @@
+// Precision and recall of the top-N selections of a row for every N at once.
+#pragma once
+
+#include <attnscope/detail/lanes.hpp>
+#include <attnscope/selection/separability.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// `Separability` of the top-N selections for N = 1, 2, ..., by Euclidean distance. The geometric recall N_s/N
+/// of P (10) is `recall`.
+template <Real A>
+struct SeparabilityCurve {
+    std::vector<A> nearest_other;     ///< [N-1]: min over the others of D_j; +inf if there are none
+    std::vector<A> farthest_selected; ///< [N-1]: max over the selected of D_i
+    std::vector<A> precision;         ///< [N-1]: N/(N + #{others: D_j <= farthest selected})
+    std::vector<A> recall;            ///< [N-1]: #{selected: D_i < nearest other}/N
+    std::vector<A> f_score;           ///< [N-1]: harmonic mean of both
+};
+
+/// The figures of all N from the Gram matrix of the token vectors: D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i =
+/// <s_N, x_i>, is compared without |s_N|^2, which is alike for all keys. Wherever rounding leaves the order of
+/// two keys that matter open (exact ties are no such case when they weigh nothing), that N is counted by
+/// `separability`, so that the counts are the same. Inversions need the order of all keys and are left to it.
+/// O(n) for each N with an equal number of operations for every key, O(n d + n log n) for those N that are
+/// counted apart; memory O(n) beyond the curve, kept from row to row.
+template <Real T>
+class SeparabilityCurves {
+public:
+    using A = detail::Accumulator<T>;
+
+    /// Arguments as in `DistanceCurves`. A token or weight that is not finite, or whose square is not, leaves
+    /// every figure NaN. Throws `invalid_argument` when sizes do not fit.
+    const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
+                                        std::span<const Index> order, Index n_max) {
+        const Index n = detail::size<T>(p);
+        detail::require(x.rows() >= n && gram.rows() >= n && gram.cols() >= n &&
+                            static_cast<Index>(order.size()) == n,
+                        "SeparabilityCurves", "x, gram and order must cover the weights", x.rows(), gram.rows(),
+                        order.size(), n);
+        detail::require(n_max >= 0 && n_max <= n, "SeparabilityCurves", "n_max must be in [0, n]", n_max, n);
+        const auto size = static_cast<std::size_t>(n), count = static_cast<std::size_t>(n_max);
+        constexpr A nan = std::numeric_limits<A>::quiet_NaN();
+        for (auto* figure : {&curve_.nearest_other, &curve_.farthest_selected, &curve_.precision,
+                             &curve_.recall, &curve_.f_score})
+            figure->assign(count, nan);
+        p_ = p;
+        x_ = MatrixView<T>(x.data(), n, x.cols(), x.outer_stride());
+        order_ = order;
+        for (auto* row : {&inner_, &low_, &high_, &squares_, &lengths_, &slopes_}) row->assign(size, A(0));
+        other_.assign(size, A(0));
+        chosen_.assign(size, infinity);
+        bool finite = true;
+        for (std::size_t i = 0; i < size; ++i) {
+            const A weight = p[i], own = gram(static_cast<Index>(i), static_cast<Index>(i));
+            lengths_[i] = weight * std::sqrt(own);
+            squares_[i] = weight * weight * own;
+            slopes_[i] = -2 * weight;
+            finite = finite && std::isfinite(squares_[i]) && std::isfinite(own);
+        }
+        if (!finite) return curve_;
+        s_.setZero(x.cols());
+        A selected_length = 0;
+        for (std::size_t rank = 0; rank < count; ++rank) {
+            const Index key = order[rank];
+            const auto at = static_cast<std::size_t>(key);
+            s_ += A(p[at]) * vector(key);
+            selected_length += lengths_[at];
+            other_[at] = infinity;
+            chosen_[at] = 0;
+            add(gram, key, A(p[at]), rank, selected_length);
+        }
+        return curve_;
+    }
+
+private:
+    static constexpr A infinity = std::numeric_limits<A>::infinity();
+
+    auto vector(Index i) const {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
+            .template cast<A>();
+    }
+
+    /// Ranges of what is compared, D^2 - |s|^2: certain to lie between the two.
+    struct Extremes {
+        A nearest_low, nearest_high;   ///< of the nearest other
+        A farthest_low, farthest_high; ///< of the farthest selected
+        A nearest, farthest;           ///< as computed
+    };
+
+    /// N = rank + 1, whose last key is `key`.
+    void add(const Matrix<A>& gram, Index key, A weight, std::size_t rank, A selected_length) {
+        using S = detail::Simd<A>;
+        using P = typename S::P;
+        const Index n = static_cast<Index>(p_.size());
+        // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|).
+        const A k = std::numeric_limits<A>::epsilon() * (static_cast<A>(rank) + static_cast<A>(x_.cols()) + 8);
+        const P own = S::set(weight), unit = S::set(k), reach = S::set(2 * k * selected_length);
+        const A* const products = gram.data() + key * gram.cols();
+        P nearest = S::set(infinity), nearest_low = nearest, nearest_high = nearest;
+        P farthest = S::set(-infinity), farthest_low = farthest, farthest_high = farthest;
+        detail::for_each_lane<A>(n, [&](const auto& lane) {
+            const P c = S::madd(own, lane(products, A(0)), lane(inner_.data(), A(0)));
+            lane.store(inner_.data(), c);
+            const P square = lane(squares_.data(), A(0));
+            const P offset = S::madd(lane(slopes_.data(), A(0)), c, square);
+            const P error = S::madd(lane(lengths_.data(), A(0)), reach, S::mul(unit, square));
+            const P low = S::sub(offset, error), high = S::add(offset, error);
+            lane.store(low_.data(), low);
+            lane.store(high_.data(), high);
+            const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
+            nearest = S::min(nearest, S::add(offset, other));
+            nearest_low = S::min(nearest_low, S::add(low, other));
+            nearest_high = S::min(nearest_high, S::add(high, other));
+            farthest = S::max(farthest, S::sub(offset, chosen));
+            farthest_low = S::max(farthest_low, S::sub(low, chosen));
+            farthest_high = S::max(farthest_high, S::sub(high, chosen));
+        });
+        const Extremes extremes{S::reduce_min(nearest_low),  S::reduce_min(nearest_high),
+                                S::reduce_max(farthest_low), S::reduce_max(farthest_high),
+                                S::reduce_min(nearest),      S::reduce_max(farthest)};
+
+        const P farthest_from = S::set(extremes.farthest_low), farthest_to = S::set(extremes.farthest_high),
+                nearest_from = S::set(extremes.nearest_low), nearest_to = S::set(extremes.nearest_high),
+                zero = S::set(A(0)), one = S::set(A(1));
+        P confused = zero, confused_perhaps = zero, recalled = zero, recalled_perhaps = zero;
+        detail::for_each_lane<A>(n, [&](const auto& lane) {
+            const P low = lane(low_.data(), A(0)), high = lane(high_.data(), A(0));
+            const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
+            const auto not_above = [&](P a, P limit) { return S::select_below(limit, a, zero, one); };
+            const auto below = [&](P a, P limit) { return S::select_below(a, limit, one, zero); };
+            confused = S::add(confused, not_above(S::add(high, other), farthest_from));
+            confused_perhaps = S::add(confused_perhaps, not_above(S::add(low, other), farthest_to));
+            recalled = S::add(recalled, below(S::add(high, chosen), nearest_from));
+            recalled_perhaps = S::add(recalled_perhaps, below(S::add(low, chosen), nearest_to));
+        });
+        const A sure = S::reduce_add(confused), kept = S::reduce_add(recalled);
+        if (sure != S::reduce_add(confused_perhaps) || kept != S::reduce_add(recalled_perhaps)) {
+            one_by_one(rank);
+            return;
+        }
+        const A count = static_cast<A>(rank + 1);
+        set(rank, length_of<true>(extremes.nearest, extremes.nearest_high),
+            length_of<false>(extremes.farthest, extremes.farthest_low), count / (count + sure), kept / count);
+    }
+
+    /// D from D^2 - |s|^2 of the nearest other or farthest selected key; where |s|^2 cancels, the distances of
+    /// all keys that may be the one.
+    template <bool nearest>
+    A length_of(A offset, A limit) const {
+        if (offset == infinity) return infinity;
+        const A whole = s_.squaredNorm(), square = whole + offset;
+        if (!(square < A(1e-4) * whole)) return std::sqrt(std::max(square, A(0)));
+        A result = nearest ? infinity : A(0);
+        for (std::size_t i = 0; i < low_.size(); ++i) {
+            if (nearest ? low_[i] + other_[i] > limit : high_[i] - chosen_[i] < limit) continue;
+            const A distance = (s_ - A(p_[i]) * vector(static_cast<Index>(i))).norm();
+            result = nearest ? std::min(result, distance) : std::max(result, distance);
+        }
+        return result;
+    }
+
+    void one_by_one(std::size_t rank) {
+        set_.assign(p_, x_, order_.first(rank + 1));
+        const Separability<A> figures = separability(set_);
+        set(rank, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
+    }
+
+    void set(std::size_t rank, A nearest, A farthest, A precision, A recall) {
+        curve_.nearest_other[rank] = nearest;
+        curve_.farthest_selected[rank] = farthest;
+        curve_.precision[rank] = precision;
+        curve_.recall[rank] = recall;
+        const A sum = precision + recall;
+        curve_.f_score[rank] = sum > A(0) ? 2 * precision * recall / sum : sum;
+    }
+
+    SeparabilityCurve<A> curve_;
+    RowIn<T> p_;
+    MatrixView<T> x_;
+    std::span<const Index> order_;
+    /// c; the range of D^2 - |s|^2; |y|^2, |y|, -2p; +inf for selected keys and 0 for others, and the reverse.
+    std::vector<A> inner_, low_, high_, squares_, lengths_, slopes_, other_, chosen_;
+    Eigen::Matrix<A, 1, Eigen::Dynamic> s_;
+    SelectedSet<T> set_;
+};
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,142 @@
+// Figures of the top-N selections for every N at once, against those of one set at a time and long double.
+#include <attnscope/selection/distance.hpp>
+#include <attnscope/selection/separability_curves.hpp>
+#include <attnscope/selection/truncation.hpp>
+#include <support/selection_reference.hpp>
+
+using namespace attnscope_test;
+using attnscope::SelectedSet;
+using attnscope::SeparabilityCurves;
+
+namespace {
+
+constexpr std::array<std::pair<Index, Index>, 8> shapes = {
+    {{1, 2}, {2, 1}, {3, 3}, {7, 2}, {16, 8}, {17, 1}, {40, 3}, {90, 16}}};
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+} // namespace
+
+TEMPLATE_TEST_CASE("precision and recall of every N are those of one set at a time",
+                   "[selection][separability][curves]", float, double, long double) {
+    using T = TestType;
+    using A = SumScalar<T>;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Worst counts, distances;
+    std::size_t imperfect = 0;
+    SeparabilityCurves<T> curves;
+    SelectedSet<T> set;
+    for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64&) {
+        const std::vector<Index> order = reference_order(tokens.weights());
+        const Matrix<A> gram = attnscope::gram_matrix(tokens.vectors());
+        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(), gram, order, tokens.n);
+        REQUIRE(curve.precision.size() == order.size());
+        for (std::size_t at = 0; at < order.size(); ++at) {
+            set.assign(tokens.weights(), tokens.vectors(), std::span<const Index>(order).first(at + 1));
+            const auto one = separability(set);
+            imperfect += one.precision < 1 && one.recall > 0 && one.recall < 1;
+            counts.meet(curve.precision[at] == one.precision && curve.recall[at] == one.recall &&
+                            curve.f_score[at] == one.f_score,
+                        tokens.where);
+            if (at + 1 == order.size()) {
+                counts.meet(curve.nearest_other[at] == infinity && curve.recall[at] == 1, tokens.where);
+                distances.meet(std::abs(curve.farthest_selected[at] - one.farthest_selected),
+                               Ref(1e-11) * one.farthest_selected, tokens.where);
+                continue;
+            }
+            // Squares keep 1e-11 of themselves where they are not taken directly, and the order of keys that
+            // are equally far to within rounding may turn.
+            const RefSelection r = reference_selection(tokens, std::span<const Index>(order).first(at + 1));
+            Ref error = 0;
+            for (std::size_t i = 0; i < order.size(); ++i)
+                error = std::max(error, direct_distance_error(tokens, r, i));
+            const Ref near = static_cast<Ref>(one.nearest_other), far = static_cast<Ref>(one.farthest_selected);
+            distances.meet(std::abs(curve.nearest_other[at] - near), Ref(1e-11) * near + 2 * error,
+                           tokens.where);
+            distances.meet(std::abs(curve.farthest_selected[at] - far), Ref(1e-11) * far + 2 * error,
+                           tokens.where);
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(counts);
+    ATTNSCOPE_CHECK_WORST(distances);
+    CHECK(imperfect > 500);
+}
+
+TEST_CASE("precision and recall of every N with ties, in whole numbers", "[selection][separability][curves]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random = generator(seed, 61);
+    std::size_t wrong = 0, met = 0;
+    SeparabilityCurves<double> curves;
+    SelectedSet<double> set;
+    for (int trial = 0; trial < 2000; ++trial) {
+        const Index n = 2 + random.below(20), d = 1 + random.below(3);
+        std::vector<double> p, x;
+        for (Index i = 0; i < n; ++i) p.push_back(static_cast<double>(random.below(4)));
+        for (Index i = 0; i < n * d; ++i) x.push_back(static_cast<double>(random.below(5) - 2));
+        const Tokens<double> tokens = tokens_of(p, x);
+        const std::vector<Index> order = reference_order(tokens.weights());
+        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(),
+                                           attnscope::gram_matrix(tokens.vectors()), order, n);
+        for (std::size_t at = 0; at < order.size(); ++at, ++met) {
+            set.assign(tokens.weights(), tokens.vectors(), std::span<const Index>(order).first(at + 1));
+            const auto one = separability(set);
+            wrong +=
+                curve.precision[at] != one.precision || curve.recall[at] != one.recall ||
+                std::abs(curve.nearest_other[at] - one.nearest_other) > 1e-12 * one.nearest_other ||
+                std::abs(curve.farthest_selected[at] - one.farthest_selected) > 1e-12 * one.farthest_selected;
+        }
+    }
+    CHECK(wrong == 0);
+    CHECK(met > 10'000);
+}
+
+TEST_CASE("separability curves of what is not finite, and where they stop", "[selection][curves]") {
+    SeparabilityCurves<double> curves;
+    const std::vector<Index> order = {0, 1, 2};
+    for (const double bad : {std::numeric_limits<double>::quiet_NaN(), infinity, 1e200}) {
+        const Tokens<double> tokens = tokens_of({0.5, 0.3, 0.2}, {1, 2, 3, 4, 5, bad});
+        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(),
+                                           attnscope::gram_matrix(tokens.vectors()), order, 3);
+        for (const double figure : curve.precision) CHECK(std::isnan(figure));
+        for (const double figure : curve.nearest_other) CHECK(std::isnan(figure));
+    }
+    const Tokens<double> tokens = tokens_of({0.5, 0.3, 0.2}, {1, 2, 3, 4, 5, 6});
+    const Matrix<double> gram = attnscope::gram_matrix(tokens.vectors());
+    CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 2).recall.size() == 2);
+    CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 0).recall.empty());
+    CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 4),
+                    attnscope::invalid_argument);
+    CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), Matrix<double>::Zero(2, 2), order, 2),
+                    attnscope::invalid_argument);
+}
+
+TEMPLATE_TEST_CASE("truncation errors of every N against long double", "[selection][truncation][curves]", float,
+                   double) {
+    using T = TestType;
+    using A = SumScalar<T>;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Worst worst;
+    std::size_t small = 0;
+    attnscope::DistanceCurves<T> curves;
+    for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64&) {
+        const std::vector<Index> order = reference_order(tokens.weights());
+        const Matrix<A> gram = attnscope::gram_matrix(tokens.vectors());
+        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(), gram, order, tokens.n);
+        for (std::size_t at = 0; at < order.size(); ++at) {
+            const RefSelection r = reference_selection(tokens, std::span<const Index>(order).first(at + 1));
+            if (!(r.mass > 0)) continue;
+            RefRow lost(r.s.size());
+            for (std::size_t c = 0; c < lost.size(); ++c) lost[c] = r.rest[c] - r.s[c] * (r.tail / r.mass);
+            const Ref exact = norm_of(lost), rest = r.total_length - r.selected_length;
+            // The head is what is left of o: its error is that of all lengths, times the share of the tail.
+            const Ref tolerance = compared_unit<T> * static_cast<Ref>(2 * tokens.n + tokens.d + 8) *
+                                  (rest + 2 * r.total_length * r.tail / r.mass);
+            worst.meet(std::abs(curve.truncation[at] - exact), tolerance, tokens.where);
+            small += exact > 0 && exact < Ref(1e-3) * norm_of(r.s);
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(worst);
+    CHECK(small > 50);
+}
