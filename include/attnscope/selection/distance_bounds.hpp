@@ -173,15 +173,38 @@ public:
         const A l = static_cast<A>(n), count = static_cast<A>(selected);
         const A share = n > 1 ? count / (l - 1) : A(0);
         const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
+        using S = detail::Simd<A>;
+        using P = typename S::P;
         Interval<A> sum{A(0), A(0)};
-        for (Index i = 0; i < n; ++i) {
+        const auto add_key = [&](Index i) {
             const auto at = static_cast<std::size_t>(i);
             const A mean = mean_square(i, share);
             const A others = sum_square_ - 2 * products_[at] + squares_[at]; // |S_i|^2
             const A spread = n > 2 ? std::max(A(0), total_squares_ - squares_[at] - others / (l - 1)) : A(0);
             sum.lower += std::sqrt(mean);
             sum.upper += std::sqrt(mean + variance * spread);
+        };
+        const P own_factor = S::set((1 + share) * (1 + share)), cross = S::set(-2 * share * (1 + share)),
+                all = S::set(share * share * sum_square_), close = S::set(cancelled), zero = S::set(A(0)),
+                factor = S::set(variance), total = S::set(total_squares_), square = S::set(sum_square_),
+                inverse = S::set(n > 1 ? 1 / (l - 1) : A(0)), minus_two = S::set(A(-2));
+        P lower = zero, upper = zero;
+        Index i = 0;
+        for (; i + S::size <= n; i += S::size) {
+            const P q = S::load(squares_.data() + i), b = S::load(products_.data() + i);
+            const P whole = S::madd(own_factor, q, all), mean = S::madd(cross, b, whole);
+            if (S::any_below(mean, S::mul(close, whole))) [[unlikely]] {
+                for (Index j = i; j < i + S::size; ++j) add_key(j);
+                continue;
+            }
+            const P others = S::add(S::madd(minus_two, b, square), q);
+            const P spread = S::max(zero, S::sub(S::sub(total, q), S::mul(others, inverse)));
+            lower = S::add(lower, S::sqrt(mean));
+            upper = S::add(upper, S::sqrt(S::madd(factor, spread, mean)));
         }
+        for (; i < n; ++i) add_key(i);
+        sum.lower += S::reduce_add(lower);
+        sum.upper += S::reduce_add(upper);
         const A left = (l - count) / l;
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }
@@ -231,13 +254,16 @@ public:
     }
 
 private:
+    /// Share of its terms below which a square is taken from the vectors.
+    static constexpr A cancelled = A(1e-4);
+
     /// mu_i^2 = |(1+a) y_i - a o|^2 for a = N/(L-1).
     A mean_square(Index i, A a) const {
         const auto at = static_cast<std::size_t>(i);
         const A own = (1 + a) * (1 + a) * squares_[at], all = a * a * sum_square_;
         const A value = own - 2 * a * (1 + a) * products_[at] + all;
         // Where the two vectors nearly agree the products cancel.
-        if (value < A(1e-4) * (own + all)) return ((1 + a) * weighted(i) - a * sum_).squaredNorm();
+        if (value < cancelled * (own + all)) return ((1 + a) * weighted(i) - a * sum_).squaredNorm();
         return value;
     }
     auto vector(Index i) const {

@@ -8,61 +8,103 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// A row of weights over the keys that its query sees, with what questions about selections need. Borrowed for
+/// a visit.
+template <Real T>
+struct RankedRow {
+    using A = detail::Accumulator<T>;
+    Index query;
+    RowIn<T> logits;              ///< [n], of the visible keys, ascending by key
+    RowIn<T> weights;             ///< [n]
+    std::span<const Index> keys;  ///< [n], their places in the head
+    std::span<const Index> order; ///< [n], places in `weights` by descending weight, ties by smaller key
+    MatrixView<T> x;              ///< their token vectors are the first n rows
+    const Matrix<A>& gram;        ///< their inner products are the leading n x n block
+};
+
+/// Gives visit(row) the `RankedRow` of each of the `chosen` queries under a normaliser, with the values as
+/// token vectors. Rows that are not normal come without keys. The visitor is called by several threads at once
+/// if the executor has them, once for each query. gram: `gram_matrix` of the values. Rows whose visible keys
+/// are not the first ones get a Gram matrix of their own, O(visible^2 d). Memory as `scan_rows`. Throws
+/// `invalid_argument` for a head without values or a Gram matrix of another size.
+template <Real T, class N, class Visit, Executor E = Sequential>
+requires Normalizer<N, T>
+bool scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
+                      const Matrix<detail::Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
+                      const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
+    using A = detail::Accumulator<T>;
+    detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
+    detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
+                    "gram must have one row and column for each key", gram.rows(), gram.cols(), head.keys());
+    struct Room {
+        Ranking<T> ranking;
+        std::vector<T> logits, weights;
+        std::vector<Index> keys;
+        Matrix<T> values;
+        Matrix<A> gram;
+    };
+    detail::Rooms<Room> rooms;
+    return scan_rows_of<T>(
+        chosen, head.keys(), ProductTiles<T>(head, executor),
+        [&](Index query, Index first, RowOut<T> z) {
+            rooms.use([&](Room& room) {
+                room.weights.resize(z.size());
+                room.keys.clear();
+                room.logits.clear();
+                const bool normal =
+                    normalizer.template apply<T>(RowIn<T>(z), RowOut<T>(room.weights)) == RowStatus::normal;
+                for (std::size_t i = 0; normal && i < z.size(); ++i) {
+                    if (!(z[i] > -std::numeric_limits<T>::infinity())) continue;
+                    room.weights[room.keys.size()] = room.weights[i];
+                    room.keys.push_back(first + static_cast<Index>(i));
+                    room.logits.push_back(z[i]);
+                }
+                room.weights.resize(room.keys.size());
+                room.ranking.rank(RowIn<T>(room.weights));
+                const Index n = static_cast<Index>(room.keys.size());
+                const bool prefix = n == 0 || room.keys.back() == n - 1;
+                if (!prefix) {
+                    room.values.resize(n, head.v().cols());
+                    for (Index i = 0; i < n; ++i)
+                        room.values.row(i) = head.v().map().row(room.keys[static_cast<std::size_t>(i)]);
+                    room.gram = gram_matrix(MatrixView<T>(room.values));
+                }
+                visit(RankedRow<T>{query, room.logits, room.weights, room.keys, room.ranking.order(),
+                                   prefix ? head.v() : MatrixView<T>(room.values), prefix ? gram : room.gram});
+            });
+        },
+        mask, options, executor);
+}
+
 /// Gives visit(query, keys, curve) the `DistanceCurve` of each softmax row for N = 1 ... min(n_max, visible),
 /// with the values as token vectors, and the visible keys in the order in which they are selected (by weight,
 /// ties by smaller key). Rows that are not normal come with an empty curve and no keys. Both arguments are gone
 /// when the visitor returns; it is called by several threads at once if the executor has them, once for each
 /// query. Memory O(keys^2) doubles for the Gram matrix of the values (8192 keys: 512 MB), which all rows share,
-/// and as `scan_rows`. Cost O(keys^2 d + pairs n_max). Rows whose visible keys are not the first ones take a
-/// Gram matrix of their own, O(visible^2 d). Throws `invalid_argument` for a head without values or n_max < 0.
+/// and as `scan_rows`. Cost O(keys^2 d + pairs n_max). Throws `invalid_argument` for a head without values or
+/// n_max < 0. For other figures of the same rows: `scan_ranked_rows`.
 template <Real T, class Visit, Executor E = Sequential>
 bool scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
                           const ScanOptions& options = {}, const E& executor = {}) {
-    using A = detail::Accumulator<T>;
     detail::require(head.has_values(), "scan_distance_curves", "the head needs values");
     detail::require(n_max >= 0, "scan_distance_curves", "n_max must be >= 0", n_max);
     struct Room {
         DistanceCurves<T> curves;
-        Ranking<T> ranking;
-        std::vector<T> weights;
-        std::vector<Index> keys;
-        Matrix<T> values;
+        std::vector<Index> ranked;
     };
     detail::Rooms<Room> rooms;
-    const Matrix<A> gram = gram_matrix(head.v());
-    return scan_rows<T>(
-        head.queries(), head.keys(), ProductTiles<T>(head, executor),
-        [&](Index query, Index first, RowOut<T> z) {
+    std::vector<Index> all(static_cast<std::size_t>(head.queries()));
+    std::iota(all.begin(), all.end(), Index(0));
+    const auto gram = gram_matrix(head.v());
+    return scan_ranked_rows(
+        std::span<const Index>(all), head, gram, Softmax(),
+        [&](const RankedRow<T>& row) {
             rooms.use([&](Room& room) {
-                const auto seen = [&](std::size_t i) { return z[i] > -std::numeric_limits<T>::infinity(); };
-                room.keys.clear();
-                for (std::size_t i = 0; i < z.size(); ++i)
-                    if (seen(i)) room.keys.push_back(first + static_cast<Index>(i));
-                room.weights.resize(z.size());
-                if (Softmax().apply<T>(RowIn<T>(z), RowOut<T>(room.weights)) != RowStatus::normal) {
-                    visit(query, std::span<const Index>(), DistanceCurve<A>());
-                    return;
-                }
-                const Index n = static_cast<Index>(room.keys.size());
-                const bool prefix = room.keys.back() == n - 1;
-                for (std::size_t i = 0; i < room.keys.size(); ++i)
-                    room.weights[i] = room.weights[static_cast<std::size_t>(room.keys[i] - first)];
-                room.weights.resize(room.keys.size());
-                room.ranking.rank(RowIn<T>(room.weights));
-                const auto order = room.ranking.order();
-                if (!prefix) {
-                    room.values.resize(n, head.v().cols());
-                    for (Index i = 0; i < n; ++i)
-                        room.values.row(i) = head.v().map().row(room.keys[static_cast<std::size_t>(i)]);
-                }
-                const MatrixView<T> x = prefix ? head.v() : MatrixView<T>(room.values);
-                const auto& curve =
-                    prefix ? room.curves.compute(room.weights, x, gram, order, std::min(n, n_max))
-                           : room.curves.compute(room.weights, x, gram_matrix(x), order, std::min(n, n_max));
-                std::vector<Index> ranked;
-                ranked.reserve(order.size());
-                for (const Index i : order) ranked.push_back(room.keys[static_cast<std::size_t>(i)]);
-                visit(query, std::span<const Index>(ranked), curve);
+                const Index n = static_cast<Index>(row.keys.size());
+                room.ranked.clear();
+                for (const Index i : row.order) room.ranked.push_back(row.keys[static_cast<std::size_t>(i)]);
+                visit(row.query, std::span<const Index>(room.ranked),
+                      room.curves.compute(row.weights, row.x, row.gram, row.order, std::min(n, n_max)));
             });
         },
         mask, options, executor);
