@@ -490,6 +490,67 @@ TEMPLATE_TEST_CASE("distance curves of every row of a head", "[streaming][select
     CHECK_THROWS_AS(attnscope::scan_distance_curves(head, -1, nothing), attnscope::invalid_argument);
 }
 
+TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[streaming][selection]", float,
+                   double) {
+    using T = TestType;
+    SplitMix64 random = generator(test_seed(), 9);
+    const Index queries = 20, keys = 35;
+    Matrix<T> q = normal<T>(random, queries, 4, 2);
+    const Matrix<T> k = normal<T>(random, keys, 4, 1), v = normal<T>(random, keys, 5, 1);
+    q.row(3).setConstant(std::numeric_limits<T>::quiet_NaN());
+    const HeadView<T> head(q, k, v);
+    const auto gram = attnscope::gram_matrix(MatrixView<T>(v));
+    const std::vector<Index> chosen = {0, 3, 4, 11, 19};
+    const attnscope::SigmoidAttention sigmoid(T(-1));
+    bool right = true;
+    for (const auto& [name, mask] : masks(queries, keys)) {
+        INFO(name);
+        std::vector<Index> visited;
+        attnscope::scan_ranked_rows<T>(
+            chosen, head, gram, sigmoid,
+            [&](const attnscope::RankedRow<T>& row) {
+                visited.push_back(row.query);
+                std::vector<T> z(static_cast<std::size_t>(keys)), p(z.size());
+                attnscope::logits_of(head, mask, row.query, out(z));
+                const bool normal = sigmoid.template apply<T>(in(z), out(p)) == RowStatus::normal;
+                const std::size_t n = normal ? visible_count(z) : 0;
+                right = right && row.keys.size() == n && row.order.size() == n && row.weights.size() == n &&
+                        row.logits.size() == n && row.gram.rows() >= static_cast<Index>(n);
+                if (n == 0 || !right) return;
+                std::vector<char> met(n, 0);
+                for (std::size_t i = 0; i < n; ++i) {
+                    const Index key = row.keys[i];
+                    const auto at = static_cast<std::size_t>(key),
+                               place = static_cast<std::size_t>(row.order[i]);
+                    // The same logits come from a product of another shape: a rounding of each of 4 terms.
+                    const T error = 16 * std::numeric_limits<T>::epsilon() *
+                                    (1 + q.row(row.query).norm() * k.row(key).norm());
+                    right = right && (i == 0 || row.keys[i - 1] < key) &&
+                            std::abs(row.logits[i] - z[at]) <= error &&
+                            std::abs(row.weights[i] - p[at]) <= error && !std::exchange(met[place], 1) &&
+                            (i == 0 ||
+                             row.weights[place] <= row.weights[static_cast<std::size_t>(row.order[i - 1])]);
+                    for (Index c = 0; c < 5; ++c)
+                        right =
+                            right && row.x.row(static_cast<Index>(i))[static_cast<std::size_t>(c)] == v(key, c);
+                    for (std::size_t j = 0; j < n; ++j)
+                        right = right && std::abs(row.gram(static_cast<Index>(i), static_cast<Index>(j)) -
+                                                  gram(key, row.keys[j])) <= 1e-12;
+                }
+            },
+            mask, {.query_tile = 3});
+        right = right && visited == chosen;
+        CHECK(right);
+    }
+    const auto nothing = [](const attnscope::RankedRow<T>&) {};
+    const Matrix<T> bare = Matrix<T>::Ones(2, 2);
+    CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, HeadView<T>(bare, bare), gram, sigmoid, nothing),
+                    attnscope::invalid_argument);
+    const attnscope::Matrix<attnscope::detail::Accumulator<T>> small = gram.topLeftCorner(keys - 1, keys - 1);
+    CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, head, small, sigmoid, nothing),
+                    attnscope::invalid_argument);
+}
+
 TEMPLATE_TEST_CASE("Hill numbers from the sums of a row", "[streaming][hill]", float, double) {
     using T = TestType;
     Worst worst;
