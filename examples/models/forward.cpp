@@ -115,6 +115,11 @@ void activate(Activation activation, std::span<T> x) {
     }
 }
 
+/// What the names of a layer's tensors begin with.
+std::string layer_prefix(const Config& config, Index layer) {
+    return fmt::format("{}.{}.", config.family == Family::gpt2 ? "h" : "layers", layer);
+}
+
 /// Reads what a layer needs.
 template <Real T>
 class Reader {
@@ -270,7 +275,7 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
     const Mask mask = config.sliding_window ? Mask::sliding_window(*config.sliding_window) : Mask::causal();
     const Index d = config.head_width, q = config.heads * d, k = config.key_heads * d;
     for (Index layer = 0; layer < config.layers; ++layer) {
-        const std::string name = fmt::format("{}.{}.", gpt2 ? "h" : "layers", layer);
+        const std::string name = layer_prefix(config, layer);
         const Matrix<T> normed = reader.norm(name + (gpt2 ? "ln_1" : "input_layernorm")).apply(x, threads);
         const Matrix<T> fused = fused_heads(config, reader, name, normed, threads);
         double scale = config.scale_by_head_width ? 1 / std::sqrt(static_cast<double>(d)) : 1.0;
@@ -321,6 +326,21 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
     return result;
 }
 
+template <Real T>
+Matrix<T> Model::output_projection(Index layer) const {
+    if (layer < 0 || layer >= config_.layers)
+        throw std::runtime_error(fmt::format("{}: expected a layer from 0 to {}, got {}", parameters_->origin(),
+                                             config_.layers - 1, layer));
+    const bool gpt2 = config_.family == Family::gpt2;
+    const Linear<T> linear =
+        Reader<T>(config_, *parameters_)
+            .linear(layer_prefix(config_, layer) + (gpt2 ? "attn.c_proj" : "self_attn.o_proj"),
+                    config_.heads * config_.head_width, config_.width, false);
+    return linear.transposed ? Matrix<T>(linear.weight.transpose()) : linear.weight;
+}
+
+template Matrix<float> Model::output_projection(Index) const;
+template Matrix<double> Model::output_projection(Index) const;
 template RunResult<float> Model::run(std::span<const std::int32_t>, const RunOptions<float>&) const;
 template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOptions<double>&) const;
 

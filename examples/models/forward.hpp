@@ -60,6 +60,11 @@ public:
     template <Real T>
     RunResult<T> run(std::span<const std::int32_t> ids, const RunOptions<T>& options = {}) const;
 
+    /// W_O of a layer, [heads * head_width, width]: head h adds its output times rows h * head_width ... to the
+    /// residual stream. Errors: std::runtime_error for a layer that is not there, and what `Parameters` throws.
+    template <Real T>
+    Matrix<T> output_projection(Index layer) const;
+
 private:
     Config config_;
     std::shared_ptr<const Parameters> parameters_;
@@ -72,5 +77,7 @@ std::vector<std::int32_t> continue_greedily(const Model& model, std::vector<std:
 
 extern template RunResult<float> Model::run(std::span<const std::int32_t>, const RunOptions<float>&) const;
 extern template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOptions<double>&) const;
+extern template Matrix<float> Model::output_projection(Index) const;
+extern template Matrix<double> Model::output_projection(Index) const;
 
 } // namespace models

@@ -18,7 +18,7 @@ struct RankedRow {
     RowIn<T> weights;             ///< [n]
     std::span<const Index> keys;  ///< [n], their places in the head
     std::span<const Index> order; ///< [n], places in `weights` by descending weight, ties by smaller key
-    MatrixView<T> x;              ///< their token vectors are the first n rows
+    MatrixView<T> x;              ///< [n, d], their token vectors
     const Matrix<A>& gram;        ///< their inner products are the leading n x n block
 };
 
@@ -69,8 +69,11 @@ bool scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
                         room.values.row(i) = head.v().map().row(room.keys[static_cast<std::size_t>(i)]);
                     room.gram = gram_matrix(MatrixView<T>(room.values));
                 }
+                const MatrixView<T>& v = head.v();
                 visit(RankedRow<T>{query, room.logits, room.weights, room.keys, room.ranking.order(),
-                                   prefix ? head.v() : MatrixView<T>(room.values), prefix ? gram : room.gram});
+                                   prefix ? MatrixView<T>(v.data(), n, v.cols(), v.outer_stride())
+                                          : MatrixView<T>(room.values),
+                                   prefix ? gram : room.gram});
             });
         },
         mask, options, executor);

@@ -1,0 +1,167 @@
+#include "experiment.hpp"
+
+#include <attnscope/streaming/threads.hpp>
+
+#include <Eigen/Eigenvalues>
+
+#include <mutex>
+
+namespace paper {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+/// Queries of each head that Algorithm 4 looks at: the last one, and some of the seeded rows.
+std::vector<std::vector<Index>> sampled_rows(const Settings& settings, Index heads, Index queries) {
+    std::vector<std::vector<Index>> rows(static_cast<std::size_t>(heads), {queries - 1});
+    attnscope::SplitMix64 random(settings.seed);
+    const Index wanted = std::min(settings.seeded_rows, heads * (queries - 1)); // beside the last rows
+    for (Index drawn = 0; drawn < wanted;) {
+        auto& head = rows[static_cast<std::size_t>(random.below(heads))];
+        const Index query = random.below(queries - 1);
+        if (std::find(head.begin(), head.end(), query) != head.end()) continue;
+        head.push_back(query);
+        ++drawn;
+    }
+    for (auto& head : rows) std::sort(head.begin(), head.end());
+    return rows;
+}
+
+/// C [d, d] with C C^T = W W^T, so that v C has the inner products of v W.
+Matrix<double> isometric(const Matrix<double>& w) {
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(Eigen::MatrixXd(w * w.transpose()));
+    return solver.eigenvectors() * solver.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal();
+}
+
+/// The vectors that stand for the tokens of one head.
+class TokenVectors {
+public:
+    TokenVectors(const models::Prompt& prompt, Token token) : prompt_(prompt), token_(token) {}
+
+    void begin_layer(const models::LayerView<float>& layer) {
+        if (token_ == Token::contribution)
+            projection_ = prompt_.model.output_projection<double>(layer.layer);
+    }
+    /// The view of a head with them as values; `room` holds what must be computed.
+    HeadView<float> view(const models::LayerView<float>& layer, Index head, Matrix<float>& room) const {
+        const HeadView<float> own = layer.heads[head];
+        if (token_ == Token::value) return own;
+        if (token_ == Token::hidden)
+            return {own.q(), own.k(), MatrixView<float>(layer.hidden), own.scale()};
+        const Index d = own.v().cols();
+        room = (own.v().map().cast<double>() * isometric(projection_.middleRows(head * d, d))).cast<float>();
+        return {own.q(), own.k(), MatrixView<float>(room), own.scale()};
+    }
+
+private:
+    const models::Prompt& prompt_;
+    Token token_;
+    Matrix<double> projection_;
+};
+
+} // namespace
+
+OverHeads over(std::vector<double> numbers) {
+    std::erase_if(numbers, [](double x) { return std::isnan(x); });
+    if (numbers.empty()) {
+        const double nan = std::numeric_limits<double>::quiet_NaN();
+        return {nan, nan, nan};
+    }
+    std::sort(numbers.begin(), numbers.end());
+    const double sum = std::accumulate(numbers.begin(), numbers.end(), 0.0);
+    const auto quantile = [&](double share) {
+        const double at = share * static_cast<double>(numbers.size() - 1);
+        const auto below = static_cast<std::size_t>(at);
+        const double rest = at - static_cast<double>(below);
+        return numbers[below] + (rest > 0 ? rest * (numbers[below + 1] - numbers[below]) : 0);
+    };
+    return {sum / static_cast<double>(numbers.size()), quantile(0.1), quantile(0.9)};
+}
+
+std::optional<std::size_t> Result::place(Index count) const {
+    const auto above = std::upper_bound(settings.counts.begin(), settings.counts.end(), count);
+    if (above == settings.counts.begin()) return std::nullopt;
+    return static_cast<std::size_t>(above - settings.counts.begin() - 1);
+}
+
+OverHeads Result::over_heads(Figure figure, std::size_t length, std::size_t count) const {
+    std::vector<double> numbers;
+    for (const HeadResult& head : heads) numbers.push_back(head.at_length[length].at(figure, count));
+    return over(std::move(numbers));
+}
+
+Index Result::rows(std::size_t length, std::size_t count) const {
+    Index sum = 0;
+    for (const HeadResult& head : heads) sum += head.at_length[length].rows[count];
+    return sum;
+}
+
+CriticalN Result::critical(std::size_t length) const {
+    CriticalN result;
+    result.length = settings.lengths[length];
+    for (std::size_t c = 0; c < settings.counts.size(); ++c) {
+        std::vector<double> top, random;
+        for (const HeadResult& head : heads) {
+            top.push_back(head.at_length[length].at(distance(), c));
+            random.push_back(head.at_length[length].at(random_distance(), c));
+        }
+        result.p_values.push_back(attnscope::kolmogorov_smirnov(top, random).p_value);
+        if (!result.count && result.p_values.back() >= settings.level)
+            result.count = settings.counts[c];
+    }
+    return result;
+}
+
+Result run(const models::Prompt& prompt, Settings settings) {
+    const models::Config& config = prompt.model.config();
+    Result result;
+    result.settings = std::move(settings);
+    result.model = prompt.model.parameters().origin();
+    result.shape = models::described(config);
+    result.text = prompt.source;
+    result.tokens = static_cast<Index>(prompt.ids.size());
+    result.available = prompt.available;
+    result.layers = config.layers;
+    result.heads_per_layer = config.heads;
+    result.trained = dynamic_cast<const models::RandomParameters*>(&prompt.model.parameters()) == nullptr;
+    const Index heads = config.layers * config.heads;
+    result.heads.resize(static_cast<std::size_t>(heads));
+    const auto sampled = sampled_rows(result.settings, heads, result.tokens);
+
+    const attnscope::Threads threads(result.settings.threads);
+    TokenVectors vectors(prompt, result.settings.token);
+    program::Progress progress("analysing heads", static_cast<std::size_t>(heads));
+    std::mutex guard;
+    const auto begin = Clock::now();
+    double analysis = 0;
+    models::RunOptions<float> options;
+    options.threads = result.settings.threads;
+    options.loss = result.tokens > 1;
+    options.layer = [&](const models::LayerView<float>& layer) {
+        const auto start = Clock::now();
+        vectors.begin_layer(layer);
+        threads(config.heads, [&](Index head) {
+            const auto at = static_cast<std::size_t>(layer.layer * config.heads + head);
+            Matrix<float> room;
+            const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
+            HeadResult found = analyse_head(input, layer.mask, result.settings);
+            const std::lock_guard lock(guard);
+            result.vector_width = input.view.v().cols();
+            result.heads[at] = std::move(found);
+            progress.step();
+        });
+        analysis += since(start);
+    };
+    result.loss = prompt.model.run<float>(prompt.ids, options).loss;
+    result.seconds = since(begin);
+    result.forward_seconds = result.seconds - analysis;
+    for (HeadResult& head : result.heads) { // in the order of the heads, whoever came first
+        result.audit.merge(head.audit);
+        head.audit = {};
+    }
+    return result;
+}
+
+} // namespace paper
