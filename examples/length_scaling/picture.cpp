@@ -2,16 +2,13 @@
 
 #include "output.hpp"
 
-#include <fmt/format.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <stdexcept>
-
-#include <sys/wait.h>
+#include <support/gnuplot.hpp>
 
 namespace scaling {
 namespace {
+
+using gnuplot::number;
+using gnuplot::quoted;
 
 /// Colour and point of a curve: told apart by both, and without red against green.
 struct Style {
@@ -33,12 +30,6 @@ struct DrawnCurve {
     Style style;
 };
 
-std::string quoted(std::string_view text) {
-    std::string result = "'";
-    for (const char c : text) result += c == '\'' ? std::string("''") : std::string(1, c);
-    return result + "'";
-}
-
 /// The first normalisers of the list, the longest-lasting on top.
 std::vector<DrawnCurve> drawn_curves(const Result& result) {
     std::vector<DrawnCurve> curves;
@@ -53,9 +44,6 @@ std::vector<DrawnCurve> drawn_curves(const Result& result) {
 std::string data_blocks(const Result& result, const std::vector<DrawnCurve>& curves) {
     const Settings& settings = result.settings;
     std::string text;
-    const auto number = [](double x) {
-        return std::isfinite(x) ? fmt::format("{:.5g}", x) : std::string("NaN");
-    };
     for (std::size_t c = 0; c < curves.size(); ++c) {
         const Outcome& outcome = *curves[c].outcome;
         text += fmt::format("$measured{} << EOD\n", c);
@@ -169,29 +157,10 @@ std::string script(const Result& result) {
     return text + "unset multiplot\n";
 }
 
-/// The commands go to gnuplot inside the shell command; the picture comes back on its standard output.
-std::string run_gnuplot(const std::string& commands) {
-    const std::string shell = "gnuplot 2>/dev/null <<'end of script'\n" + commands + "\nend of script\n";
-    std::FILE* const pipe = ::popen(shell.c_str(), "r");
-    if (!pipe) throw std::runtime_error("gnuplot cannot be started");
-    std::string svg;
-    std::array<char, 4096> buffer;
-    while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe))
-        svg.append(buffer.data(), count);
-    const int status = ::pclose(pipe);
-    if (status != 0 || svg.find("</svg>") == svg.npos)
-        throw std::runtime_error(fmt::format("gnuplot fails with exit status {}", WEXITSTATUS(status)));
-    return svg;
-}
-
 } // namespace
 
-void require_gnuplot() {
-    if (std::system("command -v gnuplot >/dev/null 2>&1") != 0)
-        throw std::runtime_error("--svg needs gnuplot, which is not installed (Debian, Ubuntu: apt-get install "
-                                 "gnuplot-nox); --csv writes the numbers without it");
-}
+void require_gnuplot() { gnuplot::require("--svg", "--csv writes the numbers without it"); }
 
-std::string to_svg(const Result& result) { return run_gnuplot(script(result)); }
+std::string to_svg(const Result& result) { return gnuplot::run(script(result)); }
 
 } // namespace scaling

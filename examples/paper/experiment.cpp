@@ -41,15 +41,13 @@ public:
     TokenVectors(const models::Prompt& prompt, Token token) : prompt_(prompt), token_(token) {}
 
     void begin_layer(const models::LayerView<float>& layer) {
-        if (token_ == Token::contribution)
-            projection_ = prompt_.model.output_projection<double>(layer.layer);
+        if (token_ == Token::contribution) projection_ = prompt_.model.output_projection<double>(layer.layer);
     }
     /// The view of a head with them as values; `room` holds what must be computed.
     HeadView<float> view(const models::LayerView<float>& layer, Index head, Matrix<float>& room) const {
         const HeadView<float> own = layer.heads[head];
         if (token_ == Token::value) return own;
-        if (token_ == Token::hidden)
-            return {own.q(), own.k(), MatrixView<float>(layer.hidden), own.scale()};
+        if (token_ == Token::hidden) return {own.q(), own.k(), MatrixView<float>(layer.hidden), own.scale()};
         const Index d = own.v().cols();
         room = (own.v().map().cast<double>() * isometric(projection_.middleRows(head * d, d))).cast<float>();
         return {own.q(), own.k(), MatrixView<float>(room), own.scale()};
@@ -108,8 +106,7 @@ CriticalN Result::critical(std::size_t length) const {
             random.push_back(head.at_length[length].at(random_distance(), c));
         }
         result.p_values.push_back(attnscope::kolmogorov_smirnov(top, random).p_value);
-        if (!result.count && result.p_values.back() >= settings.level)
-            result.count = settings.counts[c];
+        if (!result.count && result.p_values.back() >= settings.level) result.count = settings.counts[c];
     }
     return result;
 }

@@ -24,9 +24,9 @@ struct Result {
     std::string model, shape, text; ///< in words
     Index tokens = 0, available = 0, layers = 0, heads_per_layer = 0, vector_width = 0;
     bool trained = true;
-    double loss = 0;                   ///< of the next token, nats
+    double loss = 0; ///< of the next token, nats
     double seconds = 0, forward_seconds = 0;
-    std::vector<HeadResult> heads;     ///< by layer, then head; their audits are in `audit`
+    std::vector<HeadResult> heads; ///< by layer, then head; their audits are in `audit`
     attnscope::Audit audit;
 
     std::size_t last_length() const { return settings.lengths.size() - 1; }

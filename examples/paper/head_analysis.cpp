@@ -33,8 +33,7 @@ public:
         for (std::size_t c = 0; c < settings_.counts.size() && settings_.counts[c] < visible; ++c) {
             ++rows_[c];
             for (std::size_t f = 0; f < figures_.size(); ++f)
-                sums_(static_cast<Index>(f), static_cast<Index>(c)) +=
-                    value(figures_[f], c);
+                sums_(static_cast<Index>(f), static_cast<Index>(c)) += value(figures_[f], c);
         }
     }
 
@@ -79,15 +78,25 @@ public:
             const Index n = settings_.counts[c];
             const auto at = static_cast<std::size_t>(n - 1);
             switch (figure) {
-            case Figure::distance: return curve.cumulative[at];
-            case Figure::resultant: return curve.resultant[at];
-            case Figure::theorem1: return curve.bound[at];
-            case Figure::random_lower: expected = moments.expected_distance(n); return expected.lower;
-            case Figure::random_upper: return expected.upper; // of the same N: figures come in their order
-            case Figure::random_resultant: return std::sqrt(std::max(0.0, moments.resultant_second_moment(n)));
-            case Figure::lost: return curve.truncation[at];
-            case Figure::mass: return curve.mass[at];
-            default: return not_known;
+            case Figure::distance:
+                return curve.cumulative[at];
+            case Figure::resultant:
+                return curve.resultant[at];
+            case Figure::theorem1:
+                return curve.bound[at];
+            case Figure::random_lower:
+                expected = moments.expected_distance(n);
+                return expected.lower;
+            case Figure::random_upper:
+                return expected.upper; // of the same N: figures come in their order
+            case Figure::random_resultant:
+                return std::sqrt(std::max(0.0, moments.resultant_second_moment(n)));
+            case Figure::lost:
+                return curve.truncation[at];
+            case Figure::mass:
+                return curve.mass[at];
+            default:
+                return not_known;
             }
         });
     }
@@ -109,28 +118,29 @@ public:
     void reach(Index query) { sums_.reach(query, result_.at_length); }
     void add(const RankedRow<float>& row) {
         const Index visible = static_cast<Index>(row.keys.size());
-        const Index most = std::min(visible - 1, settings_.counts.empty() ? 0 : settings_.counts.back());
-        const auto& curve = curves_.compute(row.weights, row.x, row.gram, row.order, most);
+        const std::span<const Index> counts(settings_.counts);
+        const auto below = std::lower_bound(counts.begin(), counts.end(), visible) - counts.begin();
+        const auto& curve = curves_.compute(row.weights, row.x, row.gram, row.order,
+                                            counts.first(static_cast<std::size_t>(below)));
         sums_.add(visible, [&](Figure figure, std::size_t c) {
-            const auto at = static_cast<std::size_t>(settings_.counts[c] - 1);
-            return figure == Figure::separable   ? curve.recall[at]
-                   : figure == Figure::precision ? curve.precision[at]
-                                                 : curve.f_score[at];
+            return figure == Figure::separable   ? curve.recall[c]
+                   : figure == Figure::precision ? curve.precision[c]
+                                                 : curve.f_score[c];
         });
         if (std::binary_search(sampled_.begin(), sampled_.end(), row.query))
             for (const Index n : settings_.balls)
-                if (n < visible) add_ball(row, curve, n);
+                if (n < visible) add_ball(row, n);
     }
 
 private:
-    void add_ball(const RankedRow<float>& row, const attnscope::SeparabilityCurve<double>& curve, Index n) {
-        const auto at = static_cast<std::size_t>(n - 1);
+    void add_ball(const RankedRow<float>& row, Index n) {
+        const auto count = static_cast<std::size_t>(n);
         selected_.clear();
         others_.clear();
         double longest = 0;
         for (std::size_t rank = 0; rank < row.order.size(); ++rank) {
             const Index key = row.order[rank];
-            (rank <= at ? selected_ : others_)
+            (rank < count ? selected_ : others_)
                 .push_back(static_cast<double>(row.weights[static_cast<std::size_t>(key)]));
             longest = std::max(longest, std::sqrt(row.gram(key, key)));
         }
@@ -139,20 +149,19 @@ private:
         ball.visible = static_cast<Index>(row.keys.size());
         ball.count = n;
         const bool given = settings_.radius > 0;
-        ball.radius = given ? settings_.radius : curve.nearest_other[at];
+        set_.assign(row.weights, row.x, row.order.first(count));
+        const auto found =
+            attnscope::separability(set_, given ? std::optional<double>(settings_.radius) : std::nullopt);
+        ball.radius = given ? settings_.radius : found.nearest_other;
+        ball.separable = found.separable_fraction;
         if (!(ball.radius > 0) || !std::isfinite(ball.radius) || !(longest > 0) || row.x.cols() < 2) return;
-        ball.separable = curve.recall[at];
-        if (given) {
-            set_.assign(row.weights, row.x, row.order.first(static_cast<std::size_t>(n)));
-            ball.separable = attnscope::separability(set_, std::optional<double>(ball.radius)).separable_fraction;
-        }
         const attnscope::SphericalModel model{.dimension = row.x.cols(), .radius = longest};
         const std::span<const double> selected(selected_);
         ball.published = attnscope::theorem2_published_range(selected, model, ball.radius);
         ball.valid = attnscope::theorem2_valid_range(selected, model, ball.radius);
         // Order 6 is within 1e-3 of order 16, beside fractions of 1/N.
-        ball.expected = given ? not_known
-                              : attnscope::expected_separable_fraction(selected, others_, model.dimension, 6);
+        if (!given && !expectation_) expectation_.emplace(model.dimension, 6);
+        ball.expected = given ? not_known : expectation_->expected(selected, others_);
         result_.balls.push_back(ball);
     }
 
@@ -162,6 +171,7 @@ private:
     HeadResult& result_;
     attnscope::SeparabilityCurves<float> curves_;
     attnscope::SelectedSet<float> set_;
+    std::optional<attnscope::SeparableFractionModel> expectation_;
     std::vector<double> selected_, others_;
 };
 
@@ -174,10 +184,10 @@ public:
                   static_cast<std::uint64_t>(input.head)) {
         const auto steps = settings.steps.size();
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
-            result.at_temperature.push_back({std::vector<double>(steps, 0), std::vector<double>(steps, 0),
-                                             std::vector<Index>(steps, 0)});
+            result.at_temperature.push_back(
+                {std::vector<double>(steps, 0), std::vector<double>(steps, 0), std::vector<Index>(steps, 0)});
         const auto keys = static_cast<std::size_t>(input.view.keys());
-        result.column_mass.assign(keys, 0);
+        column_mass_.assign(keys, 0);
         seen_.assign(keys, 0);
         for (Index key = 0; key < input.view.keys(); ++key)
             key_lengths_.push_back(length(input.view.k().row(key)));
@@ -208,7 +218,7 @@ public:
         double longest_key = 0;
         for (std::size_t i = 0; i < row.keys.size(); ++i) {
             const auto key = static_cast<std::size_t>(row.keys[i]);
-            result_.column_mass[key] += p_[i];
+            column_mass_[key] += p_[i];
             ++seen_[key];
             longest_key = std::max(longest_key, key_lengths_[key]);
         }
@@ -228,7 +238,13 @@ public:
             at.spectral /= rows;
             at.random_direction /= rows;
         }
-        for (std::size_t key = 0; key < seen_.size(); ++key) result_.column_mass[key] /= static_cast<double>(seen_[key]);
+        for (std::size_t key = 0; key < seen_.size(); ++key) {
+            const double mass = column_mass_[key] / static_cast<double>(seen_[key]);
+            if (key == 0) result_.first_key_mass = mass;
+            if (4 * seen_[key] < result_.rows || !(mass > result_.sink_mass)) continue;
+            result_.sink_key = static_cast<Index>(key);
+            result_.sink_mass = mass;
+        }
     }
 
 private:
@@ -273,8 +289,7 @@ private:
         const bool prefix = row.keys.empty() || row.keys.back() + 1 == static_cast<Index>(row.keys.size());
         if (!prefix) gathered_ = row.x.map().cast<double>();
         ranking_.rank(p);
-        const bool expectations =
-            std::binary_search(input_.sampled.begin(), input_.sampled.end(), row.query);
+        const bool expectations = std::binary_search(input_.sampled.begin(), input_.sampled.end(), row.query);
         attnscope::audit_selection(
             result_.audit, p,
             prefix ? MatrixView<double>(x_.data(), static_cast<Index>(row.keys.size()), x_.cols())
@@ -293,7 +308,7 @@ private:
     attnscope::SelectionAuditScratch selection_scratch_;
     attnscope::Ranking<double> ranking_;
     Matrix<double> x_, gathered_;
-    std::vector<double> key_lengths_, z_, p_, direction_, weights_, moved_;
+    std::vector<double> column_mass_, key_lengths_, z_, p_, direction_, weights_, moved_;
     std::vector<Index> seen_;
     double entropy_ = 0, participation_ = 0, max_weight_ = 0;
     Index normal_rows_ = 0;
@@ -336,7 +351,8 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
                                           static_cast<Index>(settings.counts.size()), not_known);
     result.at_length.assign(settings.lengths.size(), empty);
 
-    const Matrix<float> unit = settings.unit == UnitVectors::nowhere ? Matrix<float>() : unit_rows(input.view.v());
+    const Matrix<float> unit =
+        settings.unit == UnitVectors::nowhere ? Matrix<float>() : unit_rows(input.view.v());
     const HeadView<float>& view = input.view;
     const HeadView<float> on_sphere(view.q(), view.k(), MatrixView<float>(unit), view.scale());
     HeadInput plain = input;

@@ -50,15 +50,17 @@ struct HeadResult {
     std::vector<Curves> at_length; ///< by length
     std::vector<Sensitivity> at_temperature;
     std::vector<Ball> balls;
-    std::vector<double> column_mass; ///< [keys]: mean weight over the queries that see the key
-    double spectral = 0;             ///< mean |J|_2 at temperature 1
+    double spectral = 0;       ///< mean |J|_2 at temperature 1
+    double first_key_mass = 0; ///< mean weight of key 0 over the queries that see it
+    Index sink_key = 0;        ///< the key with the largest mean weight, among those that a quarter of the
+    double sink_mass = 0;      ///< queries see; and that mean
     attnscope::Audit audit;
 };
 
 /// One head of a model: its queries and keys, and what stands for the tokens.
 struct HeadInput {
     Index layer = 0, head = 0;
-    HeadView<float> view;      ///< q, k and the vectors x as v
+    HeadView<float> view;       ///< q, k and the vectors x as v
     std::vector<Index> sampled; ///< queries of Algorithm 4 and of the statements about expectations, ascending
 };
 

@@ -1,27 +1,133 @@
-// attnscope-paper: the experiments of arXiv:2508.17821 on every head of a model.
+// attnscope-paper: the experiments of arXiv:2508.17821 on every head of a model, as a page, pictures and
+// tables.
 
-#include "experiment.hpp"
+#include "page.hpp"
+
+#include <support/gnuplot.hpp>
 
 #include <thread>
 
+namespace {
+
+using paper::Result;
+using paper::Settings;
+
+/// Place of a name in a list. Throws `usage_error` that lists what there is.
+template <class Enum, std::size_t N>
+Enum chosen(std::string_view option, const std::array<std::string_view, N>& names, std::string_view text) {
+    for (std::size_t i = 0; i < N; ++i)
+        if (names[i] == text) return static_cast<Enum>(i);
+    throw program::usage_error(
+        fmt::format("{} must be one of {}, got {}", option, fmt::join(names, ", "), text));
+}
+
+double positive(std::string_view option, const std::string& text, double below) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value > 0 && value < below))
+        throw program::usage_error(
+            std::isinf(below)
+                ? fmt::format("{} must be a number > 0, got {}", option, text)
+                : fmt::format("{} must be a number between 0 and {}, got {}", option, below, text));
+    return value;
+}
+
+void print(const Result& result) {
+    fmt::print("model     {}\n          {}\n", result.model, result.shape);
+    fmt::print("text      {}, {} tokens{}\n", result.text, result.tokens,
+               result.tokens < result.available ? fmt::format(" of {}: the rest is left out", result.available)
+                                                : std::string());
+    if (!std::isnan(result.loss)) fmt::print("loss      {:.4f} nats a token\n", result.loss);
+    for (const auto& [name, choice] : choices(result)) fmt::print("{}: {}\n", name, choice);
+    fmt::print("\n");
+    for (const paper::Finding& finding : findings(result))
+        fmt::print("{:<12} the paper: {}\n{:<12} here: {}\n{:<12} {}\n", finding.experiment, finding.paper, "",
+                   finding.here, "", paper::agreement_names[static_cast<std::size_t>(finding.agreement)]);
+    fmt::print("\n{}", attnscope::to_table(result.audit));
+    const std::size_t violated = result.audit.sharp_violations();
+    fmt::print("{}\n\n", violated == 0 ? std::string("No sharp statement is violated.")
+                                       : fmt::format("{} rows violate a sharp statement.", violated));
+}
+
+/// Everything is made first and then written, each file whole or not at all, the page last.
+void write(const Result& result, const std::filesystem::path& folder, bool with_pictures) {
+    std::vector<paper::File> files = to_csv(result);
+    files.push_back({"results.json", to_json(result)});
+    std::vector<paper::DrawnPicture> drawn;
+    if (with_pictures) {
+        for (const paper::Picture& picture : pictures(result)) {
+            drawn.push_back(
+                {picture, draw(picture, paper::Format::svg), draw(picture, paper::Format::svg_dark)});
+            files.push_back({picture.name + ".svg", drawn.back().light});
+            files.push_back({picture.name + ".png", draw(picture, paper::Format::png)});
+        }
+    }
+    files.push_back({"report.html", to_page(result, drawn)});
+    std::filesystem::create_directories(folder);
+    for (const paper::File& file : files) program::write_whole(folder / file.name, file.content);
+}
+
+} // namespace
+
 int main(int argc, char** argv) {
-    CLI::App app("x", "attnscope-paper");
-    models::PromptOptions prompt_options(app, "x");
-    std::string threads = "2";
+    CLI::App app(
+        "The five algorithms of arXiv:2508.17821, the audit of its statements and what it does not have, on "
+        "every head of a model and a text. Writes report.html, pictures, results.json and CSV files.",
+        "attnscope-paper");
+    models::PromptOptions prompt_options(app,
+                                         "everything that is drawn, --random-weights and their text included");
+    std::string vectors = "value", unit = "separability", reading = "cumulative", short_rows = "exclude",
+                level = "0.05", radius = "nearest", out = "paper-results";
+    std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+    bool quick = false, no_pictures = false;
+    app.add_option("--out", out, "the folder to write")->type_name("FOLDER")->capture_default_str();
+    app.add_flag("--quick", quick, "at most 256 tokens and coarser grids of N and T");
+    app.add_flag("--no-pictures", no_pictures, "do without gnuplot");
+    app.add_option("--vectors", vectors,
+                   "what stands for a token: its value, hidden (the residual stream) or "
+                   "contribution (W_O v)")
+        ->capture_default_str();
+    app.add_option("--unit-vectors", unit,
+                   "where they are divided by their length: nowhere, separability, everywhere")
+        ->capture_default_str();
+    app.add_option("--reading", reading, "of the distance: cumulative or resultant")->capture_default_str();
+    app.add_option("--short-rows", short_rows, "rows with no more than N keys: exclude them, or zero distance")
+        ->capture_default_str();
+    app.add_option("--level", level, "of the Kolmogorov-Smirnov test for the critical N")
+        ->capture_default_str();
+    app.add_option("--radius", radius,
+                   "of the ball of Algorithm 4: nearest (token that is not selected) or a number")
+        ->capture_default_str();
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
-    bool quick = false;
-    app.add_flag("--quick", quick, "");
+
     return program::run(app, argc, argv, [&] {
         prompt_options.check(true);
-        paper::Settings settings;
+        Settings settings;
+        settings.token = chosen<paper::Token>("--vectors", paper::token_names, vectors);
+        settings.unit = chosen<paper::UnitVectors>("--unit-vectors", paper::unit_names, unit);
+        settings.short_rows = chosen<paper::ShortRows>("--short-rows", paper::short_row_names, short_rows);
+        settings.resultant =
+            chosen<int>("--reading", std::array<std::string_view, 2>{"cumulative", "resultant"}, reading) == 1;
+        settings.level = positive("--level", level, 1);
+        if (radius != "nearest")
+            settings.radius = positive("--radius", radius, std::numeric_limits<double>::infinity());
         settings.threads = program::whole_number<paper::Index>("--threads", threads, 1, 1024);
-        const auto prompt = prompt_options.read();
+        settings.seed = prompt_options.seed();
+        program::require_folder_of(out);
+        if (std::filesystem::exists(out) && !std::filesystem::is_directory(out))
+            throw std::runtime_error(fmt::format("{}: exists and is no folder", out));
+        if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
+
+        models::Prompt prompt = prompt_options.read();
+        if (quick && prompt.ids.size() > 256) prompt.ids.resize(256);
+        if (prompt.ids.size() < 2)
+            throw std::runtime_error(fmt::format("{}: at least 2 tokens are needed, found 1", prompt.source));
         fill_grids(settings, static_cast<paper::Index>(prompt.ids.size()), quick);
-        const auto result = paper::run(prompt, settings);
-        fmt::print("{:.2f} s, forward {:.2f}, loss {:.3f}\n", result.seconds, result.forward_seconds, result.loss);
-        for (std::size_t l = 0; l < settings.lengths.size(); ++l) {
-            const auto c = result.critical(l);
-            fmt::print("L {} critical {} d5 {:.4f} \n", c.length, c.count.value_or(-1), result.over_heads(paper::Figure::distance, l, *result.place(5)).mean);
-        }
+        const Result result = paper::run(prompt, settings);
+        print(result);
+        write(result, out, !no_pictures);
+        fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
+                   result.forward_seconds, settings.threads, settings.threads == 1 ? "" : "s");
+        fmt::print("written   {}\n", (std::filesystem::path(out) / "report.html").string());
     });
 }

@@ -37,22 +37,22 @@ inline constexpr std::array<std::string_view, 2> short_row_names = {"exclude", "
 
 /// The figures of every selection. All of them have a mean over the rows of a head for each N and length.
 enum class Figure {
-    distance,          ///< d(N) = sum over the others of |s - y_i|
-    resultant,         ///< d'(N) = |sum over the others of y_i - s|
-    theorem1,          ///< Theorem 1(1), sharp, for d
-    random_lower,      ///< main sum of Theorem 1(2): lower limit of E d of N random keys
-    random_upper,      ///< upper limit of it
-    random_resultant,  ///< sqrt(E d'^2) of N random keys
-    lost,              ///< |o - o_N|
-    mass,              ///< A_N
-    separable,         ///< N_s/N, which is the recall R_N
-    precision,         ///< P_N
-    f_score            ///< F_N
+    distance,         ///< d(N) = sum over the others of |s - y_i|
+    resultant,        ///< d'(N) = |sum over the others of y_i - s|
+    theorem1,         ///< Theorem 1(1), sharp, for d
+    random_lower,     ///< main sum of Theorem 1(2): lower limit of E d of N random keys
+    random_upper,     ///< upper limit of it
+    random_resultant, ///< sqrt(E d'^2) of N random keys
+    lost,             ///< |o - o_N|
+    mass,             ///< A_N
+    separable,        ///< N_s/N, which is the recall R_N
+    precision,        ///< P_N
+    f_score           ///< F_N
 };
 inline constexpr std::size_t figure_count = 11;
 inline constexpr std::array<std::string_view, figure_count> figure_names = {
-    "distance", "resultant", "theorem1_limit", "random_lower", "random_upper", "random_resultant",
-    "output_lost", "mass", "separable", "precision", "f_score"};
+    "distance",    "resultant", "theorem1_limit", "random_lower", "random_upper", "random_resultant",
+    "output_lost", "mass",      "separable",      "precision",    "f_score"};
 constexpr bool is_distance(Figure f) { return f < Figure::lost; }
 
 struct Settings {
@@ -66,10 +66,10 @@ struct Settings {
     Index seeded_rows = 16; ///< of Algorithm 4, beside the last row of every head
     Index threads = 1;      ///< change nothing in the results
 
-    std::vector<Index> lengths; ///< L of the text, ascending; the last is the whole text
-    std::vector<Index> counts;  ///< N, ascending
-    std::vector<Index> audited; ///< N of the statements about selections
-    std::vector<Index> balls;   ///< N of Algorithm 4's bounds
+    std::vector<Index> lengths;       ///< L of the text, ascending; the last is the whole text
+    std::vector<Index> counts;        ///< N, ascending
+    std::vector<Index> audited;       ///< N of the statements about selections
+    std::vector<Index> balls;         ///< N of Algorithm 4's bounds
     std::vector<double> temperatures; ///< of Algorithm 5, ascending
     std::vector<double> steps;        ///< eps of Algorithm 5
     Index fixed_count = 5;            ///< N of Algorithm 1

@@ -91,6 +91,33 @@ TEST_CASE("precision and recall of every N with ties, in whole numbers", "[selec
     CHECK(met > 10'000);
 }
 
+TEST_CASE("separability curves of some N are those of every N, bit for bit", "[selection][curves]") {
+    SplitMix64 random = generator(test_seed(), 62);
+    SeparabilityCurves<double> every, some;
+    for (int trial = 0; trial < 50; ++trial) {
+        const Index n = 1 + random.below(40), d = 1 + random.below(9);
+        std::vector<double> p, x;
+        for (Index i = 0; i < n; ++i) p.push_back(random.uniform());
+        for (Index i = 0; i < n * d; ++i) x.push_back(random.normal());
+        const Tokens<double> tokens = tokens_of(p, x);
+        const std::vector<Index> order = reference_order(tokens.weights());
+        const Matrix<double> gram = attnscope::gram_matrix(tokens.vectors());
+        std::vector<Index> counts;
+        for (Index count = 1; count <= n; ++count)
+            if (random.below(3) == 0) counts.push_back(count);
+        const auto& all = every.compute(tokens.weights(), tokens.vectors(), gram, order, n);
+        const auto& found =
+            some.compute(tokens.weights(), tokens.vectors(), gram, order, std::span<const Index>(counts));
+        REQUIRE(found.recall.size() == counts.size());
+        for (std::size_t i = 0; i < counts.size(); ++i) {
+            const auto at = static_cast<std::size_t>(counts[i] - 1);
+            CHECK((found.recall[i] == all.recall[at] && found.precision[i] == all.precision[at] &&
+                   found.f_score[i] == all.f_score[at] && found.nearest_other[i] == all.nearest_other[at] &&
+                   found.farthest_selected[i] == all.farthest_selected[at]));
+        }
+    }
+}
+
 TEST_CASE("separability curves of what is not finite, and where they stop", "[selection][curves]") {
     SeparabilityCurves<double> curves;
     const std::vector<Index> order = {0, 1, 2};
@@ -105,6 +132,10 @@ TEST_CASE("separability curves of what is not finite, and where they stop", "[se
     const Matrix<double> gram = attnscope::gram_matrix(tokens.vectors());
     CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 2).recall.size() == 2);
     CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 0).recall.empty());
+    for (const std::vector<Index>& bad : {std::vector<Index>{0, 1}, {2, 1}, {1, 1}, {2, 4}})
+        CHECK_THROWS_AS(
+            curves.compute(tokens.weights(), tokens.vectors(), gram, order, std::span<const Index>(bad)),
+            attnscope::invalid_argument);
     CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 4),
                     attnscope::invalid_argument);
     CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), Matrix<double>::Zero(2, 2), order, 2),

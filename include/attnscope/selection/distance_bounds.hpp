@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
+#include <attnscope/detail/lanes.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/selection/distance.hpp>
 
@@ -18,7 +19,7 @@ struct FixedSetGeometry {
 };
 
 /// Every selected token against every other. With the Gram matrix of the token vectors (`gram_matrix`; its
-/// leading n x n block is read) the candidates for the farthest pair are found in O(N (n-N)) and then measured;
+/// leading n x n block is read) the candidates for the farthest pair are found in O(N n) and then measured;
 /// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
 /// is too small.
 template <Real T>
@@ -39,22 +40,46 @@ fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T
     const auto exceeds = [](A value, A largest) { return !(value <= largest) && largest == largest; };
     for (const Index j : set.selected())
         if (const A length = x(j).norm(); exceeds(length, geometry.longest)) geometry.longest = length;
-    // Differences of Gram entries are exact to `doubt`: every pair that may be the farthest is measured.
-    A largest = 0;
-    for (Index i = 0; gram && i < set.size(); ++i) largest = std::max(largest, (*gram)(i, i));
-    const A doubt = 4 * std::numeric_limits<A>::epsilon() * static_cast<A>(set.vectors().cols() + 4) * largest;
-    A farthest = -std::numeric_limits<A>::infinity(), spread = 0;
+    A largest = 0, spread = 0;
     for (Index i = 0; i < set.size(); ++i) {
-        if (set.contains(i)) continue;
-        geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
+        if (gram && exceeds((*gram)(i, i), largest)) largest = (*gram)(i, i);
+        if (!set.contains(i))
+            geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
+    }
+    const auto measure = [&](Index i, Index j) {
+        if (const A square = apart(i, j); exceeds(square, spread)) spread = square;
+    };
+    if (gram && std::isfinite(largest)) {
+        // Differences of Gram entries are exact to `doubt`: every pair that may be the farthest is measured.
+        using S = detail::Simd<A>;
+        const A doubt =
+            8 * std::numeric_limits<A>::epsilon() * static_cast<A>(set.vectors().cols() + 4) * largest;
+        std::vector<A> squares(static_cast<std::size_t>(set.size())); // |x_i|^2 of the others, else -inf
+        for (Index i = 0; i < set.size(); ++i)
+            squares[static_cast<std::size_t>(i)] =
+                set.contains(i) ? -std::numeric_limits<A>::infinity() : (*gram)(i, i);
+        std::vector<A> reach; // of each selected key
+        const auto minus_two = S::set(A(-2));
         for (const Index j : set.selected()) {
-            if (gram) {
-                const A square = (*gram)(i, i) + (*gram)(j, j) - 2 * (*gram)(i, j);
-                if (square <= farthest - doubt) continue;
-                if (exceeds(square, farthest)) farthest = square;
-            }
-            if (const A square = apart(i, j); exceeds(square, spread)) spread = square;
+            auto far = S::set(-std::numeric_limits<A>::infinity());
+            detail::for_each_lane<A>(set.size(), [&](const auto& lane) {
+                far = S::max(far, S::madd(minus_two, lane(gram->data() + j * gram->cols(), A(0)),
+                                          lane(squares.data(), -std::numeric_limits<A>::infinity())));
+            });
+            reach.push_back(S::reduce_max(far) + (*gram)(j, j));
         }
+        const A least = (reach.empty() ? A(0) : *std::max_element(reach.begin(), reach.end())) - doubt;
+        for (std::size_t at = 0; at < reach.size(); ++at) {
+            if (!(reach[at] > least)) continue;
+            const Index j = set.selected()[at];
+            for (Index i = 0; i < set.size(); ++i)
+                if (squares[static_cast<std::size_t>(i)] - 2 * (*gram)(j, i) + (*gram)(j, j) > least)
+                    measure(i, j);
+        }
+    } else {
+        for (Index i = 0; i < set.size(); ++i)
+            for (const Index j : set.selected())
+                if (!set.contains(i)) measure(i, j);
     }
     geometry.spread = std::sqrt(spread);
     return geometry;
@@ -85,27 +110,14 @@ detail::Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set,
 
 namespace detail {
 
-/// sum_i |y_i|, and the rounding error of a distance of one set: every |s - y_i| is a norm of sums of at most n
-/// vectors no longer than the sum of all lengths.
-template <Real T>
-Accumulator<T> total_length(RowIn<T> p, MatrixView<T> x) {
-    using A = Accumulator<T>;
-    A sum = 0;
-    for (Index i = 0; i < x.rows(); ++i)
-        sum += A(p[static_cast<std::size_t>(i)]) *
-               Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x.row(i).data(), 1, x.cols())
-                   .template cast<A>()
-                   .norm();
-    return sum;
-}
-
+/// The rounding error of a distance of one set: every |s - y_i| is a norm of sums of at most n vectors no
+/// longer than the sum of all lengths.
 template <Real T>
 Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limit) {
     using A = Accumulator<T>;
     const A n = static_cast<A>(set.size()), d = static_cast<A>(set.vectors().cols());
     const A others = static_cast<A>(set.size() - set.selected_count());
-    return std::numeric_limits<A>::epsilon() * (n + d + 8) *
-           (limit + (others + 1) * total_length(set.weights(), set.vectors()));
+    return std::numeric_limits<A>::epsilon() * (n + d + 8) * (limit + (others + 1) * set.total_length());
 }
 
 } // namespace detail

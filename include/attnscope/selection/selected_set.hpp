@@ -50,7 +50,7 @@ public:
             member_[static_cast<std::size_t>(i)] = 1;
             s_ += weighted(i);
         }
-        mass_ = tail_ = 0;
+        mass_ = tail_ = total_length_ = 0;
         distances_.resize(p.size());
         offsets_.resize(p.size());
         metric_ = metric;
@@ -60,12 +60,13 @@ public:
             const auto at = static_cast<std::size_t>(i);
             (member_[at] ? mass_ : tail_) += A(p[at]);
             if (!member_[at]) rest_ += weighted(i);
-            const A product = weighted(i).dot(s_);
+            const A product = weighted(i).dot(s_), square = weighted(i).squaredNorm();
+            total_length_ += std::sqrt(square);
             if (metric == Metric::euclidean) {
                 distances_[at] = (s_ - weighted(i)).norm();
-                offsets_[at] = weighted(i).squaredNorm() - 2 * product;
+                offsets_[at] = square - 2 * product;
             } else {
-                offsets_[at] = -product / (weighted(i).norm() * length + A(1e-12));
+                offsets_[at] = -product / (std::sqrt(square) * length + A(1e-12));
                 distances_[at] = 1 + offsets_[at];
             }
         }
@@ -96,6 +97,8 @@ public:
     A tail_mass() const { return tail_; }
     /// s = sum_{i in I} p_i x_i, not renormalised.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& context() const { return s_; }
+    /// sum |y_i| over all keys.
+    A total_length() const { return total_length_; }
     /// sum over the others of p_i x_i.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
     /// Distance of y_i from s.
@@ -125,7 +128,7 @@ private:
     std::vector<A> distances_;
     std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
-    A mass_ = 0, tail_ = 0;
+    A mass_ = 0, tail_ = 0, total_length_ = 0;
     A near_ = 0; ///< below this distance the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };

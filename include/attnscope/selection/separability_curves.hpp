@@ -7,43 +7,54 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// `Separability` of the top-N selections for N = 1, 2, ..., by Euclidean distance. The geometric recall N_s/N
-/// of P (10) is `recall`.
+/// `Separability` of the top-N selections for some N in ascending order, one element for each, by Euclidean
+/// distance. The geometric recall N_s/N of P (10) is `recall`.
 template <Real A>
 struct SeparabilityCurve {
-    std::vector<A> nearest_other;     ///< [N-1]: min over the others of D_j; +inf if there are none
-    std::vector<A> farthest_selected; ///< [N-1]: max over the selected of D_i
-    std::vector<A> precision;         ///< [N-1]: N/(N + #{others: D_j <= farthest selected})
-    std::vector<A> recall;            ///< [N-1]: #{selected: D_i < nearest other}/N
-    std::vector<A> f_score;           ///< [N-1]: harmonic mean of both
+    std::vector<A> nearest_other;     ///< min over the others of D_j; +inf if there are none
+    std::vector<A> farthest_selected; ///< max over the selected of D_i
+    std::vector<A> precision;         ///< N/(N + #{others: D_j <= farthest selected})
+    std::vector<A> recall;            ///< #{selected: D_i < nearest other}/N
+    std::vector<A> f_score;           ///< harmonic mean of both
 };
 
-/// The figures of all N from the Gram matrix of the token vectors: D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i =
-/// <s_N, x_i>, is compared without |s_N|^2, which is alike for all keys. Wherever rounding leaves the order of
-/// two keys that matter open (exact ties are no such case when they weigh nothing), that N is counted by
+/// The figures of many N from the Gram matrix of the token vectors: D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i
+/// = <s_N, x_i>, is compared without |s_N|^2, which is alike for all keys. Wherever rounding leaves the order
+/// of two keys that matter open (exact ties are no such case when they weigh nothing), that N is counted by
 /// `separability`, so that the counts are the same. Inversions need the order of all keys and are left to it.
-/// O(n) for each N with an equal number of operations for every key, O(n d + n log n) for those N that are
-/// counted apart; memory O(n) beyond the curve, kept from row to row.
+/// O(n) for each N up to the largest, about a fifth of it for those that are not asked for; O(n d + n log n)
+/// for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
 template <Real T>
 class SeparabilityCurves {
 public:
     using A = detail::Accumulator<T>;
 
-    /// Arguments as in `DistanceCurves`. A token or weight that is not finite, or whose square is not, leaves
-    /// every figure NaN. Throws `invalid_argument` when sizes do not fit.
+    /// For N = 1 ... n_max; arguments as in `DistanceCurves`. A token or weight that is not finite, or whose
+    /// square is not, leaves every figure NaN. Throws `invalid_argument` when sizes do not fit.
     const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                         std::span<const Index> order, Index n_max) {
+        detail::require(n_max >= 0, "SeparabilityCurves", "n_max must be in [0, n]", n_max, p.size());
+        all_.resize(static_cast<std::size_t>(n_max));
+        std::iota(all_.begin(), all_.end(), Index(1));
+        return compute(p, x, gram, order, std::span<const Index>(all_));
+    }
+
+    /// The same for N = `counts`, which must ascend within [1, n].
+    const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
+                                        std::span<const Index> order, std::span<const Index> counts) {
         const Index n = detail::size<T>(p);
         detail::require(x.rows() >= n && gram.rows() >= n && gram.cols() >= n &&
                             static_cast<Index>(order.size()) == n,
                         "SeparabilityCurves", "x, gram and order must cover the weights", x.rows(), gram.rows(),
                         order.size(), n);
-        detail::require(n_max >= 0 && n_max <= n, "SeparabilityCurves", "n_max must be in [0, n]", n_max, n);
-        const auto size = static_cast<std::size_t>(n), count = static_cast<std::size_t>(n_max);
+        for (std::size_t at = 0; at < counts.size(); ++at)
+            detail::require(counts[at] > (at > 0 ? counts[at - 1] : 0) && counts[at] <= n, "SeparabilityCurves",
+                            "the N must ascend in [1, n]", counts[at], n);
+        const auto size = static_cast<std::size_t>(n);
         constexpr A nan = std::numeric_limits<A>::quiet_NaN();
         for (auto* figure : {&curve_.nearest_other, &curve_.farthest_selected, &curve_.precision,
                              &curve_.recall, &curve_.f_score})
-            figure->assign(count, nan);
+            figure->assign(counts.size(), nan);
         p_ = p;
         x_ = MatrixView<T>(x.data(), n, x.cols(), x.outer_stride());
         order_ = order;
@@ -61,14 +72,18 @@ public:
         if (!finite) return curve_;
         s_.setZero(x.cols());
         A selected_length = 0;
-        for (std::size_t rank = 0; rank < count; ++rank) {
+        std::size_t rank = 0;
+        for (std::size_t to = 0; to < counts.size(); ++rank) {
             const Index key = order[rank];
             const auto at = static_cast<std::size_t>(key);
             s_ += A(p[at]) * vector(key);
             selected_length += lengths_[at];
             other_[at] = infinity;
             chosen_[at] = 0;
-            add(gram, key, A(p[at]), rank, selected_length);
+            if (counts[to] == static_cast<Index>(rank + 1))
+                add(gram, key, A(p[at]), rank, selected_length, to++);
+            else
+                add_inner(gram, key, A(p[at]));
         }
         return curve_;
     }
@@ -88,8 +103,18 @@ private:
         A nearest, farthest;           ///< as computed
     };
 
-    /// N = rank + 1, whose last key is `key`.
-    void add(const Matrix<A>& gram, Index key, A weight, std::size_t rank, A selected_length) {
+    /// One more key in s, for an N that is not asked for.
+    void add_inner(const Matrix<A>& gram, Index key, A weight) {
+        using S = detail::Simd<A>;
+        const typename S::P own = S::set(weight);
+        const A* const products = gram.data() + key * gram.cols();
+        detail::for_each_lane<A>(static_cast<Index>(p_.size()), [&](const auto& lane) {
+            lane.store(inner_.data(), S::madd(own, lane(products, A(0)), lane(inner_.data(), A(0))));
+        });
+    }
+
+    /// N = rank + 1, whose last key is `key`; element `to` of the curve.
+    void add(const Matrix<A>& gram, Index key, A weight, std::size_t rank, A selected_length, std::size_t to) {
         using S = detail::Simd<A>;
         using P = typename S::P;
         const Index n = static_cast<Index>(p_.size());
@@ -136,11 +161,11 @@ private:
         });
         const A sure = S::reduce_add(confused), kept = S::reduce_add(recalled);
         if (sure != S::reduce_add(confused_perhaps) || kept != S::reduce_add(recalled_perhaps)) {
-            one_by_one(rank);
+            one_by_one(rank, to);
             return;
         }
         const A count = static_cast<A>(rank + 1);
-        set(rank, length_of<true>(extremes.nearest, extremes.nearest_high),
+        set(to, length_of<true>(extremes.nearest, extremes.nearest_high),
             length_of<false>(extremes.farthest, extremes.farthest_low), count / (count + sure), kept / count);
     }
 
@@ -160,19 +185,19 @@ private:
         return result;
     }
 
-    void one_by_one(std::size_t rank) {
+    void one_by_one(std::size_t rank, std::size_t to) {
         set_.assign(p_, x_, order_.first(rank + 1));
         const Separability<A> figures = separability(set_);
-        set(rank, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
+        set(to, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
     }
 
-    void set(std::size_t rank, A nearest, A farthest, A precision, A recall) {
-        curve_.nearest_other[rank] = nearest;
-        curve_.farthest_selected[rank] = farthest;
-        curve_.precision[rank] = precision;
-        curve_.recall[rank] = recall;
+    void set(std::size_t to, A nearest, A farthest, A precision, A recall) {
+        curve_.nearest_other[to] = nearest;
+        curve_.farthest_selected[to] = farthest;
+        curve_.precision[to] = precision;
+        curve_.recall[to] = recall;
         const A sum = precision + recall;
-        curve_.f_score[rank] = sum > A(0) ? 2 * precision * recall / sum : sum;
+        curve_.f_score[to] = sum > A(0) ? 2 * precision * recall / sum : sum;
     }
 
     SeparabilityCurve<A> curve_;
@@ -183,6 +208,7 @@ private:
     std::vector<A> inner_, low_, high_, squares_, lengths_, slopes_, other_, chosen_;
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_;
     SelectedSet<T> set_;
+    std::vector<Index> all_;
 };
 
 } // namespace v0_1

@@ -198,49 +198,76 @@ private:
 /// E N_s/N for r = min over the non-selected (the geometric recall), weights fixed and independent of the
 /// vectors, which are i.i.d. uniform on a sphere of R^d; its radius cancels. Exact up to quadrature: (1/N)
 /// sum_{i in I} E_{X,t} prod_{j not in I} G_d((p_i^2+p_j^2+2 p_i X t)/(2 p_j sqrt(X^2+p_i^2+2 p_i X t))), X =
-/// |sum_{I\i} p_j x_j|, t the cosine between x_i and that sum. quadrature_order: nodes for t, and for X^2 (at
-/// most 12 of them; their rule comes from exact moments). The error falls quickly with the order; 16 agrees
-/// with simulation to its noise (tests). 1 when everything is selected; keys of weight 0 among the others
-/// cannot be closer than s itself and count through |s| alone. Cost O(N order^2 (L-N)) interpolations. Throws
-/// `invalid_argument` for an empty selection, d < 2, order < 1 or a negative weight.
+/// |sum_{I\i} p_j x_j|, t the cosine between x_i and that sum. The rules and the table of G_d are made once for
+/// many rows (milliseconds).
+class SeparableFractionModel {
+public:
+    /// quadrature_order: nodes for t, and for X^2 (at most 12 of them; their rule comes from exact moments).
+    /// The error falls quickly with the order; 16 agrees with simulation to its noise (tests). Throws
+    /// `invalid_argument` for d < 2 or order < 1.
+    explicit SeparableFractionModel(Index dimension, int quadrature_order = 16)
+        : dimension_(checked(dimension, quadrature_order)), order_(quadrature_order),
+          rule_(detail::unit_rule(quadrature_order)), cdf_(dimension) {}
+
+    /// 1 when everything is selected; keys of weight 0 among the others cannot be closer than s itself and
+    /// count through |s| alone. Cost O(N order^2 (L-N)) interpolations. Throws `invalid_argument` for an empty
+    /// selection or a negative weight.
+    double expected(std::span<const double> selected, std::span<const double> others) const {
+        detail::require(!selected.empty(), "SeparableFractionModel", "at least one key must be selected",
+                        selected.size());
+        for (const auto weights : {selected, others})
+            for (const double p : weights)
+                detail::require(p >= 0, "SeparableFractionModel", "weights must be >= 0", p);
+        if (others.empty()) return 1;
+        double sum = 0;
+        for (std::size_t i = 0; i < selected.size(); ++i) {
+            const double p = selected[i];
+            const detail::QuadratureRule lengths =
+                detail::square_length_rule(selected, i, dimension_, std::min(order_, 12));
+            for (std::size_t a = 0; a < lengths.nodes.size(); ++a) {
+                const double x = std::sqrt(lengths.nodes[a]);
+                // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
+                // -p/(2X).
+                const double step = x > 0 ? -p / (2 * x) : -1;
+                sum += lengths.weights[a] * detail::expect_over_cosine(dimension_, step, rule_, [&](double t) {
+                           return nobody_nearer(others, p, x, t);
+                       });
+            }
+        }
+        return sum / static_cast<double>(selected.size());
+    }
+
+private:
+    static Index checked(Index dimension, int order) {
+        detail::require(dimension >= 2, "SeparableFractionModel", "dimension must be >= 2", dimension);
+        detail::require(order >= 1, "SeparableFractionModel", "quadrature order must be >= 1", order);
+        return dimension;
+    }
+
+    /// Probability that no other key is nearer to s than a key of weight p at cosine t to the rest, of length
+    /// x.
+    double nobody_nearer(std::span<const double> others, double p, double x, double t) const {
+        const double along = p * p + 2 * p * x * t;
+        const double s = std::sqrt(std::max(0.0, x * x + along));
+        double product = 1;
+        for (const double q : others) {
+            const double numerator = along + q * q, denominator = 2 * q * s;
+            product *= denominator > 0 ? cdf_(numerator / denominator) : (numerator > 0 ? 1.0 : 0.0);
+            if (product < 1e-18) break;
+        }
+        return product;
+    }
+
+    Index dimension_;
+    int order_;
+    detail::QuadratureRule rule_;
+    detail::CosineCdfTable cdf_;
+};
+
+/// `SeparableFractionModel` for one row.
 inline double expected_separable_fraction(std::span<const double> selected, std::span<const double> others,
                                           Index dimension, int quadrature_order = 16) {
-    detail::require(!selected.empty(), "expected_separable_fraction", "at least one key must be selected",
-                    selected.size());
-    detail::require(dimension >= 2, "expected_separable_fraction", "dimension must be >= 2", dimension);
-    detail::require(quadrature_order >= 1, "expected_separable_fraction", "quadrature order must be >= 1",
-                    quadrature_order);
-    for (const auto weights : {selected, others})
-        for (const double p : weights)
-            detail::require(p >= 0, "expected_separable_fraction", "weights must be >= 0", p);
-    if (others.empty()) return 1;
-    const detail::QuadratureRule rule = detail::unit_rule(quadrature_order);
-    const detail::CosineCdfTable cdf(dimension);
-    double sum = 0;
-    for (std::size_t i = 0; i < selected.size(); ++i) {
-        const double p = selected[i];
-        const detail::QuadratureRule lengths =
-            detail::square_length_rule(selected, i, dimension, std::min(quadrature_order, 12));
-        for (std::size_t a = 0; a < lengths.nodes.size(); ++a) {
-            const double x = std::sqrt(lengths.nodes[a]);
-            // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
-            // -p/(2X).
-            const double step = x > 0 ? -p / (2 * x) : -1;
-            sum += lengths.weights[a] * detail::expect_over_cosine(dimension, step, rule, [&](double t) {
-                       const double along = p * p + 2 * p * x * t;
-                       const double s = std::sqrt(std::max(0.0, x * x + along));
-                       double product = 1;
-                       for (const double q : others) {
-                           const double numerator = along + q * q, denominator = 2 * q * s;
-                           product *=
-                               denominator > 0 ? cdf(numerator / denominator) : (numerator > 0 ? 1.0 : 0.0);
-                           if (product < 1e-18) break;
-                       }
-                       return product;
-                   });
-        }
-    }
-    return sum / static_cast<double>(selected.size());
+    return SeparableFractionModel(dimension, quadrature_order).expected(selected, others);
 }
 
 /// P(|sum_j p_j x_j| <= r) for x_j i.i.d. uniform on the unit sphere of R^d, by Kluyver's integral

@@ -1,0 +1,17 @@
+// One page that holds everything and opens offline.
+#pragma once
+
+#include "pictures.hpp"
+
+namespace paper {
+
+/// A picture as drawn, SVG.
+struct DrawnPicture {
+    Picture picture;
+    std::string light, dark;
+};
+
+/// HTML with the pictures inside. Without pictures: the tables alone.
+std::string to_page(const Result& result, std::span<const DrawnPicture> pictures);
+
+} // namespace paper

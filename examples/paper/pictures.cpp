@@ -1,0 +1,390 @@
+#include "pictures.hpp"
+
+#include <support/gnuplot.hpp>
+
+namespace paper {
+namespace {
+
+using gnuplot::number;
+using gnuplot::quoted;
+
+/// Colours by name, for a light and a dark page. Told apart without red against green.
+struct Colour {
+    std::string_view name, light, dark;
+};
+constexpr std::array<Colour, 9> colours = {{{"@paper", "#ffffff", "#16181d"},
+                                            {"@ink", "#333333", "#d5d8de"},
+                                            {"@faint", "#dddddd", "#3a3f48"},
+                                            {"@blue", "#3366aa", "#7aa8e8"},
+                                            {"@red", "#cc3311", "#ff7f5e"},
+                                            {"@green", "#228833", "#69c585"},
+                                            {"@orange", "#d97706", "#f5b04c"},
+                                            {"@purple", "#8b4a9c", "#cf94de"},
+                                            {"@grey", "#777777", "#9aa0aa"}}};
+
+/// Lines of numbers under a name.
+class Block {
+public:
+    explicit Block(std::string_view name) : text_(fmt::format("${} << EOD\n", name)) {}
+    template <class... Numbers>
+    void add(Numbers... numbers) {
+        std::string line;
+        ((line += number(static_cast<double>(numbers)) + " "), ...);
+        text_ += line + "\n";
+    }
+    void end_of_curve() { text_ += "\n\n"; }
+    std::string text() const { return text_ + "EOD\n"; }
+
+private:
+    std::string text_;
+};
+
+std::string band(std::string_view data, std::string_view columns, std::string_view colour) {
+    return fmt::format("{} using {} with filledcurves fs transparent solid 0.16 noborder lc rgb '{}' notitle",
+                       data, columns, colour);
+}
+std::string line(std::string_view data, std::string_view columns, std::string_view colour,
+                 std::string_view title, std::string_view more = "") {
+    return fmt::format("{} using {} with lines lw 2 lc rgb '{}' {} title {}", data, columns, colour, more,
+                       quoted(title));
+}
+std::string points(std::string_view data, std::string_view columns, std::string_view colour,
+                   std::string_view title) {
+    return fmt::format("{} using {} with linespoints lw 2 pt 7 ps 0.6 lc rgb '{}' title {}", data, columns,
+                       colour, quoted(title));
+}
+std::string plot(const std::vector<std::string>& parts) {
+    return fmt::format("plot {}\n", fmt::join(parts, ", \\\n  "));
+}
+std::string panel(double left, double right, double top, double bottom, std::string_view title) {
+    return fmt::format("set lmargin at screen {}\nset rmargin at screen {}\nset tmargin at screen {}\n"
+                       "set bmargin at screen {}\nset title {}\n",
+                       left, right, top, bottom, quoted(title));
+}
+
+std::string distance_name(const Result& result) { return result.settings.resultant ? "d'" : "d"; }
+std::string unit_of_x(const Result& result) {
+    return result.settings.unit == UnitVectors::everywhere ? "" : ", in units of |x|";
+}
+
+/// x, then mean, low, high of the measured distance, and the random one, its upper limit, Theorem 1.
+void add_distances(Block& block, const Result& result, double x, std::size_t l, std::size_t c) {
+    const OverHeads d = result.over_heads(result.distance(), l, c);
+    const double not_known = std::numeric_limits<double>::quiet_NaN();
+    const bool resultant = result.settings.resultant;
+    block.add(x, d.mean, d.low, d.high, result.over_heads(result.random_distance(), l, c).mean,
+              resultant ? not_known : result.over_heads(Figure::random_upper, l, c).mean,
+              resultant ? not_known : result.over_heads(Figure::theorem1, l, c).mean);
+}
+
+std::vector<std::string> distance_curves(const Result& result, const std::string& of) {
+    const std::string name = distance_name(result);
+    std::vector<std::string> parts = {band("$data", "1:3:4", "@blue"),
+                                      points("$data", "1:2", "@blue", fmt::format("top-N: {}({})", name, of))};
+    if (result.settings.resultant) {
+        parts.push_back(line("$data", "1:5", "@red", "random N: root of E d'², exact"));
+    } else {
+        parts.push_back(band("$data", "1:5:6", "@red"));
+        parts.push_back(line("$data", "1:5", "@red", "random N: E d, main sum of Theorem 1(2)"));
+        parts.push_back(line("$data", "1:6", "@red", "random N: E d, upper limit", "dt 2"));
+        parts.push_back(line("$data", "1:7", "@grey", "Theorem 1(1), limit of d"));
+    }
+    return parts;
+}
+
+Picture distance_against_length(const Result& result) {
+    const auto five = result.place(result.settings.fixed_count);
+    Block data("data"), guide("guide");
+    double last_x = 1, last_y = 1;
+    for (std::size_t l = 0; five && l < result.settings.lengths.size(); ++l) {
+        last_x = static_cast<double>(result.settings.lengths[l]);
+        add_distances(data, result, last_x, l, *five);
+        last_y = result.over_heads(result.distance(), l, *five).mean;
+    }
+    const double first = static_cast<double>(result.settings.lengths.front());
+    guide.add(first, 0.6 * last_y * first / last_x);
+    guide.add(last_x, 0.6 * last_y);
+    const Index n = five ? result.settings.counts[*five] : 0;
+    auto parts = distance_curves(result, fmt::format("{}", n));
+    parts.push_back(line("$guide", "1:2", "@ink", "slope 1", "dt 3 lw 1"));
+    return {
+        "distance_length",
+        fmt::format("How far the {} largest weights stand from the rest, as the text grows", n), "Algorithm 1",
+        fmt::format("Mean over the query tokens of the first L tokens, then over heads; band: between these "
+                    "lie 8 of 10 heads. The dotted line has slope 1.{}",
+                    result.settings.resultant ? ""
+                                              : " Red: what random keys give instead, between its two limits."),
+        data.text() + guide.text() +
+            fmt::format("set xlabel 'tokens L'\nset ylabel 'distance{}'\nset logscale xy\n"
+                        "set xrange [{}:{}]\nset key top left Left reverse\nset xtics ({})\n",
+                        unit_of_x(result), first * 0.9, last_x * 1.1,
+                        [&] {
+                            std::string tics;
+                            for (const Index l : result.settings.lengths)
+                                tics += fmt::format("{}'{}' {}", tics.empty() ? "" : ", ", l, l);
+                            return tics;
+                        }()) +
+            plot(parts)};
+}
+
+Picture distance_against_count(const Result& result) {
+    const std::size_t last = result.last_length();
+    Block data("data");
+    for (std::size_t c = 0; c < result.settings.counts.size(); ++c)
+        add_distances(data, result, static_cast<double>(result.settings.counts[c]), last, c);
+    auto parts = distance_curves(result, "N");
+    return {"distance_count", fmt::format("The same against N, at L = {}", result.settings.lengths[last]),
+            "Algorithm 2",
+            "Mean over the rows with more than N visible keys, then over heads; band: 8 of 10 heads.",
+            data.text() +
+                fmt::format("set xlabel 'selected keys N'\nset ylabel 'distance{}'\nset logscale xy\n"
+                            "set xrange [1:{}]\nset key bottom left Left reverse\n",
+                            unit_of_x(result), result.settings.lengths[last]) +
+                plot(parts)};
+}
+
+Picture critical_count(const Result& result) {
+    Block values("values"), critical("critical");
+    std::vector<std::string> curves;
+    const std::array<std::string_view, 6> order = {"@grey", "@orange", "@green", "@purple", "@red", "@blue"};
+    const std::size_t lengths = result.settings.lengths.size(), first = lengths > 6 ? lengths - 6 : 0;
+    double least = 1;
+    for (std::size_t l = 0; l < lengths; ++l) {
+        const CriticalN found = result.critical(l);
+        critical.add(found.length, found.count
+                                       ? static_cast<double>(*found.count) / static_cast<double>(found.length)
+                                       : std::numeric_limits<double>::quiet_NaN());
+        if (l < first) continue;
+        for (std::size_t c = 0; c < found.p_values.size() && result.settings.counts[c] < found.length; ++c) {
+            values.add(static_cast<double>(result.settings.counts[c]) / static_cast<double>(found.length),
+                       std::max(found.p_values[c], 1e-12));
+            least = std::fmin(least, found.p_values[c]);
+        }
+        values.end_of_curve();
+        curves.push_back(fmt::format("$values index {} using 1:2 with lines lw 2 lc rgb '{}' title 'L = {}'",
+                                     l - first, order[(l - first) + 6 - (lengths - first)], found.length));
+    }
+    curves.push_back(fmt::format("{} with lines dt 2 lc rgb '@ink' title 'level {:g}'", result.settings.level,
+                                 result.settings.level));
+    return {
+        "critical_count", "From which N on the largest weights are no farther from the rest than random keys",
+        "Algorithm 3",
+        fmt::format(
+            "Left: p-value of the two-sample Kolmogorov-Smirnov test over {} heads between the mean {} of "
+            "top-N and of random selections. Right: the smallest N above the level, as a share of L; no "
+            "point where there is none. The paper reports 0.06 on GPT-2.",
+            result.heads.size(), distance_name(result)),
+        values.text() + critical.text() + "set multiplot\n" +
+            panel(0.09, 0.60, 0.92, 0.15, "p-value against N/L") +
+            fmt::format(
+                "set logscale xy\nset xlabel 'N/L'\nset xrange [0.9/{}:1]\nset yrange [{}:2]\nset format y "
+                "'10^{{%T}}'\nset key bottom right Left reverse\n",
+                result.settings.lengths.back(), std::max(1e-12, least) / 2) +
+            plot(curves) + panel(0.71, 0.98, 0.92, 0.15, "critical N as a share of L") +
+            fmt::format("unset logscale\nset logscale x\nset format y '%g'\nset xlabel 'tokens L'\nset xrange "
+                        "[{}:{}]\nset yrange [0:1]\nset key top right Left reverse\n",
+                        result.settings.lengths.front() / 2, result.settings.lengths.back() * 2) +
+            plot({points("$critical", "1:2", "@blue", "here"),
+                  "0.06 with lines dt 2 lw 2 lc rgb '@red' title 'the paper, GPT-2'"}) +
+            "unset multiplot\n"};
+}
+
+Picture separable(const Result& result) {
+    Block all("all"), balls("balls");
+    const std::size_t last = result.last_length();
+    for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
+        const OverHeads share = result.over_heads(Figure::separable, last, c);
+        all.add(result.settings.counts[c], share.mean, share.low, share.high);
+    }
+    for (const MeanBall& ball : mean_balls(result))
+        balls.add(ball.count, ball.separable, ball.published_lower, ball.published_upper, ball.valid_lower,
+                  ball.valid_upper, ball.expected);
+    return {
+        "separable", "Which share of the selected tokens is nearer to their sum than any other token",
+        "Algorithm 4",
+        "Line and band: every row, mean over heads and 8 of 10 heads. Points: the sampled rows, with what "
+        "Theorem 2 "
+        "says about them. Its limits are for a fixed radius and random vectors on a sphere; real vectors are "
+        "neither. Expected: the same weights on such vectors, with the ball that the experiment uses.",
+        all.text() + balls.text() +
+            fmt::format(
+                "set xlabel 'selected keys N'\nset ylabel 'N_s / N'\nset logscale x\nset xrange [1:{}]\n"
+                "set yrange [-0.02:1.05]\nset key outside right top Left reverse\n",
+                result.settings.lengths[last]) +
+            plot({band("$all", "1:3:4", "@blue"), line("$all", "1:2", "@blue", "every row"),
+                  "$balls using 1:2 with points pt 7 ps 0.9 lc rgb '@blue' title 'sampled rows'",
+                  "$balls using 1:7 with linespoints pt 6 ps 0.9 lw 2 lc rgb '@green' title 'expected on a "
+                  "sphere'",
+                  line("$balls", "1:4", "@red", "Theorem 2, upper"),
+                  line("$balls", "1:3", "@red", "Theorem 2, lower", "dt 2"),
+                  line("$balls", "1:6", "@grey", "valid upper"),
+                  line("$balls", "1:5", "@grey", "valid lower", "dt 2")})};
+}
+
+Picture gradient(const Result& result) {
+    Block data("data");
+    const Settings& settings = result.settings;
+    const std::array<std::string_view, 3> order = {"@blue", "@green", "@purple"};
+    std::vector<std::string> parts;
+    for (std::size_t e = 0; e < settings.steps.size() && e < order.size(); ++e) {
+        for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
+            data.add(settings.temperatures[t], largest_mean(result, t, e),
+                     attnscope::finite_difference_limit(settings.temperatures[t], settings.steps[e]));
+        data.end_of_curve();
+        parts.push_back(points(fmt::format("$data index {}", e), "1:2", order[e],
+                               fmt::format("g, eps = {:g}", settings.steps[e])));
+        parts.push_back(fmt::format("$data index {} using 1:3 with lines lw 1 dt 2 lc rgb '{}' title {}", e,
+                                    order[e], quoted("its limit")));
+    }
+    Block exact("exact");
+    for (std::size_t t = 0; t < settings.temperatures.size(); ++t) {
+        double mean = 0, random = 0;
+        for (const HeadResult& head : result.heads) {
+            mean = std::max(mean, head.at_temperature[t].spectral);
+            random = std::max(random, head.at_temperature[t].random_direction);
+        }
+        exact.add(settings.temperatures[t], mean, attnscope::published_gradient_limit(settings.temperatures[t]),
+                  random);
+    }
+    parts.push_back(line("$exact", "1:2", "@orange", "|J|₂, exact"));
+    parts.push_back(line("$exact", "1:3", "@red", "published limit of |J|₂", "dt 4"));
+    return {
+        "gradient", "How strongly weights react to their logits, against temperature", "Algorithm 5",
+        "g = |p(z + eps v) - p(z)|/eps for a random unit v: mean over the rows of a head, largest over heads, "
+        "as "
+        "the paper does. Dashed: min{1/(2T), sqrt(2)/eps}, true. Red: min{1/(4T), sqrt 2}, published. A random "
+        "direction sees only |J|_F/sqrt(n) of the worst one, |J|₂.",
+        data.text() + exact.text() +
+            "set xlabel 'temperature T'\nset ylabel 'change of the weights per change of the logits'\n"
+            "set logscale xy\nset format y '10^{%T}'\nset key outside right top Left reverse\n" +
+            plot(parts)};
+}
+
+Picture quality(const Result& result) {
+    const std::size_t last = result.last_length();
+    Block data("data");
+    for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
+        const OverHeads precision = result.over_heads(Figure::precision, last, c);
+        data.add(result.settings.counts[c], precision.mean, result.over_heads(Figure::separable, last, c).mean,
+                 result.over_heads(Figure::f_score, last, c).mean,
+                 result.over_heads(Figure::mass, last, c).mean, result.over_heads(Figure::f_score, last, c).low,
+                 result.over_heads(Figure::f_score, last, c).high);
+    }
+    return {
+        "precision_recall", "Precision, recall and F of the largest weights against N", "beyond the paper",
+        "By distance to the selected sum: precision N/(N + others no farther than the farthest selected), "
+        "recall "
+        "the share of the selected nearer than all others, F their harmonic mean (band: 8 of 10 heads).",
+        data.text() +
+            fmt::format("set xlabel 'selected keys N'\nset ylabel 'share'\nset logscale x\nset xrange [1:{}]\n"
+                        "set yrange [0:1.05]\nset key outside right top Left reverse\n",
+                        result.settings.lengths[last]) +
+            plot({band("$data", "1:6:7", "@green"), line("$data", "1:2", "@purple", "precision"),
+                  line("$data", "1:3", "@blue", "recall"), line("$data", "1:4", "@green", "F"),
+                  line("$data", "1:5", "@grey", "mass of the weights", "dt 2")})};
+}
+
+Picture concentration(const Result& result) {
+    Block data("data");
+    for (std::size_t l = 0; l < result.settings.lengths.size(); ++l) {
+        std::vector<double> weight, keys;
+        for (const HeadResult& head : result.heads) {
+            weight.push_back(head.at_length[l].max_weight);
+            keys.push_back(head.at_length[l].participation_ratio);
+        }
+        const OverHeads w = over(weight), k = over(keys);
+        const double length = static_cast<double>(result.settings.lengths[l]);
+        // Causal rows see 1 ... L keys: equal weights would have this mean.
+        double harmonic = 0;
+        for (Index i = 1; i <= result.settings.lengths[l]; ++i) harmonic += 1 / static_cast<double>(i);
+        data.add(length, w.mean, w.low, w.high, k.mean, k.low, k.high, harmonic / length, (length + 1) / 2);
+    }
+    const std::string range =
+        fmt::format("set xrange [{}:{}]\n", static_cast<double>(result.settings.lengths.front()) * 0.9,
+                    static_cast<double>(result.settings.lengths.back()) * 1.1);
+    return {"concentration", "Do weights vanish as the text grows?", "Lemma 1, Corollary 1",
+            "Left: largest weight of a row; right: as how many equal keys it is concentrated, 1/sum p². Mean "
+            "over the "
+            "rows of the first L tokens, then over heads; band: 8 of 10 heads. Dashed: equal weights.",
+            data.text() + "set multiplot\nset logscale xy\nset xlabel 'tokens L'\n" + range +
+                panel(0.09, 0.49, 0.92, 0.15, "largest weight") + "set key bottom left Left reverse\n" +
+                plot({band("$data", "1:3:4", "@blue"), points("$data", "1:2", "@blue", "here"),
+                      line("$data", "1:8", "@ink", "equal weights", "dt 2 lw 1")}) +
+                panel(0.58, 0.98, 0.92, 0.15, "effective number of keys") + "set key top left Left reverse\n" +
+                plot({band("$data", "1:6:7", "@blue"), points("$data", "1:5", "@blue", "here"),
+                      line("$data", "1:9", "@ink", "equal weights", "dt 2 lw 1")}) +
+                "unset multiplot\n"};
+}
+
+Picture maps(const Result& result) {
+    std::string text =
+        "set multiplot\nunset key\nunset grid\nset tics scale 0\n"
+        "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n";
+    text += fmt::format("set xrange [-0.5:{0}.5]\nset yrange [{1}.5:-0.5]\nset xtics 0,{2}\nset ytics 0,{3}\n",
+                        result.heads_per_layer - 1, result.layers - 1,
+                        std::max<Index>(1, result.heads_per_layer / 6), std::max<Index>(1, result.layers / 6));
+    std::string blocks;
+    for (std::size_t map = 0; map < 6; ++map) {
+        const HeadFigure& figure = head_figures()[map];
+        blocks += fmt::format("$map{} << EOD\n", map);
+        for (const HeadResult& head : result.heads)
+            blocks += fmt::format("{} {} {}\n", head.head, head.layer, number(figure.value(result, head)));
+        blocks += "EOD\n";
+        const double column = static_cast<double>(map % 3), row = static_cast<double>(map / 3);
+        text += panel(0.055 + 0.325 * column, 0.265 + 0.325 * column, 0.93 - 0.5 * row, 0.58 - 0.5 * row,
+                      figure.title);
+        text += fmt::format("set colorbox user origin screen {}, screen {} size 0.012, 0.35\n",
+                            0.272 + 0.325 * column, 0.58 - 0.5 * row);
+        text +=
+            fmt::format("set xlabel '{}'\nset ylabel '{}'\n", row > 0 ? "head" : "", column > 0 ? "" : "layer");
+        text += map == 0 ? "set logscale cb\n" : "unset logscale cb\n";
+        text += map == 1 || map >= 3 ? "set cbrange [0:1]\n" : "set cbrange [*:*]\n";
+        text += fmt::format("plot $map{} using 1:2:3 with image pixels\n", map);
+    }
+    return {"heads",
+            "Every head: layer against head",
+            "beyond the paper",
+            "Means over the rows of a head at full length. The strongest sink is the key with the largest mean "
+            "weight "
+            "among those that a quarter of the queries see.",
+            blocks + text + "unset multiplot\n",
+            860,
+            560};
+}
+
+} // namespace
+
+std::vector<Picture> pictures(const Result& result) {
+    return {concentration(result),
+            distance_against_length(result),
+            distance_against_count(result),
+            critical_count(result),
+            separable(result),
+            gradient(result),
+            quality(result),
+            maps(result)};
+}
+
+std::string draw(const Picture& picture, Format format) {
+    const std::string terminal =
+        format == Format::png
+            ? fmt::format("set terminal pngcairo enhanced size {},{} background '@paper' font 'Helvetica,20' "
+                          "linewidth 1.6 pointscale 1.6\n",
+                          2 * picture.width, 2 * picture.height)
+            : fmt::format("set terminal svg enhanced size {},{} background '@paper' font 'Helvetica,13'\n",
+                          picture.width, picture.height);
+    std::string script =
+        terminal +
+        "set border 3 lc rgb '@ink'\nset tics nomirror scale 0.5 textcolor rgb '@ink'\n"
+        "set grid lc rgb '@faint' lt 1 lw 0.6\nset title textcolor rgb '@ink'\n"
+        "set xlabel textcolor rgb '@ink'\nset ylabel textcolor rgb '@ink'\n"
+        "set key textcolor rgb '@ink' samplen 2 spacing 1.15\nset cbtics textcolor rgb '@ink'\n"
+        "set colorbox border lc rgb '@ink'\n" +
+        picture.script;
+    for (const Colour& colour : colours)
+        for (std::size_t at = script.find(colour.name); at != script.npos; at = script.find(colour.name, at))
+            script.replace(at, colour.name.size(), format == Format::svg_dark ? colour.dark : colour.light);
+    return gnuplot::run(script);
+}
+
+} // namespace paper
