@@ -45,8 +45,8 @@ std::string band(std::string_view data, std::string_view columns, std::string_vi
 }
 std::string line(std::string_view data, std::string_view columns, std::string_view colour,
                  std::string_view title, std::string_view more = "") {
-    return fmt::format("{} using {} with lines lw 2 lc rgb '{}' {} title {}", data, columns, colour, more,
-                       quoted(title));
+    return fmt::format("{} using {} with lines lw {} lc rgb '{}' {} title {}", data, columns,
+                       colour == "@ink" ? 1 : 2, colour, more, quoted(title));
 }
 std::string points(std::string_view data, std::string_view columns, std::string_view colour,
                    std::string_view title) {
@@ -64,7 +64,7 @@ std::string panel(double left, double right, double top, double bottom, std::str
 
 std::string distance_name(const Result& result) { return result.settings.resultant ? "d'" : "d"; }
 std::string unit_of_x(const Result& result) {
-    return result.settings.unit == UnitVectors::everywhere ? "" : ", in units of |x|";
+    return result.settings.unit == UnitVectors::everywhere ? ", in units of |x|" : "";
 }
 
 /// x, then mean, low, high of the measured distance, and the random one, its upper limit, Theorem 1.
@@ -79,14 +79,15 @@ void add_distances(Block& block, const Result& result, double x, std::size_t l, 
 
 std::vector<std::string> distance_curves(const Result& result, const std::string& of) {
     const std::string name = distance_name(result);
-    std::vector<std::string> parts = {band("$data", "1:3:4", "@blue"),
-                                      points("$data", "1:2", "@blue", fmt::format("top-N: {}({})", name, of))};
+    std::vector<std::string> parts = {
+        band("$data", "1:3:4", "@blue"),
+        line("$data", "1:2", "@blue", fmt::format("largest weights: {}({})", name, of))};
     if (result.settings.resultant) {
-        parts.push_back(line("$data", "1:5", "@red", "random N: root of E d'², exact"));
+        parts.push_back(line("$data", "1:5", "@red", "random keys: root of E d'², exact"));
     } else {
         parts.push_back(band("$data", "1:5:6", "@red"));
-        parts.push_back(line("$data", "1:5", "@red", "random N: E d, main sum of Theorem 1(2)"));
-        parts.push_back(line("$data", "1:6", "@red", "random N: E d, upper limit", "dt 2"));
+        parts.push_back(line("$data", "1:5", "@red", "random keys: E d, main sum of Theorem 1(2)"));
+        parts.push_back(line("$data", "1:6", "@red", "random keys: E d, upper limit", "dt 2"));
         parts.push_back(line("$data", "1:7", "@grey", "Theorem 1(1), limit of d"));
     }
     return parts;
@@ -106,7 +107,7 @@ Picture distance_against_length(const Result& result) {
     guide.add(last_x, 0.6 * last_y);
     const Index n = five ? result.settings.counts[*five] : 0;
     auto parts = distance_curves(result, fmt::format("{}", n));
-    parts.push_back(line("$guide", "1:2", "@ink", "slope 1", "dt 3 lw 1"));
+    parts.push_back(line("$guide", "1:2", "@ink", "slope 1", "dt 3"));
     return {
         "distance_length",
         fmt::format("How far the {} largest weights stand from the rest, as the text grows", n), "Algorithm 1",
@@ -116,7 +117,8 @@ Picture distance_against_length(const Result& result) {
                                               : " Red: what random keys give instead, between its two limits."),
         data.text() + guide.text() +
             fmt::format("set xlabel 'tokens L'\nset ylabel 'distance{}'\nset logscale xy\n"
-                        "set xrange [{}:{}]\nset key top left Left reverse\nset xtics ({})\n",
+                        "set xrange [{}:{}]\nset autoscale yfix\nset key below maxrows 2 Left reverse\nset "
+                        "xtics ({})\n",
                         unit_of_x(result), first * 0.9, last_x * 1.1,
                         [&] {
                             std::string tics;
@@ -133,14 +135,17 @@ Picture distance_against_count(const Result& result) {
     for (std::size_t c = 0; c < result.settings.counts.size(); ++c)
         add_distances(data, result, static_cast<double>(result.settings.counts[c]), last, c);
     auto parts = distance_curves(result, "N");
-    return {"distance_count", fmt::format("The same against N, at L = {}", result.settings.lengths[last]),
+    return {"distance_count",
+            fmt::format("The same against N, at L = {}", result.settings.lengths[last]),
             "Algorithm 2",
             "Mean over the rows with more than N visible keys, then over heads; band: 8 of 10 heads.",
             data.text() +
                 fmt::format("set xlabel 'selected keys N'\nset ylabel 'distance{}'\nset logscale xy\n"
-                            "set xrange [1:{}]\nset key bottom left Left reverse\n",
+                            "set xrange [1:{}]\nset autoscale yfix\nset key below maxrows 2 Left reverse\n",
                             unit_of_x(result), result.settings.lengths[last]) +
-                plot(parts)};
+                plot(parts),
+            760,
+            470};
 }
 
 Picture critical_count(const Result& result) {
@@ -178,11 +183,11 @@ Picture critical_count(const Result& result) {
             panel(0.09, 0.60, 0.92, 0.15, "p-value against N/L") +
             fmt::format(
                 "set logscale xy\nset xlabel 'N/L'\nset xrange [0.9/{}:1]\nset yrange [{}:2]\nset format y "
-                "'10^{{%T}}'\nset key bottom right Left reverse\n",
+                "'10^{{%T}}'\nset key at graph 0.03, 0.8 left Left reverse\n",
                 result.settings.lengths.back(), std::max(1e-12, least) / 2) +
             plot(curves) + panel(0.71, 0.98, 0.92, 0.15, "critical N as a share of L") +
             fmt::format("unset logscale\nset logscale x\nset format y '%g'\nset xlabel 'tokens L'\nset xrange "
-                        "[{}:{}]\nset yrange [0:1]\nset key top right Left reverse\n",
+                        "[{}:{}]\nset yrange [0:1]\nset key at graph 0.97, 0.55 right Left reverse\n",
                         result.settings.lengths.front() / 2, result.settings.lengths.back() * 2) +
             plot({points("$critical", "1:2", "@blue", "here"),
                   "0.06 with lines dt 2 lw 2 lc rgb '@red' title 'the paper, GPT-2'"}) +
@@ -309,10 +314,10 @@ Picture concentration(const Result& result) {
             data.text() + "set multiplot\nset logscale xy\nset xlabel 'tokens L'\n" + range +
                 panel(0.09, 0.49, 0.92, 0.15, "largest weight") + "set key bottom left Left reverse\n" +
                 plot({band("$data", "1:3:4", "@blue"), points("$data", "1:2", "@blue", "here"),
-                      line("$data", "1:8", "@ink", "equal weights", "dt 2 lw 1")}) +
+                      line("$data", "1:8", "@ink", "equal weights", "dt 2")}) +
                 panel(0.58, 0.98, 0.92, 0.15, "effective number of keys") + "set key top left Left reverse\n" +
                 plot({band("$data", "1:6:7", "@blue"), points("$data", "1:5", "@blue", "here"),
-                      line("$data", "1:9", "@ink", "equal weights", "dt 2 lw 1")}) +
+                      line("$data", "1:9", "@ink", "equal weights", "dt 2")}) +
                 "unset multiplot\n"};
 }
 
@@ -378,8 +383,7 @@ std::string draw(const Picture& picture, Format format) {
         "set border 3 lc rgb '@ink'\nset tics nomirror scale 0.5 textcolor rgb '@ink'\n"
         "set grid lc rgb '@faint' lt 1 lw 0.6\nset title textcolor rgb '@ink'\n"
         "set xlabel textcolor rgb '@ink'\nset ylabel textcolor rgb '@ink'\n"
-        "set key textcolor rgb '@ink' samplen 2 spacing 1.15\nset cbtics textcolor rgb '@ink'\n"
-        "set colorbox border lc rgb '@ink'\n" +
+        "set key textcolor rgb '@ink' samplen 2 spacing 1.15\nset cbtics textcolor rgb '@ink'\n" +
         picture.script;
     for (const Colour& colour : colours)
         for (std::size_t at = script.find(colour.name); at != script.npos; at = script.find(colour.name, at))

@@ -34,20 +34,30 @@ inline std::string quoted(std::string_view text) {
 /// A number of a data block.
 inline std::string number(double x) { return std::isfinite(x) ? fmt::format("{:.6g}", x) : std::string("NaN"); }
 
-/// What gnuplot writes to its standard output. The commands go to it inside the shell command. Throws when it
-/// fails.
-inline std::string run(const std::string& commands) {
-    const std::string shell = "gnuplot 2>/dev/null <<'end of script'\n" + commands + "\nend of script\n";
+namespace detail {
+
+/// Exit status and what comes out of gnuplot. The commands go to it inside the shell command.
+inline int run(const std::string& commands, std::string_view redirection, std::string& output) {
+    const std::string shell =
+        fmt::format("gnuplot {} <<'end of script'\n{}\nend of script\n", redirection, commands);
     std::FILE* const pipe = ::popen(shell.c_str(), "r");
     if (!pipe) throw std::runtime_error("gnuplot cannot be started");
-    std::string picture;
     std::array<char, 4096> buffer;
     while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe))
-        picture.append(buffer.data(), count);
-    const int status = ::pclose(pipe);
-    if (status != 0 || picture.empty())
-        throw std::runtime_error(fmt::format("gnuplot fails with exit status {}", WEXITSTATUS(status)));
-    return picture;
+        output.append(buffer.data(), count);
+    return WEXITSTATUS(::pclose(pipe));
+}
+
+} // namespace detail
+
+/// What gnuplot writes to its standard output. Throws when it fails, with what it complains about.
+inline std::string run(const std::string& commands) {
+    std::string picture;
+    if (const int status = detail::run(commands, "2>/dev/null", picture); status == 0 && !picture.empty())
+        return picture;
+    std::string complaint;
+    const int status = detail::run(commands, "2>&1 >/dev/null", complaint);
+    throw std::runtime_error(fmt::format("gnuplot fails with exit status {}: {}", status, complaint));
 }
 
 } // namespace gnuplot
