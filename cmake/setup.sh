@@ -8,8 +8,9 @@ jobs=$(nproc 2>/dev/null || echo 2)
 
 if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}; fi
 
-program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev)
-test_packages=("${program_packages[@]}" catch2 libboost-dev libbenchmark-dev)
+program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev
+                  libboost-dev gnuplot-nox)
+test_packages=("${program_packages[@]}" catch2 libbenchmark-dev)
 
 # Is the package there? Tools may come from anywhere, libraries are looked up in the package database.
 have_package() {
@@ -17,6 +18,7 @@ have_package() {
     cmake) command -v cmake >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
     g++) command -v "${CXX:-c++}" >/dev/null ;;
+    gnuplot-nox) command -v gnuplot >/dev/null ;;
     *) dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed ;;
     esac
 }

@@ -180,8 +180,7 @@ class Rows {
 public:
     Rows(const HeadInput& input, const Settings& settings, HeadResult& result)
         : input_(input), settings_(settings), result_(result),
-          random_(settings.seed * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(input.layer) * 0x10001u +
-                  static_cast<std::uint64_t>(input.head)) {
+          random_(direction_seed(settings.seed, input.layer, input.head, -1)) {
         const auto steps = settings.steps.size();
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
             result.at_temperature.push_back(
@@ -222,7 +221,7 @@ public:
             ++seen_[key];
             longest_key = std::max(longest_key, key_lengths_[key]);
         }
-        differences(z, statistics.logit_spread());
+        differences(row.query, z, statistics.logit_spread());
         const double delta = length(input_.view.q().row(row.query)) * longest_key *
                              std::abs(static_cast<double>(input_.view.scale()));
         attnscope::audit_row(result_.audit, Softmax(), z, {.delta = delta, .steps = settings_.steps}, random_,
@@ -255,11 +254,12 @@ private:
     }
 
     /// Algorithm 5: one random direction a row, for every temperature and step.
-    void differences(RowIn<double> z, double spread) {
+    void differences(Index query, RowIn<double> z, double spread) {
         direction_.resize(z.size());
         weights_.resize(z.size());
         moved_.resize(z.size());
-        attnscope::random_direction<double>(z, random_, RowOut<double>(direction_));
+        attnscope::SplitMix64 random(direction_seed(settings_.seed, input_.layer, input_.head, query));
+        attnscope::random_direction<double>(z, random, RowOut<double>(direction_));
         const auto n = static_cast<Index>(z.size());
         for (std::size_t t = 0; t < settings_.temperatures.size(); ++t) {
             const double temperature = settings_.temperatures[t];
@@ -340,6 +340,12 @@ void visit_rows(const HeadView<float>& view, const Mask& mask, Parts&... parts) 
 }
 
 } // namespace
+
+std::uint64_t direction_seed(std::uint64_t seed, Index layer, Index head, Index query) {
+    for (const Index number : {layer, head, query})
+        seed = attnscope::SplitMix64(seed + static_cast<std::uint64_t>(number))();
+    return seed;
+}
 
 HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings) {
     HeadResult result;

@@ -64,6 +64,9 @@ struct HeadInput {
     std::vector<Index> sampled; ///< queries of Algorithm 4 and of the statements about expectations, ascending
 };
 
+/// Seed of the random direction of a row in Algorithm 5: `random_direction` over its visible keys.
+std::uint64_t direction_seed(std::uint64_t seed, Index layer, Index head, Index query);
+
 /// Everything about one head, on the calling thread. The result depends on the arguments only. Memory
 /// O(keys^2) doubles. Cost O(queries keys max N).
 HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings);

@@ -75,7 +75,8 @@ std::string curves(const Result& result) {
         const Curves& at = head.at_length.back();
         for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
             text += fmt::format("{},{},{},{}", head.layer, head.head, result.settings.counts[c], at.rows[c]);
-            for (std::size_t f = 0; f < figure_count; ++f) text += "," + cell(at.at(static_cast<Figure>(f), c));
+            for (std::size_t f = 0; f < figure_count; ++f)
+                text += fmt::format(",{}", cell(at.at(static_cast<Figure>(f), c)));
             text += '\n';
         }
     }
@@ -156,7 +157,8 @@ std::string heads(const Result& result) {
     text += '\n';
     for (const HeadResult& head : result.heads) {
         text += fmt::format("{},{}", head.layer, head.head);
-        for (const HeadFigure& figure : the_head_figures) text += "," + cell(figure.value(result, head));
+        for (const HeadFigure& figure : the_head_figures)
+            text += fmt::format(",{}", cell(figure.value(result, head)));
         text += '\n';
     }
     return text;
