@@ -1,175 +1,11 @@
 #include <models/forward.hpp>
-
-#include <attnscope/detail/elementary.hpp>
-#include <attnscope/streaming/threads.hpp>
-
-#include <fmt/format.h>
-
-#include <cmath>
-#include <stdexcept>
+#include <models/layers.hpp>
 
 namespace models {
 namespace {
 
-using attnscope::HeadArray;
 using attnscope::HeadGroup;
 using attnscope::Mask;
-using attnscope::Threads;
-
-/// Rows of a product that are one task; results do not depend on who takes which.
-constexpr Index block_rows = 128;
-
-template <class Work>
-void for_each_block(Index rows, const Threads& threads, const Work& work) {
-    threads((rows + block_rows - 1) / block_rows, [&](Index block) {
-        const Index begin = block * block_rows;
-        work(begin, std::min(block_rows, rows - begin));
-    });
-}
-
-/// A matrix as its file has it: [in, out] (GPT-2) or [out, in] (Llama), and a bias that may be missing.
-template <Real T>
-struct Linear {
-    Matrix<T> weight;
-    Row<T> bias;
-    bool transposed = false;
-
-    Index outputs() const { return transposed ? weight.rows() : weight.cols(); }
-
-    /// out = x weight + bias
-    void apply(const Matrix<T>& x, Eigen::Ref<Matrix<T>, 0, Eigen::OuterStride<>> out,
-               const Threads& threads) const {
-        for_each_block(x.rows(), threads, [&](Index begin, Index rows) {
-            auto part = out.middleRows(begin, rows);
-            if (transposed)
-                part.noalias() = x.middleRows(begin, rows) * weight.transpose();
-            else
-                part.noalias() = x.middleRows(begin, rows) * weight;
-            if (bias.size() > 0) part.rowwise() += bias.matrix();
-        });
-    }
-    /// x += y weight + bias
-    void add_to(Matrix<T>& x, const Matrix<T>& y, const Threads& threads) const {
-        for_each_block(x.rows(), threads, [&](Index begin, Index rows) {
-            auto part = x.middleRows(begin, rows);
-            if (transposed)
-                part.noalias() += y.middleRows(begin, rows) * weight.transpose();
-            else
-                part.noalias() += y.middleRows(begin, rows) * weight;
-            if (bias.size() > 0) part.rowwise() += bias.matrix();
-        });
-    }
-};
-
-/// Layer norm with a bias, root-mean-square norm without.
-template <Real T>
-struct Norm {
-    Row<T> gain, bias;
-    double epsilon = 1e-5;
-    bool centred = true;
-
-    Matrix<T> apply(const Matrix<T>& x, const Threads& threads) const {
-        Matrix<T> out(x.rows(), x.cols());
-        for_each_block(x.rows(), threads, [&](Index begin, Index rows) {
-            for (Index i = begin; i < begin + rows; ++i) apply_to_row(x.row(i), out.row(i));
-        });
-        return out;
-    }
-
-private:
-    template <class In, class Out>
-    void apply_to_row(const In& x, Out&& out) const {
-        const double n = static_cast<double>(x.size());
-        double mean = 0, square = 0;
-        for (Index c = 0; c < x.size(); ++c) mean += static_cast<double>(x[c]);
-        mean = centred ? mean / n : 0;
-        for (Index c = 0; c < x.size(); ++c) square += std::pow(static_cast<double>(x[c]) - mean, 2);
-        const double scale = 1 / std::sqrt(square / n + epsilon);
-        for (Index c = 0; c < x.size(); ++c) {
-            out[c] = static_cast<T>((static_cast<double>(x[c]) - mean) * scale) * gain[c];
-            if (bias.size() > 0) out[c] += bias[c];
-        }
-    }
-};
-
-template <Real T>
-void activate(Activation activation, std::span<T> x) {
-    switch (activation) {
-    case Activation::gelu:
-        for (T& v : x) v = T(0.5) * v * (T(1) + std::erf(v * static_cast<T>(M_SQRT1_2)));
-        return;
-    case Activation::silu:
-        for (T& v : x) v = v / (T(1) + std::exp(-v));
-        return;
-    case Activation::gelu_tanh: {
-        using S = attnscope::detail::Simd<T>;
-        const auto half = S::set(T(0.5)), one = S::set(T(1)), cubic = S::set(T(0.044715)),
-                   root = S::set(static_cast<T>(std::sqrt(2 / M_PI)));
-        attnscope::detail::for_each_lane<T>(attnscope::detail::size<T>(x), [&](const auto& lane) {
-            const auto v = lane(x.data());
-            const auto inner = S::mul(root, S::madd(S::mul(cubic, S::mul(v, v)), v, v));
-            lane.store(x.data(), S::mul(S::mul(half, v), S::add(one, attnscope::detail::tanh<T>(inner))));
-        });
-        return;
-    }
-    }
-}
-
-/// What the names of a layer's tensors begin with.
-std::string layer_prefix(const Config& config, Index layer) {
-    return fmt::format("{}.{}.", config.family == Family::gpt2 ? "h" : "layers", layer);
-}
-
-/// Reads what a layer needs.
-template <Real T>
-class Reader {
-public:
-    Reader(const Config& config, const Parameters& parameters) : config_(config), parameters_(parameters) {}
-
-    Matrix<T> matrix(const std::string& name, Index rows, Index cols) const {
-        Matrix<T> m(rows, cols);
-        parameters_.read(name, {rows, cols}, std::span<T>(m.data(), static_cast<std::size_t>(m.size())));
-        return m;
-    }
-    Row<T> row(const std::string& name, Index size) const {
-        Row<T> r(1, size);
-        parameters_.read(name, {size}, std::span<T>(r.data(), static_cast<std::size_t>(size)));
-        return r;
-    }
-    Linear<T> linear(const std::string& name, Index in, Index out, bool bias) const {
-        const bool transposed = config_.family == Family::llama;
-        return {transposed ? matrix(name + ".weight", out, in) : matrix(name + ".weight", in, out),
-                bias ? row(name + ".bias", out) : Row<T>(), transposed};
-    }
-    Norm<T> norm(const std::string& name) const {
-        const bool layer_norm = config_.family == Family::gpt2;
-        return {row(name + ".weight", config_.width),
-                layer_norm ? row(name + ".bias", config_.width) : Row<T>(), config_.norm_epsilon, layer_norm};
-    }
-
-private:
-    const Config& config_;
-    const Parameters& parameters_;
-};
-
-/// Turns pairs (c, c + d/2) of every head's row at position n by the angle n theta^{-2c/d}.
-template <Real T>
-void rotate(Matrix<T>& x, Index heads, Index width, Index row_width, double theta) {
-    const Index half = width / 2;
-    for (Index position = 0; position < x.rows(); ++position)
-        for (Index c = 0; c < half; ++c) {
-            const double angle = static_cast<double>(position) *
-                                 std::pow(theta, -2.0 * static_cast<double>(c) / static_cast<double>(width));
-            const T cosine = static_cast<T>(std::cos(angle)), sine = static_cast<T>(std::sin(angle));
-            for (Index head = 0; head < heads; ++head) {
-                T& a = x.data()[position * row_width + head * width + c];
-                T& b = x.data()[position * row_width + head * width + c + half];
-                const T turned = a * cosine - b * sine;
-                b = b * cosine + a * sine;
-                a = turned;
-            }
-        }
-}
 
 /// Output of all heads side by side, and their weights if asked for.
 template <Real T>
@@ -190,54 +26,6 @@ Matrix<T> attention(const HeadGroup<T>& heads, const Mask& mask, const RunOption
         if (options.weights) weights[static_cast<std::size_t>(h)] = std::move(found.weights);
     });
     return out;
-}
-
-/// q, k and v of one layer in one matrix, a row for each token.
-template <Real T>
-Matrix<T> fused_heads(const Config& config, const Reader<T>& reader, const std::string& layer,
-                      const Matrix<T>& x, const Threads& threads) {
-    const Index q = config.heads * config.head_width, k = config.key_heads * config.head_width;
-    Matrix<T> fused(x.rows(), q + 2 * k);
-    if (config.family == Family::gpt2) {
-        reader.linear(layer + "attn.c_attn", config.width, q + 2 * k, true).apply(x, fused, threads);
-        return fused;
-    }
-    const bool bias = config.attention_bias;
-    reader.linear(layer + "self_attn.q_proj", config.width, q, bias).apply(x, fused.leftCols(q), threads);
-    reader.linear(layer + "self_attn.k_proj", config.width, k, bias).apply(x, fused.middleCols(q, k), threads);
-    reader.linear(layer + "self_attn.v_proj", config.width, k, bias).apply(x, fused.rightCols(k), threads);
-    // Queries and keys stand side by side: one turn for both.
-    rotate(fused, config.heads + config.key_heads, config.head_width, fused.cols(), config.rope_theta);
-    return fused;
-}
-
-template <Real T>
-void add_mlp(const Config& config, const Reader<T>& reader, const std::string& layer, Matrix<T>& x,
-             const Threads& threads) {
-    Matrix<T> inner(x.rows(), config.inner);
-    const auto activate_all = [&](Matrix<T>& m) {
-        for_each_block(m.rows(), threads, [&](Index begin, Index rows) {
-            activate<T>(config.activation,
-                        {m.data() + begin * m.cols(), static_cast<std::size_t>(rows * m.cols())});
-        });
-    };
-    if (config.family == Family::gpt2) {
-        reader.linear(layer + "mlp.c_fc", config.width, config.inner, true)
-            .apply(reader.norm(layer + "ln_2").apply(x, threads), inner, threads);
-        activate_all(inner);
-        reader.linear(layer + "mlp.c_proj", config.inner, config.width, true).add_to(x, inner, threads);
-        return;
-    }
-    const Matrix<T> normed = reader.norm(layer + "post_attention_layernorm").apply(x, threads);
-    Matrix<T> up(x.rows(), config.inner);
-    reader.linear(layer + "mlp.gate_proj", config.width, config.inner, config.mlp_bias)
-        .apply(normed, inner, threads);
-    reader.linear(layer + "mlp.up_proj", config.width, config.inner, config.mlp_bias)
-        .apply(normed, up, threads);
-    activate_all(inner);
-    inner.array() *= up.array();
-    reader.linear(layer + "mlp.down_proj", config.inner, config.width, config.mlp_bias)
-        .add_to(x, inner, threads);
 }
 
 } // namespace
@@ -273,25 +61,15 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
     }
 
     const Mask mask = config.sliding_window ? Mask::sliding_window(*config.sliding_window) : Mask::causal();
-    const Index d = config.head_width, q = config.heads * d, k = config.key_heads * d;
     for (Index layer = 0; layer < config.layers; ++layer) {
-        const std::string name = layer_prefix(config, layer);
-        const Matrix<T> normed = reader.norm(name + (gpt2 ? "ln_1" : "input_layernorm")).apply(x, threads);
-        const Matrix<T> fused = fused_heads(config, reader, name, normed, threads);
-        double scale = config.scale_by_head_width ? 1 / std::sqrt(static_cast<double>(d)) : 1.0;
-        if (config.scale_by_layer) scale /= static_cast<double>(layer + 1);
-        const HeadGroup<T> heads(HeadArray<T>{fused.data(), config.heads, n, d, d, fused.cols()},
-                                 HeadArray<T>{fused.data() + q, config.key_heads, n, d, d, fused.cols()},
-                                 HeadArray<T>{fused.data() + q + k, config.key_heads, n, d, d, fused.cols()},
-                                 static_cast<T>(scale));
-        std::vector<Matrix<T>> weights;
-        const Matrix<T> output = attention(heads, mask, options, weights, threads);
-        if (options.layer) options.layer({layer, x, heads, mask, weights});
-        reader
-            .linear(name + (gpt2 ? "attn.c_proj" : "self_attn.o_proj"), q, config.width,
-                    gpt2 || config.attention_bias)
-            .add_to(x, output, threads);
-        add_mlp(config, reader, name, x, threads);
+        const auto attend = [&](const Matrix<T>& fused) {
+            const HeadGroup<T> heads = heads_of(config, fused, 0, n, logit_scale(config, layer));
+            std::vector<Matrix<T>> weights;
+            Matrix<T> output = attention(heads, mask, options, weights, threads);
+            if (options.layer) options.layer({layer, x, heads, mask, weights});
+            return output;
+        };
+        forward(config, read_layer<T>(config, *parameters_, layer), x, attend, threads);
     }
 
     RunResult<T> result;

@@ -121,7 +121,8 @@ public:
     Progress& operator=(const Progress&) = delete;
 
     void step() { reach(done_ + 1); }
-    void reach(std::size_t done) {
+    /// `more` is shown behind the count.
+    void reach(std::size_t done, std::string_view more = {}) {
         done_ = done;
         const auto now = std::chrono::steady_clock::now();
         if (!terminal_ || now - start_ < std::chrono::seconds(1) ||
@@ -129,7 +130,7 @@ public:
             return;
         const double elapsed = std::chrono::duration<double>(now - start_).count();
         const double left = elapsed * static_cast<double>(total_ - done_) / static_cast<double>(done_);
-        fmt::print(stderr, "\r\033[K{} {}/{}, {:.0f} s left", what_, done_, total_, left);
+        fmt::print(stderr, "\r\033[K{} {}/{}{}, {:.0f} s left", what_, done_, total_, more, left);
         std::fflush(stderr);
         last_ = now;
         shown_ = true;

@@ -548,6 +548,9 @@ public:
     void add(std::string name, std::span<const double> values, std::vector<Eigen::Index> shape) {
         add("F64", std::move(name), values, std::move(shape));
     }
+    void add(std::string name, std::span<const Eigen::half> values, std::vector<Eigen::Index> shape) {
+        add("F16", std::move(name), values, std::move(shape));
+    }
     void add(std::string name, std::span<const std::int64_t> values, std::vector<Eigen::Index> shape) {
         add("I64", std::move(name), values, std::move(shape));
     }

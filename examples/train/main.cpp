@@ -1,0 +1,167 @@
+// attnscope-train: a small byte-level GPT-2 on a text, under any normaliser of attention and any temperature.
+
+#include "trainer.hpp"
+
+#include <models/forward.hpp>
+#include <models/tokenizer.hpp>
+#include <support/program.hpp>
+
+#include <thread>
+
+namespace {
+
+using attnscope::Index;
+using models::Threads;
+
+models::Config shape(bool quick) {
+    models::Config config;
+    config.layers = quick ? 2 : 5;
+    config.heads = config.key_heads = 4;
+    config.width = quick ? 64 : 128;
+    config.head_width = config.width / config.heads;
+    config.inner = 4 * config.width;
+    config.context = quick ? 128 : 512;
+    config.vocabulary = 256;
+    return config;
+}
+
+double number(std::string_view option, const std::string& text) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value > 0) || !std::isfinite(value))
+        throw program::usage_error(fmt::format("{} must be a number > 0, got {}", option, text));
+    return value;
+}
+
+void print(const train::LogLine& line, double tokens_per_second) {
+    fmt::print("step {:6.0f}  window {:4.0f}  training {:.4f}  validation {:.4f}  |gradient| {:.3f}  {:.0f} "
+               "tokens/s\n",
+               line.step, line.window, line.training_loss, line.validation_loss, line.gradient_norm,
+               tokens_per_second);
+    std::fflush(stdout);
+}
+
+/// Bytes drawn one after the other from the model's own distribution, after a line break.
+std::string sample(const std::string& folder, Index count, std::uint64_t seed, Index threads) {
+    const models::Model model = models::Model::load(folder);
+    attnscope::SplitMix64 random(seed);
+    std::vector<std::int32_t> ids = {'\n'};
+    models::RunOptions<float> options;
+    options.threads = threads;
+    for (Index i = 0; i < count; ++i) {
+        const std::size_t from =
+            ids.size() - std::min(ids.size(), static_cast<std::size_t>(model.config().context));
+        const auto run = model.run<float>(std::span<const std::int32_t>(ids).subspan(from), options);
+        const auto p = attnscope::apply(attnscope::Softmax(0.8F), run.logits_last);
+        float left = static_cast<float>(random.uniform());
+        Index next = 0;
+        while (next + 1 < p.size() && (left -= p[next]) > 0) ++next;
+        ids.push_back(static_cast<std::int32_t>(next));
+    }
+    std::string text;
+    for (std::size_t i = 1; i < ids.size(); ++i) text += static_cast<char>(ids[i]);
+    return text;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app(
+        "Trains a small byte-level GPT-2 on a text, under any normaliser of attention and any temperature. "
+        "Writes a "
+        "folder that the other programs take as a model, and a checkpoint from which --resume goes on.",
+        "attnscope-train");
+    std::string text, out, config_file, normalizer = "softmax", temperature = "1", steps, seed = "1",
+                                        rate = "0.002", batch_tokens = "4096", sample_bytes = "0",
+                                        every = "100";
+    std::string threads_text = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+    bool resume = false, quick = false, half = false;
+    app.add_option("--text", text, "a file; its last tenth is for validation")->type_name("FILE")->required();
+    app.add_option("--out", out, "the folder to write")->type_name("FOLDER")->required();
+    app.add_option("--config", config_file,
+                   "a GPT-2 config.json with vocab_size 256 [5 layers, 4 heads, width 128, context 512]")
+        ->type_name("FILE");
+    app.add_option("--normalizer", normalizer, "of attention, such as ssmax:0.43 or entmax:1.5")
+        ->capture_default_str();
+    app.add_option("--temperature", temperature, "divides the logits of attention")->capture_default_str();
+    app.add_option("--steps", steps, "of AdamW [4000; with --quick 300]");
+    app.add_option("--batch-tokens", batch_tokens, "of each step")->capture_default_str();
+    app.add_option("--rate", rate, "the largest of the cosine")->capture_default_str();
+    app.add_option("--seed", seed, "of the initial weights and of the batches")->capture_default_str();
+    app.add_option("--every", every, "steps from one line and checkpoint to the next")->capture_default_str();
+    app.add_option("--sample", sample_bytes, "print so many bytes that the model writes")
+        ->capture_default_str();
+    app.add_option("--threads", threads_text, "change nothing in the results")->capture_default_str();
+    app.add_flag("--resume", resume, "go on from the checkpoint in --out");
+    app.add_flag("--quick", quick, "2 layers of width 64, context 128, 300 steps");
+    app.add_flag("--half", half, "write the model in 16 bits");
+
+    return program::run(app, argc, argv, [&] {
+        train::Plan plan;
+        plan.config = shape(quick);
+        if (!config_file.empty()) plan.config = models::read_config(config_file);
+        plan.normalizer = normalizer;
+        plan.temperature = number("--temperature", temperature);
+        plan.rate = number("--rate", rate);
+        plan.steps = steps.empty() ? (quick ? 300 : 4000)
+                                   : program::whole_number<Index>("--steps", steps, 1, 100'000'000);
+        plan.batch_tokens = program::whole_number<Index>("--batch-tokens", batch_tokens, 1, 1 << 24);
+        plan.seed = static_cast<std::uint64_t>(
+            program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max()));
+        const Index line_every = program::whole_number<Index>("--every", every, 1, 1 << 30);
+        const Index bytes = program::whole_number<Index>("--sample", sample_bytes, 0, 1 << 20);
+        const Threads threads(program::whole_number<Index>("--threads", threads_text, 1, 1024));
+        try {
+            (void)attnscope::make_normalizer(normalizer, plan.temperature);
+        } catch (const attnscope::invalid_argument& error) {
+            throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
+        }
+        program::require_folder_of(out);
+        const std::string checkpoint = out + "/checkpoint.safetensors";
+        if (!resume && std::filesystem::exists(checkpoint))
+            throw std::runtime_error(fmt::format(
+                "{}: is there already; --resume goes on from it, another --out begins anew", checkpoint));
+
+        train::Trainer trainer(plan, {models::read_bytes(text)});
+        if (resume) trainer.load(checkpoint);
+        std::filesystem::create_directories(out);
+        fmt::print("model     {} layers, {} heads, width {}, context {}: {} parameters; {}{}\n",
+                   plan.config.layers, plan.config.heads, plan.config.width, plan.config.context,
+                   trainer.parameters(), normalizer,
+                   plan.temperature == 1 ? "" : fmt::format(" at temperature {}", plan.temperature));
+        fmt::print("text      {}, {} bytes, the last {} for validation; entropy of single bytes {:.3f} nats\n",
+                   text, trainer.text().bytes.size(), trainer.text().validation().size(),
+                   train::unigram_entropy(trainer.text().bytes));
+        fmt::print("steps     {} of {} bytes{}\n", plan.steps, plan.batch_tokens,
+                   resume ? fmt::format(", from step {}", trainer.step()) : std::string());
+        std::fflush(stdout);
+
+        program::Progress progress("training, step", static_cast<std::size_t>(plan.steps));
+        auto since = std::chrono::steady_clock::now();
+        Index done = 0;
+        while (!trainer.done()) {
+            const double loss = trainer.advance(threads);
+            if (!std::isfinite(loss))
+                throw std::runtime_error(
+                    fmt::format("the loss is {} at step {}: a smaller --rate may help; the checkpoint "
+                                "before it is in {}",
+                                loss, trainer.step(), out));
+            ++done;
+            const double seconds =
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+            const double speed = static_cast<double>(done * plan.batch_tokens) / seconds;
+            progress.reach(static_cast<std::size_t>(trainer.step()),
+                           fmt::format(", loss {:.3f}, {:.0f} tokens/s", loss, speed));
+            if (trainer.step() % line_every != 0 && !trainer.done()) continue;
+            print(trainer.log(threads), speed);
+            trainer.save(checkpoint);
+            since = std::chrono::steady_clock::now();
+            done = 0;
+        }
+        write_model(trainer, out, half);
+        fmt::print("loss      {:.4f} nats a byte on all of the validation text\n",
+                   trainer.validate(true, threads));
+        fmt::print("written   {}\n", out);
+        if (bytes > 0) fmt::print("\n{}\n", sample(out, bytes, plan.seed, threads.count()));
+    });
+}

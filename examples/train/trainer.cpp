@@ -1,0 +1,248 @@
+#include "trainer.hpp"
+
+#include <models/tokenizer.hpp>
+#include <support/program.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <numbers>
+
+namespace train {
+namespace {
+
+using attnscope::io::SafetensorsFile;
+using attnscope::io::SafetensorsWriter;
+using models::Tensor;
+
+models::Network<float> initial(const Plan& plan) {
+    const models::RandomParameters random(plan.config, plan.seed);
+    return {plan.config, models::read_weights<float>(plan.config, random),
+            attnscope::make_normalizer(plan.normalizer, plan.temperature)};
+}
+
+/// `sequences` windows of bytes that begin at `starts`; the target of each byte is the next one.
+models::Batch windows(std::string_view text, std::span<const Index> starts, Index length) {
+    models::Batch batch{static_cast<Index>(starts.size()), length, {}, {}};
+    for (const Index start : starts)
+        for (Index i = start; i < start + length; ++i) {
+            batch.inputs.push_back(static_cast<unsigned char>(text[static_cast<std::size_t>(i)]));
+            batch.targets.push_back(static_cast<unsigned char>(text[static_cast<std::size_t>(i + 1)]));
+        }
+    return batch;
+}
+
+nlohmann::ordered_json config_json(const Plan& plan) {
+    const models::Config& config = plan.config;
+    return {{"model_type", "gpt2"},
+            {"architectures", {"GPT2LMHeadModel"}},
+            {"n_layer", config.layers},
+            {"n_head", config.heads},
+            {"n_embd", config.width},
+            {"n_inner", config.inner},
+            {"n_positions", config.context},
+            {"n_ctx", config.context},
+            {"vocab_size", config.vocabulary},
+            {"activation_function", "gelu_new"},
+            {"layer_norm_epsilon", config.norm_epsilon},
+            {"tie_word_embeddings", true},
+            {"attention_normalizer", plan.normalizer},
+            {"attention_temperature", plan.temperature}};
+}
+
+/// The 256 bytes in GPT-2's byte alphabet: printable ones stand for themselves, the others for the characters
+/// from U+0100 on. The id of a byte is its value.
+std::string byte_vocabulary() {
+    nlohmann::ordered_json vocabulary;
+    int others = 0;
+    for (int byte = 0; byte < 256; ++byte) {
+        const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+        const int character = printable ? byte : 256 + others++;
+        std::string utf8;
+        if (character < 128) {
+            utf8 = static_cast<char>(character);
+        } else {
+            utf8 += static_cast<char>(0xC0 | character >> 6);
+            utf8 += static_cast<char>(0x80 | (character & 0x3F));
+        }
+        vocabulary[utf8] = byte;
+    }
+    return vocabulary.dump() + "\n";
+}
+
+} // namespace
+
+Index Plan::window(Index step) const {
+    const double share = static_cast<double>(step) / static_cast<double>(std::max<Index>(1, steps));
+    return std::max<Index>(1, share < 0.4   ? config.context / 4
+                              : share < 0.7 ? config.context / 2
+                                            : config.context);
+}
+
+double Plan::rate_at(Index step) const {
+    const double warm_up = std::max(1.0, 0.05 * static_cast<double>(steps)), at = static_cast<double>(step);
+    if (at < warm_up) return rate * (at + 1) / warm_up;
+    const double share = (at - warm_up) / std::max(1.0, static_cast<double>(steps) - warm_up);
+    return rate * (0.1 + 0.45 * (1 + std::cos(std::numbers::pi * std::min(1.0, share))));
+}
+
+double unigram_entropy(std::string_view text) {
+    std::array<double, 256> count{};
+    for (const char c : text) count[static_cast<unsigned char>(c)] += 1;
+    double entropy = 0;
+    for (const double n : count)
+        if (n > 0)
+            entropy -= n / static_cast<double>(text.size()) * std::log(n / static_cast<double>(text.size()));
+    return entropy;
+}
+
+Trainer::Trainer(Plan plan, Text text)
+    : plan_(std::move(plan)), text_(std::move(text)), network_(initial(plan_)),
+      gradient_(zeros_like(network_.weights())), optimizer_(network_.weights(), {}) {
+    if (plan_.config.vocabulary != 256)
+        throw std::runtime_error(
+            fmt::format("vocab_size: expected the 256 bytes, found {}", plan_.config.vocabulary));
+    const auto least = static_cast<std::size_t>(plan_.config.context + 1);
+    if (text_.validation().size() < least)
+        throw std::runtime_error(
+            fmt::format("the text: expected {} bytes or more for a context of {}, found {}", 10 * least,
+                        plan_.config.context, text_.bytes.size()));
+}
+
+models::Batch Trainer::draw(Index step) const {
+    // Every step has its own generator: a resumed run draws what the unbroken one does.
+    attnscope::SplitMix64 random(attnscope::SplitMix64(plan_.seed + static_cast<std::uint64_t>(step))());
+    const Index length = plan_.window(step), count = std::max<Index>(1, plan_.batch_tokens / length);
+    const std::string_view text = text_.training();
+    std::vector<Index> starts;
+    for (Index i = 0; i < count; ++i) starts.push_back(random.below(static_cast<Index>(text.size()) - length));
+    return windows(text, starts, length);
+}
+
+double Trainer::advance(const models::Threads& threads) {
+    for (const Tensor<float>& tensor : tensors_of(gradient_))
+        std::fill(tensor.values.begin(), tensor.values.end(), 0.0F);
+    const auto pass = network_.run_backward(draw(step()), gradient_, threads);
+    norm_sum_ += optimizer_.step(network_.weights(), gradient_, plan_.rate_at(step()));
+    loss_sum_ += pass.loss;
+    ++loss_count_;
+    return pass.loss;
+}
+
+double Trainer::validate(bool all, const models::Threads& threads) const {
+    const std::string_view text = text_.validation();
+    const Index length = plan_.config.context, count = (static_cast<Index>(text.size()) - 1) / length;
+    const Index wanted = all ? count : std::min<Index>(count, std::max<Index>(1, 4096 / length));
+    double sum = 0;
+    constexpr Index together = 8;
+    for (Index first = 0; first < wanted; first += together) {
+        std::vector<Index> starts;
+        for (Index i = first; i < std::min(wanted, first + together); ++i)
+            starts.push_back(i * (count / wanted) * length);
+        sum += network_.run(windows(text, starts, length), threads).loss * static_cast<double>(starts.size());
+    }
+    return sum / static_cast<double>(wanted);
+}
+
+const LogLine& Trainer::log(const models::Threads& threads) {
+    const double count = static_cast<double>(std::max<Index>(1, loss_count_));
+    curve_.push_back({static_cast<double>(step()),
+                      static_cast<double>(plan_.window(std::max<Index>(0, step() - 1))), loss_sum_ / count,
+                      validate(false, threads), norm_sum_ / count});
+    loss_sum_ = norm_sum_ = 0;
+    loss_count_ = 0;
+    return curve_.back();
+}
+
+Index Trainer::parameters() {
+    Index sum = 0;
+    for (const Tensor<float>& tensor : tensors_of(network_.weights()))
+        sum += static_cast<Index>(tensor.values.size());
+    return sum;
+}
+
+std::map<std::string, std::string> Trainer::identity() const {
+    return {{"config", config_json(plan_).dump()},
+            {"steps", fmt::format("{}", plan_.steps)},
+            {"batch_tokens", fmt::format("{}", plan_.batch_tokens)},
+            {"rate", fmt::format("{}", plan_.rate)},
+            {"seed", fmt::format("{}", plan_.seed)},
+            {"text", fmt::format("{} bytes, sum {}", text_.bytes.size(), [&] {
+                 std::uint64_t hash = 0xcbf29ce484222325U; // FNV-1a
+                 for (const char c : text_.bytes)
+                     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+                 return hash;
+             }())}};
+}
+
+void Trainer::save(const std::string& file) {
+    SafetensorsWriter writer;
+    const auto add = [&](const std::string& prefix, models::Weights<float>& weights) {
+        for (const Tensor<float>& tensor : tensors_of(weights))
+            writer.add(prefix + tensor.name, std::span<const float>(tensor.values), tensor.shape);
+    };
+    add("weights/", network_.weights());
+    add("first/", optimizer_.first());
+    add("second/", optimizer_.second());
+    std::vector<double> lines;
+    for (const LogLine& line : curve_)
+        lines.insert(lines.end(),
+                     {line.step, line.window, line.training_loss, line.validation_loss, line.gradient_norm});
+    writer.add("curve", std::span<const double>(lines), {static_cast<Index>(curve_.size()), 5});
+    const std::array<double, 4> state = {static_cast<double>(optimizer_.steps), loss_sum_, norm_sum_,
+                                         static_cast<double>(loss_count_)};
+    writer.add("state", std::span<const double>(state), {4});
+    for (const auto& [key, value] : identity()) writer.set_metadata(key, value);
+    writer.write(file);
+}
+
+void Trainer::load(const std::string& file) {
+    const SafetensorsFile checkpoint(file);
+    for (const auto& [key, value] : identity()) {
+        const auto found = checkpoint.metadata().find(key);
+        const std::string there = found == checkpoint.metadata().end() ? "nothing" : found->second;
+        if (there != value)
+            throw std::runtime_error(
+                fmt::format("{}: {}: expected {} as in this run, found {}", file, key, value, there));
+    }
+    const auto read = [&](const std::string& prefix, models::Weights<float>& weights) {
+        for (const Tensor<float>& tensor : tensors_of(weights))
+            checkpoint.read_into<float>(prefix + tensor.name, 0, tensor.values);
+    };
+    read("weights/", network_.weights());
+    read("first/", optimizer_.first());
+    read("second/", optimizer_.second());
+    const std::vector<double> lines = checkpoint.read<double>("curve"),
+                              state = checkpoint.read<double>("state");
+    curve_.clear();
+    for (std::size_t i = 0; i + 5 <= lines.size(); i += 5)
+        curve_.push_back({lines[i], lines[i + 1], lines[i + 2], lines[i + 3], lines[i + 4]});
+    optimizer_.steps = static_cast<std::int64_t>(state.at(0));
+    loss_sum_ = state.at(1);
+    norm_sum_ = state.at(2);
+    loss_count_ = static_cast<Index>(state.at(3));
+}
+
+void write_model(Trainer& trainer, const std::filesystem::path& folder, bool half) {
+    SafetensorsWriter writer;
+    for (const Tensor<float>& tensor : tensors_of(trainer.network().weights())) {
+        if (half) {
+            std::vector<Eigen::half> values;
+            for (const float x : tensor.values) values.push_back(static_cast<Eigen::half>(x));
+            writer.add(tensor.name, std::span<const Eigen::half>(values), tensor.shape);
+        } else {
+            writer.add(tensor.name, std::span<const float>(tensor.values), tensor.shape);
+        }
+    }
+    writer.set_metadata("format", "pt");
+    writer.write((folder / "model.safetensors").string());
+    program::write_whole(folder / "config.json", config_json(trainer.plan()).dump(2) + "\n");
+    program::write_whole(folder / "vocab.json", byte_vocabulary());
+    program::write_whole(folder / "merges.txt", "");
+    std::string curve = "step,window,training_loss,validation_loss,gradient_norm\n";
+    for (const LogLine& line : trainer.curve())
+        curve += fmt::format("{},{},{:.6f},{:.6f},{:.6f}\n", line.step, line.window, line.training_loss,
+                             line.validation_loss, line.gradient_norm);
+    program::write_whole(folder / "loss.csv", curve);
+}
+
+} // namespace train
