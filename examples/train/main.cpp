@@ -8,6 +8,10 @@
 
 #include <thread>
 
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 namespace {
 
 using attnscope::Index;
@@ -23,6 +27,15 @@ models::Config shape(bool quick) {
     config.context = quick ? 128 : 512;
     config.vocabulary = 256;
     return config;
+}
+
+/// Every step asks for the same large blocks again: glibc shall keep them instead of handing them back to the system,
+/// which would have to clear them each time.
+void keep_memory() {
+#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 }
 
 double number(std::string_view option, const std::string& text) {
@@ -97,6 +110,7 @@ int main(int argc, char** argv) {
     app.add_flag("--half", half, "write the model in 16 bits");
 
     return program::run(app, argc, argv, [&] {
+        keep_memory();
         train::Plan plan;
         plan.config = shape(quick);
         if (!config_file.empty()) plan.config = models::read_config(config_file);
