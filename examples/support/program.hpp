@@ -18,8 +18,20 @@
 #include <string_view>
 
 #include <unistd.h>
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
 
 namespace program {
+
+/// For programs that ask for the same large blocks again and again: glibc shall keep them instead of handing them back
+/// to the system, which would have to clear them each time.
+inline void keep_memory() {
+#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
+#endif
+}
 
 /// The caller asked for something that does not exist: exit status 2. Everything else that throws is failed
 /// work, 1.

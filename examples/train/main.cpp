@@ -8,10 +8,6 @@
 
 #include <thread>
 
-#if __has_include(<malloc.h>)
-#include <malloc.h>
-#endif
-
 namespace {
 
 using attnscope::Index;
@@ -27,15 +23,6 @@ models::Config shape(bool quick) {
     config.context = quick ? 128 : 512;
     config.vocabulary = 256;
     return config;
-}
-
-/// Every step asks for the same large blocks again: glibc shall keep them instead of handing them back to the system,
-/// which would have to clear them each time.
-void keep_memory() {
-#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-#endif
 }
 
 double number(std::string_view option, const std::string& text) {
@@ -97,7 +84,7 @@ int main(int argc, char** argv) {
     app.add_option("--normalizer", normalizer, "of attention, such as ssmax:0.43 or entmax:1.5")
         ->capture_default_str();
     app.add_option("--temperature", temperature, "divides the logits of attention")->capture_default_str();
-    app.add_option("--steps", steps, "of AdamW [4000; with --quick 300]");
+    app.add_option("--steps", steps, "of AdamW; 0 writes the initial model [4000; with --quick 300]");
     app.add_option("--batch-tokens", batch_tokens, "of each step")->capture_default_str();
     app.add_option("--rate", rate, "the largest of the cosine")->capture_default_str();
     app.add_option("--seed", seed, "of the initial weights and of the batches")->capture_default_str();
@@ -110,7 +97,7 @@ int main(int argc, char** argv) {
     app.add_flag("--half", half, "write the model in 16 bits");
 
     return program::run(app, argc, argv, [&] {
-        keep_memory();
+        program::keep_memory();
         train::Plan plan;
         plan.config = shape(quick);
         if (!config_file.empty()) plan.config = models::read_config(config_file);
@@ -118,7 +105,7 @@ int main(int argc, char** argv) {
         plan.temperature = number("--temperature", temperature);
         plan.rate = number("--rate", rate);
         plan.steps = steps.empty() ? (quick ? 300 : 4000)
-                                   : program::whole_number<Index>("--steps", steps, 1, 100'000'000);
+                                   : program::whole_number<Index>("--steps", steps, 0, 100'000'000);
         plan.batch_tokens = program::whole_number<Index>("--batch-tokens", batch_tokens, 1, 1 << 24);
         plan.seed = static_cast<std::uint64_t>(
             program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max()));
@@ -135,6 +122,9 @@ int main(int argc, char** argv) {
         if (!resume && std::filesystem::exists(checkpoint))
             throw std::runtime_error(fmt::format(
                 "{}: is there already; --resume goes on from it, another --out begins anew", checkpoint));
+
+        if (resume && !std::filesystem::exists(checkpoint))
+            throw std::runtime_error(fmt::format("{}: there is no checkpoint to go on from", checkpoint));
 
         train::Trainer trainer(plan, {models::read_bytes(text)});
         if (resume) trainer.load(checkpoint);
