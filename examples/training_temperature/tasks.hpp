@@ -41,7 +41,7 @@ struct RowMeans {
     double spectral = 0, largest_spectral = 0; ///< |J|_2
     double gap = 0;                            ///< logit of that key minus the largest other
     double spread = 0;                         ///< largest minus smallest logit
-    double rest = 0;                           ///< log of the mean over the others of e^{z_j - z_right}
+    std::vector<double> rest;                  ///< of each row: mean over the others of e^{z_j - z_right}
 };
 /// `count` examples of one length.
 RowMeans measure(const models::Network<float>& network, Task task, Index length, Index count,
