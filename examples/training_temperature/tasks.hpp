@@ -30,7 +30,7 @@ struct RunPlan {
     double temperature = 1;
     std::uint64_t seed = 1;
     Index steps = 600, sequences = 32, least_length = 32, most_length = 64;
-    double rate = 3e-3;
+    double rate = 1e-3;
 };
 
 /// Means over the rows of the last query, those that must find their key.
