@@ -27,6 +27,7 @@ void for_each_tensor(Weights<T>& weights, const F& f) {
         linear(name + "mlp.c_proj", layer.down);
     }
     norm("ln_f", weights.last);
+    if (weights.normalizer.size() > 0) f("attention.parameter", weights.normalizer, false);
 }
 
 void require_trainable(const Config& config, const Parameters& parameters) {
@@ -42,6 +43,46 @@ void require_trainable(const Config& config, const Parameters& parameters) {
 
 } // namespace
 
+LearnedNormalizer::LearnedNormalizer(std::string_view name, double temperature) {
+    const std::size_t colon = name.find(':');
+    core_ = name.substr(0, colon);
+    const bool is_softmax = name == "softmax";
+    constexpr std::array<std::string_view, 5> others = {"ssmax", "logn", "entmax", "sink", "sigmoid"};
+    const bool known = std::find(others.begin(), others.end(), core_) != others.end() && colon != name.npos;
+    if (!is_softmax && !known)
+        throw std::runtime_error(
+            fmt::format("the parameter of softmax, ssmax:S, logn:KAPPA, entmax:ALPHA, sink:N0 or "
+                        "sigmoid:BIAS can be learned, not that of {}",
+                        name));
+    if (!is_softmax && temperature != 1)
+        throw std::runtime_error(
+            fmt::format("the parameter of {} can be learned at temperature 1 only, got {}", name, temperature));
+    (void)attnscope::make_normalizer(name, temperature); // refuses what is no number
+    const double x = is_softmax ? temperature : std::stod(std::string(name.substr(colon + 1)));
+    const double positive = core_ == "entmax" ? x - 1 : x;
+    if (core_ != "sigmoid" && !(positive > 0))
+        throw std::runtime_error(
+            fmt::format("the learned parameter of {} must begin above {}", name, core_ == "entmax" ? 1 : 0));
+    start_ = core_ == "sigmoid" ? x : std::log(positive);
+}
+
+double LearnedNormalizer::value(double u) const {
+    return core_ == "sigmoid" ? u : core_ == "entmax" ? 1 + std::exp(u) : std::exp(u);
+}
+
+std::string LearnedNormalizer::name_at(double u) const {
+    return core_ == "softmax" ? core_ : fmt::format("{}:{}", core_, value(u));
+}
+
+attnscope::AnyNormalizer LearnedNormalizer::at(double u) const {
+    return attnscope::make_normalizer(name_at(u), core_ == "softmax" ? value(u) : 1);
+}
+
+double LearnedNormalizer::slope(double u) const {
+    // The sink's parameter is its logit, log n0.
+    return core_ == "sigmoid" || core_ == "sink" ? 1 : std::exp(u);
+}
+
 template <Real T>
 Weights<T> read_weights(const Config& config, const Parameters& parameters) {
     require_trainable(config, parameters);
@@ -49,7 +90,8 @@ Weights<T> read_weights(const Config& config, const Parameters& parameters) {
     Weights<T> weights{reader.matrix("wte.weight", config.vocabulary, config.width),
                        reader.matrix("wpe.weight", config.context, config.width),
                        {},
-                       reader.norm("ln_f")};
+                       reader.norm("ln_f"),
+                       {}};
     for (Index layer = 0; layer < config.layers; ++layer)
         weights.layers.push_back(read_layer<T>(config, parameters, layer));
     return weights;
@@ -91,34 +133,38 @@ Matrix<T> Network<T>::embed(const Batch& batch) const {
 
 template <Real T>
 Matrix<T> Network<T>::attend(Index layer, const Matrix<T>& fused, const Batch& batch,
-                             const Threads& threads) const {
+                             const attnscope::AnyNormalizer& normalizer, const Threads& threads) const {
     const Index d = config_.head_width;
     Matrix<T> out(fused.rows(), config_.heads * d);
     threads(batch.sequences * config_.heads, [&](Index task) {
         const Index first = task / config_.heads * batch.length, head = task % config_.heads;
         const auto group = heads_of(config_, fused, first, batch.length, logit_scale(config_, layer));
         out.block(first, head * d, batch.length, d) =
-            attnscope::attend(group[head], normalizer_, attnscope::Mask::causal()).output;
+            attnscope::attend(group[head], normalizer, attnscope::Mask::causal()).output;
     });
     return out;
 }
 
 template <Real T>
 Matrix<T> Network<T>::attend_back(Index layer, const Matrix<T>& fused, const Matrix<T>& d_out,
-                                  const Batch& batch, const Threads& threads) const {
-    const Index d = config_.head_width, q = config_.heads * d;
+                                  const Batch& batch, const attnscope::AnyNormalizer& normalizer,
+                                  double& d_parameter, const Threads& threads) const {
+    const Index d = config_.head_width, q = config_.heads * d, tasks = batch.sequences * config_.heads;
     Matrix<T> d_fused(fused.rows(), fused.cols());
-    threads(batch.sequences * config_.heads, [&](Index task) {
+    std::vector<double> parameters(static_cast<std::size_t>(tasks));
+    threads(tasks, [&](Index task) {
         const Index first = task / config_.heads * batch.length, head = task % config_.heads;
         const auto group = heads_of(config_, fused, first, batch.length, logit_scale(config_, layer));
         const attnscope::MatrixView<T> d_head(d_out.data() + first * d_out.cols() + head * d, batch.length, d,
                                               d_out.cols());
-        const auto gradient =
-            attnscope::attend_backward(group[head], normalizer_, d_head, attnscope::Mask::causal());
+        const auto gradient = attnscope::attend_backward(
+            group[head], normalizer, d_head, attnscope::Mask::causal(), {.parameter = learned_.has_value()});
         d_fused.block(first, head * d, batch.length, d) = gradient.q;
         d_fused.block(first, q + head * d, batch.length, d) = gradient.k;
         d_fused.block(first, 2 * q + head * d, batch.length, d) = gradient.v;
+        parameters[static_cast<std::size_t>(task)] = gradient.parameter;
     });
+    for (const double parameter : parameters) d_parameter += parameter;
     return d_fused;
 }
 
@@ -159,6 +205,7 @@ typename Network<T>::Pass Network<T>::score(Matrix<T>& logits, const Batch& batc
 template <Real T>
 typename Network<T>::Pass Network<T>::run(const Batch& batch, const Threads& threads, const Look& look) const {
     Matrix<T> x = embed(batch);
+    const attnscope::AnyNormalizer normalizer = this->normalizer();
     for (Index layer = 0; layer < config_.layers; ++layer)
         forward(
             config_, weights_.layers[static_cast<std::size_t>(layer)], x,
@@ -167,7 +214,7 @@ typename Network<T>::Pass Network<T>::run(const Batch& batch, const Threads& thr
                     look(layer, sequence,
                          heads_of(config_, fused, sequence * batch.length, batch.length,
                                   logit_scale(config_, layer)));
-                return attend(layer, fused, batch, threads);
+                return attend(layer, fused, batch, normalizer, threads);
             },
             threads);
     const Linear<T> head{weights_.embedding, {}, true};
@@ -180,11 +227,13 @@ template <Real T>
 typename Network<T>::Pass Network<T>::run_backward(const Batch& batch, Weights<T>& gradient,
                                                    const Threads& threads) const {
     Matrix<T> x = embed(batch);
+    const attnscope::AnyNormalizer normalizer = this->normalizer();
+    double d_parameter = 0;
     std::vector<LayerTape<T>> tapes(static_cast<std::size_t>(config_.layers));
     for (Index layer = 0; layer < config_.layers; ++layer)
         forward(
             config_, weights_.layers[static_cast<std::size_t>(layer)], x,
-            [&](const Matrix<T>& fused) { return attend(layer, fused, batch, threads); }, threads,
+            [&](const Matrix<T>& fused) { return attend(layer, fused, batch, normalizer, threads); }, threads,
             &tapes[static_cast<std::size_t>(layer)]);
     const Matrix<T> normed = weights_.last.apply(x, threads);
     Matrix<T> logits(x.rows(), config_.vocabulary);
@@ -205,11 +254,14 @@ typename Network<T>::Pass Network<T>::run_backward(const Batch& batch, Weights<T
         backward(
             weights_.layers[at], tapes[at], d,
             [&](const Matrix<T>& fused, const Matrix<T>& d_attended) {
-                return attend_back(layer, fused, d_attended, batch, threads);
+                return attend_back(layer, fused, d_attended, batch, normalizer, d_parameter, threads);
             },
             gradient.layers[at], threads);
         tapes[at] = {};
     }
+    if (learned_)
+        gradient.normalizer[0] +=
+            static_cast<T>(d_parameter * learned_->slope(static_cast<double>(weights_.normalizer[0])));
     for (Index i = 0; i < d.rows(); ++i) {
         gradient.embedding.row(batch.inputs[static_cast<std::size_t>(i)]) += d.row(i);
         gradient.position.row(i % batch.length) += d.row(i);

@@ -15,6 +15,28 @@ struct Weights {
     Matrix<T> embedding, position; ///< [vocabulary, width], [context, width]
     std::vector<Layer<T>> layers;
     Norm<T> last;
+    Row<T> normalizer; ///< [1], u of a `LearnedNormalizer`; else empty
+};
+
+/// A normaliser whose parameter is trained, one for the whole model: temperature, s, kappa and alpha - 1 as
+/// e^u, the sink's n0 as e^u, the bias of sigmoid as u.
+class LearnedNormalizer {
+public:
+    /// name: softmax (at `temperature`), ssmax:S, logn:KAPPA, entmax:ALPHA, sink:N0 or sigmoid:BIAS, with the
+    /// value to begin with. Throws std::runtime_error for others, and what `make_normalizer` throws.
+    LearnedNormalizer(std::string_view name, double temperature);
+
+    double start() const { return start_; } ///< u to begin with
+    attnscope::AnyNormalizer at(double u) const;
+    /// Its name at u, such as "ssmax:0.31"; of softmax its temperature.
+    std::string name_at(double u) const;
+    /// d(what `parameter_derivative` differentiates in)/du
+    double slope(double u) const;
+
+private:
+    double value(double u) const;
+    std::string core_;
+    double start_ = 0;
 };
 
 /// Reads them all. Errors: std::runtime_error for what this model code does not train (Llama, an output matrix
@@ -46,10 +68,19 @@ public:
     /// Throws as `read_weights`.
     Network(Config config, Weights<T> weights, attnscope::AnyNormalizer normalizer)
         : config_(std::move(config)), weights_(std::move(weights)), normalizer_(std::move(normalizer)) {}
+    /// The normaliser's parameter is one of the weights.
+    Network(Config config, Weights<T> weights, LearnedNormalizer learned)
+        : config_(std::move(config)), weights_(std::move(weights)), learned_(std::move(learned)) {
+        weights_.normalizer = Row<T>::Constant(1, 1, static_cast<T>(learned_->start()));
+    }
 
     const Config& config() const { return config_; }
     Weights<T>& weights() { return weights_; }
-    const attnscope::AnyNormalizer& normalizer() const { return normalizer_; }
+    /// As it is now.
+    attnscope::AnyNormalizer normalizer() const {
+        return learned_ ? learned_->at(static_cast<double>(weights_.normalizer[0])) : normalizer_;
+    }
+    const std::optional<LearnedNormalizer>& learned() const { return learned_; }
 
     /// What a pass over a batch says.
     struct Pass {
@@ -67,8 +98,11 @@ public:
 
 private:
     Matrix<T> embed(const Batch& batch) const;
-    Matrix<T> attend(Index layer, const Matrix<T>& fused, const Batch& batch, const Threads& threads) const;
+    Matrix<T> attend(Index layer, const Matrix<T>& fused, const Batch& batch,
+                     const attnscope::AnyNormalizer& normalizer, const Threads& threads) const;
+    /// Adds the gradient in the normaliser's parameter to `d_parameter` if it is learned.
     Matrix<T> attend_back(Index layer, const Matrix<T>& fused, const Matrix<T>& d_out, const Batch& batch,
+                          const attnscope::AnyNormalizer& normalizer, double& d_parameter,
                           const Threads& threads) const;
     /// Replaces logits by d loss/d logits when asked to.
     Pass score(Matrix<T>& logits, const Batch& batch, bool gradient, const Threads& threads) const;
@@ -76,6 +110,7 @@ private:
     Config config_;
     Weights<T> weights_;
     attnscope::AnyNormalizer normalizer_;
+    std::optional<LearnedNormalizer> learned_;
 };
 
 /// The same shapes, all 0.

@@ -21,17 +21,6 @@ Enum chosen(std::string_view option, const std::array<std::string_view, N>& name
         fmt::format("{} must be one of {}, got {}", option, fmt::join(names, ", "), text));
 }
 
-double positive(std::string_view option, const std::string& text, double below) {
-    double value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || !(value > 0 && value < below))
-        throw program::usage_error(
-            std::isinf(below)
-                ? fmt::format("{} must be a number > 0, got {}", option, text)
-                : fmt::format("{} must be a number between 0 and {}, got {}", option, below, text));
-    return value;
-}
-
 void print(const Result& result) {
     fmt::print("model     {}\n          {}\n", result.model, result.shape);
     fmt::print("text      {}, {} tokens{}\n", result.text, result.tokens,
@@ -108,9 +97,8 @@ int main(int argc, char** argv) {
         settings.short_rows = chosen<paper::ShortRows>("--short-rows", paper::short_row_names, short_rows);
         settings.resultant =
             chosen<int>("--reading", std::array<std::string_view, 2>{"cumulative", "resultant"}, reading) == 1;
-        settings.level = positive("--level", level, 1);
-        if (radius != "nearest")
-            settings.radius = positive("--radius", radius, std::numeric_limits<double>::infinity());
+        settings.level = program::positive_number("--level", level, 1);
+        if (radius != "nearest") settings.radius = program::positive_number("--radius", radius);
         settings.threads = program::whole_number<paper::Index>("--threads", threads, 1, 1024);
         settings.seed = prompt_options.seed();
         program::require_folder_of(out);

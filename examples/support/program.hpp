@@ -10,9 +10,11 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -24,8 +26,8 @@
 
 namespace program {
 
-/// For programs that ask for the same large blocks again and again: glibc shall keep them instead of handing them back
-/// to the system, which would have to clear them each time.
+/// For programs that ask for the same large blocks again and again: glibc shall keep them instead of handing
+/// them back to the system, which would have to clear them each time.
 inline void keep_memory() {
 #if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -49,6 +51,18 @@ T whole_number(std::string_view option, std::string_view text, T least, T most) 
     if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most)
         throw usage_error(
             fmt::format("{} must be a whole number from {} to {}, got {}", option, least, most, text));
+    return value;
+}
+
+/// A number in (0, below) from a command line. Throws `usage_error` as above.
+inline double positive_number(std::string_view option, std::string_view text,
+                              double below = std::numeric_limits<double>::infinity()) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value > 0 && value < below))
+        throw usage_error(std::isinf(below) ? fmt::format("{} must be a number > 0, got {}", option, text)
+                                            : fmt::format("{} must be a number between 0 and {}, got {}",
+                                                          option, below, text));
     return value;
 }
 

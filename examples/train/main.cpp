@@ -25,14 +25,6 @@ models::Config shape(bool quick) {
     return config;
 }
 
-double number(std::string_view option, const std::string& text) {
-    double value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || !(value > 0) || !std::isfinite(value))
-        throw program::usage_error(fmt::format("{} must be a number > 0, got {}", option, text));
-    return value;
-}
-
 void print(const train::LogLine& line, double tokens_per_second) {
     fmt::print("step {:6.0f}  window {:4.0f}  training {:.4f}  validation {:.4f}  |gradient| {:.3f}  {:.0f} "
                "tokens/s\n",
@@ -75,7 +67,7 @@ int main(int argc, char** argv) {
                                         rate = "0.002", batch_tokens = "4096", sample_bytes = "0",
                                         every = "100";
     std::string threads_text = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    bool resume = false, quick = false, half = false;
+    bool resume = false, quick = false, half = false, learn = false;
     app.add_option("--text", text, "a file; its last tenth is for validation")->type_name("FILE")->required();
     app.add_option("--out", out, "the folder to write")->type_name("FOLDER")->required();
     app.add_option("--config", config_file,
@@ -84,6 +76,9 @@ int main(int argc, char** argv) {
     app.add_option("--normalizer", normalizer, "of attention, such as ssmax:0.43 or entmax:1.5")
         ->capture_default_str();
     app.add_option("--temperature", temperature, "divides the logits of attention")->capture_default_str();
+    app.add_flag(
+        "--learn-parameter", learn,
+        "train the normaliser's parameter too: temperature, S, KAPPA, ALPHA, N0 or BIAS, from the given value");
     app.add_option("--steps", steps, "of AdamW; 0 writes the initial model [4000; with --quick 300]");
     app.add_option("--batch-tokens", batch_tokens, "of each step")->capture_default_str();
     app.add_option("--rate", rate, "the largest of the cosine")->capture_default_str();
@@ -102,8 +97,9 @@ int main(int argc, char** argv) {
         plan.config = shape(quick);
         if (!config_file.empty()) plan.config = models::read_config(config_file);
         plan.normalizer = normalizer;
-        plan.temperature = number("--temperature", temperature);
-        plan.rate = number("--rate", rate);
+        plan.temperature = program::positive_number("--temperature", temperature);
+        plan.learn = learn;
+        plan.rate = program::positive_number("--rate", rate);
         plan.steps = steps.empty() ? (quick ? 300 : 4000)
                                    : program::whole_number<Index>("--steps", steps, 0, 100'000'000);
         plan.batch_tokens = program::whole_number<Index>("--batch-tokens", batch_tokens, 1, 1 << 24);
@@ -114,7 +110,8 @@ int main(int argc, char** argv) {
         const Threads threads(program::whole_number<Index>("--threads", threads_text, 1, 1024));
         try {
             (void)attnscope::make_normalizer(normalizer, plan.temperature);
-        } catch (const attnscope::invalid_argument& error) {
+            if (learn) (void)models::LearnedNormalizer(normalizer, plan.temperature);
+        } catch (const std::exception& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
         program::require_folder_of(out);
@@ -165,6 +162,10 @@ int main(int argc, char** argv) {
         write_model(trainer, out, half);
         fmt::print("loss      {:.4f} nats a byte on all of the validation text\n",
                    trainer.validate(true, threads));
+        if (learn) {
+            const auto [name, value] = trainer.normalizer();
+            fmt::print("learned   {}\n", name == "softmax" ? fmt::format("temperature {:.4f}", value) : name);
+        }
         fmt::print("written   {}\n", out);
         if (bytes > 0) fmt::print("\n{}\n", sample(out, bytes, plan.seed, threads.count()));
     });

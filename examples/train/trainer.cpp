@@ -16,8 +16,10 @@ using models::Tensor;
 
 models::Network<float> initial(const Plan& plan) {
     const models::RandomParameters random(plan.config, plan.seed);
-    return {plan.config, models::read_weights<float>(plan.config, random),
-            attnscope::make_normalizer(plan.normalizer, plan.temperature)};
+    auto weights = models::read_weights<float>(plan.config, random);
+    if (plan.learn)
+        return {plan.config, std::move(weights), models::LearnedNormalizer(plan.normalizer, plan.temperature)};
+    return {plan.config, std::move(weights), attnscope::make_normalizer(plan.normalizer, plan.temperature)};
 }
 
 /// `sequences` windows of bytes that begin at `starts`; the target of each byte is the next one.
@@ -31,8 +33,8 @@ models::Batch windows(std::string_view text, std::span<const Index> starts, Inde
     return batch;
 }
 
-nlohmann::ordered_json config_json(const Plan& plan) {
-    const models::Config& config = plan.config;
+nlohmann::ordered_json config_json(const models::Config& config, const std::string& normalizer,
+                                   double temperature) {
     return {{"model_type", "gpt2"},
             {"architectures", {"GPT2LMHeadModel"}},
             {"n_layer", config.layers},
@@ -45,8 +47,8 @@ nlohmann::ordered_json config_json(const Plan& plan) {
             {"activation_function", "gelu_new"},
             {"layer_norm_epsilon", config.norm_epsilon},
             {"tie_word_embeddings", true},
-            {"attention_normalizer", plan.normalizer},
-            {"attention_temperature", plan.temperature}};
+            {"attention_normalizer", normalizer},
+            {"attention_temperature", temperature}};
 }
 
 /// The 256 bytes in GPT-2's byte alphabet: printable ones stand for themselves, the others for the characters
@@ -160,8 +162,16 @@ Index Trainer::parameters() {
     return sum;
 }
 
+std::pair<std::string, double> Trainer::normalizer() {
+    const auto& learned = network_.learned();
+    if (!learned) return {plan_.normalizer, plan_.temperature};
+    const double u = static_cast<double>(network_.weights().normalizer[0]);
+    return {learned->name_at(u), plan_.normalizer == "softmax" ? std::exp(u) : plan_.temperature};
+}
+
 std::map<std::string, std::string> Trainer::identity() const {
-    return {{"config", config_json(plan_).dump()},
+    return {{"config", config_json(plan_.config, plan_.normalizer, plan_.temperature).dump()},
+            {"learn", plan_.learn ? "yes" : "no"},
             {"steps", fmt::format("{}", plan_.steps)},
             {"batch_tokens", fmt::format("{}", plan_.batch_tokens)},
             {"rate", fmt::format("{}", plan_.rate)},
@@ -225,6 +235,7 @@ void Trainer::load(const std::string& file) {
 void write_model(Trainer& trainer, const std::filesystem::path& folder, bool half) {
     SafetensorsWriter writer;
     for (const Tensor<float>& tensor : tensors_of(trainer.network().weights())) {
+        if (tensor.name == "attention.parameter") continue; // config.json has it
         if (half) {
             std::vector<Eigen::half> values;
             for (const float x : tensor.values) values.push_back(static_cast<Eigen::half>(x));
@@ -233,9 +244,11 @@ void write_model(Trainer& trainer, const std::filesystem::path& folder, bool hal
             writer.add(tensor.name, std::span<const float>(tensor.values), tensor.shape);
         }
     }
+    const auto [normalizer, temperature] = trainer.normalizer();
     writer.set_metadata("format", "pt");
     writer.write((folder / "model.safetensors").string());
-    program::write_whole(folder / "config.json", config_json(trainer.plan()).dump(2) + "\n");
+    program::write_whole(folder / "config.json",
+                         config_json(trainer.plan().config, normalizer, temperature).dump(2) + "\n");
     program::write_whole(folder / "vocab.json", byte_vocabulary());
     program::write_whole(folder / "merges.txt", "");
     std::string curve = "step,window,training_loss,validation_loss,gradient_norm\n";

@@ -14,6 +14,7 @@ struct Plan {
     models::Config config;
     std::string normalizer = "softmax";
     double temperature = 1;
+    bool learn = false; ///< the normaliser's parameter
     Index steps = 0, batch_tokens = 4096;
     double rate = 2e-3; ///< largest; linear up over the first 5 % of the steps, then down a cosine to a tenth
     std::uint64_t seed = 1;
@@ -64,6 +65,8 @@ public:
     const std::vector<LogLine>& curve() const { return curve_; }
     models::Network<float>& network() { return network_; }
     Index parameters();
+    /// The normaliser as it is now, and its temperature.
+    std::pair<std::string, double> normalizer();
 
 private:
     models::Batch draw(Index step) const;

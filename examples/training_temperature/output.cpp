@@ -173,15 +173,17 @@ std::string training_picture(const Result& result) {
                                                     "|J|₂ as a share of its limit 1/(2T)"};
     for (std::size_t task = 0; task < 2; ++task)
         for (std::size_t figure = 0; figure < 3; ++figure) {
-            const double left = 0.065 + 0.32 * static_cast<double>(figure), bottom = task == 0 ? 0.60 : 0.16;
-            text += panel(left, left + 0.26, bottom + 0.33, bottom,
+            const double left = 0.06 + 0.325 * static_cast<double>(figure), bottom = task == 0 ? 0.63 : 0.19;
+            text += panel(left, left + 0.265, bottom + 0.29, bottom,
                           fmt::format("{}: {}", name_of(static_cast<Task>(task)), titles[figure]));
-            text += figure == 2 ? "set logscale y\nset yrange [1e-4:1]\nset format y '10^{%T}'\n"
+            text += figure == 2 ? "set logscale y\nset yrange [0.01:1]\nset ytics autofreq\nset format y '%g'\n"
                                 : "unset logscale y\nset yrange [0:*]\nset format y '%g'\n";
             text += task == 1 ? "set xlabel 'step'\n" : "set xlabel ''\n";
+            text += fmt::format("set xtics {}\n", std::max<Index>(1, result.settings.steps / 4));
             const bool names = task == 1 && figure == 1;
-            text +=
-                names ? "set key at screen 0.5, 0.055 center horizontal maxrows 1 samplen 2\n" : "unset key\n";
+            text += names ? "set key at screen 0.5, 0.015 center bottom horizontal maxcols 7 Left reverse "
+                            "samplen 2 width 1\n"
+                          : "unset key\n";
             std::vector<std::string> parts;
             for (std::size_t t = 0; t < result.settings.temperatures.size(); ++t)
                 parts.push_back(fmt::format("$d{}_{} using 1:{} with lines lw 2 lc rgb '{}' title 'T = {:g}'",
@@ -193,7 +195,7 @@ std::string training_picture(const Result& result) {
 }
 
 std::string length_picture(const Result& result) {
-    std::string data, text = std::string(style) + "set multiplot\nset logscale x 2\nset xlabel 'tokens'\n";
+    std::string data, text = std::string(style) + "set multiplot\nset logscale x 2\n";
     for (std::size_t task = 0; task < 2; ++task)
         for (std::size_t n = 0; n < result.settings.normalizers.size(); ++n) {
             data += fmt::format("$d{}_{} << EOD\n", task, n);
@@ -209,14 +211,14 @@ std::string length_picture(const Result& result) {
         }
     for (std::size_t task = 0; task < 2; ++task)
         for (std::size_t figure = 0; figure < 2; ++figure) {
-            const double left = 0.08 + 0.48 * static_cast<double>(figure), bottom = task == 0 ? 0.62 : 0.19;
-            text += panel(left, left + 0.4, bottom + 0.31, bottom,
+            const double left = 0.06 + 0.49 * static_cast<double>(figure), bottom = task == 0 ? 0.63 : 0.2;
+            text += panel(left, left + 0.42, bottom + 0.29, bottom,
                           fmt::format("{}: {}", name_of(static_cast<Task>(task)),
                                       figure == 0 ? "accuracy" : "weight on the right key"));
-            text += "set yrange [0:1.04]\n";
-            text += task == 1 && figure == 0
-                        ? "set key at screen 0.5, 0.07 center horizontal maxrows 2 samplen 2\n"
-                        : "unset key\n";
+            text += fmt::format("set yrange [0:1.04]\nset xlabel '{}'\n", task == 1 ? "tokens" : "");
+            text += task == 1 && figure == 0 ? "set key at screen 0.5, 0.015 center bottom horizontal maxcols "
+                                               "7 Left reverse samplen 2 width 1\n"
+                                             : "unset key\n";
             std::vector<std::string> parts;
             for (std::size_t n = 0; n < result.settings.normalizers.size(); ++n) {
                 parts.push_back(fmt::format(

@@ -110,28 +110,48 @@ std::vector<Attention<T>> attend(const HeadGroup<T>& group, const N& normalizer,
 /// Gradients of a loss with respect to what one head is made of.
 template <Real T>
 struct AttentionGradient {
-    Matrix<T> q; ///< [queries, d]
-    Matrix<T> k; ///< [keys, d]
-    Matrix<T> v; ///< [keys, d_v]
+    Matrix<T> q;          ///< [queries, d]
+    Matrix<T> k;          ///< [keys, d]
+    Matrix<T> v;          ///< [keys, d_v]
+    double parameter = 0; ///< with respect to the normaliser's own parameter, if asked for
+};
+
+namespace detail {
+
+/// As `HasParameter`, also for a normaliser that knows only at run time which one it has.
+template <class N, class T>
+concept TellsParameterDerivative = requires(const N& n, std::span<const T> z, std::span<T> out) {
+    { n.parameter_derivative(z, z, out) } -> std::same_as<void>;
+};
+
+} // namespace detail
+
+struct AttendBackwardOptions {
+    bool parameter = false; ///< also the gradient in the normaliser's parameter (temperature, s, alpha, ...)
 };
 
 /// Backward pass of `attend`: from the gradient of a loss with respect to the output, [queries, d_v], to those
 /// with respect to q, k and v, for any normaliser through its `vjp`. With W = d_output v^T and dZ = vjp of W
 /// row by row: dq = scale dZ k, dk = scale dZ^T q, dv = p^T d_output. The weights are computed anew, block by
 /// block: memory O(block keys). Keys that a query does not see get nothing from it and give nothing to it, NaN
-/// included. Queries that see no key have gradient 0. Cost O(queries keys d), about 2.5 forward passes. Throws
-/// `invalid_argument` when the head has no values or d_output does not fit.
+/// included. Queries that see no key have gradient 0. That in the normaliser's parameter is sum <W, dp/d
+/// parameter> over the rows. Cost O(queries keys d), about 2.5 forward passes. Throws `invalid_argument` when
+/// the head has no values, d_output does not fit, or a parameter is asked for that the normaliser does not
+/// have.
 template <Real T, Normalizer<T> N>
 AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output,
-                                     const Mask& mask = {}) {
+                                     const Mask& mask = {}, AttendBackwardOptions options = {}) {
     constexpr Index block_rows = 64;
     const Index queries = head.queries(), keys = head.keys();
     detail::require(head.has_values(), "attend_backward", "the head must have values", keys);
     detail::require(d_output.rows() == queries && d_output.cols() == head.v().cols(), "attend_backward",
                     "d_output must have the shape of the output", d_output.rows(), d_output.cols());
+    if constexpr (!detail::TellsParameterDerivative<N, T>)
+        detail::require(!options.parameter, "attend_backward", "the normaliser must have a parameter");
     AttentionGradient<T> gradient{Matrix<T>::Zero(queries, head.q().cols()),
                                   Matrix<T>::Zero(keys, head.k().cols()),
-                                  Matrix<T>::Zero(keys, head.v().cols())};
+                                  Matrix<T>::Zero(keys, head.v().cols()), 0};
+    std::vector<T> slopes;
     const auto q = head.q().map(), k = head.k().map(), v = head.v().map(), d_out = d_output.map();
     // Products with exact zeros keep NaN and inf alive: such heads take the way of single entries.
     const bool finite = q.allFinite() && k.allFinite() && v.allFinite() && d_out.allFinite();
@@ -156,7 +176,17 @@ AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalize
             const std::size_t size = static_cast<std::size_t>(end_key);
             const RowIn<T> z_row(logits.data() + i * keys, size);
             const RowOut<T> p_row(weights.data() + i * keys, size), d_row(d_weights.data() + i * keys, size);
-            normalizer.apply(z_row, p_row);
+            const RowStatus status = normalizer.apply(z_row, p_row);
+            if constexpr (detail::TellsParameterDerivative<N, T>) {
+                if (options.parameter && status != RowStatus::empty) {
+                    slopes.resize(size);
+                    normalizer.parameter_derivative(z_row, RowIn<T>(p_row), RowOut<T>(slopes));
+                    visible.for_each([&](Index key) {
+                        gradient.parameter += static_cast<double>(slopes[static_cast<std::size_t>(key)]) *
+                                              static_cast<double>(d_row[static_cast<std::size_t>(key)]);
+                    });
+                }
+            }
             normalizer.vjp(z_row, RowIn<T>(p_row), RowIn<T>(d_row), d_row);
         }
         d_z *= head.scale();

@@ -52,13 +52,18 @@ TEST_CASE("gradients of every parameter agree with central differences", "[train
     INFO("seed " << seed);
     const models::Config config = small_config();
     const Threads threads(2);
-    for (const std::string name :
-         {"softmax", "ssmax:0.5", "entmax:1.5", "sigmoid", "sink:1", "softcap:5|softmax"})
+    const std::vector<std::pair<std::string, bool>> cases = {
+        {"softmax", false},   {"ssmax:0.5", false}, {"entmax:1.5", false}, {"sigmoid", false},
+        {"sink:1", false},    {"softmax", true},    {"ssmax:0.5", true},   {"logn:0.4", true},
+        {"entmax:1.4", true}, {"sink:0.7", true},   {"sigmoid:-1", true},  {"softcap:5|softmax", false}};
+    for (const auto& [name, learned] : cases)
         for (const double temperature : {1.0, 0.4}) {
-            INFO(name << " at temperature " << temperature);
+            INFO(name << " at temperature " << temperature << (learned ? ", learned" : ""));
             SplitMix64 random = generator(seed, 100);
-            Network<double> network(config, random_weights<double>(config, random),
-                                    attnscope::make_normalizer(name, temperature));
+            Weights<double> first = random_weights<double>(config, random);
+            Network<double> network =
+                learned ? Network<double>(config, first, models::LearnedNormalizer(name, temperature))
+                        : Network<double>(config, first, attnscope::make_normalizer(name, temperature));
             const Batch batch = random_batch(random, 3, 7, config.vocabulary, true);
             Weights<double> gradient = zeros_like(network.weights());
             const double loss = network.run_backward(batch, gradient, threads).loss;
@@ -171,6 +176,20 @@ TEST_CASE("AdamW makes the step of its formula", "[training]") {
     }
     CHECK(apart < 1e-12);
     CHECK(optimizer.steps == 4);
+}
+
+TEST_CASE("a learned parameter begins where it is told and says where it is", "[training]") {
+    const models::LearnedNormalizer temperature("softmax", 0.5), s("ssmax:0.43", 1), alpha("entmax:1.5", 1),
+        bias("sigmoid:-2", 1);
+    CHECK(temperature.name_at(temperature.start()) == "softmax");
+    CHECK(std::exp(temperature.start()) == Catch::Approx(0.5));
+    CHECK(s.name_at(std::log(0.25)) == "ssmax:0.25");
+    CHECK(alpha.name_at(0) == "entmax:2");
+    CHECK(bias.start() == -2);
+    CHECK_THROWS_AS(models::LearnedNormalizer("ssmax:0.5", 2), std::runtime_error);
+    for (const std::string bad :
+         {"adaptive", "sigmoid", "sparsemax", "softcap:5|softmax", "ssmax:0", "entmax:1", "sink"})
+        CHECK_THROWS_AS(models::LearnedNormalizer(bad, 1), std::exception);
 }
 
 TEST_CASE("what cannot be trained is refused", "[training]") {

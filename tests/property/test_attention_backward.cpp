@@ -106,6 +106,33 @@ TEST_CASE("attend_backward goes through all blocks of queries", "[attention]") {
     CHECK((v - whole.v).norm() <= 1e-12 * v.norm());
 }
 
+TEST_CASE("the gradient in the normaliser's parameter agrees with central differences", "[attention]") {
+    SplitMix64 random(5);
+    const Inputs<long double> in = random_inputs(random, 70, 9, 3, 2); // more than a block of queries
+    const HeadView<long double> head{MatrixView<long double>(in.q), MatrixView<long double>(in.k),
+                                     MatrixView<long double>(in.v)};
+    const auto check = [&](const auto& make, double at) {
+        for (const Mask& mask : {Mask::none(), Mask::causal(), Mask::none().with_length(0)}) {
+            const auto gradient =
+                attend_backward(head, make(at), MatrixView<long double>(in.g), mask, {.parameter = true});
+            const double step = 1e-5; // its square times a third derivative is far below the limit
+            const long double difference =
+                (loss(in, make(at + step), mask) - loss(in, make(at - step), mask)) / (2 * step);
+            CHECK(std::abs(static_cast<double>(difference) - gradient.parameter) <=
+                  1e-6 * (1 + std::abs(gradient.parameter)));
+            CHECK(attend_backward(head, make(at), MatrixView<long double>(in.g), mask).parameter == 0);
+        }
+    };
+    check([](double t) { return Softmax(t); }, 0.7);
+    check([](double s) { return ScalableSoftmax(s); }, 0.4);
+    check([](double alpha) { return Entmax(alpha); }, 1.4);
+    check([](double logit) { return SinkSoftmax(std::exp(logit)); }, 0.3);
+    check([](double bias) { return SigmoidAttention(bias); }, -0.5);
+    CHECK_THROWS_AS(
+        attend_backward(head, AdaptiveSoftmax(), MatrixView<long double>(in.g), {}, {.parameter = true}),
+        invalid_argument);
+}
+
 TEST_CASE("gradients ignore what is not seen, NaN included", "[attention]") {
     SplitMix64 random(3);
     const auto wide = random_inputs(random, 4, 6, 3, 2);
