@@ -114,6 +114,20 @@ std::string panel(double left, double right, double top, double bottom, std::str
 constexpr std::array<std::string_view, 7> colours = {"#332288", "#3366aa", "#44aa99", "#777777",
                                                      "#d97706", "#cc3311", "#8b4a9c"};
 
+/// The names of the curves in one line under all panels: a plot of lines above its range, as wide as the
+/// picture.
+std::string legend(const std::vector<std::string>& names) {
+    std::vector<std::string> parts;
+    for (std::size_t i = 0; i < names.size(); ++i)
+        parts.push_back(fmt::format("2 with lines lw 2 lc rgb '{}' title {}", colours[i % colours.size()],
+                                    gnuplot::quoted(names[i])));
+    return panel(0.02, 0.98, 0.08, 0.01, "") +
+           fmt::format(
+               "unset logscale\nunset border\nunset tics\nset xlabel ''\nset xrange [0:1]\nset yrange [0:1]\n"
+               "set key at screen 0.5, 0.01 center bottom horizontal Left reverse samplen 2\nplot {}\n",
+               fmt::join(parts, ", "));
+}
+
 constexpr std::string_view style =
     "set border 3 lc rgb '#555555'\nset tics nomirror scale 0.5\nset grid lc rgb '#dddddd' lt 1 lw 0.6\n";
 
@@ -153,7 +167,7 @@ std::string lengths_csv(const Result& result) {
 }
 
 std::string training_picture(const Result& result) {
-    std::string data, text = std::string(style) + "set multiplot\n";
+    std::string data, text = std::string(style) + "set multiplot\nunset key\n";
     const std::size_t lines = result.runs.front().log.size();
     for (std::size_t task = 0; task < 2; ++task)
         for (std::size_t t = 0; t < result.settings.temperatures.size(); ++t) {
@@ -180,10 +194,6 @@ std::string training_picture(const Result& result) {
                                 : "unset logscale y\nset yrange [0:*]\nset format y '%g'\n";
             text += task == 1 ? "set xlabel 'step'\n" : "set xlabel ''\n";
             text += fmt::format("set xtics {}\n", std::max<Index>(1, result.settings.steps / 4));
-            const bool names = task == 1 && figure == 1;
-            text += names ? "set key at screen 0.5, 0.015 center bottom horizontal maxcols 7 Left reverse "
-                            "samplen 2 width 1\n"
-                          : "unset key\n";
             std::vector<std::string> parts;
             for (std::size_t t = 0; t < result.settings.temperatures.size(); ++t)
                 parts.push_back(fmt::format("$d{}_{} using 1:{} with lines lw 2 lc rgb '{}' title 'T = {:g}'",
@@ -195,7 +205,7 @@ std::string training_picture(const Result& result) {
 }
 
 std::string length_picture(const Result& result) {
-    std::string data, text = std::string(style) + "set multiplot\nset logscale x 2\n";
+    std::string data, text = std::string(style) + "set multiplot\nunset key\nset logscale x 2\n";
     for (std::size_t task = 0; task < 2; ++task)
         for (std::size_t n = 0; n < result.settings.normalizers.size(); ++n) {
             data += fmt::format("$d{}_{} << EOD\n", task, n);
@@ -216,9 +226,6 @@ std::string length_picture(const Result& result) {
                           fmt::format("{}: {}", name_of(static_cast<Task>(task)),
                                       figure == 0 ? "accuracy" : "weight on the right key"));
             text += fmt::format("set yrange [0:1.04]\nset xlabel '{}'\n", task == 1 ? "tokens" : "");
-            text += task == 1 && figure == 0 ? "set key at screen 0.5, 0.015 center bottom horizontal maxcols "
-                                               "7 Left reverse samplen 2 width 1\n"
-                                             : "unset key\n";
             std::vector<std::string> parts;
             for (std::size_t n = 0; n < result.settings.normalizers.size(); ++n) {
                 parts.push_back(fmt::format(
@@ -230,7 +237,7 @@ std::string length_picture(const Result& result) {
             }
             text += fmt::format("plot {}\n", fmt::join(parts, ", "));
         }
-    return data + text + "unset multiplot\n";
+    return data + text + legend(result.settings.normalizers) + "unset multiplot\n";
 }
 
 } // namespace temperature
