@@ -27,7 +27,12 @@ namespace {
 template <class T>
 constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
 
-std::vector<std::pair<std::string_view, Mask>> masks(Index queries, Index keys) {
+struct NamedMask {
+    std::string_view name;
+    Mask mask;
+};
+
+std::vector<NamedMask> masks(Index queries, Index keys) {
     return {{"none", Mask::none()},
             {"causal", Mask::causal_bottom_right(queries, keys)},
             {"window and sinks", Mask::sliding_window(4, keys - queries).with_sinks(2)},
@@ -77,9 +82,10 @@ TEMPLATE_TEST_CASE("whole rows of logits are handed out once each", "[streaming]
     using T = TestType;
     SplitMix64 random = generator(test_seed(), 1);
     bool all_right = true;
-    for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 1}, {40, 40}, {7, 70}, {9, 5}, {0, 3}}) {
+    for (const auto& shape : {std::pair<Index, Index>{1, 1}, {40, 40}, {7, 70}, {9, 5}, {0, 3}}) {
+        const Index queries = shape.first, keys = shape.second;
         const Matrix<T> z = normal<T>(random, queries, keys, 2);
-        for (const auto& [name, mask] : masks(queries, keys))
+        for (const NamedMask& named : masks(queries, keys))
             for (const Index tile : {0, 1, 3, 1000})
                 for (const Index threads : {1, 3}) {
                     std::vector<std::vector<T>> seen(static_cast<std::size_t>(queries));
@@ -93,11 +99,11 @@ TEMPLATE_TEST_CASE("whole rows of logits are handed out once each", "[streaming]
                             ++visits[static_cast<std::size_t>(query)];
                             std::fill(row.begin(), row.end(), T(99)); // it may
                         },
-                        mask, {.query_tile = tile}, Threads(threads));
+                        named.mask, {.query_tile = tile}, Threads(threads));
                     all_right = all_right && whole;
                     for (Index i = 0; i < queries; ++i)
                         all_right = all_right && visits[static_cast<std::size_t>(i)] == 1 &&
-                                    seen[static_cast<std::size_t>(i)] == masked_row(z, mask, i);
+                                    seen[static_cast<std::size_t>(i)] == masked_row(z, named.mask, i);
                 }
     }
     CHECK(all_right);
@@ -138,11 +144,11 @@ TEMPLATE_TEST_CASE("norms of all Jacobians are those of the dense rows", "[strea
     product(0, 0, TileOut<T>(z.data(), queries, keys, Eigen::OuterStride<>(keys)));
     Worst worst;
     const auto meet = [&](const auto& normalizer) {
-        for (const auto& [name, mask] : masks(queries, keys)) {
-            const auto found = attnscope::scan_jacobian_norms(head, normalizer, mask, {}, Threads(2));
+        for (const NamedMask& named : masks(queries, keys)) {
+            const auto found = attnscope::scan_jacobian_norms(head, normalizer, named.mask, {}, Threads(2));
             REQUIRE(found.size() == static_cast<std::size_t>(queries));
             for (Index i = 0; i < queries; ++i) {
-                const std::vector<T> row = masked_row(z, mask, i);
+                const std::vector<T> row = masked_row(z, named.mask, i);
                 std::vector<T> p(row.size());
                 normalizer.template apply<T>(in(row), out(p));
                 const auto exact = attnscope::jacobian_norms<T>(normalizer, in(row), in(std::as_const(p)));
@@ -151,7 +157,7 @@ TEMPLATE_TEST_CASE("norms of all Jacobians are those of the dense rows", "[strea
                 const auto close = [&](Ref a, Ref b) {
                     worst.meet(
                         std::abs(a - b), 200 * unit_roundoff<T> * std::abs(b),
-                        {name, static_cast<std::size_t>(keys), 1, test_seed(), scalar_name<T>(), "norm"});
+                        {named.name, static_cast<std::size_t>(keys), 1, test_seed(), scalar_name<T>(), "norm"});
                 };
                 close(norms.spectral.value, exact.spectral.value);
                 close(norms.frobenius, exact.frobenius);
@@ -281,12 +287,12 @@ TEMPLATE_TEST_CASE("a histogram counts every pair by its weight", "[streaming][h
     z(4, 0) = std::numeric_limits<T>::infinity();
     z(5, 0) = minus_infinity<T>;
     z(6, 2) = T(-1000);
-    for (const auto& [name, mask] : masks(queries, keys)) {
-        const auto found = attnscope::scan_histogram<T>(queries, keys, given(z), mask, {.query_tile = 7});
-        CHECK(found == attnscope::scan_histogram<T>(queries, keys, given(z), mask, {}, Threads(3)));
+    for (const NamedMask& named : masks(queries, keys)) {
+        const auto found = attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {.query_tile = 7});
+        CHECK(found == attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {}, Threads(3)));
         attnscope::WeightHistogram expected;
         for (Index i = 0; i < queries; ++i) {
-            const std::vector<T> row = masked_row(z, mask, i);
+            const std::vector<T> row = masked_row(z, named.mask, i);
             Ref m = families::masked_logit, sum = 0;
             bool special = false;
             std::uint64_t visible = 0;
@@ -309,7 +315,7 @@ TEMPLATE_TEST_CASE("a histogram counts every pair by its weight", "[streaming][h
                     ++expected.pairs;
                 }
         }
-        CAPTURE(name);
+        CAPTURE(named.name);
         CHECK(found == expected);
     }
     attnscope::WeightHistogram flat;
@@ -396,14 +402,14 @@ TEMPLATE_TEST_CASE("output and spread of the values of every row", "[streaming][
                     v = normal<T>(random, keys, 5, 1);
     const HeadView<T> head(q, k, v);
     Worst worst;
-    for (const auto& [name, mask] : masks(queries, keys)) {
-        const auto found = attnscope::scan_value_moments(head, mask, {.query_tile = 6}, Threads(2));
+    for (const NamedMask& named : masks(queries, keys)) {
+        const auto found = attnscope::scan_value_moments(head, named.mask, {.query_tile = 6}, Threads(2));
         for (Index i = 0; i < queries; ++i) {
             std::vector<T> z(static_cast<std::size_t>(keys));
-            attnscope::logits_of(head, mask, i, out(z));
+            attnscope::logits_of(head, named.mask, i, out(z));
             if (visible_count(z) == 0) {
                 worst.meet(found.output.row(i).isZero() && std::isnan(found.variance[i]),
-                           {name, z.size(), 1, seed, scalar_name<T>(), "empty"});
+                           {named.name, z.size(), 1, seed, scalar_name<T>(), "empty"});
                 continue;
             }
             const RefRow p = exact_weights(widen(z));
@@ -419,7 +425,7 @@ TEMPLATE_TEST_CASE("output and spread of the values of every row", "[streaming][
             for (const T x : z)
                 if (x > minus_infinity<T>) spread = std::max(spread, std::abs(Ref(x)));
             const Ref error = unit_roundoff<T> * (64 + 8 * spread); // of weights, whose logits are rounded
-            const Where where{name, z.size(), 1, seed, scalar_name<T>(), "moments"};
+            const Where where{named.name, z.size(), 1, seed, scalar_name<T>(), "moments"};
             worst.meet(std::abs(Ref(found.variance[i]) - variance), error * (variance + 16 * error), where);
             for (Index c = 0; c < 5; ++c)
                 worst.meet(std::abs(Ref(found.output(i, c)) - mean[static_cast<std::size_t>(c)]), 4 * error,
@@ -442,7 +448,7 @@ TEMPLATE_TEST_CASE("distance curves of every row of a head", "[streaming][select
     const HeadView<T> head(q, k, v);
     Worst worst;
     bool right = true;
-    for (const auto& [name, mask] : masks(queries, keys))
+    for (const NamedMask& named : masks(queries, keys))
         for (const Index n_max : {0, 3, 1000}) {
             std::vector<int> visits(static_cast<std::size_t>(queries));
             attnscope::scan_distance_curves(
@@ -450,7 +456,7 @@ TEMPLATE_TEST_CASE("distance curves of every row of a head", "[streaming][select
                 [&](Index query, std::span<const Index> order, const auto& curve) {
                     ++visits[static_cast<std::size_t>(query)];
                     std::vector<T> z(static_cast<std::size_t>(keys));
-                    attnscope::logits_of(head, mask, query, out(z));
+                    attnscope::logits_of(head, named.mask, query, out(z));
                     const std::size_t visible = query == 3 ? 0 : visible_count(z);
                     right = right && order.size() == visible &&
                             curve.cumulative.size() == std::min(visible, static_cast<std::size_t>(n_max));
@@ -475,10 +481,10 @@ TEMPLATE_TEST_CASE("distance curves of every row of a head", "[streaming][select
                         // Weights carry the rounding of logits of up to 30, vectors are of length 5 at most.
                         worst.meet(std::abs(curve.cumulative[count - 1] - distance),
                                    Ref(1e-5) * distance + 200 * unit_roundoff<T> * static_cast<Ref>(visible),
-                                   {name, visible, 1, seed, scalar_name<T>(), "curve"});
+                                   {named.name, visible, 1, seed, scalar_name<T>(), "curve"});
                     }
                 },
-                mask, {.query_tile = 7});
+                named.mask, {.query_tile = 7});
             right = right && std::all_of(visits.begin(), visits.end(), [](int n) { return n == 1; });
         }
     CHECK(right);
@@ -503,15 +509,15 @@ TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[s
     const std::vector<Index> chosen = {0, 3, 4, 11, 19};
     const attnscope::SigmoidAttention sigmoid(T(-1));
     bool right = true;
-    for (const auto& [name, mask] : masks(queries, keys)) {
-        INFO(name);
+    for (const NamedMask& named : masks(queries, keys)) {
+        INFO(named.name);
         std::vector<Index> visited;
         attnscope::scan_ranked_rows<T>(
             chosen, head, gram, sigmoid,
             [&](const attnscope::RankedRow<T>& row) {
                 visited.push_back(row.query);
                 std::vector<T> z(static_cast<std::size_t>(keys)), p(z.size());
-                attnscope::logits_of(head, mask, row.query, out(z));
+                attnscope::logits_of(head, named.mask, row.query, out(z));
                 const bool normal = sigmoid.template apply<T>(in(z), out(p)) == RowStatus::normal;
                 const std::size_t n = normal ? visible_count(z) : 0;
                 right = right && row.keys.size() == n && row.order.size() == n && row.weights.size() == n &&
@@ -538,7 +544,7 @@ TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[s
                                                   gram(key, row.keys[j])) <= 1e-12;
                 }
             },
-            mask, {.query_tile = 3});
+            named.mask, {.query_tile = 3});
         right = right && visited == chosen;
         CHECK(right);
     }
