@@ -1,5 +1,7 @@
 #include "experiment.hpp"
 
+#include <models/prompt.hpp>
+
 #include <attnscope/streaming/threads.hpp>
 
 #include <Eigen/Eigenvalues>

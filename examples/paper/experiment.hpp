@@ -3,7 +3,9 @@
 
 #include "head_analysis.hpp"
 
-#include <models/prompt.hpp>
+namespace models {
+struct Prompt; // what includes the model code takes long to compile
+}
 
 namespace paper {
 

@@ -3,6 +3,7 @@
 
 #include "page.hpp"
 
+#include <models/prompt.hpp>
 #include <support/gnuplot.hpp>
 
 #include <thread>

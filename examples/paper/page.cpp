@@ -1,5 +1,7 @@
 #include "page.hpp"
 
+#include <fmt/format.h>
+
 namespace paper {
 namespace {
 

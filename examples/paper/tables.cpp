@@ -1,5 +1,6 @@
 #include "tables.hpp"
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace paper {

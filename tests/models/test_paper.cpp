@@ -1,5 +1,6 @@
 // attnscope-paper: every curve against the core functions called directly, row by row and set by set.
 #include <attnscope/selection/separability_expectation.hpp>
+#include <models/prompt.hpp>
 #include <paper/tables.hpp>
 #include <support/catch.hpp>
 #include <support/rows.hpp>
