@@ -201,7 +201,9 @@ std::string training_picture(const Result& result) {
                                             result.settings.temperatures[t]));
             text += fmt::format("plot {}\n", fmt::join(parts, ", "));
         }
-    return data + text + "unset multiplot\n";
+    std::vector<std::string> names;
+    for (const double t : result.settings.temperatures) names.push_back(fmt::format("T = {:g}", t));
+    return data + text + legend(names) + "unset multiplot\n";
 }
 
 std::string length_picture(const Result& result) {
