@@ -1,6 +1,7 @@
 // attnscope-capture: runs a model on a text and writes its attention to a file that attnscope-report reads.
 
 #include <models/prompt.hpp>
+#include <support/named_normalizer.hpp>
 
 #include <thread>
 
@@ -89,7 +90,7 @@ int main(int argc, char** argv) {
         options.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         const Index more = program::whole_number<Index>("--generate", generate, 0, 1 << 20);
         try {
-            options.normalizer = attnscope::make_normalizer(normalizer, temperature);
+            options.normalizer = program::named_normalizer(normalizer, temperature);
         } catch (const attnscope::invalid_argument& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }

@@ -3,6 +3,8 @@
 #include "parallel.hpp"
 #include "row_figures.hpp"
 
+#include <support/named_normalizer.hpp>
+
 #include <algorithm>
 
 namespace scaling {
@@ -114,7 +116,7 @@ private:
 Experiment::Experiment(const Settings& settings)
     : settings_(settings), values_(make_values(settings)), trials_(static_cast<std::size_t>(settings.trials)) {
     for (const std::string& name : settings.normalizers)
-        normalizers_.push_back(attnscope::make_normalizer(name));
+        normalizers_.push_back(program::named_normalizer(name));
     for_each_index(trials_.size(), settings_.threads,
                    [&] { return [&](std::size_t number) { trials_[number] = make_trial(number); }; });
 }
@@ -210,8 +212,6 @@ std::vector<Measurement> measure(const Settings& settings, const std::function<v
     return measurements;
 }
 
-std::string canonical_name(std::string_view normalizer) {
-    return attnscope::make_normalizer(normalizer).name();
-}
+std::string canonical_name(std::string_view normalizer) { return program::named_normalizer(normalizer).name(); }
 
 } // namespace scaling

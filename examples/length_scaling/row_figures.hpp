@@ -5,7 +5,7 @@
 #include "spectral.hpp"
 
 #include <attnscope/attnscope.hpp>
-#include <attnscope/registry.hpp>
+#include <attnscope/any_normalizer.hpp>
 
 namespace scaling {
 

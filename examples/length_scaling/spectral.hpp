@@ -1,7 +1,7 @@
 // The spectral norm of dp/dz on rows of a million keys.
 #pragma once
 
-#include <attnscope/registry.hpp>
+#include <attnscope/any_normalizer.hpp>
 
 namespace scaling {
 

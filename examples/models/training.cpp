@@ -1,4 +1,5 @@
 #include <models/training.hpp>
+#include <support/named_normalizer.hpp>
 
 namespace models {
 namespace {
@@ -57,7 +58,7 @@ LearnedNormalizer::LearnedNormalizer(std::string_view name, double temperature) 
     if (!is_softmax && temperature != 1)
         throw std::runtime_error(
             fmt::format("the parameter of {} can be learned at temperature 1 only, got {}", name, temperature));
-    (void)attnscope::make_normalizer(name, temperature); // refuses what is no number
+    (void)program::named_normalizer(name, temperature); // refuses what is no number
     const double x = is_softmax ? temperature : std::stod(std::string(name.substr(colon + 1)));
     const double positive = core_ == "entmax" ? x - 1 : x;
     if (core_ != "sigmoid" && !(positive > 0))
@@ -75,7 +76,7 @@ std::string LearnedNormalizer::name_at(double u) const {
 }
 
 attnscope::AnyNormalizer LearnedNormalizer::at(double u) const {
-    return attnscope::make_normalizer(name_at(u), core_ == "softmax" ? value(u) : 1);
+    return program::named_normalizer(name_at(u), core_ == "softmax" ? value(u) : 1);
 }
 
 double LearnedNormalizer::slope(double u) const {

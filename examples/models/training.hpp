@@ -3,7 +3,7 @@
 
 #include <models/layers.hpp>
 
-#include <attnscope/registry.hpp>
+#include <attnscope/any_normalizer.hpp>
 
 #include <functional>
 

@@ -4,7 +4,7 @@
 #include "capture.hpp"
 #include "selection.hpp"
 
-#include <attnscope/registry.hpp>
+#include <attnscope/any_normalizer.hpp>
 
 #include <array>
 

@@ -2,6 +2,7 @@
 
 #include "output.hpp"
 
+#include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
 #include <thread>
@@ -40,14 +41,6 @@ std::vector<Index> parse_list(const std::string& text, std::string_view option) 
     }
 }
 
-/// The names that --normalizer takes.
-std::string normalizer_help() {
-    std::string text = "one of";
-    for (const attnscope::NormalizerName& entry : attnscope::known_normalizers())
-        if (entry.place == attnscope::NormalizerPlace::core) text += fmt::format(" {}", entry.syntax);
-    return text + ", with softcap:C| or temperature:T| in front and |topk:K or |topp:P behind";
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -67,7 +60,7 @@ int main(int argc, char** argv) {
         "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
         "v; or .npy parts q=FILE k=FILE v=FILE");
     app.add_option("--temperature", temperature, "divides the logits, > 0")->capture_default_str();
-    app.add_option("--normalizer", normalizer, normalizer_help())->capture_default_str();
+    app.add_option("--normalizer", normalizer, program::normalizer_help())->capture_default_str();
     app.add_option("--scalar", scalar, "in which weights and norms are computed: float or double")
         ->capture_default_str();
     const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
@@ -109,7 +102,7 @@ int main(int argc, char** argv) {
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
         settings.temperature = temperature;
         try {
-            settings.normalizer = attnscope::make_normalizer(normalizer, temperature);
+            settings.normalizer = program::named_normalizer(normalizer, temperature);
         } catch (const attnscope::invalid_argument& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }

@@ -4,6 +4,7 @@
 
 #include <models/forward.hpp>
 #include <models/tokenizer.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
 #include <thread>
@@ -109,7 +110,7 @@ int main(int argc, char** argv) {
         const Index bytes = program::whole_number<Index>("--sample", sample_bytes, 0, 1 << 20);
         const Threads threads(program::whole_number<Index>("--threads", threads_text, 1, 1024));
         try {
-            (void)attnscope::make_normalizer(normalizer, plan.temperature);
+            (void)program::named_normalizer(normalizer, plan.temperature);
             if (learn) (void)models::LearnedNormalizer(normalizer, plan.temperature);
         } catch (const std::exception& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));

@@ -1,6 +1,7 @@
 #include "trainer.hpp"
 
 #include <models/tokenizer.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
 #include <nlohmann/json.hpp>
@@ -19,7 +20,7 @@ models::Network<float> initial(const Plan& plan) {
     auto weights = models::read_weights<float>(plan.config, random);
     if (plan.learn)
         return {plan.config, std::move(weights), models::LearnedNormalizer(plan.normalizer, plan.temperature)};
-    return {plan.config, std::move(weights), attnscope::make_normalizer(plan.normalizer, plan.temperature)};
+    return {plan.config, std::move(weights), program::named_normalizer(plan.normalizer, plan.temperature)};
 }
 
 /// `sequences` windows of bytes that begin at `starts`; the target of each byte is the next one.

@@ -1,5 +1,7 @@
 #include "tasks.hpp"
 
+#include <support/named_normalizer.hpp>
+
 namespace temperature {
 namespace {
 
@@ -127,7 +129,7 @@ std::pair<Run, models::Network<float>> train(const RunPlan& plan, Index every, I
     const models::Config config = shape(plan.task, std::max(longest, plan.most_length));
     models::Network<float> network(
         config, models::read_weights<float>(config, models::RandomParameters(config, plan.seed)),
-        attnscope::make_normalizer(plan.normalizer, plan.temperature));
+        program::named_normalizer(plan.normalizer, plan.temperature));
     embed_features(plan.task, network.weights(), plan.seed);
     network.weights().position.setZero(); // and stays so: the answer does not depend on the place
     models::Weights<float> gradient = zeros_like(network.weights());

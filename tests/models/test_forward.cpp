@@ -3,6 +3,7 @@
 #include <models/tokenizer.hpp>
 #include <support/catch.hpp>
 #include <support/data_folder.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/temporary_file.hpp>
 
 #include <nlohmann/json.hpp>
@@ -172,10 +173,10 @@ TEST_CASE("the loss knows its normaliser", "[models][forward]") {
     CHECK(count == 5);
     // A trained model loses by another temperature, and by weights that ignore the logits.
     for (const char* name : {"temperature:0.2", "temperature:5", "temperature:1000"}) {
-        options.normalizer = attnscope::make_normalizer(name);
+        options.normalizer = program::named_normalizer(name);
         CHECK(model.run<double>(ids, options).loss > trained);
     }
-    options.normalizer = attnscope::make_normalizer("topk:1000"); // takes nothing away
+    options.normalizer = program::named_normalizer("topk:1000"); // takes nothing away
     CHECK(model.run<double>(ids, options).loss == Catch::Approx(trained).epsilon(1e-12));
 }
 

@@ -3,6 +3,7 @@
 #include <models/forward.hpp>
 #include <models/training.hpp>
 #include <support/catch.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/rows.hpp>
 
 using namespace attnscope_test;
@@ -64,7 +65,7 @@ TEST_CASE("gradients of every parameter agree with central differences", "[train
             Weights<double> first = random_weights<double>(config, random);
             Network<double> network =
                 learned ? Network<double>(config, first, models::LearnedNormalizer(name, temperature))
-                        : Network<double>(config, first, attnscope::make_normalizer(name, temperature));
+                        : Network<double>(config, first, program::named_normalizer(name, temperature));
             const Batch batch = random_batch(random, 3, 7, config.vocabulary, true);
             Weights<double> gradient = zeros_like(network.weights());
             const double loss = network.run_backward(batch, gradient, threads).loss;
@@ -101,7 +102,7 @@ TEST_CASE("training and inference have one forward pass", "[training]") {
     for (Index i = 0; i < 9; ++i) ids.push_back(static_cast<std::int32_t>(random.below(config.vocabulary)));
     models::RunOptions<double> options;
     options.loss = true;
-    options.normalizer = attnscope::make_normalizer("entmax:1.5");
+    options.normalizer = program::named_normalizer("entmax:1.5");
     const Batch batch{1, 8, {ids.begin(), ids.end() - 1}, {ids.begin() + 1, ids.end()}};
     const Network<double> network(config, models::read_weights<double>(config, *parameters),
                                   options.normalizer);

@@ -1,0 +1,243 @@
+// A normaliser chosen at run time: one object that answers what its class answers at compile time. Names for it
+// are in registry.hpp.
+#pragma once
+
+#include <attnscope/row_audit.hpp>
+
+#include <memory>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+class AnyNormalizer;
+
+namespace detail {
+
+/// Has a normaliser norms of its own, in O(n)? (Behind a temperature, those of what stands there.)
+template <class N>
+struct LinearNorms {
+    static constexpr bool known = FamilyGradient<N>::known || std::derived_from<N, Entmax> ||
+                                  std::same_as<N, SinkSoftmax> || std::same_as<N, SigmoidAttention>;
+    static bool value(const N&) { return known; }
+};
+
+} // namespace detail
+
+/// What an `AnyNormalizer` may hold. (The first test ends the second for `AnyNormalizer` itself.)
+template <class N>
+concept Erasable = !std::same_as<N, AnyNormalizer> && Normalizer<N, float> && Normalizer<N, double>;
+
+/// Any normaliser, behind one virtual call a row. Cheap to copy; what it holds does not change. It satisfies
+/// `Normalizer` over float and double; its static `traits` promise nothing, `promises()` tells those of what it
+/// holds.
+class AnyNormalizer {
+public:
+    static constexpr NormalizerTraits traits{};
+
+    /// Softmax.
+    AnyNormalizer() : AnyNormalizer(Softmax()) {}
+    /// Holds `normalizer` under its own name.
+    template <Erasable N>
+    explicit AnyNormalizer(N normalizer) : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
+    /// Holds `normalizer` under another name.
+    template <Erasable N>
+    AnyNormalizer(N normalizer, std::string name)
+        : AnyNormalizer(std::move(normalizer), std::move(name), N::traits) {}
+
+    /// Holds `normalizer`, an adaptor around another `AnyNormalizer`, under a name and with promises that its
+    /// class does not tell.
+    template <class N>
+    static AnyNormalizer with_promises(N normalizer, std::string name, NormalizerTraits promises) {
+        return AnyNormalizer(std::move(normalizer), std::move(name), promises);
+    }
+
+    /// As `make_normalizer` reads it.
+    const std::string& name() const { return name_; }
+    NormalizerTraits promises() const { return promises_; }
+
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out) const {
+        return model_->apply(z, out);
+    }
+    template <Real T>
+    void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+        model_->jvp(z, p, v, out);
+    }
+    template <Real T>
+    void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+        model_->vjp(z, p, w, out);
+    }
+
+    /// Norms of dp/dz at the row, from the weights p: see `jacobian_norms`.
+    template <Real T>
+    JacobianNorms<double> norms(RowIn<T> z, RowIn<T> p) const {
+        if constexpr (std::same_as<T, double>) {
+            return model_->norms(z, p);
+        } else {
+            const std::vector<double> logits(z.begin(), z.end()), weights(p.begin(), p.end());
+            return model_->norms(RowIn<double>(logits), RowIn<double>(weights));
+        }
+    }
+    /// Are the norms found in O(n)? Else in O(n^2).
+    bool has_linear_norms() const { return model_->has_linear_norms(); }
+
+    /// The logarithm of what the weights are divided by; NaN where the normaliser has none.
+    double log_normalizer(std::span<const double> z) const { return model_->log_normalizer(z); }
+
+    /// Has it a parameter of its own that people train, and which?
+    bool has_parameter() const { return !model_->parameter_name().empty(); }
+    std::string_view parameter_name() const { return model_->parameter_name(); }
+    /// dp/d(parameter). Throws `invalid_argument` if there is none.
+    template <Real T>
+    void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
+        detail::require(has_parameter(), "AnyNormalizer::parameter_derivative",
+                        "the normaliser must have a parameter", name_);
+        model_->parameter_derivative(z, p, out);
+    }
+
+    /// Holds the statements about this normaliser against one row: see `audit_row`.
+    void audit(Audit& audit, RowIn<double> z, const RowAuditOptions& options, SplitMix64& generator,
+               RowAuditScratch& scratch) const {
+        model_->audit(audit, z, options, generator, scratch);
+    }
+
+    /// For composition at run time: g of the general family, if the normaliser belongs to it.
+    bool is_family_member() const { return model_->is_family_member(); }
+    void family_gradient(RowIn<double> z, RowIn<double> p, RowOut<double> g) const {
+        model_->family_gradient(z, p, g);
+    }
+
+private:
+    template <class T>
+    using In = std::span<const T>;
+    template <class T>
+    using Out = std::span<T>;
+
+    struct Base {
+        virtual ~Base() = default;
+        virtual RowStatus apply(In<float> z, Out<float> out) const = 0;
+        virtual RowStatus apply(In<double> z, Out<double> out) const = 0;
+        virtual void jvp(In<float> z, In<float> p, In<float> v, Out<float> out) const = 0;
+        virtual void jvp(In<double> z, In<double> p, In<double> v, Out<double> out) const = 0;
+        virtual void vjp(In<float> z, In<float> p, In<float> w, Out<float> out) const = 0;
+        virtual void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const = 0;
+        virtual JacobianNorms<double> norms(In<double> z, In<double> p) const = 0;
+        virtual bool has_linear_norms() const = 0;
+        virtual double log_normalizer(In<double> z) const = 0;
+        virtual std::string_view parameter_name() const = 0;
+        virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
+        virtual void parameter_derivative(In<double> z, In<double> p, Out<double> out) const = 0;
+        virtual void audit(Audit& audit, In<double> z, const RowAuditOptions& options, SplitMix64& generator,
+                           RowAuditScratch& scratch) const = 0;
+        virtual bool is_family_member() const = 0;
+        virtual void family_gradient(In<double> z, In<double> p, Out<double> g) const = 0;
+    };
+
+    /// What is known of a normaliser whose norms come from its products: compiled once for all.
+    struct Products {
+        const Base* base;
+        static constexpr NormalizerTraits traits{};
+        static constexpr std::string_view name() { return "products"; }
+        template <Real T>
+        RowStatus apply(std::span<const T> z, std::span<T> out) const {
+            return base->apply(z, out);
+        }
+        template <Real T>
+        void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
+            base->jvp(z, p, v, out);
+        }
+        template <Real T>
+        void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
+            base->vjp(z, p, w, out);
+        }
+    };
+
+    template <class N>
+    class Model final : public Base {
+    public:
+        explicit Model(N normalizer) : normalizer_(std::move(normalizer)) {}
+        RowStatus apply(In<float> z, Out<float> out) const override {
+            return normalizer_.template apply<float>(z, out);
+        }
+        RowStatus apply(In<double> z, Out<double> out) const override {
+            return normalizer_.template apply<double>(z, out);
+        }
+        void jvp(In<float> z, In<float> p, In<float> v, Out<float> out) const override {
+            normalizer_.template jvp<float>(z, p, v, out);
+        }
+        void jvp(In<double> z, In<double> p, In<double> v, Out<double> out) const override {
+            normalizer_.template jvp<double>(z, p, v, out);
+        }
+        void vjp(In<float> z, In<float> p, In<float> w, Out<float> out) const override {
+            normalizer_.template vjp<float>(z, p, w, out);
+        }
+        void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const override {
+            normalizer_.template vjp<double>(z, p, w, out);
+        }
+        JacobianNorms<double> norms(In<double> z, In<double> p) const override {
+            if constexpr (detail::LinearNorms<N>::known)
+                return jacobian_norms(normalizer_, z, p);
+            else
+                return jacobian_norms(Products{this}, z, p);
+        }
+        bool has_linear_norms() const override { return detail::LinearNorms<N>::value(normalizer_); }
+        double log_normalizer(In<double> z) const override {
+            if constexpr (HasLogNormalizer<N, double>)
+                return normalizer_.template log_normalizer<double>(z);
+            else
+                return std::numeric_limits<double>::quiet_NaN();
+        }
+        std::string_view parameter_name() const override {
+            if constexpr (HasParameter<N, double>)
+                return N::parameter_name();
+            else
+                return {};
+        }
+        void parameter_derivative(In<float> z, In<float> p, Out<float> out) const override {
+            derivative(z, p, out);
+        }
+        void parameter_derivative(In<double> z, In<double> p, Out<double> out) const override {
+            derivative(z, p, out);
+        }
+        void audit(Audit& audit, In<double> z, const RowAuditOptions& options, SplitMix64& generator,
+                   RowAuditScratch& scratch) const override {
+            audit_row(audit, normalizer_, z, options, generator, scratch);
+        }
+        bool is_family_member() const override { return detail::FamilyGradient<N>::known; }
+        void family_gradient(In<double> z, In<double> p, Out<double> g) const override {
+            if constexpr (detail::FamilyGradient<N>::known)
+                detail::FamilyGradient<N>::template fill<double>(normalizer_, z, p, g);
+        }
+
+    private:
+        template <class T>
+        void derivative(In<T> z, In<T> p, Out<T> out) const {
+            if constexpr (HasParameter<N, T>) normalizer_.template parameter_derivative<T>(z, p, out);
+        }
+        N normalizer_;
+    };
+
+    template <class N>
+    AnyNormalizer(N normalizer, std::string name, NormalizerTraits promises)
+        : name_(std::move(name)), promises_(promises),
+          model_(std::make_shared<const Model<N>>(std::move(normalizer))) {}
+
+    std::string name_;
+    NormalizerTraits promises_;
+    std::shared_ptr<const Base> model_;
+};
+
+/// Norms of what an `AnyNormalizer` holds.
+template <Real T>
+JacobianNorms<double> jacobian_norms(const AnyNormalizer& normalizer, RowIn<T> z, RowIn<T> p) {
+    return normalizer.norms<T>(z, p);
+}
+
+/// Audits one row of what an `AnyNormalizer` holds.
+inline void audit_row(Audit& audit, const AnyNormalizer& normalizer, RowIn<double> z,
+                      const RowAuditOptions& options, SplitMix64& generator, RowAuditScratch& scratch) {
+    normalizer.audit(audit, z, options, generator, scratch);
+}
+
+} // namespace v0_1
+} // namespace attnscope
