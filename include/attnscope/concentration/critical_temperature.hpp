@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/types.hpp>
+#include <attnscope/concentration/row_statistics.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -78,6 +78,29 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
     const A ratio = beta / critical.value.lower;
     const A upper = ratio < A(1) ? std::pow(static_cast<A>(critical.rank), ratio - 1) : A(1);
     return {1 / sum, upper};
+}
+
+/// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
+/// `critical_temperature`. The upper side says nothing (`vacuous`) at beta >= beta*. Undefined on rows that are
+/// not normal.
+template <Real A>
+BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
+                                        const CriticalInverseTemperature<A>& critical) {
+    const A beta = 1 / A(row.temperature), p1 = row.max_weight(), unit = std::numeric_limits<A>::epsilon();
+    const A undefined = std::numeric_limits<A>::quiet_NaN();
+    Interval<A> range{undefined, undefined};
+    if (row.normal()) range = critical_weight_bounds(critical, row.visible, beta);
+    // A power k^{-x} is exact to x log k units, x = beta/beta* to four; terms that vanish have no say.
+    const A count = static_cast<A>(std::max(row.visible, Index(1))),
+            cut = -std::log(std::numeric_limits<A>::min());
+    const auto error = [&](A critical_beta) {
+        return unit * (16 + 4 * std::min(std::log(count) * (1 + beta / critical_beta), cut));
+    };
+    const A own = row.sum_error() + 8 * unit;
+    return {Bound<A>{"critical_temperature", Side::lower, range.lower, p1,
+                     own * p1 + (64 * unit + error(critical.value.upper)) * range.lower, 1 / count},
+            Bound<A>{"critical_temperature", Side::upper, range.upper, p1,
+                     own * p1 + error(critical.value.lower) * range.upper, A(1)}};
 }
 
 } // namespace v0_1

@@ -78,6 +78,35 @@ Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
                               std::numeric_limits<A>::infinity());
 }
 
+/// (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`, s >= 0 in any order: statement
+/// `spectral_bracket`. With s = p and factor 1/T this is |J|_2 of softmax, with s = p^{2-alpha} on the support
+/// and factor 1 that of alpha-entmax. Both sides are attained when all s but the largest are equal. `norm`:
+/// |J|_2 by the secular equation; weight_error: relative error of the s. O(n). Undefined for an empty row.
+template <Real A>
+BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error) {
+    const A undefined = std::numeric_limits<A>::quiet_NaN();
+    Interval<A> range{undefined, undefined};
+    A largest = undefined;
+    if (!s.empty()) {
+        const auto sums = detail::rest_sums<A>(s);
+        // Squares relative to the sum, so that they do not underflow.
+        A mean = 0;
+        for (std::size_t i = 0; i < s.size(); ++i)
+            if (i != sums.top && sums.rest > A(0)) mean += s[i] * (s[i] / sums.rest);
+        const Interval<A> bracket = spectral_norm_bracket(sums.p1, sums.p2, sums.rest, mean);
+        range = {factor * bracket.lower, factor * bracket.upper};
+        largest = factor * sums.p1;
+    }
+    const auto at = [&](Side side, A limit) {
+        Bound<A> bound = detail::norm_bound("spectral_bracket", limit, norm, weight_error, largest);
+        bound.side = side;
+        bound.tolerance += detail::norm_error(weight_error) * limit;
+        if (side == Side::lower) bound.trivial = 0;
+        return bound;
+    };
+    return {at(Side::lower, range.lower), at(Side::upper, range.upper)};
+}
+
 /// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
 /// Trivial limit: sqrt(2)/eps, the diameter of the simplex. change_error: absolute error of |p(z+eps v) -
 /// p(z)|_2.

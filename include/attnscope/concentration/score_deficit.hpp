@@ -1,0 +1,47 @@
+// How far the mean logit under the weights can lie below the largest: by how much attention misses its best
+// key's score. Needs Boost.Math (attnscope::special); not in the umbrella.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/concentration/row_statistics.hpp>
+
+#include <boost/math/special_functions/lambert_w.hpp>
+
+#include <numbers>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Largest possible max z - E_p z of p = softmax(z/T) over n >= 1 keys: T W0((n-1)/e) <= T log n, W0 Lambert's
+/// function. Attained by one key T (1 + W0((n-1)/e)) above equal others. Any logits, however far apart. O(1).
+/// Throws `invalid_argument` unless n >= 1 and T > 0.
+template <Real A>
+A score_deficit_limit(Index n, A temperature) {
+    detail::require(n >= 1, "score_deficit_limit", "n must be >= 1", n);
+    detail::require(temperature > A(0), "score_deficit_limit", "temperature must be > 0", temperature);
+    return temperature * boost::math::lambert_w0(static_cast<A>(n - 1) / std::numbers::e_v<A>);
+}
+
+/// max z - E_p z of a softmax row, before the temperature: T t/(1+r), a sum of terms >= 0. NaN for rows that
+/// are not normal.
+template <Real A>
+A score_deficit(const RowStatistics<A>& row) {
+    return row.normal() ? A(row.temperature) * row.t / (1 + row.r) : row.nan();
+}
+
+/// The two on one row: statement `score_deficit`. What holds without it is the spread of the logits.
+template <Real A>
+Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
+    Bound<A> bound{"score_deficit", Side::upper, row.nan(), score_deficit(row)};
+    if (!row.normal()) return bound;
+    bound.value = score_deficit_limit(row.visible, A(row.temperature));
+    bound.trivial = row.logit_spread();
+    const A unit = std::numeric_limits<A>::epsilon();
+    // Keys whose weight underflows would have added less than u e^{-u} each.
+    bound.tolerance = (2 * row.sum_error() + 8 * unit) * bound.measured + 8 * unit * bound.value +
+                      A(row.temperature) * 1024 * row.underflow();
+    return bound;
+}
+
+} // namespace v0_1
+} // namespace attnscope

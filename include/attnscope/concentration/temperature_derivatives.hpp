@@ -1,0 +1,64 @@
+// How the weights and the entropy of a softmax row move with its logits and with its inverse temperature.
+#pragma once
+
+#include <attnscope/concentration/row_statistics.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+namespace detail {
+
+/// factor p_i (u_i - E_p u) with u_i = (m - z_i)/T, into `out`; 0 at masked keys and for an empty row, NaN for
+/// other rows that are not normal.
+template <Real T>
+void centred_weights(RowIn<T> z, double temperature, Accumulator<T> factor, RowOut<T> out) {
+    using A = Accumulator<T>;
+    const RowStatistics<A> row = row_statistics<T>(z, temperature);
+    const A beta = 1 / A(temperature), log_sum = std::log1p(row.r), mean = row.t / (1 + row.r);
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        if (!row.normal()) {
+            out[i] = row.status == RowStatus::empty ? T(0) : std::numeric_limits<T>::quiet_NaN();
+            continue;
+        }
+        const A u = beta * (row.max_logit - A(z[i])), p = std::exp(-u - log_sum);
+        out[i] = p > A(0) ? static_cast<T>(factor * p * (u - mean)) : T(0);
+    }
+}
+
+} // namespace detail
+
+/// dH/dz_i = -p_i (log p_i + H)/T of H = -sum p log p, p = softmax(z/T), in nats per unit of logit, into `out`.
+/// They sum to 0: H knows the logits up to a shift. 0 at masked keys; an empty row gives 0, other rows that are
+/// not normal NaN. log p_i is taken from the logits, so that keys of tiny weight keep their digits. O(n), no
+/// allocation. Throws `invalid_argument` for different lengths and a bad temperature.
+template <Real T>
+void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
+    detail::require_same_size<T>("entropy_gradient", z, out);
+    // log p_i + H = E_p u - u_i.
+    detail::centred_weights<T>(z, temperature, 1 / detail::Accumulator<T>(temperature), out);
+}
+
+/// dp_i/dbeta = p_i (z_i - E_p z) of p = softmax(beta z), beta = 1/T, into `out`. They sum to 0. Special
+/// values, cost and errors as above.
+template <Real T>
+void weight_temperature_derivative(RowIn<T> z, double temperature, RowOut<T> out) {
+    detail::require_same_size<T>("weight_temperature_derivative", z, out);
+    detail::centred_weights<T>(z, temperature, -detail::Accumulator<T>(temperature), out);
+}
+
+/// dH/dbeta = -beta Var_p z at beta = 1/T, in nats per unit of inverse temperature: never > 0, so that entropy
+/// falls as beta grows. NaN for rows that are not normal. O(1).
+template <Real A>
+A entropy_temperature_derivative(const RowStatistics<A>& row) {
+    return -row.logit_variance() / A(row.temperature);
+}
+
+/// dH/dlog beta = -beta^2 Var_p z, in nats: what a relative change of the temperature costs. NaN for rows that
+/// are not normal. O(1).
+template <Real A>
+A entropy_log_temperature_derivative(const RowStatistics<A>& row) {
+    return entropy_temperature_derivative(row) / A(row.temperature);
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,232 @@
+// How a head's output moves with the tokens it is computed from: products with that Jacobian, its norm by
+// iteration from below, and a certified bound from above.
+#pragma once
+
+#include <attnscope/attention.hpp>
+#include <attnscope/bound.hpp>
+#include <attnscope/normalizer/softmax.hpp>
+#include <attnscope/random.hpp>
+#include <attnscope/sensitivity/spectral_norm.hpp>
+
+#include <Eigen/Eigenvalues>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// How q, k and v are made from tokens x_i in R^D: q_i = W_Q^T x_i + b and so on; the offsets do not matter
+/// here. Borrowed, as in `HeadView`.
+template <Real T>
+struct HeadProjections {
+    MatrixView<T> query; ///< W_Q [D, d]
+    MatrixView<T> key;   ///< W_K [D, d]
+    MatrixView<T> value; ///< W_V [D, d_v]
+};
+
+namespace detail {
+
+template <Real T>
+void require_projections(std::string_view function, const HeadView<T>& head, const HeadProjections<T>& from) {
+    require(head.has_values() && head.queries() == head.keys(), function,
+            "the head must have values and one query, key and value for each token", head.queries(),
+            head.keys());
+    require(from.query.cols() == head.q().cols() && from.key.cols() == head.k().cols() &&
+                from.value.cols() == head.v().cols(),
+            function, "the projections must have the widths of q, k and v", from.query.cols(), from.key.cols(),
+            from.value.cols());
+    require(from.query.rows() == from.key.rows() && from.query.rows() == from.value.rows(), function,
+            "the projections must have one row for each number of a token", from.query.rows(), from.key.rows(),
+            from.value.rows());
+}
+
+} // namespace detail
+
+/// J = do/dx of one head, o_i = sum_j p_ij v_j, as a linear map from [n, D] to [n, d_v]:
+///     (J dx)_i = sum_j p_ij dv_j + sum_j dp_ij v_j,  dz_ij = scale (dq_i . k_j + q_i . dk_j),
+/// dp through the normaliser's own derivative. The queries, keys and values are those at which it is taken;
+/// masked keys have no part. Memory O(n^2) for logits and weights.
+template <Real T, Normalizer<T> N = Softmax>
+class HeadJacobian {
+public:
+    /// Throws `invalid_argument` when shapes do not fit. O(n^2 d).
+    HeadJacobian(const HeadView<T>& head, const HeadProjections<T>& from, const Mask& mask = {},
+                 N normalizer = {})
+        : head_(head), from_(from), mask_(mask), normalizer_(std::move(normalizer)) {
+        detail::require_projections("HeadJacobian", head, from);
+        const Index n = head.queries();
+        logits_.resize(n, n);
+        weights_.resize(n, n);
+        for (Index i = 0; i < n; ++i) {
+            logits_of<T>(head_, mask_, i, row(logits_, i));
+            normalizer_.template apply<T>(in(logits_, i), row(weights_, i));
+        }
+    }
+
+    Index tokens() const { return head_.queries(); }
+    Index width() const { return from_.query.rows(); }
+    const Matrix<T>& weights() const { return weights_; }
+
+    /// J dx, dx [n, D]. O(n^2 d + n D d).
+    Matrix<T> jvp(MatrixView<T> dx) const {
+        detail::require(dx.rows() == tokens() && dx.cols() == width(), "HeadJacobian::jvp",
+                        "dx must have the shape of the tokens", dx.rows(), dx.cols());
+        const Matrix<T> dq = dx.map() * from_.query.map(), dk = dx.map() * from_.key.map(),
+                        dv = dx.map() * from_.value.map();
+        Matrix<T> change = dq * head_.k().map().transpose();
+        change.noalias() += head_.q().map() * dk.transpose();
+        change *= head_.scale();
+        for (Index i = 0; i < tokens(); ++i) {
+            const RowOut<T> d = row(change, i);
+            for (Index j = 0; j < tokens(); ++j)
+                if (!(logits_(i, j) > -std::numeric_limits<T>::infinity()))
+                    d[static_cast<std::size_t>(j)] = T(0);
+            normalizer_.template jvp<T>(in(logits_, i), in(weights_, i), RowIn<T>(d), d);
+        }
+        Matrix<T> result = weights_ * dv;
+        result.noalias() += change * head_.v().map();
+        return result;
+    }
+
+    /// J^T w, w [n, d_v]. O(n^2 d + n D d).
+    Matrix<T> vjp(MatrixView<T> w) const {
+        const AttentionGradient<T> gradient = attend_backward(head_, normalizer_, w, mask_);
+        Matrix<T> result = gradient.q * from_.query.map().transpose();
+        result.noalias() += gradient.k * from_.key.map().transpose();
+        result.noalias() += gradient.v * from_.value.map().transpose();
+        return result;
+    }
+
+    /// |J|_2 by power iteration on J^T J from a seeded start: `value` = |J v|/|v| for a v that is there, so
+    /// never above the norm but for rounding, and `bracket.lower` with it; `bracket.upper` is +inf (see
+    /// `token_jacobian_limit`). Stops when a step changes the value by less than `tolerance`. O(steps (n^2 d +
+    /// n D d)). Throws `invalid_argument` for steps < 1.
+    SpectralNorm<T> norm(int most_steps = 200, T tolerance = T(1e-6), std::uint64_t seed = 1) const {
+        detail::require(most_steps >= 1, "HeadJacobian::norm", "steps must be >= 1", most_steps);
+        SpectralNorm<T> result{T(0), {T(0), std::numeric_limits<T>::infinity()}, 0, false, T(0)};
+        Matrix<T> v(tokens(), width());
+        SplitMix64 random(seed);
+        for (Index i = 0; i < v.size(); ++i) v.data()[i] = static_cast<T>(random.normal());
+        while (result.steps < most_steps && !result.converged) {
+            const T length = v.norm();
+            if (!(length > T(0))) { // J is 0 (or NaN)
+                result.value = length;
+                result.converged = true;
+                break;
+            }
+            v /= length;
+            ++result.steps;
+            const Matrix<T> image = jvp(v);
+            const T value = image.norm();
+            Matrix<T> next = vjp(image);
+            result.converged = std::abs(value - result.value) <= tolerance * value;
+            result.value = value;
+            if (value > T(0)) result.residual = (next - value * value * v).norm() / (value * value);
+            v = std::move(next);
+        }
+        result.bracket.lower = result.value;
+        return result;
+    }
+
+private:
+    static RowIn<T> in(const Matrix<T>& m, Index i) {
+        return {m.data() + i * m.cols(), static_cast<std::size_t>(m.cols())};
+    }
+    static RowOut<T> row(Matrix<T>& m, Index i) {
+        return {m.data() + i * m.cols(), static_cast<std::size_t>(m.cols())};
+    }
+
+    HeadView<T> head_;
+    HeadProjections<T> from_;
+    Mask mask_;
+    N normalizer_;
+    Matrix<T> logits_, weights_;
+};
+
+/// Certified upper bound on |J|_2 of a softmax head, by its three parts.
+template <Real T>
+struct TokenJacobianLimit {
+    T through_query = 0; ///< max_i |scale Cov_i(v, k) W_Q^T|_2: a token moves what its own query picks
+    T through_value = 0; ///< sqrt(max column sum of P) |W_V|_2 >= |P|_2 |W_V|_2
+    T through_key = 0;   ///< sqrt(sum_ij p_ij^2 |v_j - o_i|^2 |a_i|^2), a_i = scale W_K q_i
+    T total() const { return through_query + through_value + through_key; }
+};
+
+/// |J|_2 <= `total()` of the parts of
+///     do_i = sum_j p_ij dv_j + sum_j p_ij (v_j - o_i) (a_i . dx_j) + scale Cov_i(v, k) W_Q^T dx_i
+/// for softmax(scale q.k): a block-diagonal part, one that is P on each column, and one bounded block by block.
+/// Sharper than with |W_V|_2 in front of all, as values enter as they are. Attained where the weights do not
+/// depend on the tokens (W_Q = W_K = 0, no mask). NaN in visible data gives NaN. O(n^2 d d_v + n d_v^3) at
+/// most, memory O(n). Throws `invalid_argument` when shapes do not fit.
+template <Real T>
+TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& from,
+                                           const Mask& mask = {}) {
+    detail::require_projections("token_jacobian_limit", head, from);
+    const Index n = head.queries();
+    const Matrix<T> query_gram = from.query.map().transpose() * from.query.map(),
+                    key_gram = from.key.map().transpose() * from.key.map(),
+                    value_gram = from.value.map().transpose() * from.value.map();
+    const auto largest_eigenvalue = [](const Matrix<T>& symmetric) {
+        if (symmetric.size() == 0) return T(0);
+        if (!symmetric.allFinite()) return std::numeric_limits<T>::quiet_NaN();
+        const Eigen::SelfAdjointEigenSolver<Matrix<T>> solver(symmetric, Eigen::EigenvaluesOnly);
+        return std::max(solver.eigenvalues().maxCoeff(), T(0));
+    };
+    TokenJacobianLimit<T> limit;
+    Row<T> columns = Row<T>::Zero(n);
+    std::vector<T> p(static_cast<std::size_t>(n));
+    Matrix<T> values, keys, covariance;
+    T square = 0, largest_row = 0;
+    for (Index i = 0; i < n; ++i) {
+        logits_of<T>(head, mask, i, RowOut<T>(p));
+        Softmax{}.apply<T>(RowIn<T>(p), RowOut<T>(p));
+        const KeyRanges visible = mask.visible(i, n);
+        const Index count = visible.count();
+        if (count == 0) continue;
+        values.resize(count, head.v().cols());
+        keys.resize(count, head.k().cols());
+        Row<T> weights(count);
+        Index at = 0;
+        visible.for_each([&](Index j) {
+            weights[at] = p[static_cast<std::size_t>(j)];
+            columns[j] += weights[at];
+            values.row(at) = head.v().map().row(j);
+            keys.row(at) = head.k().map().row(j);
+            ++at;
+        });
+        const Eigen::Matrix<T, 1, Eigen::Dynamic> output = weights.matrix() * values;
+        values.rowwise() -= output;
+        const T slope = head.scale() * head.scale() *
+                        (head.q().map().row(i) * key_gram * head.q().map().row(i).transpose()).value();
+        square += slope * (weights.square() * values.rowwise().squaredNorm().transpose().array()).sum();
+        largest_row = std::max(largest_row, weights.sum());
+        values.array().colwise() *= weights.transpose();
+        covariance.noalias() = values.transpose() * keys; // keys need no centring: the values have it
+        const Matrix<T> product = covariance * query_gram * covariance.transpose();
+        // The trace is no smaller than the largest eigenvalue: most rows are decided by it.
+        const T factor = head.scale() * head.scale(), so_far = limit.through_query * limit.through_query;
+        if (!(factor * product.trace() <= so_far)) {
+            const T own = factor * largest_eigenvalue(product);
+            if (!(own <= so_far)) limit.through_query = std::sqrt(own);
+            if (own != own) return {own, own, own};
+        }
+    }
+    limit.through_value = std::sqrt(columns.maxCoeff() * largest_row * largest_eigenvalue(value_gram));
+    limit.through_key = std::sqrt(square);
+    return limit;
+}
+
+/// Bound "token_jacobian": |J|_2 by iteration, never above the norm, against `token_jacobian_limit`. Its
+/// rounding: sums over n tokens and D channels in T.
+template <Real T>
+Bound<T> token_jacobian_sharp(const SpectralNorm<T>& norm, const TokenJacobianLimit<T>& limit, Index tokens,
+                              Index width) {
+    const T unit = std::numeric_limits<T>::epsilon() * static_cast<T>(tokens + width + 64);
+    return {"token_jacobian",
+            Side::upper,
+            limit.total(),
+            norm.value,
+            unit * (norm.value + limit.total()),
+            std::numeric_limits<T>::infinity()};
+}
+
+} // namespace v0_1
+} // namespace attnscope

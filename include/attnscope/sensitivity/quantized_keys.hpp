@@ -1,0 +1,194 @@
+// Keys as a cache stores them in few bits, and what that does to a head, measured and certified.
+#pragma once
+
+#include <attnscope/concentration/divergence.hpp>
+#include <attnscope/head.hpp>
+#include <attnscope/sensitivity/perturbation.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Numbers that a cache can store.
+enum class CacheNumber {
+    integer,     ///< symmetric, -(2^(bits-1)-1) ... 2^(bits-1)-1
+    float8_e4m3, ///< 4 bits of exponent, 3 of mantissa, largest 448, no infinity (OCP 8-bit floating point)
+    float8_e5m2  ///< 5 bits of exponent, 2 of mantissa, largest 57344
+};
+
+/// What shares one scale: all tokens of a channel (column), or all channels of a token (row).
+enum class CacheScale { channel, token };
+
+struct CacheFormat {
+    CacheNumber number = CacheNumber::integer;
+    int bits = 8; ///< of integers, 2 to 24
+    CacheScale scale = CacheScale::channel;
+};
+
+namespace detail {
+
+/// The nearest number of the format to x, ties to even; beyond the largest, the largest.
+template <Real T>
+T nearest_cache_number(T x, const CacheFormat& format) {
+    if (format.number == CacheNumber::integer) {
+        const T most = std::ldexp(T(1), format.bits - 1) - 1;
+        return std::clamp(std::nearbyint(x), -most, most);
+    }
+    const bool wide = format.number == CacheNumber::float8_e4m3;
+    const int mantissa = wide ? 3 : 2, smallest = wide ? -6 : -14;
+    const T most = wide ? T(448) : T(57344);
+    if (!(std::abs(x) < most)) return x == x ? std::copysign(most, x) : x;
+    int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
+    std::frexp(x, &exponent);
+    const T quantum = std::ldexp(T(1), std::max(exponent - 1, smallest) - mantissa);
+    return std::clamp(std::nearbyint(x / quantum) * quantum, -most, most);
+}
+
+template <Real T>
+T largest_cache_number(const CacheFormat& format) {
+    switch (format.number) {
+    case CacheNumber::integer:
+        return std::ldexp(T(1), format.bits - 1) - 1;
+    case CacheNumber::float8_e4m3:
+        return 448;
+    case CacheNumber::float8_e5m2:
+        return 57344;
+    }
+    return 1;
+}
+
+} // namespace detail
+
+/// The rows of x [tokens, d] after a visit to a cache of this format: x' = scale * nearest(x/scale), the scale
+/// such that the largest |x| of its channel or token is the largest number of the format. Rounding is to
+/// nearest, ties to even (the default rounding mode of the machine). A channel or token of zeros stays; one
+/// that holds NaN or an infinity becomes NaN. O(tokens d). Throws `invalid_argument` unless bits is in [2, 24].
+template <Real T>
+Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
+    detail::require(format.bits >= 2 && format.bits <= 24, "through_cache", "bits must be in [2, 24]",
+                    format.bits);
+    Matrix<T> result = x.map();
+    const T most = detail::largest_cache_number<T>(format);
+    const auto store = [&](auto&& part) {
+        const T largest = part.size() > 0 ? part.cwiseAbs().template maxCoeff<Eigen::PropagateNaN>() : T(0);
+        if (largest == T(0)) return;
+        if (!(largest <= std::numeric_limits<T>::max())) {
+            part.setConstant(std::numeric_limits<T>::quiet_NaN());
+            return;
+        }
+        const T scale = std::max(largest / most, std::numeric_limits<T>::min());
+        for (Index i = 0; i < part.size(); ++i)
+            part(i) = scale * detail::nearest_cache_number(part(i) / scale, format);
+    };
+    if (format.scale == CacheScale::channel)
+        for (Index j = 0; j < result.cols(); ++j) store(result.col(j));
+    else
+        for (Index i = 0; i < result.rows(); ++i) store(result.row(i));
+    return result;
+}
+
+/// For every query an upper bound on the diameter max |v_i - v_j| of the values it sees: exact where the keys
+/// seen are the first ones (causal masks, no mask), else that of all values. O(keys^2 d).
+template <Real T>
+Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
+    const Index keys = v.rows();
+    const auto values = v.map();
+    Row<T> up_to(keys + 1); // of the first i values
+    up_to[0] = 0;
+    T largest = 0;
+    for (Index i = 0; i < keys; ++i) {
+        // Differences and not a Gram matrix: near-equal values keep their digits.
+        for (Index j = 0; j < i; ++j)
+            largest = std::max(largest, (values.row(i) - values.row(j)).squaredNorm());
+        up_to[i + 1] = std::sqrt(largest);
+    }
+    Row<T> result(queries);
+    for (Index i = 0; i < queries; ++i) {
+        const KeyRanges visible = mask.visible(i, keys);
+        const KeyRange hull = visible.hull();
+        const bool prefix = hull.begin == 0 && visible.count() == hull.end;
+        result[i] = prefix ? up_to[hull.end] : visible.count() == 0 ? T(0) : up_to[keys];
+    }
+    return result;
+}
+
+/// What changed keys do to every softmax row of a head: from k and k' (quantised, compressed, rotated, ...) the
+/// range of the logit error, and TV, KL, output and gap before and after, for the bounds of
+/// sensitivity/perturbation.hpp. `diameters`: from `visible_diameters`; empty: the output is left out. Rows
+/// without visible keys are all 0 with infinite gaps; NaN in visible keys gives NaN. Calls visit(query,
+/// Perturbation<double>). O(queries keys (d + d_v)), memory O(keys). Throws `invalid_argument` when shapes do
+/// not fit.
+template <Real T, class Visit>
+void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, const Mask& mask,
+                               std::span<const T> diameters, const Visit& visit) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    detail::require(changed.rows() == head.keys() && changed.cols() == head.k().cols(),
+                    "for_each_key_perturbation", "changed keys must have the shape of the keys", changed.rows(),
+                    changed.cols());
+    detail::require(diameters.empty() || (head.has_values() && detail::size<T>(diameters) == head.queries()),
+                    "for_each_key_perturbation", "there must be values and one diameter for each query",
+                    diameters.size());
+    const HeadView<T> after(head.q(), changed, head.v(), head.scale());
+    const auto keys = static_cast<std::size_t>(head.keys());
+    std::vector<T> z(keys), moved(keys);
+    std::vector<double> a, b;
+    for (Index query = 0; query < head.queries(); ++query) {
+        logits_of<T>(head, mask, query, RowOut<T>(z));
+        logits_of<T>(after, mask, query, RowOut<T>(moved));
+        a.clear();
+        b.clear();
+        double low = infinity, high = -infinity, best = -infinity, second = -infinity;
+        std::size_t top = 0;
+        mask.visible(query, head.keys()).for_each([&](Index key) {
+            const auto at = static_cast<std::size_t>(key);
+            const double x = static_cast<double>(z[at]), y = static_cast<double>(moved[at]);
+            low = std::min(low, y - x);
+            high = std::max(high, y - x);
+            if (x > best) {
+                second = best;
+                best = x;
+                top = a.size();
+            } else {
+                second = std::max(second, x);
+            }
+            a.push_back(x);
+            b.push_back(y);
+        });
+        Perturbation<double> row;
+        if (a.empty()) {
+            row.gap = row.gap_after = infinity;
+            visit(query, row);
+            continue;
+        }
+        const Divergence apart = row_divergence<double>(RowIn<double>(a), RowIn<double>(b));
+        row.range = high - low;
+        row.total_variation = apart.total_variation;
+        row.kl = std::max(apart.forward, apart.backward);
+        if (apart.status != RowStatus::normal) row.range = row.kl = apart.total_variation;
+        double rival = -infinity;
+        for (std::size_t i = 0; i < b.size(); ++i)
+            if (i != top) rival = std::max(rival, b[i]);
+        row.gap = best - second;
+        row.gap_after = b[top] - rival;
+        if (!diameters.empty()) {
+            row.diameter = static_cast<double>(diameters[static_cast<std::size_t>(query)]);
+            // o' - o = sum (p' - p) v, with p' - p = p (e^{delta}/E - 1).
+            const auto before = row_statistics<double>(RowIn<double>(a)),
+                       then = row_statistics<double>(RowIn<double>(b));
+            const double log_sum = before.log_sum_exp(), new_log_sum = then.log_sum_exp();
+            Eigen::Matrix<double, 1, Eigen::Dynamic> change(head.v().cols());
+            change.setZero();
+            std::size_t i = 0;
+            mask.visible(query, head.keys()).for_each([&](Index key) {
+                const double weight = std::exp(a[i] - log_sum);
+                const double factor = weight * std::expm1((b[i] - a[i]) - (new_log_sum - log_sum));
+                change += factor * head.v().map().row(key).template cast<double>();
+                ++i;
+            });
+            row.output_change = change.norm();
+        }
+        visit(query, row);
+    }
+}
+
+} // namespace v0_1
+} // namespace attnscope

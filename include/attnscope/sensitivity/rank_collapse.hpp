@@ -1,0 +1,91 @@
+// How fast attention makes tokens alike: Dobrushin's coefficient of a matrix of weights.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/normalizer/concept.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// diam(X) = max |x_i - x_j| over the rows of x [n, d]; 0 for n < 2, NaN if one is. O(n^2 d).
+template <Real T>
+T token_diameter(MatrixView<T> x) {
+    T largest = 0;
+    for (Index i = 0; i < x.rows(); ++i)
+        for (Index j = 0; j < i; ++j) {
+            const T square = (x.map().row(i) - x.map().row(j)).squaredNorm();
+            if (!(square <= largest)) largest = square; // takes NaN in
+            if (largest != largest) return largest;
+        }
+    return std::sqrt(largest);
+}
+
+/// delta(P) = max_ij TV(P_i, P_j) of a matrix of weights whose rows sum to 1, one row a query: in [0, 1]. 0:
+/// all rows alike; 1: two rows share no key. NaN if a weight is. O(queries^2 keys).
+template <Real T>
+T dobrushin_coefficient(MatrixView<T> p) {
+    T largest = 0;
+    for (Index i = 0; i < p.rows(); ++i)
+        for (Index j = 0; j < i; ++j) {
+            const T sum = (p.map().row(i) - p.map().row(j)).template lpNorm<1>() / 2;
+            if (!(sum <= largest)) largest = sum;
+            if (largest != largest) return largest;
+        }
+    return std::min(largest, T(1)); // the sum of two rows is rounded
+}
+
+/// Upper bound on delta(P) from the logits z/T of softmax rows: tanh(max_ij range(z_i - z_j)/4) over the keys
+/// that both rows see; 1 as soon as a key is seen (z > -inf) by one of them only. NaN if a logit is NaN or
+/// +inf. O(queries^2 keys).
+template <Real T>
+T dobrushin_limit(MatrixView<T> z) {
+    T largest = 0;
+    for (Index i = 0; i < z.rows(); ++i)
+        for (Index j = 0; j < i; ++j) {
+            T low = std::numeric_limits<T>::infinity(), high = -low;
+            const RowIn<T> a = z.row(i), b = z.row(j);
+            for (std::size_t key = 0; key < a.size(); ++key) {
+                constexpr T masked = -std::numeric_limits<T>::infinity();
+                if (a[key] == masked && b[key] == masked) continue;
+                if (a[key] == masked || b[key] == masked) {
+                    largest = std::numeric_limits<T>::infinity();
+                    break;
+                }
+                const T difference = a[key] - b[key];
+                if (!(difference == difference)) return difference;
+                low = std::min(low, difference);
+                high = std::max(high, difference);
+            }
+            if (high > low) largest = std::max(largest, high - low);
+        }
+    return std::tanh(largest / 4);
+}
+
+/// diam(P_m ... P_1 X) <= delta(P_m) ... delta(P_1) diam(X): what is left of the tokens' differences after
+/// several rounds of mixing, without anything in between. `coefficients`: the delta of each. 1 for none.
+template <Real T>
+T rank_collapse_factor(std::span<const T> coefficients) {
+    T product = 1;
+    for (const T delta : coefficients) product *= delta;
+    return product;
+}
+
+/// Bound "rank_collapse": diam(PX) <= delta(P) diam(X), from the three figures; what holds without it is
+/// diam(X). length: of the longest token, keys: terms of each mean, both for the rounding of the means.
+template <Real A>
+Bound<A> rank_collapse_sharp(A mixed_diameter, A coefficient, A diameter, A length, Index keys) {
+    const A unit = std::numeric_limits<A>::epsilon() * static_cast<A>(keys + 16);
+    return {"rank_collapse", Side::upper, coefficient * diameter, mixed_diameter, unit * (length + diameter),
+            diameter};
+}
+
+/// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights.
+template <Real A>
+Bound<A> dobrushin_sharp(A coefficient, A limit, A weight_error) {
+    return {
+        "dobrushin", Side::upper, limit, coefficient, 2 * weight_error + 8 * std::numeric_limits<A>::epsilon(),
+        A(1)};
+}
+
+} // namespace v0_1
+} // namespace attnscope
