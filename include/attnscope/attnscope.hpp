@@ -4,6 +4,7 @@
 #include <attnscope/attention.hpp>
 #include <attnscope/audit.hpp>
 #include <attnscope/bound.hpp>
+#include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/capacity.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/divergence.hpp>
@@ -14,6 +15,7 @@
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/row_statistics.hpp>
 #include <attnscope/concentration/sinks.hpp>
+#include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
@@ -38,6 +40,7 @@
 #include <attnscope/selection/critical_n.hpp>
 #include <attnscope/selection/distance.hpp>
 #include <attnscope/selection/distance_bounds.hpp>
+#include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/selected_set.hpp>
 #include <attnscope/selection/separability.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
@@ -48,8 +51,12 @@
 #include <attnscope/sensitivity/family_norms.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
+#include <attnscope/sensitivity/head_jacobian.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
+#include <attnscope/sensitivity/perturbation.hpp>
 #include <attnscope/sensitivity/product_norms.hpp>
+#include <attnscope/sensitivity/quantized_keys.hpp>
+#include <attnscope/sensitivity/rank_collapse.hpp>
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 #include <attnscope/streaming/column_scan.hpp>

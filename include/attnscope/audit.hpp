@@ -47,7 +47,7 @@ struct Statement {
 };
 
 /// The statements that the audit knows, in the order of its table.
-inline constexpr std::array<Statement, 22> statements = {{
+inline constexpr std::array<Statement, 34> statements = {{
     {"lemma1", Form::published, Provenance::verbatim,
      "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
      "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|", "P Lemma 1"},
@@ -109,6 +109,36 @@ inline constexpr std::array<Statement, 22> statements = {{
     {"entmax_support", Form::sharp, Provenance::derived,
      "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}", "alpha-entmax",
      "alpha-entmax, arXiv:1905.05702"},
+
+    {"box", Form::sharp, Provenance::derived,
+     "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
+     "softmax, z_i/T in [l_i, u_i]: a random box around the row", "after arXiv:2303.01713"},
+    {"critical_temperature", Form::sharp, Provenance::derived,
+     "1/sum k^{-beta/beta*} <= p1 <= k*^{-(1-beta/beta*)}, beta* = max log k/(z_(1)-z_(k))", "softmax",
+     "log-n scaling"},
+    {"score_deficit", Form::sharp, Provenance::derived, "max z - E_p z <= T W0((L-1)/e)", "softmax",
+     "maximum over all rows of L keys"},
+    {"spectral_bracket", Form::sharp, Provenance::derived,
+     "(s1/S)(R+m) <= |J|_2 <= (s1/S)(R+s2), R = S - s1, m = sum_{j>=2} s_j^2/R",
+     "softmax: s = p/T; alpha-entmax: s = p^{2-alpha} on the support", "secular equation"},
+    {"missed_tokens", Form::sharp, Provenance::derived, "m (N-K+m) <= Inv",
+     "K useful tokens, m of them not among the first N of a ranking with Inv inversions",
+     "arXiv:2609.37879, Proposition 1"},
+    {"perturbation_tv", Form::sharp, Provenance::derived, "TV(p, p') <= tanh(r/4)",
+     "softmax, r = range of (z'-z)/T: a random logit error", "two-point distributions"},
+    {"perturbation_kl", Form::sharp, Provenance::derived,
+     "KL <= log(sinh h/h) + h coth h - 1, h = r/2 (r^2/8 for small r)", "as above", "two-point distributions"},
+    {"perturbation_output", Form::sharp, Provenance::derived, "|o'-o| <= diam(V) tanh(r/4)", "as above",
+     "two-point distributions"},
+    {"perturbation_gap", Form::sharp, Provenance::derived, "gap' >= gap - r", "as above", "definition of r"},
+    {"token_jacobian", Form::sharp, Provenance::derived,
+     "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
+     "|a_i|^2)",
+     "softmax head of known projections", "product rule, block by block"},
+    {"rank_collapse", Form::sharp, Provenance::derived,
+     "diam(P V) <= delta(P) diam(V), delta = max TV(P_i, P_j)", "rows of weights that sum to 1", "Dobrushin"},
+    {"dobrushin", Form::sharp, Provenance::derived, "delta(P) <= tanh(max_ij range(z_i - z_j)/4)",
+     "softmax; 1 where two queries see different keys", "perturbation_tv"},
 }};
 
 /// Tally of one statement over many rows.

@@ -44,9 +44,9 @@ requires Normalizer<N, double>
 void audit_row(Audit&, const N&, RowIn<double>, const RowAuditOptions&, SplitMix64&, RowAuditScratch&) {}
 
 /// Audits one softmax row: lemma1, corollary1, lemma2, corollary3 and finite_difference, as published and
-/// sharp. Rows of float data are widened to double before, so that both sides are evaluated in double. A row
-/// that is not normal has no verdict and is not counted. `generator` gives the directions of the finite
-/// differences. O(n) for each eps and norm.
+/// sharp, and spectral_bracket. Rows of float data are widened to double before, so that both sides are
+/// evaluated in double. A row that is not normal has no verdict and is not counted. `generator` gives the
+/// directions of the finite differences. O(n) for each eps and norm.
 inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, const RowAuditOptions& options,
                       SplitMix64& generator, RowAuditScratch& scratch) {
     const double temperature = softmax.temperature();
@@ -75,6 +75,7 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
     audit.add(Form::sharp, lemma2_sharp(norms, 1 / temperature, error));
     audit.add(Form::published, corollary3_published(norms, temperature, error));
     audit.add(Form::sharp, corollary3_sharp(norms, temperature, error));
+    audit.add(Form::sharp, spectral_bracket_sharp<double>(p, 1 / temperature, norms.spectral.value, error));
 
     if (options.steps.empty()) return;
     scratch.direction.resize(n);
@@ -181,14 +182,23 @@ inline void audit_row(Audit& audit, const SigmoidAttention& normalizer, RowIn<do
     audit.add(Form::sharp, sigmoid_gradient_sharp(norms, 16 * std::numeric_limits<double>::epsilon()));
 }
 
-/// Audits one row of alpha-entmax: entmax_support.
+/// Audits one row of alpha-entmax: entmax_support and spectral_bracket.
 template <class N>
 requires EntmaxLike<N, double>
 void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAuditOptions&, SplitMix64&,
-               RowAuditScratch&) {
+               RowAuditScratch& scratch) {
     const EntmaxThreshold<double> threshold = normalizer.template threshold<double>(z);
     if (threshold.support == 0) return;
     audit.add(Form::sharp, entmax_support_sharp<double>(z, normalizer.alpha(), threshold.support));
+
+    scratch.weights.resize(z.size());
+    const RowOut<double> weights(scratch.weights);
+    normalizer.template apply<double>(z, weights);
+    const double norm = jacobian_norms(normalizer, z, RowIn<double>(weights)).spectral.value;
+    normalizer.template slopes<double>(RowIn<double>(weights), weights);
+    // The s are the same numbers on both sides: only sums over them are rounded.
+    const double error = std::numeric_limits<double>::epsilon() * (8 + static_cast<double>(z.size()) / 2);
+    audit.add(Form::sharp, spectral_bracket_sharp<double>(RowIn<double>(weights), 1.0, norm, error));
 }
 
 /// Audits one row of a normaliser whose Jacobian is (I - p 1^T) diag(g): lemma2, with (log F)' = g/p.

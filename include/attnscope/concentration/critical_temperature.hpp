@@ -70,7 +70,10 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
     constexpr Index terms = 64;
     for (Index k = 1; k <= std::min(visible, terms); ++k) sum += std::pow(static_cast<A>(k), -power);
     if (visible > terms) {
-        const A low = std::log(static_cast<A>(terms)), high = std::log(static_cast<A>(visible));
+        // A convex function is at most its mean over the unit interval around: integrals from k - 1/2 to k +
+        // 1/2.
+        const A low = std::log(static_cast<A>(terms) + A(0.5)),
+                high = std::log(static_cast<A>(visible) + A(0.5));
         // The integral of x^{-power}, continuous through power = 1.
         const A rate = (1 - power) * (high - low);
         sum += std::exp((1 - power) * low) * (high - low) * (rate == A(0) ? A(1) : std::expm1(rate) / rate);
@@ -94,7 +97,8 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
     const A count = static_cast<A>(std::max(row.visible, Index(1))),
             cut = -std::log(std::numeric_limits<A>::min());
     const auto error = [&](A critical_beta) {
-        return unit * (16 + 4 * std::min(std::log(count) * (1 + beta / critical_beta), cut));
+        return row.visible <= 1 ? unit
+                                : unit * (16 + 4 * std::min(std::log(count) * (1 + beta / critical_beta), cut));
     };
     const A own = row.sum_error() + 8 * unit;
     return {Bound<A>{"critical_temperature", Side::lower, range.lower, p1,

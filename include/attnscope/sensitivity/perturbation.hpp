@@ -5,9 +5,9 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
+#include <attnscope/concentration/divergence.hpp>
 
 #include <array>
-#include <cmath>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -59,63 +59,142 @@ A kl_worst_share(A range) {
     return 1 / range - 1 / std::expm1(range);
 }
 
-/// What a logit error of range r = `range` did to a softmax row, and what it may do at most.
+/// What a logit error did to a softmax row. What it may do at most follows from `range` alone.
 template <Real A>
 struct Perturbation {
-    A range = 0;
-    A total_variation = 0; ///< measured, in weights
-    A kl = 0;              ///< measured, in nats: the larger of KL(p|p') and KL(p'|p)
-    A output_change = 0;   ///< measured |o' - o|, 0 without values
-    A diameter = 0;        ///< of the visible values, or an upper bound on it
-    A gap = 0;             ///< (z_(1) - z_(2))/T before; +inf for one key
-    A gap_after = 0; ///< (z'_a - max_{j != a} z'_j)/T of the same key a: < 0 if it is no longer the largest
+    A range = 0;                                ///< r
+    A total_variation = 0;                      ///< in weights
+    A kl = 0;                                   ///< in nats: the larger of KL(p|p') and KL(p'|p)
+    A output_change = 0;                        ///< |o' - o|, 0 without values
+    A diameter = 0;                             ///< of the visible values, or an upper bound on it
+    A gap = std::numeric_limits<A>::infinity(); ///< (z_(1) - z_(2))/T before; +inf for one key
+    A gap_after =
+        std::numeric_limits<A>::infinity(); ///< z' of the same key less the next: < 0 if it lost its place
 };
 
-/// Bound "perturbation_tv": TV(p, p') <= tanh(r/4). error: absolute, of the measured figure; range_error:
-/// absolute, of r.
+/// Both rows at temperature 1; -inf in both hides a key, in one of them makes the range infinite. values: one
+/// row for each key, or none; `diameter` is passed on. No visible key: zeros and infinite gaps. Rows that are
+/// not normal give NaN. O(n d), allocates rows. Throws `invalid_argument` when shapes do not fit.
+inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> moved,
+                                                 MatrixView<double> values = {}, double diameter = 0) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    const std::size_t n = z.size();
+    detail::require(values.data() == nullptr || values.rows() == static_cast<Index>(n), "measure_perturbation",
+                    "values must have one row for each key", values.rows(), n);
+    const Divergence apart = row_divergence<double>(z, moved);
+    Perturbation<double> row;
+    row.diameter = diameter;
+    if (apart.status == RowStatus::empty) return row;
+    if (apart.status != RowStatus::normal) {
+        const double nan = std::numeric_limits<double>::quiet_NaN();
+        return {nan, nan, nan, nan, diameter, nan, nan};
+    }
+    double low = infinity, high = -infinity, second = -infinity, rival = -infinity;
+    std::size_t top = n;
+    for (std::size_t i = 0; i < n; ++i) {
+        if (z[i] == -infinity && moved[i] == -infinity) continue;
+        low = std::min(low, moved[i] - z[i]);
+        high = std::max(high, moved[i] - z[i]);
+        if (top == n || z[i] > z[top]) top = i;
+    }
+    for (std::size_t i = 0; i < n; ++i)
+        if (i != top) second = std::max(second, z[i]), rival = std::max(rival, moved[i]);
+    row.range = high - low;
+    row.total_variation = apart.total_variation;
+    row.kl = std::max(apart.forward, apart.backward);
+    row.gap = z[top] - second;
+    row.gap_after = moved[top] - rival;
+    if (values.data() == nullptr) return row;
+    // o' - o = sum (p' - p)(v - v_top), p' - p = p (e^x - 1): both factors are small where the result is.
+    // Logarithms of weights are taken from differences, which an offset of all logits does not touch.
+    const auto before = row_statistics<double>(z), after = row_statistics<double>(moved);
+    const double log_sum = std::log1p(before.r), new_log_sum = std::log1p(after.r);
+    Eigen::Matrix<double, 1, Eigen::Dynamic> change(values.cols());
+    change.setZero();
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i == top || (z[i] == -infinity && moved[i] == -infinity)) continue;
+        const double p = z[i] - before.max_logit - log_sum, q = moved[i] - after.max_logit - new_log_sum;
+        const double factor = p == -infinity ? std::exp(q) : std::exp(p) * std::expm1(q - p);
+        change +=
+            factor * (values.map().row(static_cast<Index>(i)) - values.map().row(static_cast<Index>(top)));
+    }
+    row.output_change = change.norm();
+    return row;
+}
+
+/// Rounding errors of a measured perturbation, from those of its logits.
 template <Real A>
-Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, A error, A range_error) {
-    const A limit = total_variation_limit(row.range);
+struct PerturbationError {
+    A weights = 0; ///< absolute, of a sum of |p' - p|
+    A range = 0;   ///< absolute, of r
+};
+
+/// For rows of n visible keys that are exact as given, of the largest spread and size: the logarithm of a
+/// weight is rounded at its own size.
+template <Real A>
+PerturbationError<A> perturbation_error(Index n, A spread, A largest_error) {
+    const A unit = std::numeric_limits<A>::epsilon(), count = static_cast<A>(n);
+    return {unit * (4 * spread + 4 * largest_error + 16 + std::min(count, A(64)) + count / 64),
+            4 * unit * largest_error};
+}
+
+namespace detail {
+
+/// A limit at a range, NaN for the range of a row that is not normal.
+template <Real A>
+A at_range(A (*limit)(A), A range) {
+    return range == range ? limit(range) : range;
+}
+
+} // namespace detail
+
+/// Bound "perturbation_tv": TV(p, p') <= tanh(r/4).
+template <Real A>
+Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
+    const A limit = detail::at_range<A>(total_variation_limit, row.range);
     return {"perturbation_tv",
             Side::upper,
             limit,
             row.total_variation,
-            error + range_error / 4 + 4 * std::numeric_limits<A>::epsilon() * limit,
+            error.weights + error.range / 4 + 4 * std::numeric_limits<A>::epsilon() * limit,
             A(1)};
 }
 
-/// Bound "perturbation_kl": both directions <= `kl_limit`. d kl_limit/dr <= min(r/4, 1).
+/// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1). What
+/// holds without it: |log p'/p| <= r.
 template <Real A>
-Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, A error, A range_error) {
-    const A limit = kl_limit(row.range);
-    return {"perturbation_kl",
-            Side::upper,
-            limit,
-            row.kl,
-            error + range_error * std::min(A(1), (row.range + range_error) / 4) +
-                16 * std::numeric_limits<A>::epsilon() * (limit + row.kl),
-            row.range}; // |log p'/p| <= r
+Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
+    const A limit = detail::at_range<A>(kl_limit, row.range);
+    return {"perturbation_kl", Side::upper, limit, row.kl,
+            // The terms p psi(log p'/p) have the slope p r at most.
+            (error.weights + error.range) * std::min(A(1), row.range + error.range) +
+                64 * std::numeric_limits<A>::epsilon() * (limit + row.kl),
+            row.range};
 }
 
 /// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4).
 template <Real A>
-Bound<A> perturbation_output_sharp(const Perturbation<A>& row, A error, A range_error) {
-    const A limit = row.diameter * total_variation_limit(row.range);
+Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
+    const A limit = row.diameter * detail::at_range<A>(total_variation_limit, row.range);
     return {"perturbation_output",
             Side::upper,
             limit,
             row.output_change,
-            error + row.diameter * range_error / 4 + 8 * std::numeric_limits<A>::epsilon() * limit,
+            row.diameter * (2 * error.weights + error.range / 4) +
+                64 * std::numeric_limits<A>::epsilon() * limit,
             row.diameter};
 }
 
 /// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap >
-/// r keeps the key where the row points. The limit is gap - r and may be negative, where it promises nothing
-/// (`vacuous`).
+/// r keeps the key to which the row points. A limit <= 0 promises nothing (`vacuous`), and so does an infinite
+/// gap.
 template <Real A>
-Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, A error) {
+Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.gap - row.range;
-    return {"perturbation_gap", Side::lower, limit, row.gap_after, error, A(0)};
+    Bound<A> bound{"perturbation_gap", Side::lower, limit, row.gap_after, error.range, A(0)};
+    if (std::isfinite(row.gap))
+        bound.tolerance += 4 * std::numeric_limits<A>::epsilon() * (row.gap + row.range);
+    return bound;
 }
 
 } // namespace v0_1

@@ -1,7 +1,6 @@
 // Keys as a cache stores them in few bits, and what that does to a head, measured and certified.
 #pragma once
 
-#include <attnscope/concentration/divergence.hpp>
 #include <attnscope/head.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 
@@ -111,16 +110,13 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
     return result;
 }
 
-/// What changed keys do to every softmax row of a head: from k and k' (quantised, compressed, rotated, ...) the
-/// range of the logit error, and TV, KL, output and gap before and after, for the bounds of
-/// sensitivity/perturbation.hpp. `diameters`: from `visible_diameters`; empty: the output is left out. Rows
-/// without visible keys are all 0 with infinite gaps; NaN in visible keys gives NaN. Calls visit(query,
-/// Perturbation<double>). O(queries keys (d + d_v)), memory O(keys). Throws `invalid_argument` when shapes do
-/// not fit.
+/// What changed keys do to every softmax row of a head: from k and k' (quantised, compressed, ...) the range of
+/// the logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
+/// Calls visit(query, Perturbation<double>). `diameters`: from `visible_diameters`; empty: the output is left
+/// out. O(queries keys (d + d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit.
 template <Real T, class Visit>
 void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, const Mask& mask,
                                std::span<const T> diameters, const Visit& visit) {
-    constexpr double infinity = std::numeric_limits<double>::infinity();
     detail::require(changed.rows() == head.keys() && changed.cols() == head.k().cols(),
                     "for_each_key_perturbation", "changed keys must have the shape of the keys", changed.rows(),
                     changed.cols());
@@ -129,64 +125,20 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, c
                     diameters.size());
     const HeadView<T> after(head.q(), changed, head.v(), head.scale());
     const auto keys = static_cast<std::size_t>(head.keys());
-    std::vector<T> z(keys), moved(keys);
-    std::vector<double> a, b;
+    std::vector<T> logits(keys);
+    std::vector<double> z(keys), moved(keys);
+    Matrix<double> values;
+    if (!diameters.empty()) values = head.v().map().template cast<double>();
     for (Index query = 0; query < head.queries(); ++query) {
-        logits_of<T>(head, mask, query, RowOut<T>(z));
-        logits_of<T>(after, mask, query, RowOut<T>(moved));
-        a.clear();
-        b.clear();
-        double low = infinity, high = -infinity, best = -infinity, second = -infinity;
-        std::size_t top = 0;
-        mask.visible(query, head.keys()).for_each([&](Index key) {
-            const auto at = static_cast<std::size_t>(key);
-            const double x = static_cast<double>(z[at]), y = static_cast<double>(moved[at]);
-            low = std::min(low, y - x);
-            high = std::max(high, y - x);
-            if (x > best) {
-                second = best;
-                best = x;
-                top = a.size();
-            } else {
-                second = std::max(second, x);
-            }
-            a.push_back(x);
-            b.push_back(y);
-        });
-        Perturbation<double> row;
-        if (a.empty()) {
-            row.gap = row.gap_after = infinity;
-            visit(query, row);
-            continue;
-        }
-        const Divergence apart = row_divergence<double>(RowIn<double>(a), RowIn<double>(b));
-        row.range = high - low;
-        row.total_variation = apart.total_variation;
-        row.kl = std::max(apart.forward, apart.backward);
-        if (apart.status != RowStatus::normal) row.range = row.kl = apart.total_variation;
-        double rival = -infinity;
-        for (std::size_t i = 0; i < b.size(); ++i)
-            if (i != top) rival = std::max(rival, b[i]);
-        row.gap = best - second;
-        row.gap_after = b[top] - rival;
-        if (!diameters.empty()) {
-            row.diameter = static_cast<double>(diameters[static_cast<std::size_t>(query)]);
-            // o' - o = sum (p' - p) v, with p' - p = p (e^{delta}/E - 1).
-            const auto before = row_statistics<double>(RowIn<double>(a)),
-                       then = row_statistics<double>(RowIn<double>(b));
-            const double log_sum = before.log_sum_exp(), new_log_sum = then.log_sum_exp();
-            Eigen::Matrix<double, 1, Eigen::Dynamic> change(head.v().cols());
-            change.setZero();
-            std::size_t i = 0;
-            mask.visible(query, head.keys()).for_each([&](Index key) {
-                const double weight = std::exp(a[i] - log_sum);
-                const double factor = weight * std::expm1((b[i] - a[i]) - (new_log_sum - log_sum));
-                change += factor * head.v().map().row(key).template cast<double>();
-                ++i;
-            });
-            row.output_change = change.norm();
-        }
-        visit(query, row);
+        logits_of<T>(head, mask, query, RowOut<T>(logits));
+        std::copy(logits.begin(), logits.end(), z.begin());
+        logits_of<T>(after, mask, query, RowOut<T>(logits));
+        std::copy(logits.begin(), logits.end(), moved.begin());
+        const double diameter =
+            diameters.empty() ? 0.0 : static_cast<double>(diameters[static_cast<std::size_t>(query)]);
+        visit(query, measure_perturbation(RowIn<double>(z), RowIn<double>(moved),
+                                          diameters.empty() ? MatrixView<double>() : MatrixView<double>(values),
+                                          diameter));
     }
 }
 

@@ -1,0 +1,333 @@
+// Certificates beyond the paper, each with three tests: it holds on every family of rows, it is attained where
+// it should be, and the same bound scaled by 0.99 is caught there.
+#include <attnscope/certificate_audit.hpp>
+#include <attnscope/concentration/temperature_derivatives.hpp>
+#include <attnscope/row_audit.hpp>
+#include <support/rows.hpp>
+
+#include <numeric>
+
+using namespace attnscope_test;
+using namespace attnscope;
+
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+void check_attained(const Bound<double>& bound) {
+    CAPTURE(std::string(bound.id), bound.value, bound.measured, bound.tolerance);
+    CHECK(std::abs(bound.slack()) <= bound.tolerance);
+    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+}
+
+RefRow ref_softmax(const RefRow& z) {
+    const Ref top = *std::max_element(z.begin(), z.end());
+    RefRow p(z.size());
+    Ref sum = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) sum += p[i] = std::exp(z[i] - top);
+    for (Ref& x : p) x /= sum;
+    return p;
+}
+
+BoundPair<double> critical_at(const std::vector<double>& descending, double temperature) {
+    return critical_temperature_sharp(
+        row_statistics<double>(in(descending), temperature),
+        critical_inverse_temperature<double>(in(descending), static_cast<Index>(descending.size())));
+}
+
+} // namespace
+
+TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[theorem][certificates]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Audit audit;
+    CertificateScratch scratch;
+    RowAuditScratch row_scratch;
+    SplitMix64 random = generator(seed, 21);
+    std::size_t rows = 0;
+    std::vector<double> values;
+    for_each_row<double>(seed, lengths, 700, [&](const Where&, const std::vector<double>& z) {
+        const double temperature = temperatures[rows++ % temperatures.size()];
+        const Index n = static_cast<Index>(z.size()), d = 3;
+        if (n <= 17) { // pairs of values cost n^2
+            values = normal_row<double>(random, static_cast<std::size_t>(n * d));
+            const MatrixView<double> v(values.data(), n, d);
+            audit_certificates(audit, in(z), temperature, random, scratch, v, token_diameter(v));
+        } else {
+            audit_certificates(audit, in(z), temperature, random, scratch);
+        }
+        std::vector<double> merit = normal_row<double>(random, z.size());
+        Ranking<double> ranking;
+        ranking.rank(in(z));
+        audit_missed_tokens<double>(audit, ranking.order(), in(merit), random.below(n + 1));
+    });
+    CHECK(rows >= 100'000);
+    for (const std::string_view id :
+         {"box", "critical_temperature", "score_deficit", "missed_tokens", "perturbation_tv", "perturbation_kl",
+          "perturbation_output", "perturbation_gap"}) {
+        CAPTURE(std::string(id));
+        const AuditRecord& record = audit.at(id, Form::sharp);
+        CHECK(record.checked >=
+              (id == "perturbation_output" ? 60'000u : 99'000u)); // some masked rows have no key
+        CHECK(record[Verdict::violated] == 0);
+        CHECK(record[Verdict::undefined] == 0);
+        CHECK(record.max_tightness() > 0.9);
+    }
+}
+
+TEST_CASE("the box bounds are attained at the corners of the box", "[theorem][box]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst attained;
+    for_each_row<double>(seed, short_lengths, 3, [&](const Where& where, const std::vector<double>& z) {
+        SplitMix64 random = generator(seed, z.size(), 31);
+        for (const double temperature : {0.5, 1.0, 50.0}) {
+            const std::size_t n = z.size();
+            std::vector<double> low(z), high(z), least(n), greatest(n);
+            for (std::size_t i = 0; i < n; ++i) low[i] -= 2 * random.uniform(), high[i] += 2 * random.uniform();
+            box_weight_ranges<double>(in(low), in(high), temperature, out(least), out(greatest));
+            for (std::size_t i = 0; i < n; ++i)
+                for (const bool up : {false, true}) {
+                    RefRow corner(n);
+                    Ref widest = 0;
+                    for (std::size_t j = 0; j < n; ++j) {
+                        corner[j] = Ref((j == i) == up ? high[j] : low[j]) / Ref(temperature);
+                        if (z[j] > -infinity) widest = std::max(widest, std::abs(corner[j] - corner[i]));
+                    }
+                    if (visible_count(z) == 0) continue;
+                    const Ref exact = z[i] > -infinity ? ref_softmax(corner)[i] : Ref(0);
+                    const double found = up ? greatest[i] : least[i];
+                    // The exponents are rounded at their own size, and 1/T once.
+                    attained.meet(std::abs(Ref(found) - exact),
+                                  unit_roundoff<double> *
+                                          (6 * std::min(widest + Ref(1e4), Ref(4e4)) + 32 + Ref(n)) * exact +
+                                      4 * Ref(std::numeric_limits<double>::min()),
+                                  where);
+                }
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(attained);
+
+    // And the audit sees it: the row at the corner of the third key.
+    const std::vector<double> low = {0, -1, 0.5, -2}, high = {1, 0, 2, -1}, row = {0, -1, 2, -2};
+    std::vector<double> least(4), greatest(4), p(4);
+    box_weight_ranges<double>(in(low), in(high), 1, out(least), out(greatest));
+    Softmax{}.apply<double>(in(row), out(p));
+    check_attained(box_sharp<double>(in(p), in(least), in(greatest), 32 * unit_roundoff<double> * 1.0, 4.0)[1]);
+    const std::vector<double> opposite = {1, 0, 0.5, -1};
+    Softmax{}.apply<double>(in(opposite), out(p));
+    check_attained(box_sharp<double>(in(p), in(least), in(greatest), 32 * unit_roundoff<double> * 1.0, 4.0)[0]);
+}
+
+TEST_CASE("box bounds of unknown and masked logits", "[box]") {
+    const auto ranges = [](const std::vector<double>& low, const std::vector<double>& high) {
+        std::vector<double> least(low.size()), greatest(low.size());
+        box_weight_ranges<double>(in(low), in(high), 1, out(least), out(greatest));
+        return std::make_pair(least, greatest);
+    };
+    // Nothing known about one key: it may take all or nothing, and so may the other.
+    CHECK(ranges({-infinity, 0}, {infinity, 0}) ==
+          std::make_pair(std::vector<double>{0, 0}, std::vector<double>{1, 1}));
+    // One masked key beside one that is known.
+    CHECK(ranges({-infinity, 3}, {-infinity, 3}) ==
+          std::make_pair(std::vector<double>{0, 1}, std::vector<double>{0, 1}));
+    // A key that may be masked beside an equal one: from nothing to a half.
+    CHECK(ranges({-infinity, 1}, {1, 1}) ==
+          std::make_pair(std::vector<double>{0, 0.5}, std::vector<double>{0.5, 1}));
+    // All masked, none.
+    CHECK(ranges({-infinity, -infinity}, {-infinity, -infinity}) ==
+          std::make_pair(std::vector<double>{0, 0}, std::vector<double>{0, 0}));
+    CHECK(ranges({}, {}) == std::make_pair(std::vector<double>{}, std::vector<double>{}));
+    // Nothing is lost where one key has nearly everything.
+    const auto [least, greatest] = ranges({0, -100, -101}, {0, -100, -101});
+    CHECK(std::abs(1 - least[1] / std::exp(-100.0)) < 1e-13);
+    CHECK(greatest[2] == least[2]);
+    CHECK_THROWS_WITH(ranges({1}, {0}), "box_weight_ranges: lower must be <= upper, got 1 and 0");
+    CHECK_THROWS_AS(ranges({std::nan("")}, {1}), invalid_argument);
+}
+
+TEST_CASE("the critical temperature's bounds are attained", "[theorem][critical]") {
+    // Below: gaps that grow like log k make every rank critical.
+    for (const std::size_t n : {2u, 3u, 17u, 64u})
+        for (const double temperature : {0.3, 1.0, 2.0}) {
+            CAPTURE(n, temperature);
+            std::vector<double> z(n);
+            for (std::size_t k = 0; k < n; ++k) z[k] = -std::log(static_cast<double>(k + 1)) / 1.5;
+            check_attained(critical_at(z, temperature)[0]);
+        }
+    // Above: ties that nobody else comes near.
+    for (const std::size_t ties : {2u, 5u, 40u}) {
+        std::vector<double> z(ties, 1);
+        z.resize(ties + 20, -900);
+        check_attained(critical_at(z, 1)[1]);
+    }
+    // Beyond beta* at least 1/zeta(beta/beta*) is left, whatever the length: here beta = 2 beta*, zeta(2) =
+    // pi^2/6.
+    for (const std::size_t n : {100u, 10'000u}) {
+        std::vector<double> z(n);
+        for (std::size_t k = 0; k < n; ++k) z[k] = -std::log(static_cast<double>(k + 1));
+        const auto bounds = critical_at(z, 0.5);
+        CHECK(bounds[0].value > 6 / (std::numbers::pi * std::numbers::pi) - 1e-6);
+        CHECK(bounds[0].tightness() > 0.99999);
+        CHECK(bounds[1].verdict() == Verdict::vacuous);
+    }
+}
+
+TEST_CASE("the score deficit's bound is attained by one key above equal others", "[theorem][deficit]") {
+    for (const std::size_t n : {2u, 3u, 9u, 256u, 1000u})
+        for (const double temperature : {0.25, 1.0, 3.0}) {
+            CAPTURE(n, temperature);
+            const double limit = score_deficit_limit<double>(static_cast<Index>(n), temperature);
+            // W e^W = (n-1)/e, checked without the library that made it.
+            const Ref w = Ref(limit) / Ref(temperature);
+            CHECK(std::abs(w * std::exp(w + 1) / static_cast<Ref>(n - 1) - 1) <
+                  32 * (1 + w) * unit_roundoff<double>);
+            CHECK(limit <= temperature * std::log(static_cast<double>(n)));
+            std::vector<double> z(n, 0);
+            z[n / 2] = temperature + limit;
+            Bound<double> bound = score_deficit_sharp(row_statistics<double>(in(z), temperature));
+            check_attained(bound);
+            CHECK(bound.verdict() != Verdict::vacuous); // the spread is larger by T
+        }
+    CHECK(score_deficit_limit<double>(1, 1.0) == 0);
+    CHECK(score_deficit_sharp(row_statistics<double>(in(std::vector<double>{2, 2, 2}))).verdict() ==
+          Verdict::vacuous);
+    CHECK_THROWS_WITH(score_deficit_limit<double>(0, 1.0), "score_deficit_limit: n must be >= 1, got 0");
+}
+
+TEST_CASE("the spectral bracket is attained when all others are equal, for softmax and entmax",
+          "[theorem][bracket]") {
+    for (const std::size_t n : {2u, 3u, 17u, 256u}) {
+        std::vector<double> z(n, 0.25), p(n);
+        z[n / 2] += 1.25;
+        Softmax(0.5).apply<double>(in(z), out(p));
+        const double norm = jacobian_norms(Softmax(0.5), in(z), in(p)).spectral.value;
+        for (const auto& bound :
+             spectral_bracket_sharp<double>(in(p), 2.0, norm, 64 * unit_roundoff<double> * 1.0)) {
+            CAPTURE(n);
+            check_attained(bound);
+        }
+    }
+    const std::uint64_t seed = test_seed();
+    Audit audit;
+    RowAuditScratch scratch;
+    SplitMix64 random = generator(seed, 41);
+    for_each_row<double>(seed, lengths, 20, [&](const Where& where, const std::vector<double>& z) {
+        audit_row(audit, Softmax(temperatures[where.length % 5]), in(z), {}, random, scratch);
+        for (const double alpha : {1.25, 1.5, 2.0, 3.0})
+            audit_row(audit, Entmax(alpha), in(z), {}, random, scratch);
+    });
+    const AuditRecord& record = audit.at("spectral_bracket", Form::sharp);
+    CHECK(record.checked > 12'000);
+    CHECK(record[Verdict::violated] == 0);
+    CHECK(record.median_tightness() > 0.7);
+}
+
+TEST_CASE("missed tokens: every ranking of seven tokens obeys, and some ranking attains every limit",
+          "[theorem][missed]") {
+    constexpr Index n = 7;
+    for (Index k = 0; k <= n; ++k) {
+        std::vector<bool> useful(n, false);
+        std::fill(useful.begin(), useful.begin() + k, true);
+        std::sort(useful.begin(), useful.end());
+        // Rankings that differ in the places of useful tokens only count once.
+        std::vector<std::vector<Index>> most(n + 1, std::vector<Index>(n * n, -1));
+        do {
+            std::vector<Index> order(n);
+            std::iota(order.begin(), order.end(), Index(0));
+            const RankedUseful ranked = count_inversions(order, useful);
+            CHECK(ranked.useful == k);
+            for (Index selected = 0; selected <= n; ++selected) {
+                Index missed = k;
+                for (Index i = 0; i < selected; ++i) missed -= useful[static_cast<std::size_t>(i)];
+                const auto bound = missed_tokens_sharp(ranked, selected, missed);
+                CHECK(bound.slack() >= 0);
+                CHECK(missed <= most_missed(ranked, selected));
+                Index& seen =
+                    most[static_cast<std::size_t>(selected)][static_cast<std::size_t>(ranked.inversions)];
+                seen = std::max(seen, missed);
+                if (missed > 0 && bound.slack() == 0 && bound.measured > 0) {
+                    CHECK(missed == most_missed(ranked, selected));
+                    check_attained(bound);
+                }
+            }
+        } while (std::next_permutation(useful.begin(), useful.end()));
+        // Sharp: each limit is met by some ranking of that many inversions.
+        for (Index selected = 0; selected <= n; ++selected)
+            for (Index inversions = 0; inversions <= k * (n - k); ++inversions) {
+                CAPTURE(k, selected, inversions);
+                CHECK(most[static_cast<std::size_t>(selected)][static_cast<std::size_t>(inversions)] ==
+                      most_missed({n, k, inversions}, selected));
+            }
+    }
+    CHECK_THROWS_AS(count_inversions(std::vector<Index>{0, 0}, {true, false}), invalid_argument);
+    CHECK_THROWS_WITH(most_missed({3, 1, 0}, 4), "most_missed: selected must be in [0, tokens], got 4 and 3");
+}
+
+TEST_CASE("derivatives of entropy and weights agree with differences", "[theorem][derivative]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    const auto entropy = [](const RefRow& z) {
+        Ref h = 0;
+        for (const Ref p : ref_softmax(z))
+            if (p > 0) h -= p * std::log(p);
+        return h;
+    };
+    Worst by_logit, by_temperature, weights, sums;
+    std::size_t caught = 0;
+    for (const std::size_t n : {1u, 2u, 7u, 16u})
+        for (const double spread : {0.1, 1.0, 4.0})
+            for (const double temperature : {0.5, 1.0, 3.0}) {
+                SplitMix64 random = generator(seed, n, 51);
+                std::vector<double> z = normal_row<double>(random, n), slope(n), moved(n);
+                for (double& x : z) x *= spread;
+                const Where where{"normal", n, temperature, seed};
+                entropy_gradient<double>(in(z), temperature, out(slope));
+                weight_temperature_derivative<double>(in(z), temperature, out(moved));
+                const auto at = [&](Ref beta, std::size_t i, Ref step) {
+                    RefRow row = widen(z);
+                    if (i < n) row[i] += step;
+                    for (Ref& x : row) x *= beta;
+                    return row;
+                };
+                // Central differences: h^2 times a third derivative of order (spread/T)^3, and rounding over h.
+                const Ref h = 1e-6L, beta = 1 / Ref(temperature);
+                const Ref size = 1 + Ref(spread) * Ref(temperature) * 8;
+                const Ref error = 64 * h * h * size * size * size * size + 64 * unit_roundoff<Ref> * 8 / h;
+                Ref sum = 0, weight_sum = 0;
+                for (std::size_t i = 0; i < n; ++i) {
+                    const Ref difference = (entropy(at(beta, i, h)) - entropy(at(beta, i, -h))) / (2 * h);
+                    by_logit.meet(std::abs(Ref(slope[i]) - difference), error, where);
+                    caught += std::abs(0.99L * Ref(slope[i]) - difference) > error;
+                    sum += slope[i];
+                    const Ref change =
+                        (ref_softmax(at(beta + h, n, 0))[i] - ref_softmax(at(beta - h, n, 0))[i]) / (2 * h);
+                    weights.meet(std::abs(Ref(moved[i]) - change), error, where);
+                    weight_sum += moved[i];
+                }
+                sums.meet(std::abs(sum) + std::abs(weight_sum), 1e-14L * size * size, where);
+                const auto row = row_statistics<double>(in(z), temperature);
+                const Ref difference = (entropy(at(beta + h, n, 0)) - entropy(at(beta - h, n, 0))) / (2 * h);
+                by_temperature.meet(std::abs(Ref(entropy_temperature_derivative(row)) - difference), error,
+                                    where);
+                by_temperature.meet(std::abs(Ref(entropy_log_temperature_derivative(row)) - beta * difference),
+                                    error * (1 + beta), where);
+            }
+    ATTNSCOPE_CHECK_WORST(by_logit);
+    ATTNSCOPE_CHECK_WORST(by_temperature);
+    ATTNSCOPE_CHECK_WORST(weights);
+    ATTNSCOPE_CHECK_WORST(sums);
+    CHECK(caught > 100);
+
+    std::vector<double> z = {0, -infinity, -700}, slope(3);
+    entropy_gradient<double>(in(z), 1, out(slope));
+    CHECK(slope[1] == 0);
+    // p (u - H) of a key that hardly weighs: relative digits are kept.
+    CHECK(std::abs(slope[2] / (700 * std::exp(-700.0)) - 1) < 1e-12);
+    z = {std::nan(""), 0, 0};
+    entropy_gradient<double>(in(z), 1, out(slope));
+    CHECK(std::isnan(slope[1]));
+    z.assign(3, -infinity);
+    entropy_gradient<double>(in(z), 1, out(slope));
+    CHECK(slope == std::vector<double>{0, 0, 0});
+}

@@ -1,0 +1,251 @@
+// The Jacobian of a head with respect to its tokens, and rank collapse.
+#include <attnscope/certificate_audit.hpp>
+#include <attnscope/normalizer/scaled_softmax.hpp>
+#include <attnscope/sensitivity/head_jacobian.hpp>
+#include <support/rows.hpp>
+
+#include <Eigen/SVD>
+
+using namespace attnscope_test;
+using namespace attnscope;
+
+namespace {
+
+template <class T>
+Matrix<T> random_matrix(SplitMix64& random, Index rows, Index cols, double size = 1) {
+    Matrix<T> m(rows, cols);
+    for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(size * random.normal());
+    return m;
+}
+
+/// A head of n tokens of D numbers, with offsets on q, k and v.
+struct TokenHead {
+    Matrix<double> x, wq, wk, wv, bq, bk, bv, q, k, v;
+    TokenHead(SplitMix64& random, Index n, Index width, Index d, Index dv, double size)
+        : x(random_matrix<double>(random, n, width)), wq(random_matrix<double>(random, width, d, size)),
+          wk(random_matrix<double>(random, width, d, size)), wv(random_matrix<double>(random, width, dv)),
+          bq(random_matrix<double>(random, 1, d)), bk(random_matrix<double>(random, 1, d)),
+          bv(random_matrix<double>(random, 1, dv)) {
+        q = (x * wq).rowwise() + bq.row(0);
+        k = (x * wk).rowwise() + bk.row(0);
+        v = (x * wv).rowwise() + bv.row(0);
+    }
+    HeadView<double> head() const { return HeadView<double>(q, k, v); }
+    HeadProjections<double> from() const { return {wq, wk, wv}; }
+
+    /// The output at x + step dx in extended precision, softmax.
+    Matrix<Ref> output(const Matrix<double>& dx, Ref step, const Mask& mask, double beta) const {
+        const Matrix<Ref> moved = x.cast<Ref>() + step * dx.cast<Ref>();
+        const auto project = [&](const Matrix<double>& w, const Matrix<double>& b) {
+            return Matrix<Ref>((moved * w.cast<Ref>()).rowwise() + b.cast<Ref>().row(0));
+        };
+        const Matrix<Ref> qs = project(wq, bq), ks = project(wk, bk), vs = project(wv, bv);
+        Matrix<Ref> result = Matrix<Ref>::Zero(x.rows(), vs.cols());
+        for (Index i = 0; i < x.rows(); ++i) {
+            Ref sum = 0;
+            mask.visible(i, x.rows()).for_each([&](Index j) {
+                const Ref e = std::exp(Ref(beta) * Ref(head().scale()) * qs.row(i).dot(ks.row(j)));
+                sum += e;
+                result.row(i) += e * vs.row(j);
+            });
+            if (sum > 0) result.row(i) /= sum;
+        }
+        return result;
+    }
+};
+
+const std::array<Mask, 3> masks = {Mask::none(), Mask::causal(), Mask::sliding_window(3)};
+
+template <class J>
+Matrix<double> dense(const J& jacobian, Index outputs) {
+    const Index n = jacobian.tokens(), width = jacobian.width();
+    Matrix<double> all(outputs, n * width);
+    for (Index c = 0; c < n * width; ++c) {
+        Matrix<double> unit = Matrix<double>::Zero(n, width);
+        unit.data()[c] = 1;
+        const Matrix<double> column = jacobian.jvp(MatrixView<double>(unit));
+        all.col(c) = Eigen::Map<const Eigen::VectorXd>(column.data(), column.size());
+    }
+    return all;
+}
+
+double largest_singular_value(const Matrix<double>& m) {
+    return Eigen::JacobiSVD<Eigen::MatrixXd>(Eigen::MatrixXd(m)).singularValues().maxCoeff();
+}
+
+} // namespace
+
+TEST_CASE("products with a head's Jacobian agree with differences, and with each other",
+          "[theorem][head_jacobian]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst difference, adjoint;
+    for (const Index n : {Index(1), Index(2), Index(5), Index(9)})
+        for (const double size : {0.2, 0.7})
+            for (const Mask& mask : masks) {
+                SplitMix64 random = generator(seed, n, 101);
+                const TokenHead tokens(random, n, 6, 3, 4, size);
+                const HeadJacobian<double> jacobian(tokens.head(), tokens.from(), mask);
+                const Matrix<double> dx = random_matrix<double>(random, n, 6),
+                                     w = random_matrix<double>(random, n, 4);
+                const Matrix<double> forward = jacobian.jvp(MatrixView<double>(dx)),
+                                     backward = jacobian.vjp(MatrixView<double>(w));
+                const Where where{"head", static_cast<std::size_t>(n), size, seed};
+                const Ref h = 1e-6L;
+                const Matrix<Ref> slope =
+                    (tokens.output(dx, h, mask, 1) - tokens.output(dx, -h, mask, 1)) / (2 * h);
+                // h^2 times a third derivative, 1e3 for logits of this size, and rounding of double.
+                difference.meet((forward.cast<Ref>() - slope).norm(), 1e-9L + 1e-12L * slope.norm(), where);
+                const double left = (forward.array() * w.array()).sum(),
+                             right = (backward.array() * dx.array()).sum();
+                adjoint.meet(std::abs(Ref(left) - Ref(right)),
+                             256 * unit_roundoff<double> * (Ref(forward.norm()) * Ref(w.norm()) + 1), where);
+            }
+    ATTNSCOPE_CHECK_WORST(difference);
+    ATTNSCOPE_CHECK_WORST(adjoint);
+
+    // Any normaliser: scaled softmax is softmax at its own inverse temperature.
+    SplitMix64 random = generator(seed, 111);
+    const TokenHead tokens(random, 6, 5, 3, 4, 0.5);
+    const HeadJacobian<double, ScalableSoftmax> jacobian(tokens.head(), tokens.from(), Mask::none(),
+                                                         ScalableSoftmax(0.43));
+    const Matrix<double> dx = random_matrix<double>(random, 6, 5);
+    const Ref h = 1e-6L;
+    const double beta = 0.43 * std::log(6.0);
+    const Matrix<Ref> slope =
+        (tokens.output(dx, h, Mask::none(), beta) - tokens.output(dx, -h, Mask::none(), beta)) / (2 * h);
+    CHECK((jacobian.jvp(MatrixView<double>(dx)).cast<Ref>() - slope).norm() < 1e-9L);
+}
+
+TEST_CASE("the norm of a head's Jacobian lies between iteration and certificate", "[theorem][head_jacobian]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst below, above, exact;
+    double tightest = 0;
+    for (int repetition = 0; repetition < 12; ++repetition)
+        for (const Index n : {Index(1), Index(3), Index(8)})
+            for (const double size : {0.05, 0.4, 1.5})
+                for (const Mask& mask : masks) {
+                    SplitMix64 random = generator(seed, n, repetition, 121);
+                    const TokenHead tokens(random, n, 5, 3, 2, size);
+                    const HeadJacobian<double> jacobian(tokens.head(), tokens.from(), mask);
+                    const double norm = largest_singular_value(dense(jacobian, n * 2));
+                    const auto iterated = jacobian.norm(500, 1e-13);
+                    const auto limit = token_jacobian_limit(tokens.head(), tokens.from(), mask);
+                    const Where where{"head", static_cast<std::size_t>(n), size, seed};
+                    below.meet(iterated.value <= norm * (1 + 1e-12), where);
+                    exact.meet(std::abs(Ref(iterated.value) - Ref(norm)), 1e-4L * Ref(norm), where);
+                    above.meet(norm <= limit.total() * (1 + 1e-12), where);
+                    above.meet(token_jacobian_sharp(iterated, limit, n, 5).verdict() == Verdict::holds ||
+                                   std::abs(limit.total() - norm) < 1e-12 * norm,
+                               where);
+                    tightest = std::max(tightest, norm / limit.total());
+                }
+    ATTNSCOPE_CHECK_WORST(below);
+    ATTNSCOPE_CHECK_WORST(exact);
+    ATTNSCOPE_CHECK_WORST(above);
+    CHECK(tightest > 0.9);
+
+    // Attained where the weights do not depend on the tokens.
+    SplitMix64 random = generator(seed, 131);
+    TokenHead tokens(random, 7, 5, 3, 4, 1);
+    tokens.wq.setZero();
+    tokens.wk.setZero();
+    tokens.q.setZero();
+    tokens.k.setZero();
+    const HeadJacobian<double> jacobian(tokens.head(), tokens.from());
+    const auto bound = token_jacobian_sharp(jacobian.norm(2000, 0.0),
+                                            token_jacobian_limit(tokens.head(), tokens.from()), 7, 5);
+    CAPTURE(bound.value, bound.measured);
+    CHECK(std::abs(bound.slack()) < 1e-9 * bound.value); // iteration reaches the norm to this
+    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+    CHECK(bound.verdict() != Verdict::violated);
+}
+
+TEST_CASE("a head's Jacobian says what does not fit", "[head_jacobian]") {
+    Matrix<double> q = Matrix<double>::Ones(3, 2), v = Matrix<double>::Ones(3, 4), w(5, 2), wv(5, 4),
+                   wrong(6, 2);
+    w.setOnes();
+    wv.setOnes();
+    wrong.setOnes();
+    const HeadView<double> head(q, q, v);
+    CHECK_THROWS_WITH(
+        (HeadJacobian<double>(HeadView<double>(q, q), {w, w, wv})),
+        "HeadJacobian: the head must have values and one query, key and value for each token, got 3 and 3");
+    CHECK_THROWS_AS(token_jacobian_limit(head, {w, wrong, wv}), invalid_argument);
+    CHECK_THROWS_AS(token_jacobian_limit(head, {wv, w, wv}), invalid_argument);
+    const HeadJacobian<double> jacobian(head, {w, w, wv});
+    CHECK_THROWS_AS(jacobian.jvp(MatrixView<double>(q)), invalid_argument);
+    CHECK_THROWS_AS(jacobian.norm(0), invalid_argument);
+    // Equal values of one head: only they move, the weights do not matter.
+    CHECK(token_jacobian_limit(head, {w, w, wv}).through_key == 0);
+}
+
+TEST_CASE("rank collapse holds for heads and through layers, and is attained", "[theorem][rank_collapse]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Audit audit;
+    for (int repetition = 0; repetition < 60; ++repetition)
+        for (const Index n : {Index(2), Index(3), Index(9), Index(17)})
+            for (const double size : {0.01, 1.0, 8.0}) {
+                SplitMix64 random = generator(seed, n, repetition, 141);
+                Matrix<double> z = random_matrix<double>(random, n, n, size);
+                if (repetition % 3 == 0)
+                    for (Index i = 0; i < n; ++i)
+                        for (Index j = i + 1; j < n; ++j) z(i, j) = -std::numeric_limits<double>::infinity();
+                const Matrix<double> x = random_matrix<double>(random, n, 3);
+                audit_rank_collapse(audit, MatrixView<double>(z), MatrixView<double>(x));
+
+                // Three rounds of mixing: the coefficients multiply.
+                Matrix<double> mixed = x;
+                std::vector<double> deltas;
+                for (int layer = 0; layer < 3; ++layer) {
+                    Matrix<double> p(n, n);
+                    const Matrix<double> logits = random_matrix<double>(random, n, n, size);
+                    for (Index i = 0; i < n; ++i)
+                        Softmax{}.apply<double>(MatrixView<double>(logits).row(i),
+                                                {p.data() + i * n, static_cast<std::size_t>(n)});
+                    deltas.push_back(dobrushin_coefficient(MatrixView<double>(p)));
+                    mixed = p * mixed;
+                }
+                const auto chain = rank_collapse_sharp<double>(
+                    token_diameter(MatrixView<double>(mixed)), rank_collapse_factor<double>(deltas),
+                    token_diameter(MatrixView<double>(x)), 3 * x.rowwise().norm().maxCoeff(), 3 * n);
+                CHECK((chain.verdict() == Verdict::holds || chain.verdict() == Verdict::within_rounding));
+            }
+    for (const std::string_view id : {"rank_collapse", "dobrushin"}) {
+        CAPTURE(std::string(id));
+        CHECK(audit.at(id, Form::sharp).checked >= 720);
+        CHECK(audit.at(id, Form::sharp)[Verdict::violated] == 0);
+        CHECK(audit.at(id, Form::sharp)[Verdict::undefined] == 0);
+    }
+    // Two tokens, two keys: both limits are reached, by logits that are opposite.
+    for (const double r : {0.1, 2.0, 9.0}) {
+        Matrix<double> z(2, 2), x(2, 1);
+        z << r / 4, -r / 4, -r / 4, r / 4;
+        x << 3, -1;
+        Audit two;
+        audit_rank_collapse(two, MatrixView<double>(z), MatrixView<double>(x));
+        for (const std::string_view id : {"rank_collapse", "dobrushin"})
+            CHECK(two.at(id, Form::sharp).max_tightness() > 1 - 1e-14);
+        Matrix<double> p(2, 2);
+        for (Index i = 0; i < 2; ++i)
+            Softmax{}.apply<double>(MatrixView<double>(z).row(i), {p.data() + 2 * i, 2});
+        const double delta = dobrushin_coefficient(MatrixView<double>(p));
+        CHECK(std::abs(delta - std::tanh(r / 4)) < 1e-15);
+        const auto bound = dobrushin_sharp(delta, dobrushin_limit(MatrixView<double>(z)), 1e-15);
+        CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+        const Matrix<double> mixed = p * x;
+        const auto collapse =
+            rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta, 4.0, 3.0, Index(2));
+        CHECK(collapse.verdict() != Verdict::violated);
+        CHECK(collapse.tightened(0.99).verdict() == Verdict::violated);
+    }
+    // A key that one query sees and another does not leaves nothing to promise.
+    Matrix<double> z(2, 2);
+    z << 0, -std::numeric_limits<double>::infinity(), 0, 0;
+    CHECK(dobrushin_limit(MatrixView<double>(z)) == 1);
+    z(0, 1) = std::nan("");
+    CHECK(std::isnan(dobrushin_limit(MatrixView<double>(z))));
+    CHECK(std::isnan(token_diameter(MatrixView<double>(z))));
+}
