@@ -35,6 +35,12 @@
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/normalizer/softpick.hpp>
 #include <attnscope/normalizer/target_softmax.hpp>
+#include <attnscope/planner/budget.hpp>
+#include <attnscope/planner/cache_bits.hpp>
+#include <attnscope/planner/growth.hpp>
+#include <attnscope/planner/length.hpp>
+#include <attnscope/planner/share.hpp>
+#include <attnscope/planner/temperature.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/row_audit.hpp>
 #include <attnscope/selection/critical_n.hpp>

@@ -1,0 +1,97 @@
+// How many keys must a row keep?
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Smallest top-k budgets of one row; `visible` where only everything will do.
+struct RowBudget {
+    Index visible = 0;
+    Index measured = 0;  ///< the error is within the tolerance at this k and at every larger one
+    Index certified = 0; ///< tau diam(x) is: what the certificate allows without looking at the values
+    /// For top-p, the smallest set of at least this mass: the share that stands for `measured`. In between what
+    /// k - 1 and k keys have, so that rounding does not decide.
+    double share = 1;
+};
+
+/// Budget for the output: |o - o_k|/|o| <= tolerance, o_k the output of the k largest weights, renormalised. p:
+/// weights of the visible keys that sum to 1, x [n, d] their vectors, order: the keys by descending weight,
+/// diameter: an upper bound on max |x_i - x_j|. Sums are taken from the smallest weight up, so that tiny tails
+/// are exact. A row with |o| = 0 keeps everything unless it loses nothing. NaN anywhere: everything. O(n d),
+/// allocates. Throws `invalid_argument` when sizes differ or the tolerance is not > 0.
+template <Real T>
+RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> order, T diameter,
+                        double tolerance) {
+    detail::require(x.rows() == detail::size<T>(p) && order.size() == p.size(), "output_budget",
+                    "there must be one vector and one rank for each weight", x.rows(), order.size(), p.size());
+    detail::require(tolerance > 0, "output_budget", "tolerance must be > 0", tolerance);
+    using Vector = Eigen::Matrix<double, 1, Eigen::Dynamic>;
+    const std::size_t n = p.size();
+    RowBudget budget{static_cast<Index>(n), static_cast<Index>(n), static_cast<Index>(n), 1};
+    const auto weight = [&](std::size_t rank) {
+        return static_cast<double>(p[static_cast<std::size_t>(order[rank])]);
+    };
+    Vector output = Vector::Zero(x.cols());
+    double mass = 0;
+    for (std::size_t rank = n; rank-- > 0;) {
+        output += weight(rank) * x.map().row(order[rank]).template cast<double>();
+        mass += weight(rank);
+    }
+    const double allowed = tolerance * output.norm();
+    // o - o_k = tail mass (mean of the tail - mean of the head) = tail - head tail_mass/head_mass.
+    Vector tail = Vector::Zero(x.cols());
+    double tail_mass = 0, last_tail = 0;
+    bool measuring = true, certifying = true;
+    for (std::size_t k = n; k-- > 1 && (measuring || certifying);) { // keeps k of them
+        tail += weight(k) * x.map().row(order[k]).template cast<double>();
+        tail_mass += weight(k);
+        const double head_mass = mass - tail_mass;
+        if (measuring) {
+            const double error = (tail - (output - tail) * (tail_mass / head_mass)).norm();
+            if (error <= allowed) {
+                budget.measured = static_cast<Index>(k);
+                last_tail = tail_mass;
+            } else {
+                measuring = false;
+                budget.share = 1 - (last_tail + tail_mass) / 2 / mass;
+            }
+        }
+        if (certifying) {
+            if (tail_mass / mass * static_cast<double>(diameter) <= allowed)
+                budget.certified = static_cast<Index>(k);
+            else
+                certifying = false;
+        }
+    }
+    if (measuring) budget.share = (1 - last_tail / mass) / 2; // one key is enough
+    return budget;
+}
+
+/// Budget for the mass: the smallest k whose weights have at least `share` of all. Certified and measured are
+/// the same. NaN: everything. O(n). Throws `invalid_argument` when sizes differ or share is not in (0,1].
+template <Real T>
+RowBudget mass_budget(RowIn<T> p, std::span<const Index> order, double share) {
+    detail::require(order.size() == p.size(), "mass_budget", "there must be one rank for each weight",
+                    order.size(), p.size());
+    detail::require(share > 0 && share <= 1, "mass_budget", "share must be in (0,1]", share);
+    const std::size_t n = p.size();
+    double mass = 0, tail = 0;
+    for (std::size_t rank = n; rank-- > 0;)
+        mass += static_cast<double>(p[static_cast<std::size_t>(order[rank])]);
+    Index keep = static_cast<Index>(n);
+    for (std::size_t k = n; k-- > 1;) {
+        tail += static_cast<double>(p[static_cast<std::size_t>(order[k])]);
+        if (!(tail <= (1 - share) * mass)) break;
+        keep = static_cast<Index>(k);
+    }
+    return {static_cast<Index>(n), keep, keep, share};
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,87 @@
+// What a measured softmax row becomes in a longer context: the model behind every plan for a length that was
+// not measured.
+//
+// Assumption: the further keys are like those that the row has. Its best key stays the best one, every other
+// key counts `copies` times, and all gaps to the best key have changed by `shift`, as the rows of the same head
+// have shown over the lengths that were measured.
+#pragma once
+
+#include <attnscope/concentration/row_statistics.hpp>
+
+#include <algorithm>
+#include <vector>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// How the logits of a head have grown with the number of keys n: the mean of e^{-gap} over the other keys goes
+/// like n^exponent. 0: the same background at every length; < 0: the best key's lead grows; > 0: it shrinks.
+struct BackgroundGrowth {
+    double exponent = 0;
+    double standard_error =
+        std::numeric_limits<double>::infinity(); ///< of the exponent; +inf with fewer than 3 rows
+    Index rows = 0;                              ///< that it was taken from
+};
+
+/// Least squares of log(r/(n-1)) on log n over normal rows of at least `least_keys` >= 2 keys, r = sum over the
+/// others of e^{-gap} at the temperature of the statistics. Rows of one length only tell nothing: exponent 0.
+/// O(rows).
+template <Real A>
+BackgroundGrowth background_growth(std::span<const RowStatistics<A>> rows, Index least_keys = 8) {
+    detail::require(least_keys >= 2, "background_growth", "least keys must be >= 2", least_keys);
+    BackgroundGrowth growth;
+    double sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0, n = 0;
+    for (const RowStatistics<A>& row : rows) {
+        if (!row.normal() || row.visible < least_keys || !(row.r > A(0))) continue;
+        const double keys = static_cast<double>(row.visible), x = std::log(keys),
+                     y = std::log(static_cast<double>(row.r)) - std::log(keys - 1);
+        n += 1, sx += x, sy += y, sxx += x * x, sxy += x * y, syy += y * y;
+    }
+    growth.rows = static_cast<Index>(n);
+    if (n < 3) return growth;
+    const double xx = sxx - sx * sx / n, xy = sxy - sx * sy / n, yy = syy - sy * sy / n;
+    if (!(xx > 1e-9 * sxx)) return growth;
+    growth.exponent = xy / xx;
+    growth.standard_error = std::sqrt(std::max(0.0, yy - xy * xy / xx) / (n - 2) / xx);
+    return growth;
+}
+
+/// How a row of n keys is taken to a length: `copies` of every other key, whose gaps to the best one grow by
+/// `shift`.
+struct RowGrowth {
+    double copies = 1;
+    double shift = 0;
+};
+
+/// From n to `length` keys: copies = (length-1)/(n-1), shift = -exponent log(length/n), which is cut off where
+/// the second key would overtake the first one (gap: z_(1) - z_(2)). Throws `invalid_argument` unless n >= 2
+/// and length >= 2.
+inline RowGrowth row_growth(Index keys, double length, double exponent, double gap) {
+    detail::require(keys >= 2, "row_growth", "keys must be >= 2", keys);
+    detail::require(length >= 2, "row_growth", "length must be >= 2", length);
+    const double n = static_cast<double>(keys);
+    return {(length - 1) / (n - 1), std::max(-exponent * std::log(length / n), -gap)};
+}
+
+/// Figures of a grown row.
+struct GrownRow {
+    double best_weight = 0;         ///< of the best key
+    double entropy_nats = 0;        ///< of all
+    double participation_ratio = 0; ///< 1/sum p^2, in keys
+};
+
+/// From the sums of a row at temperature T: with R = copies e^{-shift/T} r, H = log(1+R) + (...)/(1+R) and so
+/// on, each copy a key of its own. NaN for rows that are not normal. O(1).
+template <Real A>
+GrownRow grown_row(const RowStatistics<A>& row, const RowGrowth& growth) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    if (!row.normal()) return {nan, nan, nan};
+    const double beta = 1 / row.temperature, factor = growth.copies * std::exp(-beta * growth.shift);
+    const double r = static_cast<double>(row.r), t = static_cast<double>(row.t), q = static_cast<double>(row.q);
+    const double sum = factor * r, squares = factor * std::exp(-beta * growth.shift) * q;
+    return {1 / (1 + sum), std::log1p(sum) + factor * (t + beta * growth.shift * r) / (1 + sum),
+            (1 + sum) * (1 + sum) / (1 + squares)};
+}
+
+} // namespace v0_1
+} // namespace attnscope

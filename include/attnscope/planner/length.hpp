@@ -1,0 +1,68 @@
+// Up to which context does a row give its best key the weight tau?
+#pragma once
+
+#include <attnscope/concentration/capacity.hpp>
+#include <attnscope/planner/growth.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Three answers about one row, in keys; real numbers, +inf where nothing ends it.
+struct LengthLimits {
+    double guaranteed =
+        0; ///< however many keys come, as long as all of them keep the row's gap to the best one
+    double expected =
+        0; ///< if the further keys are like those that the row has, and the background grows as observed
+    double possible = 0; ///< beyond it no row of this spread gives any key the weight
+};
+
+/// Of softmax(z/T) with weight tau, from the sums of the row; exponent: from `background_growth` at temperature
+/// 1, applied to gaps. The expected length solves copies e^{-shift/T} r = (1-tau)/tau; it is less than the
+/// row's own length if the row does not give tau now. A row of one key has all three infinite but where tau =
+/// 1; rows that are not normal have NaN. Throws `invalid_argument` unless tau is in (0,1]. Source of the outer
+/// two: Corollary 1, sharp.
+template <Real A>
+LengthLimits length_limits(const RowStatistics<A>& row, double tau, double exponent = 0) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    detail::require_weight("length_limits", tau);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    if (!row.normal()) return {nan, nan, nan};
+    if (row.visible == 1) return tau == 1 ? LengthLimits{1, 1, 1} : LengthLimits{infinity, infinity, infinity};
+    const double gap = static_cast<double>(row.logit_gap()), spread = static_cast<double>(row.logit_spread());
+    LengthLimits limits{longest_context(gap, row.temperature, tau), 0,
+                        longest_context(spread, row.temperature, tau)};
+    const double needed = std::log((1 - tau) / tau);
+    const double r = static_cast<double>(row.r);
+    if (r == 0) { // all others are infinitely far, to rounding
+        limits.expected = tau == 1 ? 1 : infinity;
+        return limits;
+    }
+    // log of the grown sum; it rises with the length unless the lead grows faster than the number of keys.
+    const auto log_sum = [&](double log_length) {
+        const double length = std::exp(log_length), n = static_cast<double>(row.visible);
+        const double shift = std::max(-exponent * (log_length - std::log(n)), -gap);
+        return std::log(length - 1) - std::log(n - 1) - shift / row.temperature + std::log(r);
+    };
+    if (!(exponent / row.temperature > -1)) { // it never rises again: for ever, or not even now
+        limits.expected = log_sum(std::log(static_cast<double>(row.visible))) <= needed ? infinity : 1;
+        return limits;
+    }
+    double low = std::log(1 + 1e-9), high = 700;
+    if (log_sum(high) <= needed) {
+        limits.expected = infinity;
+        return limits;
+    }
+    if (log_sum(low) > needed) {
+        limits.expected = 1;
+        return limits;
+    }
+    for (int i = 0; i < 100; ++i) {
+        const double middle = (low + high) / 2;
+        (log_sum(middle) <= needed ? low : high) = middle;
+    }
+    limits.expected = std::exp(low);
+    return limits;
+}
+
+} // namespace v0_1
+} // namespace attnscope
