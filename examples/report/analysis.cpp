@@ -1,5 +1,6 @@
 #include "analysis.hpp"
 
+#include <attnscope/certificate_audit.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/program.hpp>
 
@@ -7,6 +8,9 @@
 
 namespace report {
 namespace {
+
+using program::HeadRows;
+using program::HeadVectors;
 
 using attnscope::RowIn;
 using attnscope::RowOut;
@@ -33,21 +37,46 @@ class HeadAnalyser {
 public:
     HeadAnalyser(const Capture& capture, const Settings& settings)
         : capture_(capture), settings_(settings), softmax_(settings.temperature),
-          selection_(settings.selection), random_(settings.seed) {}
+          selection_(settings.selection), random_(settings.seed), certificate_random_(settings.seed + 1) {}
 
-    void begin_head(const std::optional<attnscope::Matrix<double>>& values) { selection_.begin_head(values); }
+    /// The values and the mask of the rows to come.
+    void begin_head(const std::optional<attnscope::Matrix<double>>& values, const attnscope::Mask& mask) {
+        selection_.begin_head(values);
+        // Diameters of values cost the square of their number.
+        constexpr Index longest = 4096;
+        values_ = values && values->rows() <= longest ? &*values : nullptr;
+        if (values_)
+            diameters_ =
+                attnscope::visible_diameters(attnscope::MatrixView<double>(*values_), mask, capture_.queries);
+    }
+
+    /// Statements about the head as a whole, from some of its rows: evenly spaced, at most 128.
+    void whole_head(const attnscope::Matrix<double>& logits, attnscope::Audit& audit) {
+        if (!values_ || !is_softmax()) return;
+        const Index rows = std::min<Index>(logits.rows(), 128);
+        attnscope::Matrix<double> some(rows, logits.cols());
+        for (Index i = 0; i < rows; ++i)
+            some.row(i) = logits.row(logits.rows() * (i + 1) / rows - 1) / settings_.temperature;
+        attnscope::audit_rank_collapse(audit, attnscope::MatrixView<double>(some),
+                                       attnscope::MatrixView<double>(*values_));
+    }
 
     RowFigures row(Index query, RowIn<double> logits, std::optional<double> delta, bool expectations,
                    attnscope::Audit& audit) {
         RowFigures figures{};
         figures.query = query;
         figures.log_sum_exp = figures.first_key_weight = figures.second_weight = not_known;
-        if (settings_.scalar == Scalar::float64 && settings_.normalizer.name() == "softmax")
+        if (settings_.scalar == Scalar::float64 && is_softmax())
             softmax(logits, figures);
         else
             from_weights(logits, figures);
         settings_.normalizer.audit(audit, logits, {.delta = delta, .steps = finite_difference_steps}, random_,
                                    scratch_);
+        if (is_softmax())
+            attnscope::audit_certificates(
+                audit, logits, settings_.temperature, certificate_random_, certificates_,
+                values_ ? attnscope::MatrixView<double>(*values_) : attnscope::MatrixView<double>(),
+                values_ ? diameters_[query] : 0);
         if (figures.status == attnscope::RowStatus::normal)
             figures.selection = selection_.row(weights(), logits, expectations, audit, random_);
         // Logits recovered from weights are known up to a constant only.
@@ -59,6 +88,8 @@ public:
     RowIn<double> weights() const { return weights_; }
 
 private:
+    bool is_softmax() const { return settings_.normalizer.name() == "softmax"; }
+
     /// Softmax by the sums of its logits, which know small weights better than the weights do.
     void softmax(RowIn<double> z, RowFigures& figures) {
         const auto row = attnscope::row_statistics<double>(z, settings_.temperature);
@@ -135,8 +166,11 @@ private:
     const Settings& settings_;
     attnscope::Softmax softmax_;
     SelectionAnalyser selection_;
-    attnscope::SplitMix64 random_;
+    attnscope::SplitMix64 random_, certificate_random_;
     attnscope::RowAuditScratch scratch_;
+    attnscope::CertificateScratch certificates_;
+    const attnscope::Matrix<double>* values_ = nullptr;
+    attnscope::Row<double> diameters_;
     std::vector<double> weights_, logs_;
 };
 
@@ -144,7 +178,8 @@ private:
 void analyse_whole(Report& report, HeadAnalyser& analyser, const attnscope::Mask& mask, HeadFigures& figures) {
     const Capture& input = report.capture;
     const HeadRows rows = load_head(input, figures.layer, figures.head, mask, report.settings.scale);
-    analyser.begin_head(rows.values);
+    analyser.begin_head(rows.values, mask);
+    analyser.whole_head(rows.logits, report.audit);
     figures.rows.reserve(static_cast<std::size_t>(input.queries));
     for (Index query = 0; query < input.queries; ++query) {
         const RowIn<double> logits(rows.logits.data() + query * input.keys,
@@ -212,7 +247,7 @@ void analyse_streaming(Report& report, HeadAnalyser& analyser, const attnscope::
                          row.log_sum_exp);
         figures.rows.push_back(std::move(row));
     }
-    analyser.begin_head(vectors.v);
+    analyser.begin_head(vectors.v, mask);
     const attnscope::HeadView<double> exact(vectors.q, vectors.k, {}, vectors.scale);
     std::vector<double> logits(static_cast<std::size_t>(report.capture.keys));
     for (const Index query : audited_rows(report.capture.queries, report.capture.keys)) {

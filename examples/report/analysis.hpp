@@ -1,14 +1,16 @@
 // The figures of every row of a capture, and the audit over them.
 #pragma once
 
-#include "capture.hpp"
 #include "selection.hpp"
 
 #include <attnscope/any_normalizer.hpp>
+#include <support/capture.hpp>
 
 #include <array>
 
 namespace report {
+
+using program::Capture;
 
 /// The scalar in which weights and norms are computed; the audit is always in double.
 enum class Scalar { float32, float64 };

@@ -147,7 +147,7 @@ int main(int argc, char** argv) {
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
 
-        report::Capture capture = report::open_capture(inputs, settings.seed);
+        program::Capture capture = program::open_capture(inputs, settings.seed);
         settings.causal = causal || (!no_causal && capture.causal.value_or(false));
         const report::Report report = report::analyse(std::move(capture), settings);
         // Files first: a run that fails prints no results.

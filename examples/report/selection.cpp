@@ -1,5 +1,7 @@
 #include "selection.hpp"
 
+#include <attnscope/certificate_audit.hpp>
+
 namespace report {
 
 using attnscope::MatrixView;
@@ -73,10 +75,16 @@ std::vector<SelectionFigures> SelectionAnalyser::row(RowIn<double> p, RowIn<doub
         }
         result.push_back(figures);
     }
-    if (values_)
+    if (values_) {
+        const attnscope::Row<double> merit = attnscope::contributions(weights, x);
+        for (const SelectionFigures& figures : result)
+            attnscope::audit_missed_tokens(audit, ranking_.order(),
+                                           RowIn<double>(merit.data(), static_cast<std::size_t>(visible)),
+                                           figures.n);
         attnscope::audit_selection(audit, weights, x, ranking_.order(), settings_.counts,
                                    {.reading = settings_.reading, .expectations = expectations}, random,
                                    scratch_, gram);
+    }
     return result;
 }
 

@@ -10,7 +10,7 @@
 #include <attnscope/random.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/top_n.hpp>
-#include <attnscope/sensitivity/perturbation.hpp>
+#include <attnscope/sensitivity/quantized_keys.hpp>
 #include <attnscope/sensitivity/rank_collapse.hpp>
 
 namespace attnscope {

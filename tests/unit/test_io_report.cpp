@@ -11,7 +11,7 @@
 
 #ifdef ATTNSCOPE_REPORT_PROGRAM // not there when the examples are not built
 
-#include <report/capture.hpp>
+#include <support/capture.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -890,7 +890,7 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
 TEST_CASE("io report: the synthetic default", "[io][report]") {
     const TemporaryFolder folder;
     const std::uint64_t seed = GENERATE(as<std::uint64_t>{}, 1, 12345);
-    const report::Capture capture = report::synthetic_capture(seed);
+    const program::Capture capture = program::synthetic_capture(seed);
     const auto tensor = [](const report::HeadSource& source) {
         return Tensor{{source.layers, source.heads, source.rows, source.cols},
                       source.read(0, source.layers * source.heads * source.rows * source.cols)};

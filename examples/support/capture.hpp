@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace report {
+namespace program {
 
 using attnscope::Index;
 
@@ -64,4 +64,4 @@ struct HeadVectors {
 /// Reads a head that has q and k.
 HeadVectors load_vectors(const Capture& capture, Index layer, Index head, std::optional<double> scale);
 
-} // namespace report
+} // namespace program

@@ -1,4 +1,4 @@
-#include "capture.hpp"
+#include <support/capture.hpp>
 
 #include <attnscope/io/npy.hpp>
 #include <attnscope/io/safetensors.hpp>
@@ -7,7 +7,7 @@
 #include <map>
 #include <memory>
 
-namespace report {
+namespace program {
 namespace {
 
 using attnscope::Matrix;
@@ -132,12 +132,12 @@ Capture open_parts(const std::vector<std::string>& inputs) {
         const std::string name = input.substr(0, equals);
         if (equals == std::string::npos ||
             std::find(tensor_names.begin(), tensor_names.end(), name) == tensor_names.end())
-            throw program::usage_error(fmt::format(
+            throw usage_error(fmt::format(
                 "INPUT must be one safetensors file, or q=FILE k=FILE v=FILE (also logits=, weights=) of "
                 ".npy files, got {}",
                 input));
         if (!paths.emplace(name, input.substr(equals + 1)).second)
-            throw program::usage_error(fmt::format("{}= is given twice", name));
+            throw usage_error(fmt::format("{}= is given twice", name));
     }
     std::map<std::string, Part> parts;
     for (const auto& [name, path] : paths) {
@@ -218,4 +218,4 @@ HeadRows load_head(const Capture& capture, Index layer, Index head, const attnsc
     return rows;
 }
 
-} // namespace report
+} // namespace program

@@ -1,9 +1,9 @@
-#include "capture.hpp"
+#include <support/capture.hpp>
 
 #include <memory>
 #include <numbers>
 
-namespace report {
+namespace program {
 namespace {
 
 constexpr Index layers = 2, heads = 4, tokens = 256, width = 64;
@@ -94,4 +94,4 @@ Capture synthetic_capture(std::uint64_t seed) {
     return capture;
 }
 
-} // namespace report
+} // namespace program
