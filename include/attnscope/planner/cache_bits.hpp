@@ -15,29 +15,30 @@ struct CacheFigures {
     double argmax_sure = 0;    ///< share for which gap > r promises it
 };
 
-/// Measures a format on every row of a head with values, in double. NaN in a row gives NaN. diameters: from
-/// `visible_diameters`, outputs: o of every query [queries, d_v]. O(queries keys (d + d_v)). Throws
-/// `invalid_argument` when shapes do not fit.
+/// Measures a format on the `queries` of a head with values (all, if there are none), in double. NaN in a row
+/// gives NaN. diameters: from `visible_diameters`, outputs: o of every query [queries, d_v]. O(queries keys (d
+/// + d_v)). Throws `invalid_argument` when shapes do not fit.
 template <Real T>
 CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, const Mask& mask,
-                           std::span<const T> diameters, MatrixView<T> outputs) {
+                           std::span<const T> diameters, MatrixView<T> outputs,
+                           std::span<const Index> queries = {}) {
     detail::require(head.has_values() && outputs.rows() == head.queries() && outputs.cols() == head.v().cols(),
                     "cache_figures", "there must be values and one output for each query", outputs.rows(),
                     head.queries());
     const Matrix<T> stored = through_cache(head.k(), format);
     CacheFigures figures;
     double rows = 0;
-    for_each_key_perturbation(
-        head, MatrixView<T>(stored), mask, diameters, [&](Index query, const Perturbation<double>& row) {
-            const double length = static_cast<double>(outputs.map().row(query).norm());
-            const auto relative = [&](double x) { return x == 0 ? 0.0 : x / length; };
-            figures.error.push_back(relative(row.output_change));
-            figures.limit.push_back(
-                relative(row.diameter * detail::at_range<double>(total_variation_limit, row.range)));
-            figures.argmax_kept += row.gap_after > 0 || row.gap == 0 ? 1 : 0;
-            figures.argmax_sure += row.gap > row.range ? 1 : 0;
-            rows += 1;
-        });
+    const auto look_at = [&](Index query, const Perturbation<double>& row) {
+        const double length = static_cast<double>(outputs.map().row(query).norm());
+        const auto relative = [&](double x) { return x == 0 ? 0.0 : x / length; };
+        figures.error.push_back(relative(row.output_change));
+        figures.limit.push_back(
+            relative(row.diameter * detail::at_range<double>(total_variation_limit, row.range)));
+        figures.argmax_kept += row.gap_after > 0 || row.gap == 0 ? 1 : 0;
+        figures.argmax_sure += row.gap > row.range ? 1 : 0;
+        rows += 1;
+    };
+    for_each_key_perturbation(head, MatrixView<T>(stored), mask, diameters, look_at, queries);
     figures.argmax_kept /= rows;
     figures.argmax_sure /= rows;
     return figures;
@@ -54,14 +55,14 @@ struct CacheBits {
 /// `invalid_argument` also unless tolerance > 0 and share is in (0,1].
 template <Real T>
 CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mask& mask,
-                            std::span<const T> diameters, MatrixView<T> outputs, double tolerance,
-                            double share) {
+                            std::span<const T> diameters, MatrixView<T> outputs, double tolerance, double share,
+                            std::span<const Index> queries = {}) {
     detail::require(tolerance > 0, "fewest_cache_bits", "tolerance must be > 0", tolerance);
     CacheBits bits;
     bool measuring = true, certifying = true;
     for (int count = 16; count >= 2 && (measuring || certifying); --count) {
         const CacheFigures figures =
-            cache_figures(head, {CacheNumber::integer, count, scale}, mask, diameters, outputs);
+            cache_figures(head, {CacheNumber::integer, count, scale}, mask, diameters, outputs, queries);
         measuring = measuring && need_for_share(figures.error, share) <= tolerance;
         certifying = certifying && need_for_share(figures.limit, share) <= tolerance;
         if (measuring) bits.measured = count;

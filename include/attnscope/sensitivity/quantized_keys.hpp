@@ -110,13 +110,15 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
     return result;
 }
 
-/// What changed keys do to every softmax row of a head: from k and k' (quantised, compressed, ...) the range of
-/// the logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
-/// Calls visit(query, Perturbation<double>). `diameters`: from `visible_diameters`; empty: the output is left
-/// out. O(queries keys (d + d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit.
+/// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of the
+/// logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
+/// Calls visit(query, Perturbation<double>) for the `queries`, or for all if there are none. `diameters`: one
+/// for each query of the head, from `visible_diameters`; empty: the output is left out. O(queries keys (d +
+/// d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit or there is no such query.
 template <Real T, class Visit>
 void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, const Mask& mask,
-                               std::span<const T> diameters, const Visit& visit) {
+                               std::span<const T> diameters, const Visit& visit,
+                               std::span<const Index> queries = {}) {
     detail::require(changed.rows() == head.keys() && changed.cols() == head.k().cols(),
                     "for_each_key_perturbation", "changed keys must have the shape of the keys", changed.rows(),
                     changed.cols());
@@ -129,7 +131,7 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, c
     std::vector<double> z(keys), moved(keys);
     Matrix<double> values;
     if (!diameters.empty()) values = head.v().map().template cast<double>();
-    for (Index query = 0; query < head.queries(); ++query) {
+    const auto look_at = [&](Index query) {
         logits_of<T>(head, mask, query, RowOut<T>(logits));
         std::copy(logits.begin(), logits.end(), z.begin());
         logits_of<T>(after, mask, query, RowOut<T>(logits));
@@ -139,7 +141,10 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, c
         visit(query, measure_perturbation(RowIn<double>(z), RowIn<double>(moved),
                                           diameters.empty() ? MatrixView<double>() : MatrixView<double>(values),
                                           diameter));
-    }
+    };
+    for (const Index query : queries) look_at(query); // `logits_of` refuses those that are not there
+    if (queries.empty())
+        for (Index query = 0; query < head.queries(); ++query) look_at(query);
 }
 
 } // namespace v0_1

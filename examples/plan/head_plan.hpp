@@ -1,0 +1,105 @@
+// What one head needs: the planner's answers from its measured rows, each confirmed by applying it.
+#pragma once
+
+#include <attnscope/attnscope.hpp>
+
+#include <optional>
+#include <vector>
+
+namespace plan {
+
+using attnscope::Index;
+
+/// What is asked. A question that is not set is not answered.
+struct Question {
+    double length = 131072;       ///< of the context to plan for, keys
+    std::optional<double> share;  ///< of the rows to serve; 0.5 for weight, entropy, participation, else 0.99
+    std::optional<double> growth; ///< exponent of the background; unless given, that of the head's own rows
+    std::optional<double> weight;
+    bool entropy = false, participation = false;
+    std::optional<double> entropy_nats, participation_keys; ///< unless given, the mean of the head's own rows
+    std::optional<double> output_error;                     ///< relative, of a top-k or top-p selection
+    std::optional<double> mass;                             ///< retained by a top-k selection
+    bool bits = false;                                      ///< of the key cache
+    double bits_error = 0.01;                               ///< relative output error that it may cause
+    attnscope::CacheScale scale = attnscope::CacheScale::channel;
+    Index rows = 64; ///< of each head, evenly spaced over the queries
+
+    double aim_share() const { return share.value_or(0.5); }
+    double budget_share() const { return share.value_or(0.99); }
+};
+
+/// A head to plan for.
+struct HeadInput {
+    attnscope::Matrix<double> logits;                ///< [queries, keys], -inf where masked
+    std::optional<attnscope::Matrix<double>> values; ///< [keys, d_v]
+    std::optional<attnscope::Matrix<double>> q, k;   ///< for the bits of the cache, with `scale`
+    double scale = 1;
+    attnscope::Mask mask;
+};
+
+/// How often the plan does what it says: on the rows that it was made from, and, made from the first half of
+/// the queries, on the second half.
+struct Confirmation {
+    double applied = 0;  ///< figure after applying the answer
+    double held_out = 0; ///< the same for the plan of the first half on the rows of the second
+    bool has_held_out = false;
+    bool held = false; ///< did the held-out figure keep the promise?
+};
+
+/// Temperature (or SSMax scale) for an aim at the planned length.
+struct AimPlan {
+    attnscope::Aim aim = attnscope::Aim::weight;
+    double value = 0;               ///< of the aim
+    double inverse_temperature = 0; ///< that serves the share; +inf: none does
+    double ssmax = 0;               ///< s of softmax(s log n z) with that value at the planned length
+    Index unreachable = 0;          ///< rows that no temperature serves
+    double best = 0;                ///< what those come to, the median
+    std::vector<double> needs;      ///< inverse temperature of each row
+    /// Weight: share of the rows that reach it. Else: the median of the figure.
+    Confirmation confirmation;
+};
+
+/// How long a context the head bears at its own temperature.
+struct LengthPlan {
+    double share_now = 0;           ///< of the rows that give the weight at their own length
+    attnscope::LengthLimits limits; ///< that the share of the rows reaches
+    std::vector<double> expected;   ///< of each row
+};
+
+struct BudgetPlan {
+    double tolerance = 0;
+    Index measured = 0, certified = 0; ///< top-k; 0 for mass: no certificate is needed
+    double top_p = 1;
+    std::vector<double> needs;              ///< k of each row
+    Confirmation top_k, top_p_confirmation; ///< share of the rows within the tolerance
+};
+
+struct BitsPlan {
+    attnscope::CacheBits bits;
+    double argmax_kept = 0; ///< share of rows, at the measured bits
+    double int8 = 0, int4 = 0, float8_e4m3 = 0,
+           float8_e5m2 = 0;    ///< relative output error of the share of the rows
+    Confirmation confirmation; ///< share of the rows within the tolerance
+};
+
+struct HeadPlan {
+    Index layer = 0, head = 0;
+    Index rows = 0; ///< that were used
+    double mean_keys = 0, mean_weight = 0, mean_entropy = 0;
+    attnscope::BackgroundGrowth growth;
+    std::optional<LengthPlan> length;
+    std::vector<AimPlan> aims;
+    std::optional<BudgetPlan> output, mass;
+    std::optional<BitsPlan> bits;
+};
+
+/// Answers the question for one head. Rows that see fewer than two keys or are not normal have no part; a head
+/// without other rows has empty answers (rows = 0).
+HeadPlan plan_head(const HeadInput& head, const Question& question);
+
+/// One number for all rows of all heads: the inverse temperature, or the top-k budget, that serves the share of
+/// them.
+double pooled_need(const std::vector<const std::vector<double>*>& needs, double share);
+
+} // namespace plan
