@@ -129,14 +129,26 @@ double apply_to_grown(const Rows& rows, double length, double exponent, Aim aim,
                               : median(figures);
 }
 
+/// An answer that people can type: four digits. For a weight rounded up, so that it still gives it.
+double typed(double beta, Aim aim) {
+    if (!(beta > 0 && beta < infinity)) return beta;
+    const double unit = std::pow(10.0, std::floor(std::log10(beta)) - 3);
+    return unit * (aim == Aim::weight ? std::ceil(beta / unit) : std::round(beta / unit));
+}
+
+/// steady: the background counts as it is unless it is seen to come closer, which is the safe side.
 AimPlan plan_aim(const Rows& all, const Rows& first, const Rows& second, const Question& question, Aim aim,
-                 double value) {
+                 double value, bool steady = false) {
     AimPlan plan;
     plan.aim = aim;
     plan.value = value;
-    const double share = question.aim_share(), exponent = exponent_of(all, question);
+    const auto growth_of = [&](const Rows& rows) {
+        const double exponent = exponent_of(rows, question);
+        return steady ? std::max(exponent, 0.0) : exponent;
+    };
+    const double share = question.aim_share(), exponent = growth_of(all);
     AimNeeds needs = aim_needs(all, question.length, exponent, aim, value);
-    plan.inverse_temperature = attnscope::need_for_share(needs.needs, share);
+    plan.inverse_temperature = typed(attnscope::need_for_share(needs.needs, share), aim);
     plan.ssmax = plan.inverse_temperature / std::log(question.length);
     plan.unreachable = static_cast<Index>(needs.best.size());
     plan.best = needs.best.empty() ? not_known : median(needs.best);
@@ -152,8 +164,8 @@ AimPlan plan_aim(const Rows& all, const Rows& first, const Rows& second, const Q
         mean += static_cast<double>(row.visible) / static_cast<double>(second.size());
     }
     const double length = aim == Aim::weight ? longest : mean;
-    const double beta = attnscope::need_for_share(
-        aim_needs(first, length, exponent_of(first, question), aim, value).needs, share);
+    const double beta =
+        attnscope::need_for_share(aim_needs(first, length, growth_of(first), aim, value).needs, share);
     if (!(beta > 0 && beta < infinity)) return plan; // nothing is promised
     plan.confirmation.has_held_out = true;
     plan.confirmation.held_out = apply_to_rows(second, aim, value, beta);
@@ -356,6 +368,7 @@ HeadPlan plan_head(const HeadInput& head, const Question& question) {
     if (question.weight) {
         plan.length = plan_length(all, question);
         plan.aims.push_back(plan_aim(all, first, second, question, Aim::weight, *question.weight));
+        plan.steady = plan_aim(all, first, second, question, Aim::weight, *question.weight, true);
     }
     if (question.entropy)
         plan.aims.push_back(plan_aim(all, first, second, question, Aim::entropy,

@@ -1,0 +1,179 @@
+// attnscope-plan: from measured heads to decisions: temperature, context, top-k, bits of the key cache.
+
+#include "output.hpp"
+
+#include <attnscope/streaming/threads.hpp>
+#include <support/capture.hpp>
+#include <support/program.hpp>
+
+#include <mutex>
+#include <thread>
+
+namespace {
+
+using plan::Index;
+using plan::Question;
+using program::Capture;
+
+double number(std::string_view option, std::string_view text, double low, double high, std::string_view range) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value >= low && value <= high))
+        throw program::usage_error(fmt::format("{} must be a number {}, got {}", option, range, text));
+    return value;
+}
+
+plan::Plan make_plan(const Capture& capture, const Question& question, bool causal, std::optional<double> scale,
+                     Index threads) {
+    plan::Plan result;
+    result.source = capture.name;
+    result.question = question;
+    result.queries = capture.queries;
+    result.keys = capture.keys;
+    result.causal = causal;
+    const attnscope::Mask mask =
+        causal ? attnscope::Mask::causal_bottom_right(capture.queries, capture.keys) : attnscope::Mask::none();
+    const Index heads = capture.layers * capture.heads;
+    result.heads.resize(static_cast<std::size_t>(heads));
+    program::Progress progress("planning heads", static_cast<std::size_t>(heads));
+    std::mutex mutex; // the file is read, and progress shown, by one at a time
+    attnscope::Threads{threads}(heads, [&](Index i) {
+        plan::HeadInput input;
+        const Index layer = i / capture.heads, head = i % capture.heads;
+        {
+            const std::lock_guard lock(mutex);
+            program::HeadRows rows = program::load_head(capture, layer, head, mask, scale);
+            input.logits = std::move(rows.logits);
+            input.values = std::move(rows.values);
+            if (question.bits) {
+                program::HeadVectors vectors = program::load_vectors(capture, layer, head, scale);
+                input.q = std::move(vectors.q);
+                input.k = std::move(vectors.k);
+                input.scale = vectors.scale;
+            }
+        }
+        input.mask = mask;
+        plan::HeadPlan& own = result.heads[static_cast<std::size_t>(i)];
+        own = plan::plan_head(input, question);
+        own.layer = layer;
+        own.head = head;
+        const std::lock_guard lock(mutex);
+        progress.step();
+    });
+    return result;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app(
+        "What do these attention heads need? For a context length: the temperature for a weight, an entropy or "
+        "a "
+        "participation ratio, and how far the heads come without it. For a tolerance: the keys to keep, and "
+        "the "
+        "bits to store them in. Every answer is applied and measured. Without a question, all are asked.",
+        "attnscope-plan");
+    std::vector<std::string> inputs;
+    std::string length = "131072", weight, output_error, mass, bits_error, share, growth, scale,
+                key_scale = "channel", json, rows = "64", seed = "1";
+    std::vector<std::string> entropy, participation;
+    std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+    bool bits = false, causal = false, no_causal = false;
+    app.add_option(
+        "CAPTURE", inputs,
+        "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
+        "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
+    app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
+    const auto* weight_option = app.add_option("--weight", weight, "wanted for the best key, between 0 and 1");
+    auto* entropy_option = app.add_option("--entropy", entropy, "wanted, nats [each head's mean now]")
+                               ->expected(0, 1)
+                               ->type_name("[NATS]");
+    auto* participation_option =
+        app.add_option("--participation", participation, "wanted, in keys [each head's mean now]")
+            ->expected(0, 1)
+            ->type_name("[KEYS]");
+    const auto* error_option = app.add_option(
+        "--output-error", output_error,
+        "keys to keep so that |o - o_kept| <= this times |o|; with --bits, what the bits may cause [0.01]");
+    const auto* mass_option =
+        app.add_option("--mass", mass, "keys to keep so that this share of the weight stays");
+    app.add_flag("--bits", bits, "fewest bits of the key cache");
+    app.add_option("--key-scale", key_scale, "of the key cache: one for each channel or token")
+        ->capture_default_str();
+    const auto* share_option = app.add_option(
+        "--share", share,
+        "of the rows that an answer must serve [0.5 for weight, entropy, participation; else 0.99]");
+    const auto* growth_option =
+        app.add_option("--growth", growth,
+                       "exponent c of the background e^-gap ~ n^c, 0: as it is [what each head's rows show]");
+    const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
+    auto* causal_flag =
+        app.add_flag("--causal", causal, "query i sees the keys up to its own [as the file says, else no]");
+    app.add_flag("--no-causal", no_causal, "every query sees every key")->excludes(causal_flag);
+    app.add_option("--rows", rows, "of each head, evenly spaced")->capture_default_str();
+    app.add_option("--seed", seed, "of the synthetic heads")->capture_default_str();
+    app.add_option("--json", json,
+                   "write every head's answers to this file; - for standard output instead of the text");
+    app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
+
+    return program::run(app, argc, argv, [&] {
+        constexpr double largest = std::numeric_limits<double>::max(),
+                         above_0 = std::numeric_limits<double>::min(),
+                         below_1 = 1 - std::numeric_limits<double>::epsilon() / 2;
+        Question question;
+        question.length =
+            static_cast<double>(program::whole_number<Index>("--length", length, 2, Index(1) << 24));
+        if (weight_option->count() > 0)
+            question.weight = number("--weight", weight, above_0, below_1, "between 0 and 1, both excluded");
+        question.entropy = entropy_option->count() > 0;
+        if (!entropy.empty() && !entropy.front().empty())
+            question.entropy_nats = number("--entropy", entropy.front(), 0, largest, ">= 0, in nats");
+        question.participation = participation_option->count() > 0;
+        if (!participation.empty() && !participation.front().empty())
+            question.participation_keys =
+                number("--participation", participation.front(), 1, largest, ">= 1, in keys");
+        if (error_option->count() > 0)
+            question.output_error = number("--output-error", output_error, above_0, largest, "> 0");
+        if (mass_option->count() > 0) question.mass = number("--mass", mass, above_0, 1, "in (0, 1]");
+        if (share_option->count() > 0) question.share = number("--share", share, above_0, 1, "in (0, 1]");
+        if (growth_option->count() > 0)
+            question.growth = number("--growth", growth, -largest, largest, "such as 0 or -0.1");
+        std::optional<double> factor;
+        if (scale_option->count() > 0) factor = number("--scale", scale, -largest, largest, "that is finite");
+        if (key_scale != "channel" && key_scale != "token")
+            throw program::usage_error(fmt::format("--key-scale must be channel or token, got {}", key_scale));
+        question.scale = key_scale == "channel" ? attnscope::CacheScale::channel : attnscope::CacheScale::token;
+        question.rows = program::whole_number<Index>("--rows", rows, 1, Index(1) << 20);
+        question.bits = bits;
+        if (question.output_error) question.bits_error = *question.output_error;
+        const Index thread_count = program::whole_number<Index>("--threads", threads, 1, 1024);
+        const auto seed_number = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
+        if (!json.empty()) program::require_folder_of(json);
+
+        const Capture capture = program::open_capture(inputs, seed_number);
+        if (factor && capture.kind != Capture::Kind::queries_and_keys)
+            throw program::usage_error("--scale: only q and k are scaled, the input has logits or weights");
+        const bool has_keys = capture.kind == Capture::Kind::queries_and_keys;
+        if (!question.weight && !question.entropy && !question.participation && !question.output_error &&
+            !question.mass && !question.bits) {
+            question.weight = 0.5;
+            question.entropy = question.participation = true;
+            if (capture.v) question.output_error = 0.01;
+            question.bits = capture.v && has_keys;
+        }
+        if (question.output_error && !capture.v)
+            throw program::usage_error("--output-error: the capture has no values v (--mass does without)");
+        if (question.bits && !(capture.v && has_keys))
+            throw program::usage_error("--bits: the capture must have q, k and v");
+        const plan::Plan result = make_plan(
+            capture, question, causal || (!no_causal && capture.causal.value_or(false)), factor, thread_count);
+        Index planned = 0;
+        for (const plan::HeadPlan& head : result.heads) planned += head.rows;
+        if (planned == 0)
+            throw std::runtime_error(
+                fmt::format("{}: no row has two visible keys and finite logits: there is nothing to plan from",
+                            result.source));
+        if (!json.empty()) program::write_whole(json, to_json(result));
+        if (json != "-") fmt::print("{}", to_text(result));
+    });
+}

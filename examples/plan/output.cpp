@@ -1,0 +1,354 @@
+#include "output.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <functional>
+
+namespace plan {
+namespace {
+
+using attnscope::Aim;
+using Json = nlohmann::ordered_json;
+
+/// Four digits; keys beyond a million in powers of ten.
+std::string number(double x) {
+    if (std::isnan(x)) return "-";
+    if (std::isinf(x)) return x > 0 ? "no limit" : "-no limit";
+    return std::abs(x) >= 1e6 ? fmt::format("{:.2e}", x) : fmt::format("{:.4g}", x);
+}
+
+std::string whole(double keys) { return keys < 1e6 ? fmt::format("{:.0f}", std::floor(keys)) : number(keys); }
+
+std::string temperature(double beta) { return std::isinf(beta) ? "none" : number(1 / beta); }
+
+/// Least, median and most of a figure over the heads that have it, and where the outer two are.
+class Lines {
+public:
+    explicit Lines(const std::vector<HeadPlan>& heads) : heads_(heads) {
+        text_ = fmt::format("  {:<42} {:>10} {:<9} {:>10} {:>10} {}\n", "over the heads", "least", "(l, h)",
+                            "median", "most", "(l, h)");
+    }
+    void add(std::string_view name, const std::function<double(const HeadPlan&)>& figure,
+             const std::function<std::string(double)>& show = number) {
+        std::vector<std::pair<double, const HeadPlan*>> values;
+        for (const HeadPlan& head : heads_)
+            if (head.rows > 0)
+                if (const double x = figure(head); !std::isnan(x)) values.emplace_back(x, &head);
+        if (values.empty()) {
+            text_ += fmt::format("  {:<42} {:>10}\n", name, "-");
+            return;
+        }
+        std::stable_sort(values.begin(), values.end(),
+                         [](const auto& a, const auto& b) { return a.first < b.first; });
+        const auto place = [](const HeadPlan* head) {
+            return fmt::format("({}, {})", head->layer, head->head);
+        };
+        text_ += fmt::format("  {:<42} {:>10} {:<9} {:>10} {:>10} {}\n", name, show(values.front().first),
+                             place(values.front().second), show(values[(values.size() - 1) / 2].first),
+                             show(values.back().first), place(values.back().second));
+    }
+    const std::string& text() const { return text_; }
+
+private:
+    const std::vector<HeadPlan>& heads_;
+    std::string text_;
+};
+
+/// "held in 17 of 20 heads".
+std::string held_out(const Plan& plan, const std::function<const Confirmation*(const HeadPlan&)>& of,
+                     std::string_view promise) {
+    int tried = 0, held = 0;
+    std::vector<double> figures;
+    for (const HeadPlan& head : plan.heads)
+        if (const Confirmation* found = head.rows > 0 ? of(head) : nullptr; found && found->has_held_out) {
+            ++tried;
+            held += found->held ? 1 : 0;
+            figures.push_back(found->held_out);
+        }
+    if (tried == 0) return "  held out: too few queries, or nothing promised\n";
+    return fmt::format(
+        "  held out: planned on the first half of the queries, tried on the second: held in {} of {} "
+        "heads ({}; median {})\n",
+        held, tried, promise, number(attnscope::need_for_share(figures, 0.5)));
+}
+
+std::string percent(double share) { return fmt::format("{:.4g} %", 100 * share); }
+
+const AimPlan* aim_of(const HeadPlan& head, Aim aim) {
+    for (const AimPlan& plan : head.aims)
+        if (plan.aim == aim) return &plan;
+    return nullptr;
+}
+
+std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
+    const Question& question = plan.question;
+    std::string text = fmt::format("\n{}, for {} of the rows\n", title, percent(question.aim_share()));
+    Lines lines(plan.heads);
+    const auto with = [&](auto figure) {
+        return [=](const HeadPlan& head) { return figure(head, *aim_of(head, aim)); };
+    };
+    if (aim == Aim::weight) {
+        lines.add("now: share of rows that give it",
+                  [](const HeadPlan& head) { return head.length->share_now; });
+        lines.add(
+            "longest context, guaranteed by the gap",
+            [](const HeadPlan& head) { return head.length->limits.guaranteed; }, whole);
+        lines.add(
+            "longest context, expected", [](const HeadPlan& head) { return head.length->limits.expected; },
+            whole);
+        lines.add(
+            "longest context, possible at this spread",
+            [](const HeadPlan& head) { return head.length->limits.possible; }, whole);
+    } else {
+        lines.add(fmt::format("wanted {}", attnscope::name_of(aim)),
+                  with([](const HeadPlan&, const AimPlan& own) { return own.value; }));
+    }
+    // The highest temperature has the smallest beta: sorted by it, shown as T.
+    lines.add("temperature needed (from the highest)",
+              with([](const HeadPlan&, const AimPlan& own) { return own.inverse_temperature; }), temperature);
+    lines.add("or SSMax scale s needed", with([](const HeadPlan&, const AimPlan& own) { return own.ssmax; }));
+    lines.add(aim == Aim::weight ? "applied to grown rows: share that gives it"
+                                 : "applied to grown rows: median",
+              with([](const HeadPlan&, const AimPlan& own) { return own.confirmation.applied; }));
+    text += lines.text();
+
+    std::vector<const std::vector<double>*> needs;
+    Index rows = 0, unreachable = 0, heads = 0;
+    std::vector<double> best;
+    for (const HeadPlan& head : plan.heads) {
+        if (head.rows == 0) continue;
+        const AimPlan& own = *aim_of(head, aim);
+        needs.push_back(&own.needs);
+        rows += head.rows;
+        unreachable += own.unreachable;
+        heads += std::isinf(own.inverse_temperature) || own.inverse_temperature == 0 ? 1 : 0;
+        if (own.unreachable > 0) best.push_back(own.best);
+    }
+    if (rows > 0) {
+        const double beta = pooled_need(needs, question.aim_share());
+        text += fmt::format("  one temperature for all heads: {} (s = {})\n", temperature(beta),
+                            number(beta / std::log(question.length)));
+    }
+    if (unreachable > 0)
+        text += fmt::format(
+            "  no temperature gives it to {} of {} rows ({} whole heads): {}, which come to {} (median)\n",
+            unreachable, rows, heads,
+            aim == Aim::weight ? "other keys are level with the best one"
+                               : "they have fewer keys than that, or ties with the best one",
+            number(attnscope::need_for_share(best, 0.5)));
+    text += held_out(
+        plan, [&](const HeadPlan& head) { return &aim_of(head, aim)->confirmation; },
+        aim == Aim::weight ? fmt::format("promised share {}", percent(question.aim_share()))
+                           : std::string("promised: within 10 % of the wanted"));
+    return text;
+}
+
+std::string budget_text(const Plan& plan, std::optional<BudgetPlan> HeadPlan::*which, const std::string& title,
+                        bool certified) {
+    const double share = plan.question.budget_share();
+    std::string text = fmt::format("\n{}, for {} of the rows\n", title, percent(share));
+    Lines lines(plan.heads);
+    const auto with = [&](auto figure) { return [=](const HeadPlan& head) { return figure(*(head.*which)); }; };
+    lines.add("top-k: keys needed, measured", with([](const BudgetPlan& own) { return double(own.measured); }),
+              whole);
+    if (certified)
+        lines.add("top-k: keys that the certificate asks for",
+                  with([](const BudgetPlan& own) { return double(own.certified); }), whole);
+    lines.add("top-p: mass needed", with([](const BudgetPlan& own) { return own.top_p; }));
+    lines.add("applied top-k: share of rows within",
+              with([](const BudgetPlan& own) { return own.top_k.applied; }));
+    lines.add("applied top-p: share of rows within",
+              with([](const BudgetPlan& own) { return own.top_p_confirmation.applied; }));
+    text += lines.text();
+    std::vector<const std::vector<double>*> needs;
+    for (const HeadPlan& head : plan.heads)
+        if (head.rows > 0) needs.push_back(&(head.*which)->needs);
+    if (!needs.empty())
+        text += fmt::format("  one top-k for all heads: {} keys\n", whole(pooled_need(needs, share)));
+    const std::string promise = fmt::format("promised share {}", percent(share));
+    text += "  top-k" + held_out(
+                            plan, [=](const HeadPlan& head) { return &(head.*which)->top_k; }, promise);
+    text += "  top-p" +
+            held_out(
+                plan, [=](const HeadPlan& head) { return &(head.*which)->top_p_confirmation; }, promise);
+    return text;
+}
+
+std::string bits_text(const Plan& plan) {
+    const Question& question = plan.question;
+    std::string text = fmt::format("\nBits of the key cache (one scale for each {}) that move the output by at "
+                                   "most {}, for {} of the rows\n",
+                                   question.scale == attnscope::CacheScale::channel ? "channel" : "token",
+                                   percent(question.bits_error), percent(question.budget_share()));
+    Lines lines(plan.heads);
+    const auto with = [](auto figure) { return [=](const HeadPlan& head) { return figure(*head.bits); }; };
+    const auto bits = [](double x) { return x > 16 ? std::string("over 16") : fmt::format("{:.0f}", x); };
+    lines.add("bits needed, measured", with([](const BitsPlan& own) { return double(own.bits.measured); }),
+              bits);
+    lines.add("bits that the certificate asks for",
+              with([](const BitsPlan& own) { return double(own.bits.certified); }), bits);
+    lines.add("applied: share of rows within",
+              with([](const BitsPlan& own) { return own.confirmation.applied; }));
+    lines.add("rows that point to the same key", with([](const BitsPlan& own) { return own.argmax_kept; }));
+    lines.add("error at int8", with([](const BitsPlan& own) { return own.int8; }), percent);
+    lines.add("error at int4", with([](const BitsPlan& own) { return own.int4; }), percent);
+    lines.add("error at fp8 e4m3", with([](const BitsPlan& own) { return own.float8_e4m3; }), percent);
+    lines.add("error at fp8 e5m2", with([](const BitsPlan& own) { return own.float8_e5m2; }), percent);
+    text += lines.text();
+    text += held_out(
+        plan, [](const HeadPlan& head) { return &head.bits->confirmation; },
+        fmt::format("promised share {}", percent(question.budget_share())));
+    return text;
+}
+
+Json number_json(double x) {
+    if (std::isnan(x)) return nullptr;
+    return std::isinf(x) ? Json(x > 0 ? "inf" : "-inf") : Json(x);
+}
+
+Json confirmation_json(const Confirmation& found) {
+    Json json;
+    json["applied"] = number_json(found.applied);
+    if (found.has_held_out) {
+        json["held_out"] = number_json(found.held_out);
+        json["held"] = found.held;
+    }
+    return json;
+}
+
+} // namespace
+
+std::string to_text(const Plan& plan) {
+    const Question& question = plan.question;
+    Index rows = 0, empty = 0;
+    for (const HeadPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
+    std::string text =
+        fmt::format("{}: {} heads, {} queries, {} keys, {}; planned from {} rows\n", plan.source,
+                    plan.heads.size(), plan.queries, plan.keys, plan.causal ? "causal" : "not causal", rows);
+    if (empty > 0) text += fmt::format("{} heads have no row of two visible keys and finite logits\n", empty);
+    if (rows == 0) return text;
+    if (question.weight || question.entropy || question.participation) {
+        text += fmt::format("\nAssumption at {} keys: the further keys are like those that a row has, its best "
+                            "key stays the best, and\n"
+                            "the mean of e^-gap over the others goes like n^c{}.\n",
+                            whole(question.length),
+                            question.growth ? fmt::format(" with c = {} as given", *question.growth)
+                                            : std::string(" with the c that the head's own rows show"));
+        Lines lines(plan.heads);
+        lines.add("c, observed", [](const HeadPlan& head) { return head.growth.exponent; });
+        lines.add("its standard error (from rows of 8 keys or more)", [](const HeadPlan& head) {
+            const double error = head.growth.standard_error;
+            return std::isinf(error) ? std::numeric_limits<double>::quiet_NaN() : error;
+        });
+        lines.add("weight of the best key now, mean", [](const HeadPlan& head) { return head.mean_weight; });
+        lines.add("keys of a row now, mean", [](const HeadPlan& head) { return head.mean_keys; });
+        text += lines.text();
+    }
+    if (question.weight)
+        text += aim_text(
+            plan, Aim::weight,
+            fmt::format("Weight {} on the best key at {} keys", *question.weight, whole(question.length)));
+    if (question.entropy)
+        text += aim_text(plan, Aim::entropy,
+                         fmt::format("Entropy {} at {} keys",
+                                     question.entropy_nats ? fmt::format("{} nats", *question.entropy_nats)
+                                                           : std::string("as now (each head's mean)"),
+                                     whole(question.length)));
+    if (question.participation)
+        text += aim_text(plan, Aim::participation,
+                         fmt::format("Participation ratio {} at {} keys",
+                                     question.participation_keys
+                                         ? fmt::format("{} keys", *question.participation_keys)
+                                         : std::string("as now (each head's mean)"),
+                                     whole(question.length)));
+    if (question.output_error)
+        text += budget_text(
+            plan, &HeadPlan::output,
+            fmt::format("Keys to keep so that the output moves by at most {}", percent(*question.output_error)),
+            true);
+    if (question.mass)
+        text += budget_text(plan, &HeadPlan::mass,
+                            fmt::format("Keys to keep so that {} of the mass stays", percent(*question.mass)),
+                            false);
+    if (question.bits) text += bits_text(plan);
+    return text;
+}
+
+std::string to_json(const Plan& plan) {
+    const Question& question = plan.question;
+    Json json;
+    json["source"] = plan.source;
+    json["queries"] = plan.queries;
+    json["keys"] = plan.keys;
+    json["causal"] = plan.causal;
+    Json asked;
+    asked["length"] = question.length;
+    if (question.weight || question.entropy || question.participation)
+        asked["share_of_aims"] = question.aim_share();
+    if (question.output_error || question.mass || question.bits)
+        asked["share_of_budgets"] = question.budget_share();
+    if (question.growth) asked["growth"] = *question.growth;
+    json["question"] = asked;
+    Json heads = Json::array();
+    for (const HeadPlan& head : plan.heads) {
+        Json own;
+        own["layer"] = head.layer;
+        own["head"] = head.head;
+        own["rows"] = head.rows;
+        if (head.rows == 0) {
+            heads.push_back(own);
+            continue;
+        }
+        own["mean_keys"] = head.mean_keys;
+        own["mean_weight"] = head.mean_weight;
+        own["mean_entropy_nats"] = head.mean_entropy;
+        own["growth"] = {{"exponent", number_json(head.growth.exponent)},
+                         {"standard_error", number_json(head.growth.standard_error)}};
+        if (head.length)
+            own["length"] = {{"weight", *question.weight},
+                             {"share_now", number_json(head.length->share_now)},
+                             {"guaranteed", number_json(head.length->limits.guaranteed)},
+                             {"expected", number_json(head.length->limits.expected)},
+                             {"possible", number_json(head.length->limits.possible)}};
+        for (const AimPlan& aim : head.aims) {
+            Json one = confirmation_json(aim.confirmation);
+            one["value"] = aim.value;
+            one["inverse_temperature"] = number_json(aim.inverse_temperature);
+            one["ssmax_scale"] = number_json(aim.ssmax);
+            one["unreachable_rows"] = aim.unreachable;
+            std::string name(attnscope::name_of(aim.aim));
+            std::replace(name.begin(), name.end(), ' ', '_');
+            own[name] = one;
+        }
+        const auto budget = [&](const char* name, const std::optional<BudgetPlan>& found) {
+            if (!found) return;
+            own[name] = {{"tolerance", found->tolerance},
+                         {"top_k", found->measured},
+                         {"top_k_certified", found->certified},
+                         {"top_p", found->top_p},
+                         {"top_k_confirmation", confirmation_json(found->top_k)},
+                         {"top_p_confirmation", confirmation_json(found->top_p_confirmation)}};
+        };
+        budget("output", head.output);
+        budget("mass", head.mass);
+        if (head.bits) {
+            Json bits = confirmation_json(head.bits->confirmation);
+            bits["tolerance"] = question.bits_error;
+            bits["measured"] = head.bits->bits.measured > 16 ? Json(nullptr) : Json(head.bits->bits.measured);
+            bits["certified"] =
+                head.bits->bits.certified > 16 ? Json(nullptr) : Json(head.bits->bits.certified);
+            bits["argmax_kept"] = number_json(head.bits->argmax_kept);
+            bits["int8"] = number_json(head.bits->int8);
+            bits["int4"] = number_json(head.bits->int4);
+            bits["float8_e4m3"] = number_json(head.bits->float8_e4m3);
+            bits["float8_e5m2"] = number_json(head.bits->float8_e5m2);
+            own["bits"] = bits;
+        }
+        heads.push_back(own);
+    }
+    json["heads"] = heads;
+    return json.dump(1) + "\n";
+}
+
+} // namespace plan

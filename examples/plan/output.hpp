@@ -1,0 +1,22 @@
+// The plan as text and as JSON.
+#pragma once
+
+#include "head_plan.hpp"
+
+#include <string>
+
+namespace plan {
+
+/// The plans of all heads of a capture.
+struct Plan {
+    std::string source;
+    Question question;
+    Index queries = 0, keys = 0;
+    bool causal = false;
+    std::vector<HeadPlan> heads;
+};
+
+std::string to_text(const Plan& plan);
+std::string to_json(const Plan& plan);
+
+} // namespace plan
