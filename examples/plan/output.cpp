@@ -107,6 +107,10 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
     // The highest temperature has the smallest beta: sorted by it, shown as T.
     lines.add("temperature needed (from the highest)",
               with([](const HeadPlan&, const AimPlan& own) { return own.inverse_temperature; }), temperature);
+    if (aim == Aim::weight)
+        lines.add(
+            "  safe: background as it is (c = 0)",
+            [](const HeadPlan& head) { return head.steady->inverse_temperature; }, temperature);
     lines.add("or SSMax scale s needed", with([](const HeadPlan&, const AimPlan& own) { return own.ssmax; }));
     lines.add(aim == Aim::weight ? "applied to grown rows: share that gives it"
                                  : "applied to grown rows: median",
@@ -141,6 +145,10 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
         plan, [&](const HeadPlan& head) { return &aim_of(head, aim)->confirmation; },
         aim == Aim::weight ? fmt::format("promised share {}", percent(question.aim_share()))
                            : std::string("promised: within 10 % of the wanted"));
+    if (aim == Aim::weight)
+        text += "  safe" + held_out(
+                               plan, [](const HeadPlan& head) { return &head.steady->confirmation; },
+                               fmt::format("promised share {}", percent(question.aim_share())));
     return text;
 }
 
@@ -320,6 +328,10 @@ std::string to_json(const Plan& plan) {
             std::string name(attnscope::name_of(aim.aim));
             std::replace(name.begin(), name.end(), ' ', '_');
             own[name] = one;
+        }
+        if (head.steady) {
+            own["weight"]["safe"] = confirmation_json(head.steady->confirmation);
+            own["weight"]["safe"]["inverse_temperature"] = number_json(head.steady->inverse_temperature);
         }
         const auto budget = [&](const char* name, const std::optional<BudgetPlan>& found) {
             if (!found) return;
