@@ -146,6 +146,7 @@ Result run(const models::Prompt& prompt, Settings settings) {
             Matrix<float> room;
             const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
             HeadResult found = analyse_head(input, layer.mask, result.settings);
+            found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
             const std::lock_guard lock(guard);
             result.vector_width = input.view.v().cols();
             result.heads[at] = std::move(found);

@@ -377,4 +377,29 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
     return result;
 }
 
+plan::Question plan_question(const Settings& settings) {
+    plan::Question question;
+    question.weight = 0.5;
+    question.output_error = 0.01;
+    question.bits = true;
+    question.rows = settings.planned_rows;
+    return question;
+}
+
+plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings) {
+    plan::HeadInput input;
+    input.q = head.q().map().cast<double>();
+    input.k = head.k().map().cast<double>();
+    input.values = head.v().map().cast<double>();
+    input.scale = head.scale();
+    input.mask = mask;
+    input.logits = input.scale * *input.q * input.k->transpose();
+    for (Index query = 0; query < input.logits.rows(); ++query) {
+        const attnscope::KeyRanges visible = mask.visible(query, input.logits.cols());
+        for (Index key = 0; key < input.logits.cols(); ++key)
+            if (!visible.contains(key)) input.logits(query, key) = -std::numeric_limits<double>::infinity();
+    }
+    return plan::plan_head(input, plan_question(settings));
+}
+
 } // namespace paper

@@ -4,6 +4,7 @@
 #include "settings.hpp"
 
 #include <attnscope/attnscope.hpp>
+#include <support/head_plan.hpp>
 
 #include <optional>
 
@@ -55,6 +56,7 @@ struct HeadResult {
     Index sink_key = 0;        ///< the key with the largest mean weight, among those that a quarter of the
     double sink_mass = 0;      ///< queries see; and that mean
     attnscope::Audit audit;
+    plan::HeadPlan plan; ///< what the head needs: `plan_question`
 };
 
 /// One head of a model: its queries and keys, and what stands for the tokens.
@@ -66,6 +68,12 @@ struct HeadInput {
 
 /// Seed of the random direction of a row in Algorithm 5: `random_direction` over its visible keys.
 std::uint64_t direction_seed(std::uint64_t seed, Index layer, Index head, Index query);
+
+/// What every head is planned for: weight 1/2 at 131,072 keys, 1 % of the output for top-k, top-p and key bits.
+plan::Question plan_question(const Settings& settings);
+
+/// The plan of one head of a model, from its own queries, keys and values.
+plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings);
 
 /// Everything about one head, on the calling thread. The result depends on the arguments only. Memory
 /// O(keys^2) doubles. Cost O(queries keys max N).

@@ -321,7 +321,10 @@ Picture concentration(const Result& result) {
                 "unset multiplot\n"};
 }
 
-Picture maps(const Result& result) {
+/// Six of the head figures from `first` on, each as a map. logarithmic, unit: which have a logarithmic scale,
+/// or one from 0 to 1.
+std::string head_maps(const Result& result, std::size_t first, const std::array<bool, 6>& logarithmic,
+                      const std::array<bool, 6>& unit) {
     std::string text =
         "set multiplot\nunset key\nunset grid\nset tics scale 0\n"
         "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n";
@@ -330,10 +333,14 @@ Picture maps(const Result& result) {
                         std::max<Index>(1, result.heads_per_layer / 6), std::max<Index>(1, result.layers / 6));
     std::string blocks;
     for (std::size_t map = 0; map < 6; ++map) {
-        const HeadFigure& figure = head_figures()[map];
+        const HeadFigure& figure = head_figures()[first + map];
         blocks += fmt::format("$map{} << EOD\n", map);
-        for (const HeadResult& head : result.heads)
-            blocks += fmt::format("{} {} {}\n", head.head, head.layer, number(figure.value(result, head)));
+        bool any = false;
+        for (const HeadResult& head : result.heads) {
+            const double value = figure.value(result, head);
+            any = any || (std::isfinite(value) && (value > 0 || !logarithmic[map]));
+            blocks += fmt::format("{} {} {}\n", head.head, head.layer, number(value));
+        }
         blocks += "EOD\n";
         const double column = static_cast<double>(map % 3), row = static_cast<double>(map / 3);
         text += panel(0.055 + 0.325 * column, 0.265 + 0.325 * column, 0.93 - 0.5 * row, 0.58 - 0.5 * row,
@@ -342,19 +349,38 @@ Picture maps(const Result& result) {
                             0.272 + 0.325 * column, 0.58 - 0.5 * row);
         text +=
             fmt::format("set xlabel '{}'\nset ylabel '{}'\n", row > 0 ? "head" : "", column > 0 ? "" : "layer");
-        text += map == 0 ? "set logscale cb\n" : "unset logscale cb\n";
-        text += map == 1 || map >= 3 ? "set cbrange [0:1]\n" : "set cbrange [*:*]\n";
+        text += logarithmic[map] && any ? "set logscale cb\nset format cb '%.3g'\n"
+                                        : "unset logscale cb\nset format cb '%h'\n";
+        // A map without a number still needs a range.
+        text += unit[map] || !any ? "set cbrange [0:1]\n" : "set cbrange [*:*]\n";
         text += fmt::format("plot $map{} using 1:2:3 with image pixels\n", map);
     }
+    return blocks + text + "unset multiplot\n";
+}
+
+Picture maps(const Result& result) {
     return {"heads",
             "Every head: layer against head",
             "beyond the paper",
             "Means over the rows of a head at full length. The strongest sink is the key with the largest mean "
-            "weight "
-            "among those that a quarter of the queries see.",
-            blocks + text + "unset multiplot\n",
+            "weight among those that a quarter of the queries see.",
+            head_maps(result, 0, {true}, {false, true, false, true, true, true}),
             860,
             560};
+}
+
+Picture plan_maps(const Result& result) {
+    return {
+        "plan",
+        "What every head needs",
+        "beyond the paper",
+        "Weight 1/2 on the best key: up to which context half of the rows give it (1e12: without end) and the "
+        "temperature that gives it to half of the rows at 131,072 keys, once with the background receding as "
+        "the head's rows show, once as it is. Keys to keep, and bits to store a key in (17: more than 16), so "
+        "that the output of 99 % of the rows moves by at most 1 %.",
+        head_maps(result, 12, {true, true, true, true, true}, {}),
+        860,
+        560};
 }
 
 } // namespace
@@ -367,7 +393,8 @@ std::vector<Picture> pictures(const Result& result) {
             separable(result),
             gradient(result),
             quality(result),
-            maps(result)};
+            maps(result),
+            plan_maps(result)};
 }
 
 std::string draw(const Picture& picture, Format format) {

@@ -32,6 +32,7 @@ void fill_grids(Settings& settings, Index length, bool quick) {
     settings.audited = below(quick ? std::vector<Index>{1, 5, 20} : std::vector<Index>{1, 5, 10, 20, 100});
     settings.balls =
         below(quick ? std::vector<Index>{2, 8, 32} : std::vector<Index>{2, 4, 8, 16, 32, 64, 128, 256});
+    settings.planned_rows = quick ? std::min<Index>(8, settings.planned_rows) : settings.planned_rows;
     settings.seeded_rows = quick ? std::min<Index>(4, settings.seeded_rows) : settings.seeded_rows;
     settings.temperatures = quick ? std::vector<double>{0.01, 0.1, 1, 10}
                                   : std::vector<double>{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10};

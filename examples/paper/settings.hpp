@@ -63,8 +63,9 @@ struct Settings {
     double level = 0.05;    ///< of the Kolmogorov-Smirnov test
     double radius = 0;      ///< of Algorithm 4's ball; 0: distance of the nearest key that is not selected
     std::uint64_t seed = 1;
-    Index seeded_rows = 16; ///< of Algorithm 4, beside the last row of every head
-    Index threads = 1;      ///< change nothing in the results
+    Index seeded_rows = 16;  ///< of Algorithm 4, beside the last row of every head
+    Index planned_rows = 24; ///< of each head, for its plan
+    Index threads = 1;       ///< change nothing in the results
 
     std::vector<Index> lengths;       ///< L of the text, ascending; the last is the whole text
     std::vector<Index> counts;        ///< N, ascending

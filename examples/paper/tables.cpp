@@ -24,7 +24,7 @@ double figure_at(const Result& result, const HeadResult& head, Figure figure, In
     return at ? head.at_length.back().at(figure, *at) : not_known;
 }
 
-constexpr std::array<HeadFigure, 12> the_head_figures = {{
+constexpr std::array<HeadFigure, 18> the_head_figures = {{
     {"participation_ratio", "effective N: 1/sum p², keys",
      [](const Result&, const HeadResult& h) { return h.at_length.back().participation_ratio; }},
     {"sink_mass", "mean weight on the strongest sink",
@@ -48,6 +48,30 @@ constexpr std::array<HeadFigure, 12> the_head_figures = {{
      [](const Result& r, const HeadResult& h) { return figure_at(r, h, Figure::distance, 5); }},
     {"output_lost_5", "|o - o_5|",
      [](const Result& r, const HeadResult& h) { return figure_at(r, h, Figure::lost, 5); }},
+    {"context_half", "context for weight 1/2, keys",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.length ? std::min(h.plan.length->limits.expected, 1e12) : not_known;
+     }},
+    {"temperature_half", "T for weight 1/2 at 131,072",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.aims.empty() ? not_known : 1 / h.plan.aims.front().inverse_temperature;
+     }},
+    {"temperature_half_safe", "the same, background as it is",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.steady ? 1 / h.plan.steady->inverse_temperature : not_known;
+     }},
+    {"top_k_1", "keys for 1 % of the output",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.output ? static_cast<double>(h.plan.output->measured) : not_known;
+     }},
+    {"top_k_1_certified", "the same, certified",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.output ? static_cast<double>(h.plan.output->certified) : not_known;
+     }},
+    {"key_bits_1", "bits of a key for 1 %",
+     [](const Result&, const HeadResult& h) {
+         return h.plan.bits ? static_cast<double>(h.plan.bits->bits.measured) : not_known;
+     }},
 }};
 
 std::string means(const Result& result) {

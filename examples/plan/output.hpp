@@ -1,7 +1,7 @@
 // The plan as text and as JSON.
 #pragma once
 
-#include "head_plan.hpp"
+#include <support/head_plan.hpp>
 
 #include <string>
 

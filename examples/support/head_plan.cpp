@@ -1,4 +1,4 @@
-#include "head_plan.hpp"
+#include <support/head_plan.hpp>
 
 #include <numeric>
 
