@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# attnscope-plan: every answer applied keeps its promise; the same for any number of threads; refusals that say why.
+set -u
+program="$ATTNSCOPE_BIN/attnscope-plan"
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
+
+# plan <argument>...: runs it, text in $work/out.
+plan() { "$program" "$@" >"$work/out" 2>"$work/err" || complain "$* fails: $(cat "$work/err")"; }
+# least <name>: the least figure of that line of the text.
+least() { sed -n "s/^ *$1 *\([^ ]*\) .*/\1/p" "$work/out" | head -n 1; }
+at_least() { awk -v a="$2" -v b="$3" 'BEGIN { exit !(a + 0 >= b + 0) }' || complain "$1: $2 is less than $3"; }
+
+# The synthetic heads, every question.
+plan --json "$work/all.json" --threads 1
+[ -s "$work/err" ] && complain "it writes to standard error: $(cat "$work/err")"
+for text in 'Assumption at 131072 keys' 'Weight 0.5 on the best key' 'Entropy as now' 'Participation ratio as now' \
+    'Keys to keep so that the output moves by at most 1 %' 'Bits of the key cache'; do
+    grep -q "^$text" "$work/out" || complain "there is no: $text"
+done
+at_least 'top-k applied' "$(least 'applied top-k: share of rows within')" 0.99
+at_least 'top-p applied' "$(least 'applied top-p: share of rows within')" 0.99
+at_least 'bits applied' "$(least 'applied: share of rows within')" 0.99
+at_least 'weight applied' "$(least 'applied to grown rows: share that gives it')" 0.5
+"$program" --json - --threads 3 >"$work/three.json" 2>/dev/null || complain "three threads fail"
+cmp -s "$work/three.json" "$work/all.json" || complain "threads change the plan"
+[ "$(grep -c '"layer"' "$work/all.json")" -eq 8 ] || complain "not one plan for each of 8 heads"
+
+# A weight that equal keys have anyway, a mass, a share; the higher the weight, the lower the temperature.
+plan --weight 0.9 --length 4096 --share 0.9
+strict=$(least 'temperature needed (from the highest)')
+plan --weight 0.1 --length 4096 --share 0.9
+at_least 'temperature for less weight' "$(least 'temperature needed (from the highest)')" "$strict"
+plan --mass 0.95 --share 1
+at_least 'mass applied' "$(least 'applied top-k: share of rows within')" 1
+grep -q 'certificate' "$work/out" && complain "a mass needs no certificate"
+plan --bits --key-scale token --output-error 0.05
+grep -q 'one scale for each token) that move the output by at most 5 %' "$work/out" || complain "the key scale is not told"
+
+# What no temperature can do is said in one line.
+plan --entropy 30 --length 64
+grep -q 'no temperature gives it to [0-9]* of [0-9]* rows (8 whole heads): they have fewer keys than that' "$work/out" ||
+    complain "more entropy than there is: $(cat "$work/out")"
+
+for weight in 0 1 1.5 -1 nan x ''; do
+    refused 2 "--weight must be a number between 0 and 1, both excluded, got $weight" --weight "$weight"
+done
+refused 2 "--length must be a whole number from 2 to 16777216, got 1" --length 1
+refused 2 "--share must be a number in (0, 1], got 0" --share 0
+refused 2 "--mass must be a number in (0, 1], got 2" --mass 2
+refused 2 "--participation must be a number >= 1, in keys, got 0.5" --participation 0.5
+refused 2 "--output-error must be a number > 0, got 0" --output-error 0
+refused 2 "--key-scale must be channel or token, got head" --key-scale head
+refused 2 "--growth must be a number such as 0 or -0.1, got a" --growth a
+refused 1 "the folder $work/none does not exist" --json "$work/none/plan.json"
+refused 1 "$work/none.safetensors" "$work/none.safetensors"
+
+# Logits alone: no values, no keys. Two queries and two keys as .npy: 2 x 2 numbers, all masked in the second file.
+npy() { # FILE NUMBER...
+    local file=$1 header="{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 2), }"
+    shift
+    header=$(printf '%-117s' "$header")
+    { printf '\x93NUMPY\x01\x00\x76\x00%s\n' "$header"; printf '%b' "$@"; } >"$file"
+}
+npy "$work/flat.npy" '\x00\x00\x80\x3f' '\x00\x00\x00\x00' '\x00\x00\x00\x00' '\x00\x00\x80\x3f'
+npy "$work/masked.npy" '\x00\x00\x80\xff' '\x00\x00\x80\xff' '\x00\x00\x80\xff' '\x00\x00\x80\xff'
+plan "logits=$work/flat.npy"
+grep -q 'Keys to keep\|Bits' "$work/out" && complain "logits alone have no output"
+refused 2 "--output-error: the capture has no values v (--mass does without)" "logits=$work/flat.npy" --output-error 0.1
+refused 2 "--bits: the capture must have q, k and v" "logits=$work/flat.npy" --bits
+refused 2 "--scale: only q and k are scaled" "logits=$work/flat.npy" --scale 2
+refused 1 "no row has two visible keys and finite logits: there is nothing to plan from" "logits=$work/masked.npy"
+
+# Real heads, where there are any.
+data=${ATTNSCOPE_DATA_DIR:-$ATTNSCOPE_SOURCE/../shared/data}
+for capture in gpt2-heads/john_smith_n9 tiny-gpt2/reference_192 stories260k/reference_192; do
+    [ -e "$data/$capture.safetensors" ] || { echo "without $capture: not planned for"; continue; }
+    plan "$data/$capture.safetensors" --length 131072 --weight 0.5
+    at_least "$capture, weight" "$(least 'applied to grown rows: share that gives it')" 0.49
+    plan "$data/$capture.safetensors" --output-error 0.01 --share 0.99
+    at_least "$capture, top-k" "$(least 'applied top-k: share of rows within')" 0.99
+    at_least "$capture, top-p" "$(least 'applied top-p: share of rows within')" 0.98
+    plan "$data/$capture.safetensors" --bits
+    at_least "$capture, bits" "$(least 'applied: share of rows within')" 0.99
+    plan "$data/$capture.safetensors" --entropy
+done
+exit "$failed"
