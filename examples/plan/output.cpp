@@ -138,7 +138,7 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
         text += fmt::format(
             "  no temperature gives it to {} of {} rows ({} whole heads): {}, which come to {} (median)\n",
             unreachable, rows, heads,
-            aim == Aim::weight ? "other keys are level with the best one"
+            aim == Aim::weight ? "other keys are level with the best one, or overtake it on the way"
                                : "they have fewer keys than that, or ties with the best one",
             number(attnscope::need_for_share(best, 0.5)));
     text += held_out(

@@ -24,16 +24,16 @@ for file in report.html results.json means.csv curves.csv critical.csv separabil
 done
 grep -q '"schema": "attnscope.paper/1"' "$work/one/results.json" || complain "results.json has no schema"
 [ "$(wc -l <"$work/one/heads.csv")" -eq 9 ] || complain "heads.csv does not have one line for each of 8 heads"
-for text in 'Can these heads still select' 'whose weights nobody trained' 'The audit' '</html>'; do
+for text in 'Can these heads still select' 'whose weights nobody trained' 'The audit' 'Do the plans hold' '</html>'; do
     grep -q "$text" "$work/one/report.html" || complain "the page has no: $text"
 done
 grep -qE '(src|href)="(http:|//|[a-z]+\.(css|js|svg|png))' "$work/one/report.html" && complain "the page needs other files"
 if [ ${#pictures[@]} -eq 0 ]; then
-    for name in concentration distance_length distance_count critical_count separable gradient precision_recall heads; do
+    for name in concentration distance_length distance_count critical_count separable gradient precision_recall heads plan; do
         grep -q '</svg>' "$work/one/$name.svg" || complain "$name.svg is no picture"
         [ "$(head -c 4 "$work/one/$name.png" | tail -c 3)" = PNG ] || complain "$name.png is no picture"
     done
-    [ "$(grep -c 'src="data:image/svg+xml;base64,' "$work/one/report.html")" -eq 8 ] || complain "the page does not hold 8 pictures"
+    [ "$(grep -c 'src="data:image/svg+xml;base64,' "$work/one/report.html")" -eq 9 ] || complain "the page does not hold 9 pictures"
 fi
 
 # Threads change nothing; a second run into the same folder replaces it.
