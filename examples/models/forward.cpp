@@ -117,6 +117,20 @@ Matrix<T> Model::output_projection(Index layer) const {
     return linear.transposed ? Matrix<T>(linear.weight.transpose()) : linear.weight;
 }
 
+template <Real T>
+Matrix<T> Model::input_projections(Index layer) const {
+    if (layer < 0 || layer >= config_.layers || config_.family != Family::gpt2)
+        throw std::runtime_error(fmt::format("{}: expected a layer of GPT-2 from 0 to {}, got {}{}",
+                                             parameters_->origin(), config_.layers - 1, layer,
+                                             config_.family == Family::gpt2 ? "" : " of a Llama"));
+    return Reader<T>(config_, *parameters_)
+        .linear(layer_prefix(config_, layer) + "attn.c_attn", config_.width,
+                3 * config_.heads * config_.head_width, false)
+        .weight;
+}
+
+template Matrix<float> Model::input_projections(Index) const;
+template Matrix<double> Model::input_projections(Index) const;
 template Matrix<float> Model::output_projection(Index) const;
 template Matrix<double> Model::output_projection(Index) const;
 template RunResult<float> Model::run(std::span<const std::int32_t>, const RunOptions<float>&) const;

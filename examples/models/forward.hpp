@@ -3,8 +3,8 @@
 
 #include <models/parameters.hpp>
 
-#include <attnscope/attnscope.hpp>
 #include <attnscope/any_normalizer.hpp>
+#include <attnscope/attnscope.hpp>
 
 #include <functional>
 
@@ -65,6 +65,12 @@ public:
     template <Real T>
     Matrix<T> output_projection(Index layer) const;
 
+    /// W_Q, W_K and W_V of a layer of GPT-2 side by side, [width, 3 heads * head_width]: head h has the columns
+    /// h * head_width ... of each. Errors: as above, and std::runtime_error for a Llama, whose queries and keys
+    /// also depend on their place.
+    template <Real T>
+    Matrix<T> input_projections(Index layer) const;
+
 private:
     Config config_;
     std::shared_ptr<const Parameters> parameters_;
@@ -79,5 +85,7 @@ extern template RunResult<float> Model::run(std::span<const std::int32_t>, const
 extern template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOptions<double>&) const;
 extern template Matrix<float> Model::output_projection(Index) const;
 extern template Matrix<double> Model::output_projection(Index) const;
+extern template Matrix<float> Model::input_projections(Index) const;
+extern template Matrix<double> Model::input_projections(Index) const;
 
 } // namespace models

@@ -135,17 +135,30 @@ Result run(const models::Prompt& prompt, Settings settings) {
     std::mutex guard;
     const auto begin = Clock::now();
     double analysis = 0;
+    const bool gpt2 = config.family == models::Family::gpt2;
+    Matrix<double> projections; // of the layer at hand
     models::RunOptions<float> options;
     options.threads = result.settings.threads;
     options.loss = result.tokens > 1;
     options.layer = [&](const models::LayerView<float>& layer) {
         const auto start = Clock::now();
         vectors.begin_layer(layer);
+        if (gpt2) projections = prompt.model.input_projections<double>(layer.layer);
         threads(config.heads, [&](Index head) {
             const auto at = static_cast<std::size_t>(layer.layer * config.heads + head);
             Matrix<float> room;
             const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
             HeadResult found = analyse_head(input, layer.mask, result.settings);
+            std::optional<attnscope::HeadProjections<double>> of_head;
+            if (gpt2) {
+                const Index d = config.head_width, all = config.heads * d;
+                const auto part = [&](Index which) {
+                    return MatrixView<double>(projections.data() + which * all + head * d, projections.rows(),
+                                              d, projections.cols());
+                };
+                of_head = {part(0), part(1), part(2)};
+            }
+            audit_head(found.audit, layer.heads[head], layer.mask, of_head);
             found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
             const std::lock_guard lock(guard);
             result.vector_width = input.view.v().cols();

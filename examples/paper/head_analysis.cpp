@@ -1,5 +1,6 @@
 #include "head_analysis.hpp"
 
+#include <attnscope/certificate_audit.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 
 namespace paper {
@@ -180,7 +181,8 @@ class Rows {
 public:
     Rows(const HeadInput& input, const Settings& settings, HeadResult& result)
         : input_(input), settings_(settings), result_(result),
-          random_(direction_seed(settings.seed, input.layer, input.head, -1)) {
+          random_(direction_seed(settings.seed, input.layer, input.head, -1)),
+          certificate_random_(direction_seed(settings.seed, input.layer, input.head, -2)) {
         const auto steps = settings.steps.size();
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
             result.at_temperature.push_back(
@@ -226,6 +228,7 @@ public:
                              std::abs(static_cast<double>(input_.view.scale()));
         attnscope::audit_row(result_.audit, Softmax(), z, {.delta = delta, .steps = settings_.steps}, random_,
                              row_scratch_);
+        attnscope::audit_certificates(result_.audit, z, 1, certificate_random_, certificates_);
         audit_selections(row, p);
     }
 
@@ -303,7 +306,8 @@ private:
     const HeadInput& input_;
     const Settings& settings_;
     HeadResult& result_;
-    attnscope::SplitMix64 random_;
+    attnscope::SplitMix64 random_, certificate_random_;
+    attnscope::CertificateScratch certificates_;
     attnscope::RowAuditScratch row_scratch_;
     attnscope::SelectionAuditScratch selection_scratch_;
     attnscope::Ranking<double> ranking_;
@@ -400,6 +404,33 @@ plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Sett
             if (!visible.contains(key)) input.logits(query, key) = -std::numeric_limits<double>::infinity();
     }
     return plan::plan_head(input, plan_question(settings));
+}
+
+void audit_head(attnscope::Audit& audit, const HeadView<float>& head, const Mask& mask,
+                const std::optional<attnscope::HeadProjections<double>>& projections) {
+    constexpr Index most_queries = 64, most_tokens = 128;
+    const Index queries = head.queries(), count = std::min(queries, most_queries);
+    const Matrix<double> values = head.v().map().cast<double>();
+    Matrix<double> logits(count, head.keys());
+    std::vector<float> z(static_cast<std::size_t>(head.keys()));
+    for (Index i = 0; i < count; ++i) {
+        attnscope::logits_of<float>(head, mask, queries * (i + 1) / count - 1, z);
+        for (Index j = 0; j < head.keys(); ++j) logits(i, j) = z[static_cast<std::size_t>(j)];
+    }
+    if (logits.array().isNaN().any() || !values.allFinite()) return;
+    attnscope::audit_rank_collapse(audit, MatrixView<double>(logits), MatrixView<double>(values));
+
+    if (!projections || queries != head.keys()) return;
+    const Index tokens = std::min(queries, most_tokens);
+    const Matrix<double> q = head.q().map().topRows(tokens).cast<double>(),
+                         k = head.k().map().topRows(tokens).cast<double>(), v = values.topRows(tokens);
+    const HeadView<double> first(q, k, v, head.scale());
+    const attnscope::HeadJacobian<double> jacobian(first, *projections, mask);
+    // A few steps reach most of the norm, and any vector is a witness of it.
+    audit.add(attnscope::Form::sharp,
+              attnscope::token_jacobian_sharp(jacobian.norm(10),
+                                              attnscope::token_jacobian_limit(first, *projections, mask),
+                                              tokens, projections->query.rows()));
 }
 
 } // namespace paper

@@ -75,6 +75,11 @@ plan::Question plan_question(const Settings& settings);
 /// The plan of one head of a model, from its own queries, keys and values.
 plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings);
 
+/// Audits the statements about a head as a whole: rank_collapse and dobrushin on some of its queries, and, if
+/// its projections W_Q, W_K, W_V side by side are known, token_jacobian on its first tokens.
+void audit_head(attnscope::Audit& audit, const HeadView<float>& head, const Mask& mask,
+                const std::optional<attnscope::HeadProjections<double>>& projections);
+
 /// Everything about one head, on the calling thread. The result depends on the arguments only. Memory
 /// O(keys^2) doubles. Cost O(queries keys max N).
 HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings);
