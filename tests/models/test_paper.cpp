@@ -343,6 +343,64 @@ TEST_CASE("contributions are the values times W_O", "[paper]") {
     CHECK_THROWS_AS(prompt.model.output_projection<float>(2), std::runtime_error);
 }
 
+TEST_CASE("W_Q, W_K and W_V of a layer make its queries, keys and values", "[paper]") {
+    const models::Prompt prompt = small_model(5, 20);
+    models::RunOptions<double> options;
+    int heads = 0;
+    options.layer = [&](const models::LayerView<double>& layer) {
+        const Matrix<double> w = prompt.model.input_projections<double>(layer.layer);
+        REQUIRE((w.rows() == 24 && w.cols() == 72));
+        // Layer norm with GPT-2's initial gain and offset, then the product; biases begin at 0.
+        Matrix<double> x = layer.hidden;
+        for (Index i = 0; i < x.rows(); ++i) {
+            x.row(i).array() -= x.row(i).mean();
+            x.row(i) /= std::sqrt(x.row(i).squaredNorm() / static_cast<double>(x.cols()) + 1e-5);
+        }
+        for (Index h = 0; h < 3; ++h, ++heads) {
+            const HeadView<double> head = layer.heads[h];
+            CHECK((head.q().map() - x * w.middleCols(8 * h, 8)).norm() < 1e-12 * head.q().map().norm());
+            CHECK((head.k().map() - x * w.middleCols(24 + 8 * h, 8)).norm() < 1e-12 * head.k().map().norm());
+            CHECK((head.v().map() - x * w.middleCols(48 + 8 * h, 8)).norm() < 1e-12 * head.v().map().norm());
+        }
+    };
+    prompt.model.run<double>(prompt.ids, options);
+    CHECK(heads == 6);
+    CHECK_THROWS_AS(prompt.model.input_projections<double>(2), std::runtime_error);
+
+    const paper::Result found = paper::run(prompt, settings_for(20));
+    for (const char* id : {"token_jacobian", "rank_collapse", "dobrushin"})
+        CHECK(found.audit.at(id, attnscope::Form::sharp).checked == 6);
+    CHECK(found.audit.at("critical_temperature", attnscope::Form::sharp).checked == 120);
+    CHECK(found.audit.sharp_violations() == 0);
+}
+
+TEST_CASE("a head is planned for from its own rows, whatever stands for the tokens", "[paper]") {
+    SplitMix64 random = generator(test_seed(), 95);
+    Head head = random_head(random, 40, 4);
+    const Settings settings = settings_for(40);
+    const plan::HeadPlan found = paper::plan_of(head.view(), Mask::causal(), settings);
+    CHECK(found.rows == 24);
+    REQUIRE((found.length && found.steady && found.output && found.bits && found.aims.size() == 1));
+    CHECK(found.length->limits.guaranteed <= found.length->limits.possible);
+    // The answers, applied by hand to every row.
+    std::vector<double> errors;
+    const auto whole = attnscope::attend(head.view(), attnscope::Softmax(), Mask::causal());
+    const auto kept = attnscope::attend(
+        head.view(), attnscope::Softmax() | attnscope::top_k(found.output->measured), Mask::causal());
+    for (Index i = 0; i < 40; ++i)
+        errors.push_back((kept.output.row(i) - whole.output.row(i)).norm() / whole.output.row(i).norm());
+    CHECK(attnscope::share_of(errors, [](double x) { return x <= 0.01; }) >=
+          0.9); // 24 of the 40 were planned for
+    CHECK(found.output->certified >= found.output->measured);
+    CHECK(found.bits->bits.certified >= found.bits->bits.measured);
+    CHECK(found.bits->confirmation.applied >= 0.99);
+
+    head.q.setConstant(std::numeric_limits<float>::quiet_NaN());
+    const plan::HeadPlan nothing = paper::plan_of(head.view(), Mask::causal(), settings);
+    CHECK(nothing.rows == 0);
+    CHECK(!nothing.length);
+}
+
 TEST_CASE("rows that have no weights are left out and counted", "[paper]") {
     SplitMix64 random = generator(test_seed(), 92);
     Head head = random_head(random, 33, 4);
