@@ -86,8 +86,8 @@ inline constexpr std::array<Statement, 34> statements = {{
      "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",
      "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
     {"theorem2_upper", Form::sharp, Provenance::derived,
-     "E N_s/N <= mean of 1 where r >= e_i, else min{exp(-2(e_i-r)^2/(M(A-p_i))^2), "
-     "exp(-(e_i-r)^2/(2M^2 sum_{I\\i} p_j^2))}",
+     "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
+     "max_{I\\i} p_j^2",
      "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "corrected form of P Theorem 2"},
 
     {"lemma2", Form::sharp, Provenance::not_recovered, "|J|_2 <= 1/2 max|F'/F|",
@@ -99,8 +99,9 @@ inline constexpr std::array<Statement, 34> statements = {{
     {"finite_difference", Form::published, Provenance::reconstructed,
      "|p(z+eps v)-p(z)|/eps <= min{1/(4T), sqrt 2}", "softmax, |v| = 1",
      "P Corollary 3 as used by P Algorithm 5"},
-    {"finite_difference", Form::sharp, Provenance::derived, "|p(z+eps v)-p(z)|/eps <= min{1/(2T), sqrt(2)/eps}",
-     "softmax, |v| = 1", "corrected form of P Corollary 3"},
+    {"finite_difference", Form::sharp, Provenance::derived,
+     "|p(z+eps v)-p(z)|/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T))", "softmax, |v| = 1",
+     "corrected form of P Corollary 3"},
 
     {"ssmax", Form::sharp, Provenance::derived, "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
      "softmax(s log n z), n visible keys", "scalable softmax, arXiv:2501.19399"},
@@ -114,8 +115,8 @@ inline constexpr std::array<Statement, 34> statements = {{
      "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
      "softmax, z_i/T in [l_i, u_i]: a random box around the row", "after arXiv:2303.01713"},
     {"critical_temperature", Form::sharp, Provenance::derived,
-     "1/sum k^{-beta/beta*} <= p1 <= k*^{-(1-beta/beta*)}, beta* = max log k/(z_(1)-z_(k))", "softmax",
-     "log-n scaling"},
+     "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
+     "softmax", "log-n scaling"},
     {"score_deficit", Form::sharp, Provenance::derived, "max z - E_p z <= T W0((L-1)/e)", "softmax",
      "maximum over all rows of L keys"},
     {"spectral_bracket", Form::sharp, Provenance::derived,

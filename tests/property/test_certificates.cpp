@@ -159,8 +159,24 @@ TEST_CASE("the critical temperature's bounds are attained", "[theorem][critical]
     for (const std::size_t ties : {2u, 5u, 40u}) {
         std::vector<double> z(ties, 1);
         z.resize(ties + 20, -900);
-        check_attained(critical_at(z, 1)[1]);
+        for (const double temperature : {1.0, 1e-300, std::numeric_limits<double>::denorm_min()}) // 1/T = inf
+            check_attained(critical_at(z, temperature)[1]);
     }
+    // And one key above k* - 1 equal ones, at a gap of log k*/beta*, with beta* = 1.5 on either side of beta.
+    for (const std::size_t rank : {2u, 3u, 9u, 300u})
+        for (const std::size_t others : {0u, 20u})
+            for (const double temperature : {0.25, 0.5, 2.0 / 3, 1.0, 2.0, 5.0}) {
+                CAPTURE(rank, others, temperature);
+                std::vector<double> z(rank, 1 - std::log(static_cast<double>(rank)) / 1.5);
+                z[0] = 1;
+                z.resize(rank + others, -2000);
+                const auto upper = critical_at(z, temperature)[1];
+                check_attained(upper);
+                CHECK(upper.verdict() <= Verdict::within_rounding); // not vacuous beyond beta* either
+                // Without the first key's own 1 it would be this, and nothing beyond beta*.
+                CHECK(upper.value <
+                      std::min(1.0, std::pow(static_cast<double>(rank), 1 / (1.5 * temperature) - 1)));
+            }
     // Beyond beta* at least 1/zeta(beta/beta*) is left, whatever the length: here beta = 2 beta*, zeta(2) =
     // pi^2/6.
     for (const std::size_t n : {100u, 10'000u}) {
@@ -169,8 +185,13 @@ TEST_CASE("the critical temperature's bounds are attained", "[theorem][critical]
         const auto bounds = critical_at(z, 0.5);
         CHECK(bounds[0].value > 6 / (std::numbers::pi * std::numbers::pi) - 1e-6);
         CHECK(bounds[0].tightness() > 0.99999);
-        CHECK(bounds[1].verdict() == Verdict::vacuous);
+        CHECK(bounds[1].verdict() == Verdict::holds);
     }
+    // The upper side says nothing about one key, and where the others vanish beside the first.
+    CHECK(critical_at({3}, 1)[1].verdict() == Verdict::vacuous);
+    for (const double temperature : {0.02, 1e-300, std::numeric_limits<double>::denorm_min()})
+        CHECK(critical_at({0, -1}, temperature)[1].verdict() == Verdict::vacuous);
+    CHECK(critical_at({0, -1}, 0.03)[1].verdict() <= Verdict::within_rounding);
 }
 
 TEST_CASE("the score deficit's bound is attained by one key above equal others", "[theorem][deficit]") {

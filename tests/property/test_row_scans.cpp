@@ -630,6 +630,24 @@ TEMPLATE_TEST_CASE("the critical inverse temperature bounds the largest weight",
     CHECK(bounds.upper == Approx(1.0 / 30).epsilon(1e-14));
     CHECK(bounds.lower == Approx(1.0 / 30).epsilon(1e-14));
     CHECK_FALSE(1.0 / 30 <= 0.99 * bounds.upper);
+    // From above also by one key above equal ones, at any beta, with all others far below and not known: beta*
+    // and k* of the lower end.
+    for (const int rank : {2, 7, 30}) {
+        std::vector<double> leading(static_cast<std::size_t>(rank), 2 - std::log(static_cast<double>(rank)));
+        leading[0] = 2;
+        leading.push_back(-700);
+        const auto part = attnscope::critical_inverse_temperature(std::span<const double>(leading), 1000);
+        CHECK(part.rank == rank);
+        CHECK(part.value.lower == Approx(1).epsilon(1e-14));
+        for (const double beta : {0.25, 1.0, 4.0}) {
+            // Leading keys only: the unknown ones weigh less than 1000 e^{-175}.
+            double sum = 0;
+            for (const double x : leading) sum += std::exp(beta * (x - leading[0]));
+            const double upper = attnscope::critical_weight_bounds(part, 1000, beta).upper;
+            CHECK(upper == Approx(1 / sum).epsilon(1e-13));
+            CHECK_FALSE(1 / sum <= 0.99 * upper);
+        }
+    }
     // Long rows: the integral in place of the sum costs little.
     const attnscope::CriticalInverseTemperature<double> one{{1, 1}, 2};
     double harmonic = 0;

@@ -148,6 +148,69 @@ TEST_CASE("Theorem 1(1) as published fails on an arbitrary set: 0.6 against 0.2"
     CHECK(sharp.verdict() <= Verdict::within_rounding);
 }
 
+TEST_CASE("Theorem 1 as published fails from three keys on", "[selection][theorem1][corollary2]") {
+    const auto select = [](const Tokens<double>& tokens, Index key) {
+        SelectedSet<double> set;
+        set.assign(tokens.weights(), tokens.vectors(), std::vector<Index>{key});
+        return set;
+    };
+    SplitMix64 unused(0);
+    const auto all_subsets = [&](const Tokens<double>& tokens) {
+        return mean_subset_distance<double>(tokens.weights(), tokens.vectors(), 1, Reading::cumulative, 2,
+                                            unused);
+    };
+    const std::vector<double> third(3, 1.0 / 3), one(3, 1.0);
+    {
+        // (1), an arbitrary set: the third key.
+        const Tokens<double> tokens = tokens_of({.6, .1, .3}, one);
+        const auto set = select(tokens, 2);
+        const auto published = theorem1_fixed_published(set, fixed_set_geometry(set), Reading::cumulative);
+        CHECK(published.measured == Catch::Approx(0.5).epsilon(1e-15));
+        CHECK(published.value == Catch::Approx(0.1).epsilon(1e-14));
+        CHECK(published.verdict() == Verdict::violated);
+        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::cumulative);
+        CHECK(sharp.value == Catch::Approx(0.5).epsilon(1e-15));
+        CHECK(sharp.verdict() <= Verdict::within_rounding);
+    }
+    {
+        // (1), the resultant reading.
+        const Tokens<double> tokens = tokens_of(third, one);
+        const auto set = select(tokens, 0);
+        const auto published = theorem1_fixed_published(set, fixed_set_geometry(set), Reading::resultant);
+        CHECK(published.measured == Catch::Approx(1.0 / 3).epsilon(1e-15));
+        CHECK(published.value < 1e-15);
+        CHECK(published.verdict() == Verdict::violated);
+        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::resultant);
+        CHECK(sharp.value == Catch::Approx(1.0 / 3).epsilon(1e-15));
+        CHECK(sharp.verdict() <= Verdict::within_rounding);
+    }
+    {
+        // (2) with eps = 0.
+        const Tokens<double> tokens = tokens_of(third, {1, -1, 0});
+        const RandomSubsetMoments<double> moments(tokens.weights(), tokens.vectors());
+        const auto expected = all_subsets(tokens);
+        const auto published = theorem1_random_published(moments, Index(1), expected);
+        CHECK(published.measured == Catch::Approx(8.0 / 9).epsilon(1e-15));
+        CHECK(published.value == Catch::Approx(2.0 / 3).epsilon(1e-15));
+        CHECK(published.verdict() == Verdict::violated);
+        for (const auto& bound : theorem1_random_sharp(moments, Index(1), expected))
+            CHECK(bound.verdict() <= Verdict::within_rounding);
+    }
+    {
+        // Corollary 2(i) as an inequality: one key has all the weight.
+        const Tokens<double> tokens = tokens_of({1, 0, 0}, one);
+        const RandomSubsetMoments<double> moments(tokens.weights(), tokens.vectors());
+        const auto expected = all_subsets(tokens);
+        const auto published = corollary2_published(moments, Index(1), expected);
+        CHECK(published.measured == Catch::Approx(4.0 / 3).epsilon(1e-15));
+        CHECK(published.value == 1);
+        CHECK(published.verdict() == Verdict::violated);
+        const auto sharp = corollary2_sharp(moments, Index(1), expected);
+        for (const auto& bound : sharp) CHECK(bound.verdict() <= Verdict::within_rounding);
+        CHECK(std::abs(sharp[1].slack()) <= sharp[1].tolerance);
+    }
+}
+
 TEST_CASE("Theorem 1(1) as published fails in the resultant reading", "[selection][theorem1]") {
     const Tokens<double> tokens = tokens_of(std::vector<double>(10, 0.1), std::vector<double>(10, 1));
     SelectedSet<double> set;

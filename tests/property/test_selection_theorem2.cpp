@@ -61,6 +61,24 @@ void draw(const std::vector<double>& p, Index d, double m, int trials, SplitMix6
     }
 }
 
+/// The upper side by bounded differences (X_i moves by at most 2 M p_j) and by Hoeffding's inequality, the
+/// better of both for each token: what the spherical form is sharper than.
+double by_differences(const std::vector<double>& p, const SphericalModel& model, double radius) {
+    const double half = static_cast<double>(model.dimension) / 2;
+    const double chi = std::exp(std::lgamma(half + 0.5) - std::lgamma(half)) / std::sqrt(half);
+    double upper = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+        double sum = 0, squares = 0;
+        for (std::size_t j = 0; j < p.size(); ++j)
+            if (j != i) sum += p[j], squares += p[j] * p[j];
+        const double gap = std::max(0.0, chi * std::sqrt(squares) - radius / model.radius);
+        upper += gap > 0
+                     ? std::min(std::exp(-2 * gap * gap / (sum * sum)), std::exp(-gap * gap / (2 * squares)))
+                     : 1;
+    }
+    return upper / static_cast<double>(p.size());
+}
+
 double mean_of(const std::vector<double>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
@@ -95,6 +113,28 @@ TEST_CASE("xi, and the sums that leave one out, are exact", "[selection][theorem
                                    truth[i] > 0 ? std::min(std::sqrt(own), own / truth[i]) : std::sqrt(own),
                                    Where{weight_families[w].name, n, 1, seed});
                     }
+                    // The sums themselves, and the squares without the largest: n terms >= 0, all exact to n u.
+                    const attnscope::detail::LeaveOneOut<double> without(in(p));
+                    for (std::size_t i = 0; i < n; ++i) {
+                        std::vector<double> others = p;
+                        others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
+                        std::sort(others.begin(), others.end());
+                        Ref sum = 0, squares = 0, minor = 0;
+                        for (std::size_t j = 0; j < others.size(); ++j) {
+                            sum += others[j];
+                            squares += Ref(others[j]) * Ref(others[j]);
+                            if (j + 1 < others.size()) minor += Ref(others[j]) * Ref(others[j]);
+                        }
+                        const Where where{weight_families[w].name, n, 1, seed};
+                        const Ref relative = unit_roundoff<double> * static_cast<Ref>(n + 2);
+                        const Ref underflow = static_cast<Ref>(n) * std::numeric_limits<double>::denorm_min();
+                        worst.meet(std::abs(Ref(without.sum[i]) - sum), relative * sum, where);
+                        worst.meet(std::abs(Ref(without.squares[i]) - squares), relative * squares + underflow,
+                                   where);
+                        worst.meet(std::abs(Ref(without.minor_squares[i]) - minor),
+                                   relative * minor + underflow, where);
+                        worst.meet(without.largest[i] == (others.empty() ? 0 : others.back()), where);
+                    }
                 }
     ATTNSCOPE_CHECK_WORST(worst);
 
@@ -109,6 +149,8 @@ TEST_CASE("xi, and the sums that leave one out, are exact", "[selection][theorem
     CHECK(rest.squares[1] == 1e-20 * 1e-20 + 1e-30 * 1e-30);
     CHECK(rest.sum[0] == 1);
     CHECK(rest.squares[2] == 1);
+    CHECK(rest.largest == std::vector<double>{1, 1e-20, 1});
+    CHECK(rest.minor_squares == std::vector<double>{1e-30 * 1e-30, 1e-30 * 1e-30, 1e-20 * 1e-20});
 }
 
 TEST_CASE("xi is clamped where a large delta makes its square negative", "[selection][theorem2]") {
@@ -168,7 +210,7 @@ TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, smal
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     std::size_t checked = 0, lower_violated = 0, sharp_violated = 0, upper_violated = 0, informative = 0;
-    std::size_t sharper = 0;
+    std::size_t sharper = 0, far_sharper = 0;
     Worst length;
     for (const Index d : {2, 3, 5, 16, 64})
         for (const std::size_t n : {std::size_t(2), std::size_t(3), std::size_t(6), std::size_t(20)})
@@ -198,10 +240,13 @@ TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, smal
                     for (const Side side : {Side::lower, Side::upper})
                         sharp_violated += theorem2_bound(side, valid, found[r]).verdict() == Verdict::violated;
                     informative += valid.upper < 0.95;
+                    const double differences = by_differences(p, model, radii[r]);
+                    CHECK(valid.upper <= differences * (1 + 1e-12) + 1e-12); // the rounding of r among them
+                    far_sharper += valid.upper < 0.5 * differences;
                     sharper += valid.lower > published.lower + 0.01;
                     CHECK(valid.lower >= published.lower - 1e-12);
                 }
-                // What the valid range rests on: e_i <= E X_i <= M sqrt(sum p^2).
+                // What the valid range rests on: both parts of e_i <= E X_i <= M sqrt(sum p^2).
                 std::vector<double> sum(n), squares(n);
                 constexpr int trials = 300;
                 draw(p, d, m, trials, random, [&](const std::vector<double>& x) {
@@ -216,6 +261,7 @@ TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, smal
                         std::sqrt(std::max(0.0, squares[i] / trials - mean * mean) / (trials - 1));
                     const Where where{"spheres", n, 1, seed};
                     length.meet(Ref(chi * root - mean), Ref(6 * error + 1e-7 * root), where);
+                    length.meet(Ref(m * rest.largest[i] - mean), Ref(6 * error + 1e-7 * root), where);
                     length.meet(Ref(mean - root), Ref(6 * error + 1e-7 * root), where);
                 }
             }
@@ -225,8 +271,117 @@ TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, smal
     CHECK(lower_violated == 0);
     CHECK(sharp_violated == 0);
     CHECK(upper_violated > 100);
-    CHECK(informative > 30);
+    CHECK(informative > 150);
     CHECK(sharper > 100);
+    CHECK(far_sharper > 100);
+}
+
+TEST_CASE("Theorem 2's valid upper side against exact probabilities of three tokens in the plane and in space",
+          "[selection][theorem2]") {
+    // |p x + q x'| <= r where the cosine is <= c = (r^2 - p^2 - q^2)/(2pq): its distribution is that of cos
+    // phi, phi uniform, for d = 2, and uniform on [-1,1] for d = 3.
+    std::size_t checked = 0, violated = 0;
+    double tightest = 0;
+    for (const Index d : {2, 3})
+        for (const double second : {1e-3, 0.03, 0.3, 0.7, 0.99, 1.0})
+            for (const double third : {1e-6, 0.01, 0.2, 0.6, 1.0}) {
+                const std::vector<double> p = {1, second, second * third};
+                for (double radius = 0.01; radius < 1.6; radius += 0.0137) {
+                    double truth = 0;
+                    for (std::size_t i = 0; i < 3; ++i) {
+                        const double a = p[(i + 1) % 3], b = p[(i + 2) % 3];
+                        const double c = std::clamp((radius * radius - a * a - b * b) / (2 * a * b), -1.0, 1.0);
+                        truth += (d == 2 ? 1 - std::acos(c) / std::numbers::pi : (1 + c) / 2) / 3;
+                    }
+                    const SphericalModel model{.dimension = d, .radius = 2};
+                    const double limit = theorem2_valid_range<double>(p, model, 2 * radius).upper;
+                    // The cosine is a difference of terms of order 1/b, and near its ends phi loses half the
+                    // digits.
+                    const double rounding = 1e-15 / (second * second * third);
+                    ++checked;
+                    violated += truth > limit + (d == 2 ? std::sqrt(rounding) : rounding);
+                    if (limit < 0.9) tightest = std::max(tightest, truth / limit);
+                }
+            }
+    CHECK(checked > 6000);
+    CHECK(violated == 0);
+    CHECK(tightest > 0.9); // a token too far for the ball, and two that are not
+
+    // Power of the exponent: for a third token that sees the weights 1 and b, X is 1 + b cos phi for small b,
+    // and P(X < 1 - s b) is P(cos phi < -s). The first token is inside, the second outside: the third one's
+    // limit is what is left. Five times the exponent is refuted in both dimensions, twice is not.
+    for (const Index d : {2, 3}) {
+        const double b = 1e-3;
+        bool refuted = false;
+        for (double s = 0.05; s < 1; s += 0.05) {
+            const std::vector<double> p = {1, b, 1e-12};
+            const double limit =
+                3 * theorem2_valid_range<double>(p, SphericalModel{.dimension = d}, 1 - s * b).upper - 1;
+            const double truth = d == 2 ? std::acos(s) / std::numbers::pi : (1 - s) / 2;
+            CAPTURE(d, s, truth, limit);
+            CHECK(truth < limit);
+            CHECK(truth < limit * limit);
+            refuted |= truth > 1.01 * std::pow(limit, 5);
+        }
+        CHECK(refuted);
+    }
+}
+
+TEST_CASE("Theorem 2's valid upper side is exact for two tokens, at any radius and dimension",
+          "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    // X_1 = p_2 and X_2 = p_1: both limits are steps there, also where r is one of them to the last digit.
+    for (const Index d : {2, 3, 64})
+        for (const double m : {1.0, 3.0}) {
+            const std::vector<double> p = {0.7, 0.3};
+            const std::vector<double> radii = {0.1 * m, 0.29999 * m, 0.3 * m,     0.30001 * m,
+                                               0.5 * m, 0.69999 * m, 0.70001 * m, 2 * m};
+            const std::vector<double> truth = {0, 0, 0.5, 0.5, 0.5, 0.5, 1, 1};
+            SplitMix64 random = generator(seed, d);
+            const SphericalModel model{.dimension = d, .radius = m};
+            const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 2000, random);
+            for (std::size_t r = 0; r < radii.size(); ++r) {
+                CAPTURE(d, m, r);
+                const auto range = theorem2_valid_range<double>(p, model, radii[r]);
+                CHECK(range.upper == truth[r]);
+                const auto bound = theorem2_bound(Side::upper, range, found[r]);
+                CHECK(bound.verdict() != Verdict::violated);
+                if (r == 2)
+                    continue; // on the sphere itself, rounding decides which side a simulated token is on
+                CHECK(std::abs(bound.slack()) <= bound.tolerance);
+                if (truth[r] > 0) CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+            }
+        }
+    // Three tokens, one of which dwarfs the others: almost the same.
+    const std::vector<double> needle = {1, 1e-20, 1e-30};
+    CHECK(theorem2_valid_range<double>(needle, SphericalModel{}, 0.5).upper == 1.0 / 3);
+    CHECK(by_differences(needle, SphericalModel{}, 0.5) > 0.7);
+}
+
+TEST_CASE("Theorem 2's valid upper side is far below bounded differences in many dimensions",
+          "[selection][theorem2]") {
+    const std::uint64_t seed = test_seed();
+    SplitMix64 random = generator(seed, 32);
+    const std::vector<double> p(16, 1.0 / 16);
+    for (const Index d : {32, 512}) {
+        const SphericalModel model{.dimension = d};
+        const double half = static_cast<double>(d) / 2;
+        const double e = std::sqrt(15.0 / 256 / half) * std::exp(std::lgamma(half + 0.5) - std::lgamma(half));
+        const std::vector<double> radii = {0.7 * e, 0.9 * e, 0.97 * e};
+        const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 200, random);
+        for (std::size_t r = 0; r < radii.size(); ++r) {
+            const auto range = theorem2_valid_range<double>(p, model, radii[r]);
+            CAPTURE(d, r, range.upper, found[r].mean);
+            CHECK(theorem2_bound(Side::upper, range, found[r]).verdict() != Verdict::violated);
+            // The exponent by its formula: 14 of the 15 others, equal, and d - 1.
+            const double gap = e - radii[r];
+            CHECK(range.upper ==
+                  Catch::Approx(std::exp(-static_cast<double>(d - 1) * gap * gap / (2 * 14.0 / 256)))
+                      .epsilon(1e-10));
+            CHECK(by_differences(p, model, radii[r]) > 0.95);
+        }
+        CHECK(theorem2_valid_range<double>(p, model, radii[0]).upper < (d == 32 ? 0.24 : 1e-10));
+    }
 }
 
 TEST_CASE("one percent more than the valid range would be noticed", "[selection][theorem2]") {

@@ -54,18 +54,29 @@ CriticalInverseTemperature<A> critical_inverse_temperature(std::span<const A> le
     return result;
 }
 
+namespace detail {
+
+/// beta/beta*; 0 for ties at the top (beta* = inf), however large beta is.
+template <Real A>
+A critical_ratio(A beta, A critical) {
+    return std::isinf(critical) ? A(0) : beta / critical;
+}
+
+} // namespace detail
+
 /// What beta* says of the largest weight at inverse temperature beta:
-///     1/sum_{k <= visible} k^{-beta/beta*} <= p1 <= k*^{-(1 - beta/beta*)} (the upper side for beta < beta*,
-///     else 1).
-/// The lower side uses the upper end of beta* and the upper side its lower end, so that both hold where only
-/// the leading logits are known. The sum is bounded from above by 64 terms and an integral. O(1). NaN for a row
+///     1/sum_{k <= visible} k^{-beta/beta*} <= p1 <= 1/(1 + (k* - 1) k*^{-beta/beta*}),
+/// on both sides of beta*; ties at the top (beta* = inf) leave 1/k* above. The lower side is attained by gaps
+/// log k/beta*, the upper one by one key above k* - 1 equal ones with all others far below. The lower side uses
+/// the upper end of beta*, the upper side its lower end and the k* there, so that both hold where only the
+/// leading logits are known. The sum is bounded from above by 64 terms and an integral. O(1). NaN for a row
 /// without keys. Throws `invalid_argument` unless beta > 0.
 template <Real A>
 Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical, Index visible, A beta = 1) {
     detail::require(beta > A(0), "critical_weight_bounds", "beta must be > 0", beta);
     if (!(critical.value.lower == critical.value.lower)) return critical.value;
     if (visible <= 1) return {1, 1};
-    const A power = beta / critical.value.upper;
+    const A power = detail::critical_ratio(beta, critical.value.upper);
     A sum = 0;
     constexpr Index terms = 64;
     for (Index k = 1; k <= std::min(visible, terms); ++k) sum += std::pow(static_cast<A>(k), -power);
@@ -78,14 +89,15 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
         const A rate = (1 - power) * (high - low);
         sum += std::exp((1 - power) * low) * (high - low) * (rate == A(0) ? A(1) : std::expm1(rate) / rate);
     }
-    const A ratio = beta / critical.value.lower;
-    const A upper = ratio < A(1) ? std::pow(static_cast<A>(critical.rank), ratio - 1) : A(1);
-    return {1 / sum, upper};
+    // The first key counts 1, and k* - 1 others are no further than log k*/beta* below it.
+    const A rank = static_cast<A>(critical.rank);
+    return {1 / sum,
+            1 / (1 + (rank - 1) * std::pow(rank, -detail::critical_ratio(beta, critical.value.lower)))};
 }
 
 /// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
-/// `critical_temperature`. The upper side says nothing (`vacuous`) at beta >= beta*. Undefined on rows that are
-/// not normal.
+/// `critical_temperature`. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and
+/// far beyond beta*. Undefined on rows that are not normal.
 template <Real A>
 BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
                                         const CriticalInverseTemperature<A>& critical) {
@@ -96,15 +108,19 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
     // A power k^{-x} is exact to x log k units, x = beta/beta* to four; terms that vanish have no say.
     const A count = static_cast<A>(std::max(row.visible, Index(1))),
             cut = -std::log(std::numeric_limits<A>::min());
-    const auto error = [&](A critical_beta) {
-        return row.visible <= 1 ? unit
-                                : unit * (16 + 4 * std::min(std::log(count) * (1 + beta / critical_beta), cut));
+    const auto error = [&](Index keys, A critical_beta) {
+        const A exponent = std::log(static_cast<A>(keys)) * detail::critical_ratio(beta, critical_beta);
+        return keys <= 1 ? unit : unit * (16 + 4 * std::min(exponent, cut));
     };
     const A own = row.sum_error() + 8 * unit;
     return {Bound<A>{"critical_temperature", Side::lower, range.lower, p1,
-                     own * p1 + (64 * unit + error(critical.value.upper)) * range.lower, 1 / count},
+                     own * p1 + (64 * unit + error(row.visible, critical.value.upper)) * range.lower,
+                     1 / count},
+            // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
             Bound<A>{"critical_temperature", Side::upper, range.upper, p1,
-                     own * p1 + error(critical.value.lower) * range.upper, A(1)}};
+                     own * p1 + (2 * unit + error(critical.rank, critical.value.lower) * (1 - range.upper)) *
+                                    range.upper,
+                     A(1)}};
 }
 
 } // namespace v0_1

@@ -153,9 +153,13 @@ struct TokenJacobianLimit {
 /// |J|_2 <= `total()` of the parts of
 ///     do_i = sum_j p_ij dv_j + sum_j p_ij (v_j - o_i) (a_i . dx_j) + scale Cov_i(v, k) W_Q^T dx_i
 /// for softmax(scale q.k): a block-diagonal part, one that is P on each column, and one bounded block by block.
-/// Sharper than with |W_V|_2 in front of all, as values enter as they are. Attained where the weights do not
-/// depend on the tokens (W_Q = W_K = 0, no mask). NaN in visible data gives NaN. O(n^2 d d_v + n d_v^3) at
-/// most, memory O(n). Throws `invalid_argument` when shapes do not fit.
+/// Of the three summands the first and the third, `through_query` and `through_key`, are sharper than in the
+/// form with |W_V|_2 in front of all, as values enter there as they are. `through_value` is not: the norm of
+/// its part is |P|_2 |W_V|_2, but an iteration gives |P|_2 from below only and certifies nothing, so that
+/// sqrt(max column sum) >= |P|_2 stands in its place (1.225 for 1.144 with two tokens, equal logits and a
+/// causal mask). Attained where the weights do not depend on the tokens (W_Q = W_K = 0, no mask). NaN in
+/// visible data gives NaN. O(n^2 d d_v + n d_v^3) at most, memory O(n). Throws `invalid_argument` when shapes
+/// do not fit.
 template <Real T>
 TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& from,
                                            const Mask& mask = {}) {
