@@ -257,7 +257,8 @@ Picture gradient(const Result& result) {
         "gradient", "How strongly weights react to their logits, against temperature", "Algorithm 5",
         "g = |p(z + eps v) - p(z)|/eps for a random unit v: mean over the rows of a head, largest over heads, "
         "as "
-        "the paper does. Dashed: min{1/(2T), sqrt(2)/eps}, true. Red: min{1/(4T), sqrt 2}, published. A random "
+        "the paper does. Dashed: sqrt(2)/eps tanh(eps/(2 sqrt(2) T)), true. Red: min{1/(4T), sqrt 2}, "
+        "published. A random "
         "direction sees only |J|_F/sqrt(n) of the worst one, |J|₂.",
         data.text() + exact.text() +
             "set xlabel 'temperature T'\nset ylabel 'change of the weights per change of the logits'\n"

@@ -80,7 +80,7 @@ inline constexpr std::array<Statement, 34> statements = {{
     {"theorem2_lower", Form::published, Provenance::reconstructed, "1 - (1/(rN)) sum xi_i <= E N_s/N",
      "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
     {"theorem2_lower", Form::sharp, Provenance::derived,
-     "(1/N) sum max(0, 1 - M sqrt(sum_{I\\i} p_j^2)/r) <= E N_s/N",
+     "(1/N) sum max(0, 1 - M^2 sum_{I\\i} p_j^2/r^2) <= E N_s/N",
      "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "sharper form of P Theorem 2"},
     {"theorem2_upper", Form::published, Provenance::reconstructed,
      "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",

@@ -41,7 +41,10 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
     audit.add(Form::sharp, score_deficit_sharp(row));
 
     // Drawn sizes, so that boxes and errors are now narrow, now wide.
-    const auto size = [&] { return temperature * std::pow(10.0, 4 * generator.uniform() - 3); };
+    const auto size = [&] {
+        return std::min(temperature * std::pow(10.0, 4 * generator.uniform() - 3),
+                        std::numeric_limits<double>::max() / 16);
+    };
     const double width = size();
     for (auto* part :
          {&scratch.moved, &scratch.lower, &scratch.upper, &scratch.least, &scratch.greatest, &scratch.weights})

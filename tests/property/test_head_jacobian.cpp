@@ -91,7 +91,7 @@ TEST_CASE("products with a head's Jacobian agree with differences, and with each
                 const Matrix<double> forward = jacobian.jvp(MatrixView<double>(dx)),
                                      backward = jacobian.vjp(MatrixView<double>(w));
                 const Where where{"head", static_cast<std::size_t>(n), size, seed};
-                const Ref h = 1e-6L;
+                const Ref h = 1e-7L;
                 const Matrix<Ref> slope =
                     (tokens.output(dx, h, mask, 1) - tokens.output(dx, -h, mask, 1)) / (2 * h);
                 // h^2 times a third derivative, 1e3 for logits of this size, and rounding of double.
@@ -130,7 +130,7 @@ TEST_CASE("the norm of a head's Jacobian lies between iteration and certificate"
                     const TokenHead tokens(random, n, 5, 3, 2, size);
                     const HeadJacobian<double> jacobian(tokens.head(), tokens.from(), mask);
                     const double norm = largest_singular_value(dense(jacobian, n * 2));
-                    const auto iterated = jacobian.norm(500, 1e-13);
+                    const auto iterated = jacobian.norm(20000, 1e-13);
                     const auto limit = token_jacobian_limit(tokens.head(), tokens.from(), mask);
                     const Where where{"head", static_cast<std::size_t>(n), size, seed};
                     below.meet(iterated.value <= norm * (1 + 1e-12), where);

@@ -47,10 +47,31 @@ const std::set<std::string> selection_keys = {"n",
                                               "recall",
                                               "f_score",
                                               "margin"};
-const std::set<std::string> statement_ids = {
-    "lemma1",         "corollary1",       "theorem1_fixed", "theorem1_random", "corollary2",
-    "theorem2_lower", "theorem2_upper",   "lemma2",         "corollary3",      "finite_difference",
-    "ssmax",          "sigmoid_gradient", "entmax_support"};
+const std::set<std::string> statement_ids = {"lemma1",
+                                             "corollary1",
+                                             "theorem1_fixed",
+                                             "theorem1_random",
+                                             "corollary2",
+                                             "theorem2_lower",
+                                             "theorem2_upper",
+                                             "lemma2",
+                                             "corollary3",
+                                             "finite_difference",
+                                             "ssmax",
+                                             "sigmoid_gradient",
+                                             "entmax_support",
+                                             "box",
+                                             "critical_temperature",
+                                             "score_deficit",
+                                             "spectral_bracket",
+                                             "missed_tokens",
+                                             "perturbation_tv",
+                                             "perturbation_kl",
+                                             "perturbation_output",
+                                             "perturbation_gap",
+                                             "token_jacobian",
+                                             "rank_collapse",
+                                             "dobrushin"};
 
 struct Outcome {
     int status;

@@ -54,12 +54,12 @@ template <Real T>
 void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOut<T> least,
                        RowOut<T> greatest) {
     detail::require_same_size<T>("box_weight_ranges", lower, upper, least, greatest);
-    const T beta = 1 / static_cast<T>(detail::checked_temperature("box_weight_ranges", temperature));
+    const T divisor = static_cast<T>(detail::checked_temperature("box_weight_ranges", temperature));
     std::vector<T> l(lower.begin(), lower.end()), u(upper.begin(), upper.end());
     for (std::size_t i = 0; i < l.size(); ++i) {
         detail::require(l[i] <= u[i], "box_weight_ranges", "lower must be <= upper", l[i], u[i]);
-        l[i] *= beta;
-        u[i] *= beta;
+        l[i] /= divisor; // may overflow to what is as good as infinite; 1/T could, too
+        u[i] /= divisor;
     }
     const auto others_low = detail::log_sums_of_others<T>(RowIn<T>(l)),
                others_high = detail::log_sums_of_others<T>(RowIn<T>(u));

@@ -42,7 +42,7 @@ inline RankedUseful count_inversions(std::span<const Index> order, const std::ve
 /// min(K, n - N) with m (N-K+m) <= Inv. Attained by a ranking of that many inversions. O(1). Source:
 /// arXiv:2609.37879, Proposition 1. Throws `invalid_argument` unless 0 <= N, K <= n and Inv >= 0.
 inline Index most_missed(const RankedUseful& ranked, Index selected) {
-    const auto [n, k, inversions] = ranked;
+    const Index n = ranked.tokens, k = ranked.useful, inversions = ranked.inversions;
     detail::require(selected >= 0 && selected <= n, "most_missed", "selected must be in [0, tokens]", selected,
                     n);
     detail::require(k >= 0 && k <= n, "most_missed", "useful must be in [0, tokens]", k, n);

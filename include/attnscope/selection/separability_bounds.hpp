@@ -95,7 +95,7 @@ Interval<A> theorem2_published_range(std::span<const A> selected, const Spherica
 }
 
 /// Valid limits of E N_s/N at a fixed radius r > 0, token by token with X_i = |s - y_i|:
-/// lower, 1 - E X_i/r with E X_i <= M sqrt(sum_{I\i} p_j^2) (Markov and Jensen);
+/// lower, 1 - E X_i^2/r^2 with E X_i^2 = M^2 sum_{I\i} p_j^2 exactly (Markov for X_i^2);
 /// upper, 1 if r >= e_i, else exp(-(d-1) (e_i-r)^2/(2 M^2 m_i)), m_i = sum_{I\i} p_j^2 without its largest
 /// term. By symmetry the vector of that term may be held fixed; as a function of the others X_i has the
 /// Lipschitz constant M sqrt(m_i) on a product of unit spheres, whose logarithmic Sobolev inequality has the
@@ -117,8 +117,8 @@ Interval<A> theorem2_valid_range(std::span<const A> selected, const SphericalMod
     const A rounding = std::numeric_limits<A>::epsilon() * (count + d + 8) * m * total;
     A lower = 0, upper = 0;
     for (std::size_t i = 0; i < selected.size(); ++i) {
-        const A rms = m * std::sqrt(rest.squares[i]);
-        lower += std::max(A(0), 1 - rms / radius);
+        const A rms = m * std::sqrt(rest.squares[i]), share = rms / radius;
+        lower += std::max(A(0), (1 - share) * (1 + share));
         const A gap = std::max(m * rest.largest[i], rms * chi) - radius - rounding;
         const A steps = gap / (m * std::sqrt(rest.minor_squares[i])); // +inf where X_i is constant
         upper += gap > A(0) ? std::exp(-(d - 1) / 2 * steps * steps) : A(1);
