@@ -789,7 +789,10 @@ TEMPLATE_TEST_CASE("expected lengths solve their equation, between what is guara
                 if (now >= Ref(tau) * (1 + sums + logs))
                     formula.meet(n - Ref(still.possible), logs * most, where); // else no row had the weight
                 if (row.r == 0) {
-                    ends.meet(still.expected == infinity && still.guaranteed > Ref(1e30), where);
+                    // The nearest key stands for all: no more than what is guaranteed, which it is.
+                    ends.meet(still.expected >= still.guaranteed && still.expected <= still.possible &&
+                                  still.guaranteed > Ref(1e30),
+                              where);
                     continue;
                 }
                 if (most < std::exp(Ref(699))) { // what a search up to e^700 can tell
@@ -845,7 +848,11 @@ TEMPLATE_TEST_CASE("expected lengths solve their equation, between what is guara
                     const GrownError of_grown = grown_error(as_given, growth);
                     if (!of_grown.lost)
                         grown.meet(std::abs(Ref(grown_row(row, growth).best_weight) - Ref(tau)),
-                                   Ref(tau) * ((1 - Ref(tau)) * (odds_error - sums) + 4 * u) + of_grown.weight,
+                                   // Without growth the length is held between the outer two, which the sums do
+                                   // not enter.
+                                   Ref(tau) * ((1 - Ref(tau)) * (odds_error - (exponent == 0 ? Ref(0) : sums)) +
+                                               4 * u) +
+                                       of_grown.weight,
                                    where);
                 }
             }
@@ -1689,4 +1696,89 @@ TEST_CASE("caches of special heads", "[planner][cache]") {
     CHECK_THROWS_AS(
         fewest_cache_bits<double>(without, CacheScale::token, made.mask, made.widths(), outputs, 0.1, 0.5),
         invalid_argument);
+}
+
+TEST_CASE("a shift that takes nearly all of the gap loses no key", "[planner][temperature]") {
+    // Keys that sums at the unshifted gaps would have lost: found by a review of the first version.
+    const auto beta = [](const auto& z, const RowGrowth& growth, double weight) {
+        using T = std::remove_cvref_t<decltype(z[0])>;
+        const auto answer = planned_temperature<T>(in(z), growth, Aim::weight, weight);
+        CHECK(answer.reachable);
+        return answer.inverse_temperature;
+    };
+    // One key with a gap of 0.01 (0.1) left: beta = log(weight/(1-weight))/gap.
+    const double left = 10.0 - 9.99;
+    CHECK(std::abs(beta(std::vector<double>{10, 0}, {1, -9.99}, 0.99) / (std::log(99.0) / left) - 1) < 1e-12);
+    CHECK(std::abs(beta(std::vector<float>{2, 0}, {1, -1.9}, 0.999) / (std::log(999.0) / (2 - 1.9)) - 1) <
+          1e-12);
+    CHECK(std::abs(beta(std::vector<float>{1, 0}, {999, -0.87}, 0.99) / (std::log(999 * 99.0) / (1 - 0.87)) -
+                   1) < 1e-12);
+    // All keys level, and the best one gains a lead of 1.
+    CHECK(std::abs(beta(std::vector<double>{0, 0}, {1, 1}, 0.9) - std::log(9.0)) < 1e-12);
+    // Tiny weights, and weights just above equal ones, keep their digits.
+    CHECK(std::abs(beta(std::vector<double>{1, 0}, {1, 0}, 0.5 + 1e-11) / 4e-11 - 1) <
+          1e-4); // 1 - weight is rounded
+    const auto grown = grown_row<double>(in(std::vector<double>{1, 0}), {1e12, 0},
+                                         beta(std::vector<double>{1, 0}, {1e12, 0}, 1e-10));
+    CHECK(grown.best_weight >= 1e-10 * (1 - 1e-15));
+    CHECK(std::abs(grown.best_weight / 1e-10 - 1) < 1e-13);
+}
+
+TEST_CASE("expected lengths where the lead grows as fast as the keys, or faster", "[planner][length]") {
+    const auto row = [](const std::vector<double>& z) { return row_statistics<double>(in(z)); };
+    // Two level keys at exponent -1: the sum is (L-1)/L * 2, which passes 1 at L = 2, the row's own length.
+    CHECK(std::abs(length_limits(row({0, 0}), 0.5, -1).expected - 2) < 1e-12);
+    // At -1.1 it still rises at first: 1 at L = 2, more at 4.
+    CHECK(std::abs(length_limits(row({0, 0}), 0.5, -1.1).expected - 2) < 1e-12);
+    // At -2 the weight of 0.6 was there last near L = 1.27: 4 (L-1)/L^2 = 2/3.
+    const double last = length_limits(row({0, 0}), 0.6, -2).expected;
+    CHECK(last < 2);
+    CHECK(last >= 1);
+    // A lead of 3 that grows faster than the keys is kept for ever.
+    CHECK(length_limits(row({3, 0, 0}), 0.5, -2).expected == infinity);
+    // Keys too far away to be summed: the growth still counts.
+    const double far = length_limits(row({0, -800}), 0.5, 10).expected;
+    CHECK((far > 1e31 && far < 1e33));
+    // The outer two hold the expected length to the ends of the scale.
+    for (const auto& z :
+         {std::vector<double>{0, -705}, std::vector<double>{0, -709}, std::vector<double>{0, 0}})
+        for (const double tau : {0.5, 1 - 1e-10}) {
+            const auto limits = length_limits(row(z), tau);
+            CHECK((limits.guaranteed <= limits.expected && limits.expected <= limits.possible));
+        }
+}
+
+TEST_CASE("budgets at the ends of the scale", "[planner][budget]") {
+    const std::vector<Index> order = {0, 1};
+    Matrix<double> x(2, 1);
+    x << 1, 0;
+    const std::vector<double> p = {1, 1e-170};
+    CHECK(output_budget<double>(in(p), MatrixView<double>(x), order, 1, 1e-200).measured == 2);
+    const std::vector<float> pf = {0.6f, 0.4f};
+    Matrix<float> xf(2, 1);
+    xf << 0, 1;
+    const auto budget = output_budget<float>(in(pf), MatrixView<float>(xf), order, 1, 0.99999998);
+    CHECK(budget.certified >= budget.measured);
+    for (const std::vector<double>& odd : {std::vector<double>{nan_value, 1}, std::vector<double>{0, 0}})
+        CHECK(output_budget<double>(in(odd), MatrixView<double>(x), order, 1, 0.1).share <= 1);
+    // No diameters, no figures; no queries, no rows.
+    Matrix<double> q(3, 2), v(3, 1);
+    q.setOnes();
+    v.setOnes();
+    const HeadView<double> head(q, q, v);
+    CHECK_THROWS_AS(cache_figures<double>(head, {}, Mask(), std::span<const double>(), MatrixView<double>(v)),
+                    invalid_argument);
+    const std::vector<double> diameters(3, 1);
+    CHECK(cache_figures<double>(head, {}, Mask(), diameters, MatrixView<double>(v), std::span<const Index>())
+              .error.empty());
+    // A row that is level after and still points to its first key has kept it; one that is overtaken has not.
+    Matrix<double> one(1, 1), keys(2, 1), values(2, 1), output(1, 1);
+    one << 1;
+    keys << 1, 0.9;
+    values << 1, 2;
+    output << 1.5;
+    const HeadView<double> level(one, keys, values);
+    CHECK(cache_figures<double>(level, {CacheNumber::integer, 2}, Mask(), std::vector<double>{1},
+                                MatrixView<double>(output))
+              .argmax_kept == 1);
 }

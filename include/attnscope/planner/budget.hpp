@@ -16,7 +16,8 @@ struct RowBudget {
     Index measured = 0;  ///< the error is within the tolerance at this k and at every larger one
     Index certified = 0; ///< tau diam(x) is: what the certificate allows without looking at the values
     /// For top-p, the smallest set of at least this mass: the share that stands for `measured`. In between what
-    /// k - 1 and k keys have, so that rounding does not decide.
+    /// k - 1 and k keys have, so that rounding does not decide; 1 (everything) where
+    /// a tail is too small beside 1 to be told from nothing.
     double share = 1;
 };
 
@@ -43,7 +44,7 @@ RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> orde
         output += weight(rank) * x.map().row(order[rank]).template cast<double>();
         mass += weight(rank);
     }
-    const double allowed = tolerance * output.norm();
+    const double allowed = tolerance * output.stableNorm();
     // o - o_k = tail mass (mean of the tail - mean of the head) = tail - head tail_mass/head_mass.
     Vector tail = Vector::Zero(x.cols());
     double tail_mass = 0, last_tail = 0;
@@ -53,7 +54,7 @@ RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> orde
         tail_mass += weight(k);
         const double head_mass = mass - tail_mass;
         if (measuring) {
-            const double error = (tail - (output - tail) * (tail_mass / head_mass)).norm();
+            const double error = (tail - (output - tail) * (tail_mass / head_mass)).stableNorm();
             if (error <= allowed) {
                 budget.measured = static_cast<Index>(k);
                 last_tail = tail_mass;
@@ -63,13 +64,14 @@ RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> orde
             }
         }
         if (certifying) {
-            if (tail_mass / mass * static_cast<double>(diameter) <= allowed)
+            if (tail_mass * static_cast<double>(diameter) <= allowed)
                 budget.certified = static_cast<Index>(k);
             else
                 certifying = false;
         }
     }
-    if (measuring) budget.share = (1 - last_tail / mass) / 2; // one key is enough
+    if (measuring) budget.share = (1 - last_tail / mass) / 2;       // one key is enough
+    if (!(budget.share > 0 && budget.share <= 1)) budget.share = 1; // NaN, or no mass at all
     return budget;
 }
 

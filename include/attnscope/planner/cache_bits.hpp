@@ -11,17 +11,19 @@ inline namespace v0_1 {
 struct CacheFigures {
     std::vector<double> error; ///< |o' - o|/|o| of each row; 0/0 = 0
     std::vector<double> limit; ///< certified: diam(V) tanh(r/4)/|o|
-    double argmax_kept = 0;    ///< share of rows that point to the same key as before
+    double argmax_kept = 0;    ///< share of rows in which no key is above the (first) one that was the largest
     double argmax_sure = 0;    ///< share for which gap > r promises it
 };
 
-/// Measures a format on the `queries` of a head with values (all, if there are none), in double. NaN in a row
+/// Measures a format on the `queries` of a head with values (all, unless given), in double. NaN in a row
 /// gives NaN. diameters: from `visible_diameters`, outputs: o of every query [queries, d_v]. O(queries keys (d
 /// + d_v)). Throws `invalid_argument` when shapes do not fit.
 template <Real T>
 CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, const Mask& mask,
                            std::span<const T> diameters, MatrixView<T> outputs,
-                           std::span<const Index> queries = {}) {
+                           std::optional<std::span<const Index>> queries = {}) {
+    detail::require(detail::size<T>(diameters) == head.queries(), "cache_figures",
+                    "there must be one diameter for each query", diameters.size(), head.queries());
     detail::require(head.has_values() && outputs.rows() == head.queries() && outputs.cols() == head.v().cols(),
                     "cache_figures", "there must be values and one output for each query", outputs.rows(),
                     head.queries());
@@ -29,12 +31,13 @@ CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, c
     CacheFigures figures;
     double rows = 0;
     const auto look_at = [&](Index query, const Perturbation<double>& row) {
-        const double length = static_cast<double>(outputs.map().row(query).norm());
+        const double length =
+            static_cast<double>(outputs.map().row(query).template cast<double>().stableNorm());
         const auto relative = [&](double x) { return x == 0 ? 0.0 : x / length; };
         figures.error.push_back(relative(row.output_change));
         figures.limit.push_back(
             relative(row.diameter * detail::at_range<double>(total_variation_limit, row.range)));
-        figures.argmax_kept += row.gap_after > 0 || row.gap == 0 ? 1 : 0;
+        figures.argmax_kept += row.gap_after >= 0 ? 1 : 0;
         figures.argmax_sure += row.gap > row.range ? 1 : 0;
         rows += 1;
     };
@@ -56,7 +59,7 @@ struct CacheBits {
 template <Real T>
 CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mask& mask,
                             std::span<const T> diameters, MatrixView<T> outputs, double tolerance, double share,
-                            std::span<const Index> queries = {}) {
+                            std::optional<std::span<const Index>> queries = {}) {
     detail::require(tolerance > 0, "fewest_cache_bits", "tolerance must be > 0", tolerance);
     CacheBits bits;
     bool measuring = true, certifying = true;

@@ -9,6 +9,7 @@
 #include <attnscope/concentration/row_statistics.hpp>
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 namespace attnscope {
@@ -30,17 +31,25 @@ template <Real A>
 BackgroundGrowth background_growth(std::span<const RowStatistics<A>> rows, Index least_keys = 8) {
     detail::require(least_keys >= 2, "background_growth", "least keys must be >= 2", least_keys);
     BackgroundGrowth growth;
-    double sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0, n = 0;
+    std::vector<double> x, y;
     for (const RowStatistics<A>& row : rows) {
         if (!row.normal() || row.visible < least_keys || !(row.r > A(0))) continue;
-        const double keys = static_cast<double>(row.visible), x = std::log(keys),
-                     y = std::log(static_cast<double>(row.r)) - std::log(keys - 1);
-        n += 1, sx += x, sy += y, sxx += x * x, sxy += x * y, syy += y * y;
+        const double keys = static_cast<double>(row.visible);
+        x.push_back(std::log(keys));
+        y.push_back(std::log(static_cast<double>(row.r)) - std::log(keys - 1));
     }
-    growth.rows = static_cast<Index>(n);
-    if (n < 3) return growth;
-    const double xx = sxx - sx * sx / n, xy = sxy - sx * sy / n, yy = syy - sy * sy / n;
-    if (!(xx > 1e-9 * sxx)) return growth;
+    growth.rows = static_cast<Index>(x.size());
+    if (growth.rows < 3) return growth;
+    const double n = static_cast<double>(x.size());
+    const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n,
+                 mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;
+    double xx = 0, xy = 0, yy = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        xx += (x[i] - mean_x) * (x[i] - mean_x);
+        xy += (x[i] - mean_x) * (y[i] - mean_y);
+        yy += (y[i] - mean_y) * (y[i] - mean_y);
+    }
+    if (!(xx > 1e-24 * mean_x * mean_x * n)) return growth; // one length, to rounding
     growth.exponent = xy / xx;
     growth.standard_error = std::sqrt(std::max(0.0, yy - xy * xy / xx) / (n - 2) / xx);
     return growth;
@@ -71,16 +80,63 @@ struct GrownRow {
 };
 
 /// From the sums of a row at temperature T: with R = copies e^{-shift/T} r, H = log(1+R) + (...)/(1+R) and so
-/// on, each copy a key of its own. NaN for rows that are not normal. O(1).
+/// on, each copy a key of its own. Keys that the sums have lost (708 temperatures below the largest, 87 in
+/// float) stay lost even if the shift brings them back: the second form looks at the keys. NaN for rows that
+/// are not normal. O(1).
 template <Real A>
 GrownRow grown_row(const RowStatistics<A>& row, const RowGrowth& growth) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     if (!row.normal()) return {nan, nan, nan};
-    const double beta = 1 / row.temperature, factor = growth.copies * std::exp(-beta * growth.shift);
+    const double beta = 1 / row.temperature, decay = std::exp(-beta * growth.shift),
+                 factor = growth.copies * decay;
     const double r = static_cast<double>(row.r), t = static_cast<double>(row.t), q = static_cast<double>(row.q);
-    const double sum = factor * r, squares = factor * std::exp(-beta * growth.shift) * q;
+    if (r == 0) return {1, 0, 1};
+    const double sum = factor * r, squares = factor * decay * q;
     return {1 / (1 + sum), std::log1p(sum) + factor * (t + beta * growth.shift * r) / (1 + sum),
             (1 + sum) * (1 + sum) / (1 + squares)};
+}
+
+namespace detail {
+
+/// The gaps of a normal row to its best key after growth, without that key; none is below 0.
+template <Real T>
+std::vector<double> grown_gaps(RowIn<T> z, const RowStatistics<Accumulator<T>>& row, double shift) {
+    std::vector<double> gaps;
+    gaps.reserve(z.size());
+    for (std::size_t i = 0; i < z.size(); ++i)
+        if (z[i] > -std::numeric_limits<T>::infinity() && static_cast<Index>(i) != row.argmax)
+            gaps.push_back(
+                std::max(0.0, static_cast<double>(row.max_logit) - static_cast<double>(z[i]) + shift));
+    return gaps;
+}
+
+/// Sums over copies of e^{-beta gap}, of beta gap times that, and of its square.
+struct GrownSums {
+    double r = 0, t = 0, q = 0;
+};
+inline GrownSums grown_sums(const std::vector<double>& gaps, double copies, double beta) {
+    GrownSums sums;
+    for (const double gap : gaps) {
+        const double u = beta * gap, e = std::exp(-u);
+        sums.r += e;
+        sums.t += e > 0 ? u * e : 0;
+        sums.q += e * e;
+    }
+    return {copies * sums.r, copies * sums.t, copies * sums.q};
+}
+
+} // namespace detail
+
+/// From the keys of a row of logits at temperature 1, at inverse temperature beta >= 0: exact whatever the
+/// shift is. NaN for rows that are not normal. O(n).
+template <Real T>
+GrownRow grown_row(RowIn<T> z, const RowGrowth& growth, double beta) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const auto row = row_statistics<T>(z);
+    if (!row.normal()) return {nan, nan, nan};
+    const auto sums = detail::grown_sums(detail::grown_gaps(z, row, growth.shift), growth.copies, beta);
+    return {1 / (1 + sums.r), std::log1p(sums.r) + sums.t / (1 + sums.r),
+            (1 + sums.r) * (1 + sums.r) / (1 + sums.q)};
 }
 
 } // namespace v0_1

@@ -31,36 +31,42 @@ LengthLimits length_limits(const RowStatistics<A>& row, double tau, double expon
     const double gap = static_cast<double>(row.logit_gap()), spread = static_cast<double>(row.logit_spread());
     LengthLimits limits{longest_context(gap, row.temperature, tau), 0,
                         longest_context(spread, row.temperature, tau)};
-    const double needed = std::log((1 - tau) / tau);
+    const double needed = std::log1p(-tau) - std::log(tau), n = static_cast<double>(row.visible);
+    const double a = -exponent / row.temperature; // the sum goes like (length-1) length^-a
     const double r = static_cast<double>(row.r);
-    if (r == 0) { // all others are infinitely far, to rounding
-        limits.expected = tau == 1 ? 1 : infinity;
-        return limits;
-    }
-    // log of the grown sum; it rises with the length unless the lead grows faster than the number of keys.
+    // Where all others are too far away to be summed, the nearest one counts.
+    const double log_r = r > 0 ? std::log(r) : -gap / row.temperature;
     const auto log_sum = [&](double log_length) {
-        const double length = std::exp(log_length), n = static_cast<double>(row.visible);
         const double shift = std::max(-exponent * (log_length - std::log(n)), -gap);
-        return std::log(length - 1) - std::log(n - 1) - shift / row.temperature + std::log(r);
+        return std::log(std::expm1(log_length)) - std::log(n - 1) - shift / row.temperature + log_r;
     };
-    if (!(exponent / row.temperature > -1)) { // it never rises again: for ever, or not even now
-        limits.expected = log_sum(std::log(static_cast<double>(row.visible))) <= needed ? infinity : 1;
-        return limits;
+    // With a > 1 the lead ends up growing faster than the number of keys: the sum rises to a peak and falls
+    // again.
+    double peak = std::numeric_limits<double>::infinity(); // log of the length
+    if (a > 1) peak = std::max(-std::log1p(-1 / a), std::log(n) - gap / row.temperature / a);
+    const bool gives = log_sum(std::log(n)) <= needed;
+    const double highest = 709;
+    double low = 0, high = 0;
+    if (gives) {
+        low = std::log(n);
+        high = std::min(peak, highest);
+        if (!(high > low) || log_sum(high) <= needed) {
+            limits.expected = infinity;
+            low = high = 0;
+        }
+    } else {
+        low = 0; // a single key has all the weight
+        high = std::min(std::log(n), peak);
     }
-    double low = std::log(1 + 1e-9), high = 700;
-    if (log_sum(high) <= needed) {
-        limits.expected = infinity;
-        return limits;
+    if (high > low) {
+        for (int i = 0; i < 100; ++i) {
+            const double middle = (low + high) / 2;
+            (log_sum(middle) <= needed ? low : high) = middle;
+        }
+        limits.expected = std::exp(low);
     }
-    if (log_sum(low) > needed) {
-        limits.expected = 1;
-        return limits;
-    }
-    for (int i = 0; i < 100; ++i) {
-        const double middle = (low + high) / 2;
-        (log_sum(middle) <= needed ? low : high) = middle;
-    }
-    limits.expected = std::exp(low);
+    // Without growth the outer two hold the answer, rounding at the ends of the scale included.
+    if (exponent == 0) limits.expected = std::clamp(limits.expected, limits.guaranteed, limits.possible);
     return limits;
 }
 

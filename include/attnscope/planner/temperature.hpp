@@ -29,7 +29,7 @@ struct PlannedTemperature {
 /// weight of the best key, entropy and participation ratio of a grown row are monotone in beta. For a weight:
 /// the smallest beta that gives it; 0 and reachable if equal weights do. Not reachable, with the limit in
 /// `best`: ties with the best key share its weight at every temperature (beta = +inf); more entropy or keys
-/// than the row has (beta = 0). Rows that are not normal, and rows of one key, have NaN. O(60 n). Throws
+/// than the row has (beta = 0). Rows that are not normal, and rows of one key, have NaN. O(70 n). Throws
 /// `invalid_argument` for an aim outside its range (weight in (0,1), entropy >= 0, participation >= 1).
 template <Real T>
 PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim aim, double value) {
@@ -45,43 +45,39 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
     PlannedTemperature answer;
     const auto row = row_statistics<T>(z);
     if (!row.normal() || row.visible < 2) return answer;
-    const double gap = static_cast<double>(row.logit_gap()), spread = static_cast<double>(row.logit_spread());
-    // The figure as something that falls with beta, and what it comes to at both ends.
-    const auto figure = [&](const GrownRow& grown) {
-        return aim == Aim::weight    ? 1 - grown.best_weight
-               : aim == Aim::entropy ? grown.entropy_nats
-                                     : grown.participation_ratio;
+    const std::vector<double> gaps = detail::grown_gaps(z, row, growth.shift);
+    // The figure as something that falls with beta, and what `count` keys beside the best one make of it when
+    // they are level with it. For a weight w: (1-w)/w, which keeps the digits of weights near 0 and 1.
+    const auto at = [&](double log_beta) {
+        const auto sums = detail::grown_sums(gaps, growth.copies, std::exp(log_beta));
+        return aim == Aim::weight    ? sums.r
+               : aim == Aim::entropy ? std::log1p(sums.r) + sums.t / (1 + sums.r)
+                                     : (1 + sums.r) * (1 + sums.r) / (1 + sums.q);
     };
-    const double wanted = aim == Aim::weight ? 1 - value : value;
-    const double others = growth.copies * static_cast<double>(row.visible - 1); // beside the best key
-    double ties = 0; // other keys that are level with the best one after growth
-    if (!(gap + growth.shift > 0))
-        for (const T x : z) ties += x == static_cast<T>(row.second_logit);
-    if (gap == 0 && ties > 0) ties -= 1;
-    ties *= growth.copies;
     const auto even = [&](double count) {
-        return aim == Aim::weight ? count / (1 + count) : aim == Aim::entropy ? std::log1p(count) : 1 + count;
+        return aim == Aim::weight ? count : aim == Aim::entropy ? std::log1p(count) : 1 + count;
     };
-    const auto shown = [&](double x) { return aim == Aim::weight ? 1 - x : x; };
+    const auto shown = [&](double x) { return aim == Aim::weight ? 1 / (1 + x) : x; };
+    const double wanted = aim == Aim::weight ? (1 - value) / value : value;
+    const double others = growth.copies * static_cast<double>(gaps.size());
+    const double ties = growth.copies * static_cast<double>(std::count(gaps.begin(), gaps.end(), 0.0));
     if (wanted >= even(others)) {
         answer.inverse_temperature = 0;
         answer.reachable = aim == Aim::weight || wanted == even(others);
         answer.best = shown(even(others));
         return answer;
     }
-    if (wanted <= even(ties) || !(spread > 0)) {
+    if (wanted <= even(ties)) {
         answer.inverse_temperature = infinity;
         answer.best = shown(even(ties));
         return answer;
     }
-    const auto at = [&](double log_beta) {
-        return figure(grown_row(row_statistics<T>(z, std::exp(-log_beta)), growth));
-    };
-    // From weights that are equal to rounding to one that is alone.
-    double low = std::log(1e-9) - std::log(spread + std::abs(growth.shift)), high = low + 21;
-    while (high < 600 && at(high) > wanted) high += 5;
-    for (int i = 0; i < 60 && high - low > 1e-13 * (1 + std::abs(high)); ++i) {
+    // From weights that are equal to rounding to a best key that is alone.
+    double low = std::log(1e-18) - std::log(*std::max_element(gaps.begin(), gaps.end())), high = low + 46;
+    while (high < 700 && at(high) > wanted) high += 5;
+    for (int i = 0; i < 64; ++i) {
         const double middle = (low + high) / 2;
+        if (!(low < middle && middle < high)) break;
         (at(middle) > wanted ? low : high) = middle;
     }
     answer.inverse_temperature = std::exp(high);

@@ -4,6 +4,8 @@
 #include <attnscope/head.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 
+#include <optional>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -90,15 +92,15 @@ Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
 template <Real T>
 Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
     const Index keys = v.rows();
-    const auto values = v.map();
-    Row<T> up_to(keys + 1); // of the first i values
+    const Matrix<double> values = v.map().template cast<double>(); // squares of floats could underflow
+    Row<T> up_to(keys + 1);                                        // of the first i values
     up_to[0] = 0;
-    T largest = 0;
+    double largest = 0;
     for (Index i = 0; i < keys; ++i) {
         // Differences and not a Gram matrix: near-equal values keep their digits.
         for (Index j = 0; j < i; ++j)
             largest = std::max(largest, (values.row(i) - values.row(j)).squaredNorm());
-        up_to[i + 1] = std::sqrt(largest);
+        up_to[i + 1] = static_cast<T>(std::sqrt(largest));
     }
     Row<T> result(queries);
     for (Index i = 0; i < queries; ++i) {
@@ -112,13 +114,13 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
 
 /// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of the
 /// logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
-/// Calls visit(query, Perturbation<double>) for the `queries`, or for all if there are none. `diameters`: one
-/// for each query of the head, from `visible_diameters`; empty: the output is left out. O(queries keys (d +
+/// Calls visit(query, Perturbation<double>) for the `queries`, or for all unless they are given. `diameters`:
+/// one for each query of the head, from `visible_diameters`; empty: the output is left out. O(queries keys (d +
 /// d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit or there is no such query.
 template <Real T, class Visit>
 void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, const Mask& mask,
                                std::span<const T> diameters, const Visit& visit,
-                               std::span<const Index> queries = {}) {
+                               std::optional<std::span<const Index>> queries = {}) {
     detail::require(changed.rows() == head.keys() && changed.cols() == head.k().cols(),
                     "for_each_key_perturbation", "changed keys must have the shape of the keys", changed.rows(),
                     changed.cols());
@@ -142,9 +144,11 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, c
                                           diameters.empty() ? MatrixView<double>() : MatrixView<double>(values),
                                           diameter));
     };
-    for (const Index query : queries) look_at(query); // `logits_of` refuses those that are not there
-    if (queries.empty())
-        for (Index query = 0; query < head.queries(); ++query) look_at(query);
+    if (queries) {
+        for (const Index query : *queries) look_at(query); // `logits_of` refuses those that are not there
+        return;
+    }
+    for (Index query = 0; query < head.queries(); ++query) look_at(query);
 }
 
 } // namespace v0_1
