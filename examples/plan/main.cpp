@@ -84,13 +84,15 @@ int main(int argc, char** argv) {
         "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
         "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
     app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
+    // Their number is optional, and what follows may be the capture.
+    constexpr int most = 8;
     const auto* weight_option = app.add_option("--weight", weight, "wanted for the best key, between 0 and 1");
     auto* entropy_option = app.add_option("--entropy", entropy, "wanted, nats [each head's mean now]")
-                               ->expected(0, 1)
+                               ->expected(0, most)
                                ->type_name("[NATS]");
     auto* participation_option =
         app.add_option("--participation", participation, "wanted, in keys [each head's mean now]")
-            ->expected(0, 1)
+            ->expected(0, most)
             ->type_name("[KEYS]");
     const auto* error_option = app.add_option(
         "--output-error", output_error,
@@ -98,8 +100,9 @@ int main(int argc, char** argv) {
     const auto* mass_option =
         app.add_option("--mass", mass, "keys to keep so that this share of the weight stays");
     app.add_flag("--bits", bits, "fewest bits of the key cache");
-    app.add_option("--key-scale", key_scale, "of the key cache: one for each channel or token")
-        ->capture_default_str();
+    const auto* key_scale_option =
+        app.add_option("--key-scale", key_scale, "of the key cache: one for each channel or token")
+            ->capture_default_str();
     const auto* share_option = app.add_option(
         "--share", share,
         "of the rows that an answer must serve [0.5 for weight, entropy, participation; else 0.99]");
@@ -125,6 +128,17 @@ int main(int argc, char** argv) {
             static_cast<double>(program::whole_number<Index>("--length", length, 2, Index(1) << 24));
         if (weight_option->count() > 0)
             question.weight = number("--weight", weight, above_0, below_1, "between 0 and 1, both excluded");
+        for (auto* values : {&entropy, &participation}) {
+            std::erase(*values, std::string());
+            double number = 0;
+            const auto reads = [&](const std::string& text) {
+                return std::from_chars(text.data(), text.data() + text.size(), number).ec == std::errc{};
+            };
+            // Behind the number, or instead of it where no capture is named elsewhere.
+            const std::size_t own = !values->empty() && (reads(values->front()) || !inputs.empty()) ? 1 : 0;
+            for (std::size_t i = own; i < values->size(); ++i) inputs.push_back((*values)[i]);
+            values->resize(std::min(own, values->size()));
+        }
         question.entropy = entropy_option->count() > 0;
         if (!entropy.empty() && !entropy.front().empty())
             question.entropy_nats = number("--entropy", entropy.front(), 0, largest, ">= 0, in nats");
@@ -161,6 +175,8 @@ int main(int argc, char** argv) {
             if (capture.v) question.output_error = 0.01;
             question.bits = capture.v && has_keys;
         }
+        if (key_scale_option->count() > 0 && !question.bits)
+            throw program::usage_error("--key-scale: only --bits stores keys");
         if (question.output_error && !capture.v)
             throw program::usage_error("--output-error: the capture has no values v (--mass does without)");
         if (question.bits && !(capture.v && has_keys))

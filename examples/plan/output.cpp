@@ -20,7 +20,17 @@ std::string number(double x) {
 
 std::string whole(double keys) { return keys < 1e6 ? fmt::format("{:.0f}", std::floor(keys)) : number(keys); }
 
-std::string temperature(double beta) { return std::isinf(beta) ? "none" : number(1 / beta); }
+std::string temperature(double beta) {
+    return std::isinf(beta) ? "none" : beta == 0 ? "any" : number(1 / beta);
+}
+
+std::string scale(double s) { return std::isinf(s) ? "none" : s == 0 ? "any" : number(s); }
+
+/// The middle value, or the mean of the two in the middle; the first of these where one is infinite.
+double middle(const std::vector<double>& sorted) {
+    const double low = sorted[(sorted.size() - 1) / 2], high = sorted[sorted.size() / 2];
+    return std::isinf(low) || std::isinf(high) ? low : (low + high) / 2;
+}
 
 /// Least, median and most of a figure over the heads that have it, and where the outer two are.
 class Lines {
@@ -41,12 +51,14 @@ public:
         }
         std::stable_sort(values.begin(), values.end(),
                          [](const auto& a, const auto& b) { return a.first < b.first; });
+        std::vector<double> sorted;
+        for (const auto& entry : values) sorted.push_back(entry.first);
         const auto place = [](const HeadPlan* head) {
             return fmt::format("({}, {})", head->layer, head->head);
         };
         text_ += fmt::format("  {:<42} {:>10} {:<9} {:>10} {:>10} {}\n", name, show(values.front().first),
-                             place(values.front().second), show(values[(values.size() - 1) / 2].first),
-                             show(values.back().first), place(values.back().second));
+                             place(values.front().second), show(middle(sorted)), show(values.back().first),
+                             place(values.back().second));
     }
     const std::string& text() const { return text_; }
 
@@ -55,9 +67,14 @@ private:
     std::string text_;
 };
 
+std::vector<double> sorted_copy(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values;
+}
+
 /// "held in 17 of 20 heads".
 std::string held_out(const Plan& plan, const std::function<const Confirmation*(const HeadPlan&)>& of,
-                     std::string_view promise) {
+                     std::string_view promise, std::string_view which = "") {
     int tried = 0, held = 0;
     std::vector<double> figures;
     for (const HeadPlan& head : plan.heads)
@@ -66,11 +83,10 @@ std::string held_out(const Plan& plan, const std::function<const Confirmation*(c
             held += found->held ? 1 : 0;
             figures.push_back(found->held_out);
         }
-    if (tried == 0) return "  held out: too few queries, or nothing promised\n";
-    return fmt::format(
-        "  held out: planned on the first half of the queries, tried on the second: held in {} of {} "
-        "heads ({}; median {})\n",
-        held, tried, promise, number(attnscope::need_for_share(figures, 0.5)));
+    if (tried == 0) return fmt::format("  held out{}: too few queries, or nothing to promise\n", which);
+    return fmt::format("  held out{} (first half of the queries planned for the row lengths of the second):\n"
+                       "    held in {} of {} heads; {}, found in the median {}\n",
+                       which, held, tried, promise, number(middle(sorted_copy(figures))));
 }
 
 std::string percent(double share) { return fmt::format("{:.4g} %", 100 * share); }
@@ -105,15 +121,16 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
                   with([](const HeadPlan&, const AimPlan& own) { return own.value; }));
     }
     // The highest temperature has the smallest beta: sorted by it, shown as T.
-    lines.add("temperature needed (from the highest)",
+    lines.add("temperature needed, easiest head first",
               with([](const HeadPlan&, const AimPlan& own) { return own.inverse_temperature; }), temperature);
     if (aim == Aim::weight)
         lines.add(
-            "  safe: background as it is (c = 0)",
+            "  safe: gaps do not grow, c = max(c, 0)",
             [](const HeadPlan& head) { return head.steady->inverse_temperature; }, temperature);
-    lines.add("or SSMax scale s needed", with([](const HeadPlan&, const AimPlan& own) { return own.ssmax; }));
-    lines.add(aim == Aim::weight ? "applied to grown rows: share that gives it"
-                                 : "applied to grown rows: median",
+    lines.add("or SSMax scale s needed", with([](const HeadPlan&, const AimPlan& own) { return own.ssmax; }),
+              scale);
+    lines.add(aim == Aim::weight ? "check on rows grown key by key: share"
+                                 : "check on rows grown key by key: median",
               with([](const HeadPlan&, const AimPlan& own) { return own.confirmation.applied; }));
     text += lines.text();
 
@@ -131,24 +148,26 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
     }
     if (rows > 0) {
         const double beta = pooled_need(needs, question.aim_share());
-        text += fmt::format("  one temperature for all heads: {} (s = {})\n", temperature(beta),
-                            number(beta / std::log(question.length)));
+        text += fmt::format("  one temperature for all heads, for {} of all rows: {} (s = {})\n",
+                            percent(question.aim_share()), temperature(beta),
+                            scale(beta / std::log(question.length)));
     }
     if (unreachable > 0)
-        text += fmt::format(
-            "  no temperature gives it to {} of {} rows ({} whole heads): {}, which come to {} (median)\n",
-            unreachable, rows, heads,
-            aim == Aim::weight ? "other keys are level with the best one, or overtake it on the way"
-                               : "they have fewer keys than that, or ties with the best one",
-            number(attnscope::need_for_share(best, 0.5)));
+        text += fmt::format("  no temperature gives it to {} of {} rows, none to the share in {} heads: {};\n"
+                            "    the nearest that these rows come to is {} (median)\n",
+                            unreachable, rows, heads,
+                            aim == Aim::weight
+                                ? "other keys are level with the best one, or overtake it on the way"
+                                : "it is more than a row of so many keys has, or less than level keys leave",
+                            number(attnscope::need_for_share(best, 0.5)));
     text += held_out(
         plan, [&](const HeadPlan& head) { return &aim_of(head, aim)->confirmation; },
         aim == Aim::weight ? fmt::format("promised share {}", percent(question.aim_share()))
                            : std::string("promised: within 10 % of the wanted"));
     if (aim == Aim::weight)
-        text += "  safe" + held_out(
-                               plan, [](const HeadPlan& head) { return &head.steady->confirmation; },
-                               fmt::format("promised share {}", percent(question.aim_share())));
+        text += held_out(
+            plan, [](const HeadPlan& head) { return &head.steady->confirmation; },
+            fmt::format("promised share {}", percent(question.aim_share())), ", safe");
     return text;
 }
 
@@ -173,13 +192,13 @@ std::string budget_text(const Plan& plan, std::optional<BudgetPlan> HeadPlan::*w
     for (const HeadPlan& head : plan.heads)
         if (head.rows > 0) needs.push_back(&(head.*which)->needs);
     if (!needs.empty())
-        text += fmt::format("  one top-k for all heads: {} keys\n", whole(pooled_need(needs, share)));
+        text += fmt::format("  one top-k for all heads, for {} of all rows: {} keys\n", percent(share),
+                            whole(pooled_need(needs, share)));
     const std::string promise = fmt::format("promised share {}", percent(share));
-    text += "  top-k" + held_out(
-                            plan, [=](const HeadPlan& head) { return &(head.*which)->top_k; }, promise);
-    text += "  top-p" +
-            held_out(
-                plan, [=](const HeadPlan& head) { return &(head.*which)->top_p_confirmation; }, promise);
+    text += held_out(
+        plan, [=](const HeadPlan& head) { return &(head.*which)->top_k; }, promise, ", top-k");
+    text += held_out(
+        plan, [=](const HeadPlan& head) { return &(head.*which)->top_p_confirmation; }, promise, ", top-p");
     return text;
 }
 
@@ -231,27 +250,40 @@ std::string to_text(const Plan& plan) {
     const Question& question = plan.question;
     Index rows = 0, empty = 0;
     for (const HeadPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
-    std::string text =
-        fmt::format("{}: {} heads, {} queries, {} keys, {}; planned from {} rows\n", plan.source,
-                    plan.heads.size(), plan.queries, plan.keys, plan.causal ? "causal" : "not causal", rows);
+    std::string text = fmt::format(
+        "{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n", plan.source,
+        plan.heads.size(), plan.queries, plan.keys, plan.causal ? "causal" : "not causal", rows);
     if (empty > 0) text += fmt::format("{} heads have no row of two visible keys and finite logits\n", empty);
     if (rows == 0) return text;
+    int measured = 0, unsure = 0;
+    for (const HeadPlan& head : plan.heads) {
+        if (head.rows == 0 || std::isinf(head.growth.standard_error)) continue;
+        ++measured;
+        unsure += std::abs(head.growth.exponent) < 2 * head.growth.standard_error ? 1 : 0;
+    }
     if (question.weight || question.entropy || question.participation) {
-        text += fmt::format("\nAssumption at {} keys: the further keys are like those that a row has, its best "
-                            "key stays the best, and\n"
-                            "the mean of e^-gap over the others goes like n^c{}.\n",
-                            whole(question.length),
-                            question.growth ? fmt::format(" with c = {} as given", *question.growth)
-                                            : std::string(" with the c that the head's own rows show"));
+        text += fmt::format(
+            "\nAssumption at {} keys: the further keys are like those that a row has, its best "
+            "key stays the best, and\n"
+            "the mean of e^-gap over the others goes like n^c (c < 0: the best key's lead grows){}.\n",
+            whole(question.length),
+            question.growth ? fmt::format(", c = {} as given", *question.growth)
+            : measured == 0 ? std::string(",\nc = 0: too few rows of 8 keys or more to tell")
+                            : std::string(",\nwith the c that the head's own rows show"));
         Lines lines(plan.heads);
-        lines.add("c, observed", [](const HeadPlan& head) { return head.growth.exponent; });
-        lines.add("its standard error (from rows of 8 keys or more)", [](const HeadPlan& head) {
-            const double error = head.growth.standard_error;
-            return std::isinf(error) ? std::numeric_limits<double>::quiet_NaN() : error;
-        });
+        const auto if_measured = [](const HeadPlan& head, double x) {
+            return std::isinf(head.growth.standard_error) ? std::numeric_limits<double>::quiet_NaN() : x;
+        };
+        lines.add("c, observed", [&](const HeadPlan& head) { return if_measured(head, head.growth.exponent); });
+        lines.add("  its standard error (rows of 8 keys or more)",
+                  [&](const HeadPlan& head) { return if_measured(head, head.growth.standard_error); });
         lines.add("weight of the best key now, mean", [](const HeadPlan& head) { return head.mean_weight; });
         lines.add("keys of a row now, mean", [](const HeadPlan& head) { return head.mean_keys; });
         text += lines.text();
+        if (unsure > 0 && !question.growth)
+            text += fmt::format(
+                "  c lies within two standard errors of 0 in {} of {} heads: trust the safe side there\n",
+                unsure, measured);
     }
     if (question.weight)
         text += aim_text(
@@ -286,6 +318,8 @@ std::string to_text(const Plan& plan) {
 std::string to_json(const Plan& plan) {
     const Question& question = plan.question;
     Json json;
+    json["schema"] = "attnscope.plan/1";
+    json["version"] = ATTNSCOPE_VERSION;
     json["source"] = plan.source;
     json["queries"] = plan.queries;
     json["keys"] = plan.keys;
@@ -311,8 +345,11 @@ std::string to_json(const Plan& plan) {
         own["mean_keys"] = head.mean_keys;
         own["mean_weight"] = head.mean_weight;
         own["mean_entropy_nats"] = head.mean_entropy;
-        own["growth"] = {{"exponent", number_json(head.growth.exponent)},
-                         {"standard_error", number_json(head.growth.standard_error)}};
+        if (std::isinf(head.growth.standard_error))
+            own["growth"] = nullptr;
+        else
+            own["growth"] = {{"exponent", head.growth.exponent},
+                             {"standard_error", head.growth.standard_error}};
         if (head.length)
             own["length"] = {{"weight", *question.weight},
                              {"share_now", number_json(head.length->share_now)},

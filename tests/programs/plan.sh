@@ -20,16 +20,16 @@ done
 at_least 'top-k applied' "$(least 'applied top-k: share of rows within')" 0.99
 at_least 'top-p applied' "$(least 'applied top-p: share of rows within')" 0.99
 at_least 'bits applied' "$(least 'applied: share of rows within')" 0.99
-at_least 'weight applied' "$(least 'applied to grown rows: share that gives it')" 0.5
+at_least 'weight applied' "$(least 'check on rows grown key by key: share')" 0.5
 "$program" --json - --threads 3 >"$work/three.json" 2>/dev/null || complain "three threads fail"
 cmp -s "$work/three.json" "$work/all.json" || complain "threads change the plan"
 [ "$(grep -c '"layer"' "$work/all.json")" -eq 8 ] || complain "not one plan for each of 8 heads"
 
 # A weight that equal keys have anyway, a mass, a share; the higher the weight, the lower the temperature.
 plan --weight 0.9 --length 4096 --share 0.9
-strict=$(least 'temperature needed (from the highest)')
+strict=$(least 'temperature needed, easiest head first')
 plan --weight 0.1 --length 4096 --share 0.9
-at_least 'temperature for less weight' "$(least 'temperature needed (from the highest)')" "$strict"
+at_least 'temperature for less weight' "$(least 'temperature needed, easiest head first')" "$strict"
 plan --mass 0.95 --share 1
 at_least 'mass applied' "$(least 'applied top-k: share of rows within')" 1
 grep -q 'certificate' "$work/out" && complain "a mass needs no certificate"
@@ -38,8 +38,17 @@ grep -q 'one scale for each token) that move the output by at most 5 %' "$work/o
 
 # What no temperature can do is said in one line.
 plan --entropy 30 --length 64
-grep -q 'no temperature gives it to [0-9]* of [0-9]* rows (8 whole heads): they have fewer keys than that' "$work/out" ||
+grep -q 'no temperature gives it to [0-9]* of [0-9]* rows, none to the share in 8 heads: it is more than a row' "$work/out" ||
     complain "more entropy than there is: $(cat "$work/out")"
+
+# The number behind --entropy is optional, wherever the capture stands.
+"$program" --json "$work/heads.json" --entropy 1 >/dev/null 2>&1 || complain "a number behind --entropy"
+grep -q '"value": 1.0' "$work/heads.json" || complain "--entropy 1 does not ask for 1 nat"
+refused 1 "$work/none.safetensors" --entropy 2 "$work/none.safetensors"
+refused 1 "$work/none.safetensors" --entropy "$work/none.safetensors"
+refused 1 "$work/none.safetensors" "$work/none.safetensors" --participation
+refused 2 "--entropy must be a number >= 0, in nats, got low" "$work/none.safetensors" --entropy low
+refused 2 "--key-scale: only --bits stores keys" --mass 0.5 --key-scale token
 
 for weight in 0 1 1.5 -1 nan x ''; do
     refused 2 "--weight must be a number between 0 and 1, both excluded, got $weight" --weight "$weight"
@@ -75,7 +84,7 @@ data=${ATTNSCOPE_DATA_DIR:-$ATTNSCOPE_SOURCE/../shared/data}
 for capture in gpt2-heads/john_smith_n9 tiny-gpt2/reference_192 stories260k/reference_192; do
     [ -e "$data/$capture.safetensors" ] || { echo "without $capture: not planned for"; continue; }
     plan "$data/$capture.safetensors" --length 131072 --weight 0.5
-    at_least "$capture, weight" "$(least 'applied to grown rows: share that gives it')" 0.49
+    at_least "$capture, weight" "$(least 'check on rows grown key by key: share')" 0.49
     plan "$data/$capture.safetensors" --output-error 0.01 --share 0.99
     at_least "$capture, top-k" "$(least 'applied top-k: share of rows within')" 0.99
     at_least "$capture, top-p" "$(least 'applied top-p: share of rows within')" 0.98
