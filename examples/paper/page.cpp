@@ -168,7 +168,7 @@ std::string plan_table(const Result& result) {
     constexpr std::array<Line, 5> lines = {
         {{"weight 1/2 for half of the rows, background receding as observed",
           [](const plan::HeadPlan& p) { return p.aims.empty() ? nullptr : &p.aims.front().confirmation; }},
-         {"the same, background as it is (the safe side)",
+         {"the same, gaps do not grow (the safe side)",
           [](const plan::HeadPlan& p) { return p.steady ? &p.steady->confirmation : nullptr; }},
          {"top-k within 1 % for 99 % of the rows",
           [](const plan::HeadPlan& p) { return p.output ? &p.output->top_k : nullptr; }},

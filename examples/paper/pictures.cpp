@@ -377,7 +377,8 @@ Picture plan_maps(const Result& result) {
         "beyond the paper",
         "Weight 1/2 on the best key: up to which context half of the rows give it (1e12: without end) and the "
         "temperature that gives it to half of the rows at 131,072 keys, once with the background receding as "
-        "the head's rows show, once as it is. Keys to keep, and bits to store a key in (17: more than 16), so "
+        "the head's rows show, once with gaps that do not grow. Keys to keep, and bits to store a key in (17: "
+        "more than 16), so "
         "that the output of 99 % of the rows moves by at most 1 %.",
         head_maps(result, 12, {true, true, true, true, true}, {}),
         860,

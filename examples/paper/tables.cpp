@@ -56,7 +56,7 @@ constexpr std::array<HeadFigure, 18> the_head_figures = {{
      [](const Result&, const HeadResult& h) {
          return h.plan.aims.empty() ? not_known : 1 / h.plan.aims.front().inverse_temperature;
      }},
-    {"temperature_half_safe", "the same, background as it is",
+    {"temperature_half_safe", "the same, gaps do not grow",
      [](const Result&, const HeadResult& h) {
          return h.plan.steady ? 1 / h.plan.steady->inverse_temperature : not_known;
      }},

@@ -3,6 +3,7 @@
 #include <attnscope/certificate_audit.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/row_audit.hpp>
+#include <support/attained.hpp>
 #include <support/rows.hpp>
 
 #include <numeric>
@@ -13,12 +14,6 @@ using namespace attnscope;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-void check_attained(const Bound<double>& bound) {
-    CAPTURE(std::string(bound.id), bound.value, bound.measured, bound.tolerance);
-    CHECK(std::abs(bound.slack()) <= bound.tolerance);
-    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
-}
 
 RefRow ref_softmax(const RefRow& z) {
     const Ref top = *std::max_element(z.begin(), z.end());

@@ -1,6 +1,7 @@
 // Statements about normalisers beyond softmax, each with three tests: it holds on every family of rows, it is
 // attained where it should be, and the same bound scaled by 0.99 is caught there.
 #include <attnscope/row_audit.hpp>
+#include <support/attained.hpp>
 #include <support/reference.hpp>
 #include <support/rows.hpp>
 
@@ -31,14 +32,6 @@ Audit audit_families(const N& normalizer, int repetitions = 4) {
     });
     CHECK(audit.sharp_violations() == 0);
     return audit;
-}
-
-/// A bound at which the row sits: no slack beyond rounding, and 0.99 of it is too little.
-void check_attained(const Bound<double>& bound) {
-    CAPTURE(std::string(bound.id), bound.value, bound.measured, bound.tolerance);
-    CHECK(std::abs(bound.slack()) <= bound.tolerance + 0.0);
-    CHECK(bound.verdict() != Verdict::violated);
-    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
 }
 
 /// Row of n keys: one `gap` above all others.

@@ -2,6 +2,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>
 #include <attnscope/sensitivity/rank_collapse.hpp>
+#include <support/attained.hpp>
 #include <support/rows.hpp>
 
 #include <set>
@@ -12,12 +13,6 @@ using namespace attnscope;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-void check_attained(const Bound<double>& bound) {
-    CAPTURE(std::string(bound.id), bound.value, bound.measured, bound.tolerance);
-    CHECK(std::abs(bound.slack()) <= bound.tolerance);
-    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
-}
 
 /// KL of two levels r apart with share theta of the upper one.
 Ref two_level_kl(Ref theta, Ref r) { return std::log1p(theta * std::expm1(r)) - theta * r; }
