@@ -74,8 +74,8 @@ int main(int argc, char** argv) {
         "bits to store them in. Every answer is applied and measured. Without a question, all are asked.",
         "attnscope-plan");
     std::vector<std::string> inputs;
-    std::string length = "131072", weight, output_error, mass, bits_error, share, growth, scale,
-                key_scale = "channel", json, rows = "64", seed = "1";
+    std::string length = "131072", weight, output_error, mass, share, growth, scale, key_scale = "channel",
+                json, rows = "64", seed = "1";
     std::vector<std::string> entropy, participation;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool bits = false, causal = false, no_causal = false;
@@ -132,7 +132,9 @@ int main(int argc, char** argv) {
             std::erase(*values, std::string());
             double number = 0;
             const auto reads = [&](const std::string& text) {
-                return std::from_chars(text.data(), text.data() + text.size(), number).ec == std::errc{};
+                const char* const last = text.data() + text.size();
+                const auto [end, error] = std::from_chars(text.data(), last, number);
+                return error == std::errc{} && end == last;
             };
             // Behind the number, or instead of it where no capture is named elsewhere.
             const std::size_t own = !values->empty() && (reads(values->front()) || !inputs.empty()) ? 1 : 0;
@@ -140,10 +142,10 @@ int main(int argc, char** argv) {
             values->resize(std::min(own, values->size()));
         }
         question.entropy = entropy_option->count() > 0;
-        if (!entropy.empty() && !entropy.front().empty())
+        if (!entropy.empty())
             question.entropy_nats = number("--entropy", entropy.front(), 0, largest, ">= 0, in nats");
         question.participation = participation_option->count() > 0;
-        if (!participation.empty() && !participation.front().empty())
+        if (!participation.empty())
             question.participation_keys =
                 number("--participation", participation.front(), 1, largest, ">= 1, in keys");
         if (error_option->count() > 0)

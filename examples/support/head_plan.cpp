@@ -1,7 +1,5 @@
 #include <support/head_plan.hpp>
 
-#include <numeric>
-
 namespace plan {
 namespace {
 
@@ -27,31 +25,30 @@ struct Rows {
     std::size_t size() const { return queries.size(); }
 };
 
+/// At most `most` rows of the queries from begin to end that are normal and see two keys, evenly spaced.
 Rows select_rows(const HeadInput& head, Index begin, Index end, Index most) {
-    std::vector<Index> usable;
+    std::vector<Index> usable, keys;
     std::vector<double> z;
-    const auto visible_of = [&](Index query) {
+    const auto read_row = [&](Index query) {
         z.clear();
-        for (Index key = 0; key < head.logits.cols(); ++key)
-            if (head.logits(query, key) != -infinity) z.push_back(head.logits(query, key));
+        keys.clear();
+        for (Index key = 0; key < head.logits.cols(); ++key) {
+            if (head.logits(query, key) == -infinity) continue;
+            z.push_back(head.logits(query, key));
+            keys.push_back(key);
+        }
+        return attnscope::row_statistics<double>(RowIn<double>(z));
     };
-    for (Index query = begin; query < end; ++query) {
-        visible_of(query);
-        if (z.size() >= 2 && attnscope::row_statistics<double>(RowIn<double>(z)).normal())
-            usable.push_back(query);
-    }
+    for (Index query = begin; query < end; ++query)
+        if (const auto row = read_row(query); row.normal() && row.visible >= 2) usable.push_back(query);
     const Index available = static_cast<Index>(usable.size()), count = std::min(most, available);
     Rows rows;
     for (Index i = 0; i < count; ++i) {
         const Index query = usable[static_cast<std::size_t>(available * (i + 1) / count - 1)];
-        visible_of(query);
-        std::vector<Index> keys;
-        for (Index key = 0; key < head.logits.cols(); ++key)
-            if (head.logits(query, key) != -infinity) keys.push_back(key);
+        rows.statistics.push_back(read_row(query));
         rows.queries.push_back(query);
-        rows.statistics.push_back(attnscope::row_statistics<double>(RowIn<double>(z)));
         rows.logits.push_back(z);
-        rows.keys.push_back(std::move(keys));
+        rows.keys.push_back(keys);
     }
     return rows;
 }
@@ -83,10 +80,13 @@ double figure_of(Aim aim, const RowStatistics<double>& row) {
                                  : row.participation_ratio();
 }
 
-double exponent_of(const Rows& rows, const Question& question, attnscope::BackgroundGrowth* growth = nullptr) {
-    const auto observed = attnscope::background_growth(std::span<const RowStatistics<double>>(rows.statistics));
-    if (growth) *growth = observed;
-    return question.growth.value_or(observed.exponent);
+attnscope::BackgroundGrowth growth_of(const Rows& rows) {
+    return attnscope::background_growth(std::span<const RowStatistics<double>>(rows.statistics));
+}
+
+/// Of the background: as asked, or as the rows show it.
+double exponent_of(const Rows& rows, const Question& question) {
+    return question.growth ? *question.growth : growth_of(rows).exponent;
 }
 
 struct AimNeeds {
@@ -136,17 +136,17 @@ double typed(double beta, Aim aim) {
     return unit * (aim == Aim::weight ? std::ceil(beta / unit) : std::round(beta / unit));
 }
 
-/// steady: the background counts as it is unless it is seen to come closer, which is the safe side.
+/// steady: gaps do not grow (exponent >= 0), which is the safe side.
 AimPlan plan_aim(const Rows& all, const Rows& first, const Rows& second, const Question& question, Aim aim,
                  double value, bool steady = false) {
     AimPlan plan;
     plan.aim = aim;
     plan.value = value;
-    const auto growth_of = [&](const Rows& rows) {
+    const auto exponent_for = [&](const Rows& rows) {
         const double exponent = exponent_of(rows, question);
         return steady ? std::max(exponent, 0.0) : exponent;
     };
-    const double share = question.aim_share(), exponent = growth_of(all);
+    const double share = question.aim_share(), exponent = exponent_for(all);
     AimNeeds needs = aim_needs(all, question.length, exponent, aim, value);
     plan.inverse_temperature = typed(attnscope::need_for_share(needs.needs, share), aim);
     plan.ssmax = plan.inverse_temperature / std::log(question.length);
@@ -165,7 +165,7 @@ AimPlan plan_aim(const Rows& all, const Rows& first, const Rows& second, const Q
     }
     const double length = aim == Aim::weight ? longest : mean;
     const double beta =
-        attnscope::need_for_share(aim_needs(first, length, growth_of(first), aim, value).needs, share);
+        attnscope::need_for_share(aim_needs(first, length, exponent_for(first), aim, value).needs, share);
     if (!(beta > 0 && beta < infinity)) return plan; // nothing is promised
     plan.confirmation.has_held_out = true;
     plan.confirmation.held_out = apply_to_rows(second, aim, value, beta);
@@ -364,7 +364,7 @@ HeadPlan plan_head(const HeadInput& head, const Question& question) {
         plan.mean_entropy += row.entropy_nats() / count;
         participation += row.participation_ratio() / count;
     }
-    (void)exponent_of(all, question, &plan.growth);
+    plan.growth = growth_of(all);
     if (question.weight) {
         plan.length = plan_length(all, question);
         plan.aims.push_back(plan_aim(all, first, second, question, Aim::weight, *question.weight));

@@ -90,7 +90,7 @@ struct HeadPlan {
     attnscope::BackgroundGrowth growth;
     std::optional<LengthPlan> length;
     std::vector<AimPlan> aims;
-    std::optional<AimPlan> steady; ///< weight, if the background does not recede: the safe side
+    std::optional<AimPlan> steady; ///< weight, if gaps do not grow: the safe side
     std::optional<BudgetPlan> output, mass;
     std::optional<BitsPlan> bits;
 };

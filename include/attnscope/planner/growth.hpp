@@ -25,7 +25,8 @@ struct BackgroundGrowth {
 };
 
 /// Least squares of log(r/(n-1)) on log n over normal rows of at least `least_keys` >= 2 keys, r = sum over the
-/// others of e^{-gap} at the temperature of the statistics. Rows of one length only tell nothing: exponent 0.
+/// others of e^{-gap} at the temperature of the statistics. Fewer than three rows, or rows
+/// of one length only, tell nothing: exponent 0.
 /// O(rows).
 template <Real A>
 BackgroundGrowth background_growth(std::span<const RowStatistics<A>> rows, Index least_keys = 8) {

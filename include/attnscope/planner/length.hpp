@@ -17,9 +17,10 @@ struct LengthLimits {
 };
 
 /// Of softmax(z/T) with weight tau, from the sums of the row; exponent: from `background_growth` at temperature
-/// 1, applied to gaps. The expected length solves copies e^{-shift/T} r = (1-tau)/tau; it is less than the
-/// row's own length if the row does not give tau now. A row of one key has all three infinite but where tau =
-/// 1; rows that are not normal have NaN. Throws `invalid_argument` unless tau is in (0,1]. Source of the outer
+/// 1, applied to gaps. The expected length is the first one, from
+/// the row's own on, beyond which copies e^{-shift/T} r exceeds (1-tau)/tau, or, if the row does not give tau
+/// now, the last shorter one at which it did not. A row of one key has all three infinite but where tau = 1;
+/// rows that are not normal have NaN. Throws `invalid_argument` unless tau is in (0,1]. Source of the outer
 /// two: Corollary 1, sharp.
 template <Real A>
 LengthLimits length_limits(const RowStatistics<A>& row, double tau, double exponent = 0) {

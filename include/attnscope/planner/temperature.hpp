@@ -21,7 +21,7 @@ constexpr std::string_view name_of(Aim aim) { return aim_names[static_cast<std::
 /// Answer for one row.
 struct PlannedTemperature {
     double inverse_temperature = std::numeric_limits<double>::quiet_NaN(); ///< +inf, 0: see `reachable`
-    bool reachable = false;                                 ///< does some temperature in (0, inf) do it?
+    bool reachable = false;                                 ///< does some temperature do it, beta = 0 included?
     double best = std::numeric_limits<double>::quiet_NaN(); ///< what is reached, or the limit that it comes to
 };
 
