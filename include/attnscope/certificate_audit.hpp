@@ -2,12 +2,11 @@
 // (attnscope::special); not in the umbrella.
 #pragma once
 
-#include <attnscope/audit.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/normalizer/softmax.hpp>
-#include <attnscope/random.hpp>
+#include <attnscope/row_audit.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>
@@ -57,9 +56,7 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
                               RowOut<double>(scratch.least), RowOut<double>(scratch.greatest));
     Softmax(temperature).apply<double>(z, RowOut<double>(scratch.weights));
     const double spread = row.logit_spread() / temperature;
-    const double weight_error =
-        4 * std::numeric_limits<double>::epsilon() *
-        (spread + 16 + std::min(static_cast<double>(n), 64.0) + static_cast<double>(n) / 64);
+    const double weight_error = detail::softmax_weight_error(row.visible, spread);
     audit.add(Form::sharp, box_sharp<double>(RowIn<double>(scratch.weights), RowIn<double>(scratch.least),
                                              RowIn<double>(scratch.greatest), weight_error,
                                              spread + 2 * width / temperature));
@@ -122,8 +119,7 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     if (rows < 2) return;
     const MatrixView<double> used(z.data(), rows, keys), weights(p.data(), rows, keys);
     const double delta = dobrushin_coefficient(weights);
-    const double weight_error =
-        4 * std::numeric_limits<double>::epsilon() * (spread + 16 + static_cast<double>(keys));
+    const double weight_error = detail::softmax_weight_error(keys, spread);
     audit.add(Form::sharp, dobrushin_sharp(delta, dobrushin_limit(used), weight_error));
     const Matrix<double> mixed = weights.map() * values.map();
     const double length = values.map().rowwise().norm().maxCoeff();
