@@ -66,6 +66,7 @@
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 #include <attnscope/streaming/column_scan.hpp>
+#include <attnscope/streaming/distance_scan.hpp>
 #include <attnscope/streaming/divergence_scan.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>

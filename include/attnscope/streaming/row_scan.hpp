@@ -6,6 +6,74 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+namespace detail {
+
+/// A query's row in a tile of logits that begins at key `first_key`: the hull of the keys that it sees, -inf
+/// where the mask hides one.
+template <Real T>
+struct VisibleRow {
+    Index first; ///< key
+    RowOut<T> logits;
+};
+template <Real T>
+VisibleRow<T> visible_row(const KeyRanges& visible, Index first_key, T* tile_row) {
+    const KeyRange hull = visible.hull();
+    T* const row = tile_row + (hull.empty() ? 0 : hull.begin - first_key);
+    if (!visible.lead.empty() && !visible.body.empty())
+        std::fill(row + (visible.lead.end - hull.begin), row + (visible.body.begin - hull.begin),
+                  -std::numeric_limits<T>::infinity());
+    return {hull.begin, RowOut<T>(row, static_cast<std::size_t>(hull.size()))};
+}
+
+/// Gives visit(query, key, tile) the logits of queries query, query + 1, ..., consecutive ones among the
+/// `chosen`, and of keys key, key + 1, ..., all that one of them sees. See `scan_rows_of`, on whose behalf it
+/// speaks.
+template <Real T, LogitSource<T> Source, class Visit, Executor E>
+bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
+                    const Mask& mask, const ScanOptions& options, const E& executor) {
+    for (const Index query : chosen) require(query >= 0, "scan_rows_of", "queries must be >= 0", query);
+    require(keys >= 0, "scan_rows_of", "keys must be >= 0", keys);
+    checked_tiles(options, keys);
+    const Index count = static_cast<Index>(chosen.size());
+    const Index held = options.query_tile > 0
+                           ? options.query_tile
+                           : std::clamp<Index>((Index(1) << 22) / std::max<Index>(1, keys), 1, 32);
+    std::atomic<bool> cancelled{false};
+    std::mutex guard;
+    Index done = 0;
+    Rooms<Eigen::Array<T, Eigen::Dynamic, 1>> rooms;
+    const auto task = [&](Index number) {
+        if (cancelled) return;
+        const Index end = std::min(count, (number + 1) * held);
+        rooms.use([&](Eigen::Array<T, Eigen::Dynamic, 1>& room) {
+            for (Index at = number * held, next = at; at < end; at = next) {
+                const Index first = chosen[static_cast<std::size_t>(at)];
+                while (next < end && chosen[static_cast<std::size_t>(next)] == first + (next - at)) ++next;
+                KeyRange seen{keys, 0};
+                for (Index i = at; i < next; ++i) {
+                    const KeyRange hull = mask.visible(first + (i - at), keys).hull();
+                    if (hull.empty()) continue;
+                    seen = {std::min(seen.begin, hull.begin), std::max(seen.end, hull.end)};
+                }
+                const Index rows = next - at, cols = seen.size();
+                const Index stride = (cols + 15) / 16 * 16 + 16; // not all rows in the same set of the cache
+                if (room.size() < rows * stride) room.resize(rows * stride);
+                const TileOut<T> tile(room.data(), rows, cols, Eigen::OuterStride<>(stride));
+                if (cols > 0) source(first, seen.begin, tile);
+                visit(first, seen.begin, tile);
+            }
+        });
+        if (!options.progress) return;
+        const std::lock_guard lock(guard);
+        done += end - number * held;
+        if (!options.progress(done, count)) cancelled = true;
+    };
+    executor((count + held - 1) / held, task);
+    return !(cancelled && done < count);
+}
+
+} // namespace detail
+
 /// Gives visit(query, first_key, logits) the logits of each of the `chosen` queries, ascending or not, over the
 /// hull of the keys that it sees: logits[i] is that of key first_key + i, -inf where the mask hides it. The
 /// visitor may overwrite them. A query that sees no key comes with an empty row. Each query is visited once;
@@ -17,51 +85,16 @@ inline namespace v0_1 {
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
 bool scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
                   const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
-    for (const Index query : chosen) detail::require(query >= 0, "scan_rows_of", "queries must be >= 0", query);
-    detail::require(keys >= 0, "scan_rows_of", "keys must be >= 0", keys);
-    detail::checked_tiles(options, keys);
-    const Index count = static_cast<Index>(chosen.size());
-    const Index held = options.query_tile > 0
-                           ? options.query_tile
-                           : std::clamp<Index>((Index(1) << 22) / std::max<Index>(1, keys), 1, 32);
-    std::atomic<bool> cancelled{false};
-    std::mutex guard;
-    Index done = 0;
-    const auto task = [&](Index number) {
-        if (cancelled) return;
-        Eigen::Array<T, Eigen::Dynamic, 1> room;
-        const Index end = std::min(count, (number + 1) * held);
-        for (Index at = number * held, next = at; at < end; at = next) {
-            const Index first = chosen[static_cast<std::size_t>(at)];
-            while (next < end && chosen[static_cast<std::size_t>(next)] == first + (next - at)) ++next;
-            KeyRange seen{keys, 0};
-            for (Index i = at; i < next; ++i) {
-                const KeyRange hull = mask.visible(first + (i - at), keys).hull();
-                if (hull.empty()) continue;
-                seen = {std::min(seen.begin, hull.begin), std::max(seen.end, hull.end)};
+    return detail::scan_row_tiles<T>(
+        chosen, keys, source,
+        [&](Index query, Index key, TileOut<T> tile) {
+            for (Index i = 0; i < tile.rows(); ++i) {
+                const auto row = detail::visible_row<T>(mask.visible(query + i, keys), key,
+                                                        tile.data() + i * tile.outerStride());
+                visit(query + i, row.first, row.logits);
             }
-            const Index rows = next - at, cols = seen.size();
-            const Index stride = (cols + 15) / 16 * 16 + 16; // not all rows in the same set of the cache
-            if (room.size() < rows * stride) room.resize(rows * stride);
-            if (cols > 0)
-                source(first, seen.begin, TileOut<T>(room.data(), rows, cols, Eigen::OuterStride<>(stride)));
-            for (Index i = 0; i < rows; ++i) {
-                const KeyRanges visible = mask.visible(first + i, keys);
-                const KeyRange hull = visible.hull();
-                T* const row = room.data() + i * stride + (hull.empty() ? 0 : hull.begin - seen.begin);
-                if (!visible.lead.empty() && !visible.body.empty())
-                    std::fill(row + (visible.lead.end - hull.begin), row + (visible.body.begin - hull.begin),
-                              -std::numeric_limits<T>::infinity());
-                visit(first + i, hull.begin, RowOut<T>(row, static_cast<std::size_t>(hull.size())));
-            }
-        }
-        if (!options.progress) return;
-        const std::lock_guard lock(guard);
-        done += end - number * held;
-        if (!options.progress(done, count)) cancelled = true;
-    };
-    executor((count + held - 1) / held, task);
-    return !(cancelled && done < count);
+        },
+        mask, options, executor);
 }
 
 /// The same for queries 0 ... queries-1.

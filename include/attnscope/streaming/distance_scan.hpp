@@ -1,0 +1,277 @@
+// Distances of the top-N selections of every row of a head for a few N, from products of selected context
+// vectors with all tokens.
+#pragma once
+
+#include <attnscope/selection/top_n.hpp>
+#include <attnscope/streaming/row_scan.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// The token vectors of a head as its selections need them: in panels, and in a unit (a power of two, so that
+/// nothing is rounded) in which no square overflows.
+template <Real T>
+class PackedTokens {
+public:
+    template <Executor E>
+    PackedTokens(MatrixView<T> x, const E& executor) : x_(x) {
+        T longest = 0;
+        for (Index i = 0; i < x.rows(); ++i)
+            for (const T value : x.row(i))
+                if (std::abs(value) <= std::numeric_limits<T>::max())
+                    longest = std::max(longest, std::abs(value));
+        // The inverse of what is subnormal would overflow.
+        unit_ = longest > T(0)
+                    ? std::ldexp(T(1), -std::max(std::ilogb(longest), 2 - std::numeric_limits<T>::max_exponent))
+                    : T(1);
+        const Index padded = (x.rows() + Simd<T>::size - 1) / Simd<T>::size * Simd<T>::size;
+        squares_.assign(static_cast<std::size_t>(padded), T(0));
+        const Matrix<T> scaled = x.map() * unit_;
+        for (Index i = 0; i < x.rows(); ++i)
+            squares_[static_cast<std::size_t>(i)] =
+                static_cast<T>(scaled.row(i).template cast<Accumulator<T>>().squaredNorm());
+        panels_ = PackedRows<T>(MatrixView<T>(scaled), executor);
+    }
+    Index depth() const { return x_.cols(); }
+    T unit() const { return unit_; } ///< what the vectors are multiplied by
+    const T* panel(Index number) const { return panels_.panel(number); }
+    const T* squares() const { return squares_.data(); } ///< of the scaled vectors
+    auto vector(Index key) const {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(key).data(), 1, x_.cols())
+            .template cast<Accumulator<T>>();
+    }
+
+private:
+    MatrixView<T> x_;
+    T unit_;
+    PackedRows<T> panels_;
+    std::vector<T> squares_;
+};
+
+/// The selections of some consecutive rows and their distances. A block of selected context vectors times some
+/// panels of tokens stays in registers; the distances are taken where it is stored. One set is one selection of
+/// one row. Everything is in the unit of the tokens until the end.
+template <Real T>
+class TileDistances {
+public:
+    using A = Accumulator<T>;
+    using S = Simd<T>;
+
+    /// Begins with `rows` rows whose keys lie in [begin, end).
+    void start(const PackedTokens<T>& tokens, std::span<const Index> counts, Index rows, Index begin,
+               Index end) {
+        tokens_ = &tokens;
+        counts_ = counts;
+        first_panel_ = begin / S::size;
+        panels_ = end > begin ? (end + S::size - 1) / S::size - first_panel_ : 0;
+        stride_ = panels_ * S::size + 16; // not all rows in the same set of the cache
+        weights_.assign(static_cast<std::size_t>(rows * stride_), T(0));
+        places_.assign(static_cast<std::size_t>(rows * stride_), hidden);
+        selections_.assign(static_cast<std::size_t>(rows) * counts.size(), {});
+        contexts_.setZero(rows * static_cast<Index>(counts.size()), tokens.depth());
+        wide_contexts_.setZero(contexts_.rows(), contexts_.cols());
+        sums_.resize(selections_.size() * static_cast<std::size_t>(S::size));
+        totals_.assign(selections_.size(), A(0));
+        rows_.resize(static_cast<std::size_t>(rows));
+        for (RowSets& row : rows_) row.clear();
+    }
+
+    /// Takes in the weights of a row; keys whose logit is -inf are not there.
+    void set_row(Index row, Index first_key, RowIn<T> logits, RowIn<T> weights) {
+        const Index offset = row * stride_ + first_key - first_panel_ * S::size;
+        T* const places = places_.data() + offset;
+        RowSets& found = rows_[static_cast<std::size_t>(row)];
+        std::copy(weights.begin(), weights.end(), weights_.data() + offset);
+        const Index n = choose(logits, weights, places);
+        for (const Index at : sets_.keys())
+            found.keys.push_back(first_key +
+                                 (n < size<T>(weights) ? visible_[static_cast<std::size_t>(at)] : at));
+        sum_.setZero(tokens_->depth());
+        std::size_t next = 0;
+        for (std::size_t g = 0; g < counts_.size(); ++g) {
+            for (; next < static_cast<std::size_t>(reached_[g]); ++next) {
+                const Index at = found.keys[next] - first_key;
+                sum_ += weighted(found.keys[next], weights[static_cast<std::size_t>(at)]);
+                places[at] = static_cast<T>(g);
+            }
+            found.reached += counts_[g] <= n;
+            const Index set = row * static_cast<Index>(counts_.size()) + static_cast<Index>(g);
+            wide_contexts_.row(set) = sum_;
+            contexts_.row(set) = (sum_ * A(-2)).template cast<T>();
+            const A length = sum_.squaredNorm();
+            selections_[static_cast<std::size_t>(set)] = {
+                row * stride_, static_cast<T>(g) + T(0.5), static_cast<T>(length),
+                static_cast<T>(length < least ? infinity : close * length)};
+        }
+    }
+
+    /// All distances of all rows.
+    void compute() {
+        constexpr Index block = 48; // panels: more terms in a row would round too often
+        for (Index first = 0; first < panels_; first += block) {
+            std::fill(sums_.begin(), sums_.end(), T(0));
+            product_in_blocks<T>(
+                contexts_.data(), contexts_.cols(), contexts_.rows(), contexts_.cols(),
+                std::min(block, panels_ - first),
+                FactorPackets<T>{tokens_->panel(first_panel_ + first), S::size, tokens_->depth() * S::size},
+                [&](Index set, Index panel, const T* products) { add_packet(set, first + panel, products); });
+            for (std::size_t set = 0; set < totals_.size(); ++set)
+                totals_[set] +=
+                    A(S::reduce_add(S::load(sums_.data() + set * static_cast<std::size_t>(S::size))));
+        }
+        for (A& total : totals_) total /= tokens_->unit();
+    }
+
+    /// The keys of a row's largest selection, those of the smaller ones first.
+    std::span<const Index> keys(Index row) const { return rows_[static_cast<std::size_t>(row)].keys; }
+    std::span<const A> distances(Index row) const {
+        return {totals_.data() + static_cast<std::size_t>(row) * counts_.size(),
+                rows_[static_cast<std::size_t>(row)].reached};
+    }
+
+private:
+    static constexpr T infinity = std::numeric_limits<T>::infinity();
+    /// Where a key stands: the number of the smallest selection that has it, or one of these.
+    static constexpr T hidden = T(-1), other = infinity;
+    /// Squares below this part of |s|^2 are taken anew from the difference.
+    static constexpr A close = std::same_as<T, float> ? A(1) / 12 : A(2e-4);
+    /// Below this |s|^2 squares may underflow.
+    static constexpr A least = std::same_as<T, float> ? A(1e-28) : A(std::numeric_limits<T>::min());
+
+    struct RowSets {
+        std::vector<Index> keys;
+        std::size_t reached = 0; ///< how many selections leave somebody, or nobody, but are full
+        void clear() { keys.clear(), reached = 0; }
+    };
+    struct Selection {
+        Index row = 0; ///< where its weights begin
+        T limit = 0;   ///< places below it are selected or hidden
+        T length = 0;  ///< |s|^2
+        T doubt = 0;   ///< the square from which on it is right
+    };
+
+    /// The sets of the largest weights of the visible keys, whose number it returns.
+    Index choose(RowIn<T> logits, RowIn<T> weights, T* places) {
+        const bool all = row_range<T>(logits).min > -infinity;
+        compact_.clear();
+        visible_.clear();
+        if (all)
+            std::fill_n(places, weights.size(), other);
+        else // hidden ones may weigh as much as visible ones do
+            for (std::size_t i = 0; i < weights.size(); ++i) {
+                if (!(logits[i] > -infinity)) continue;
+                places[i] = other;
+                compact_.push_back(weights[i]);
+                visible_.push_back(static_cast<Index>(i));
+            }
+        const Index n = all ? size<T>(weights) : static_cast<Index>(compact_.size());
+        reached_.clear();
+        for (const Index count : counts_) reached_.push_back(std::min(count, n));
+        sets_.select(all ? weights : RowIn<T>(compact_), reached_);
+        return n;
+    }
+
+    /// y in the unit.
+    auto weighted(Index key, T weight) const { return tokens_->vector(key) * (A(weight) * A(tokens_->unit())); }
+
+    /// |s|^2 - 2 p <s, x> + p^2 |x|^2 = |s|^2 + p (p |x|^2 - 2 <s, x>)
+    void add_packet(Index set, Index panel, const T* products) {
+        const Selection& of = selections_[static_cast<std::size_t>(set)];
+        const Index at = of.row + panel * S::size;
+        const auto weight = S::load(weights_.data() + at), place = S::load(places_.data() + at),
+                   limit = S::set(of.limit);
+        const auto inner =
+            S::madd(weight, S::load(tokens_->squares() + (first_panel_ + panel) * S::size), S::load(products));
+        const auto square = S::madd(weight, inner, S::set(of.length));
+        T* const sum = sums_.data() + set * S::size;
+        if (S::any_below(S::select_below(place, limit, S::set(infinity), square), S::set(of.doubt)))
+            [[unlikely]] {
+            add_one_by_one(set, panel, square);
+            return;
+        }
+        S::store(sum, S::add(S::load(sum), S::sqrt(S::select_below(place, limit, S::set(T(0)), square))));
+    }
+
+    void add_one_by_one(Index set, Index panel, typename S::P packet) {
+        const Selection& of = selections_[static_cast<std::size_t>(set)];
+        std::array<T, static_cast<std::size_t>(S::size)> squares;
+        S::store(squares.data(), packet);
+        for (std::size_t i = 0; i < squares.size(); ++i) {
+            const auto at = static_cast<std::size_t>(of.row + panel * S::size) + i;
+            if (places_[at] < of.limit) continue;
+            const Index key = (first_panel_ + panel) * S::size + static_cast<Index>(i);
+            totals_[static_cast<std::size_t>(set)] +=
+                squares[i] < of.doubt ? (wide_contexts_.row(set) - weighted(key, weights_[at])).norm()
+                                      : A(std::sqrt(squares[i]));
+        }
+    }
+
+    const PackedTokens<T>* tokens_ = nullptr;
+    std::span<const Index> counts_;
+    Index first_panel_ = 0, panels_ = 0, stride_ = 0;
+    std::vector<T> weights_, places_; ///< [rows, stride]
+    std::vector<Selection> selections_;
+    Matrix<T> contexts_;      ///< -2 s, one for each selection
+    Matrix<A> wide_contexts_; ///< s
+    std::vector<T> sums_;     ///< a packet for each selection
+    std::vector<A> totals_;
+    std::vector<RowSets> rows_;
+    std::vector<T> compact_;
+    std::vector<Index> visible_, reached_;
+    Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
+    TopSets<T> sets_;
+};
+
+} // namespace detail
+
+/// The cumulative distances d(N) = sum over the others of |s_N - y_i| of the top-N selections of every row, for
+/// the N in `counts` (ascending, >= 1), with the values as token vectors, under any normaliser. Gives
+/// visit(query, keys, distances): distances[g] is d(counts[g]), for the counts up to the number of visible
+/// keys; keys are those of the largest selection, min(counts.back(), visible) of them, and the first counts[g]
+/// of them are the top-N set of counts[g], in no order inside it. Rows that are not normal come with neither.
+/// Both are gone when the visitor returns; it is called by several threads at once if the executor has them,
+/// once for each query. Values that are not finite leave NaN or infinity. With |s - y|^2 = |s|^2 - 2 p <s, x> +
+/// p^2 |x|^2 in T, taken anew from the difference in double where it is below |s|^2/12 (float): d(N) is right
+/// to about 1e-6. Cost O(pairs d) for each N: for many N `scan_distance_curves`. Memory O(keys d), no Gram
+/// matrix, and as `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not fit.
+template <Real T, class N, class Visit, Executor E = Sequential>
+requires Normalizer<N, T>
+bool scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,
+                    const Visit& visit, const Mask& mask = {}, const ScanOptions& options = {},
+                    const E& executor = {}) {
+    detail::require(head.has_values(), "scan_distances", "the head needs values");
+    for (std::size_t g = 0; g < counts.size(); ++g)
+        detail::require(counts[g] > (g > 0 ? counts[g - 1] : 0), "scan_distances",
+                        "the N must ascend and be >= 1", counts[g]);
+    struct Room {
+        detail::TileDistances<T> tile;
+        std::vector<T> weights;
+    };
+    const detail::PackedTokens<T> tokens(head.v(), executor);
+    detail::Rooms<Room> rooms;
+    std::vector<Index> all(static_cast<std::size_t>(head.queries()));
+    std::iota(all.begin(), all.end(), Index(0));
+    return detail::scan_row_tiles<T>(
+        std::span<const Index>(all), head.keys(), ProductTiles<T>(head, executor),
+        [&](Index query, Index key, TileOut<T> logits) {
+            rooms.use([&](Room& room) {
+                detail::TileDistances<T>& tile = room.tile;
+                tile.start(tokens, counts, logits.rows(), key, key + logits.cols());
+                for (Index i = 0; i < logits.rows(); ++i) {
+                    const auto row = detail::visible_row<T>(mask.visible(query + i, head.keys()), key,
+                                                            logits.data() + i * logits.outerStride());
+                    const RowIn<T> z = row.logits;
+                    room.weights.resize(z.size());
+                    if (normalizer.template apply<T>(z, RowOut<T>(room.weights)) != RowStatus::normal) continue;
+                    tile.set_row(i, row.first, z, room.weights);
+                }
+                tile.compute();
+                for (Index i = 0; i < logits.rows(); ++i) visit(query + i, tile.keys(i), tile.distances(i));
+            });
+        },
+        mask, options, executor);
+}
+
+} // namespace v0_1
+} // namespace attnscope
