@@ -44,7 +44,7 @@ EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, cons
 }
 
 /// All of a product: `rows` rows and `packets` packets of columns, block by block; a block of b is used for all
-/// rows while it is near. store(i, j, x): element packet x of row i.
+/// rows while it is near. store(i, j, width, sums): packets j ... j + width - 1 of row i, `width` a constant.
 template <Real T, class B, class Store>
 void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index packets, const B& b,
                        const Store& store) {
@@ -54,7 +54,7 @@ void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index 
                                                   std::integral_constant<int, width>, Index i, Index j) {
         product_block<T, height, width>(a + i * stride, stride, depth, b.from(j), sums.data());
         for (int y = 0; y < height; ++y)
-            for (int x = 0; x < width; ++x) store(i + y, j + x, sums.data() + (y * width + x) * size);
+            store(i + y, j, std::integral_constant<int, width>(), sums.data() + y * width * size);
     };
     const auto column = [&]<int width>(std::integral_constant<int, width> w, Index j) {
         Index i = 0;
@@ -134,18 +134,18 @@ void product_with_rows(MatrixView<T> a, const PackedRows<T>& b, Index first, T f
     const auto scale = S::set(factor);
     const T* const packed = b.panel(panel);
     const Index step = b.depth() * S::size;
-    product_in_blocks<T>(a.data(), a.outer_stride(), a.rows(), b.depth(), panels,
-                         FactorPackets<T>{packed, S::size, step}, [&](Index i, Index j, const T* sums) {
-                             T* const to = out + i * out_stride;
-                             const Index begin = j * S::size - offset;
-                             if (begin >= 0 && begin + S::size <= cols) {
-                                 S::store(to + begin, S::mul(S::load(sums), scale));
-                                 return;
-                             }
-                             for (Index k = std::max<Index>(0, -begin); k < std::min(S::size, cols - begin);
-                                  ++k)
-                                 to[begin + k] = factor * sums[k];
-                         });
+    product_in_blocks<T>(
+        a.data(), a.outer_stride(), a.rows(), b.depth(), panels, FactorPackets<T>{packed, S::size, step},
+        [&]<int width>(Index i, Index j, std::integral_constant<int, width>, const T* sums) {
+            T* const to = out + i * out_stride;
+            const Index begin = j * S::size - offset, end = begin + width * S::size;
+            if (begin >= 0 && end <= cols)
+                for (Index k = 0; k < width * S::size; k += S::size)
+                    S::store(to + begin + k, S::mul(S::load(sums + k), scale));
+            else
+                for (Index k = std::max<Index>(0, -begin); k < std::min(end, cols) - begin; ++k)
+                    to[begin + k] = factor * sums[k];
+        });
 }
 
 /// out(i, j) += sum_{c < depth} a(i, c) b(c, j): sums in T, then added to `out` in the accumulator scalar.
@@ -156,16 +156,16 @@ void add_product(const T* a, Index a_stride, Index rows_of_a, Index depth, Matri
     const Index cols = b.cols(), whole = cols / S::size, rest = cols % S::size;
     const T* const from = depth > 0 ? b.row(first).data() : nullptr;
     const Index stride = b.outer_stride();
-    const auto store = [&](Index i, Index j, const T* sums) {
+    const auto store = [&](Index i, Index j, Index width, const T* sums) {
         Accumulator<T>* const to = out + i * cols + j * S::size;
-        const Index count = std::min(S::size, cols - j * S::size);
+        const Index count = std::min(width * S::size, cols - j * S::size);
         for (Index k = 0; k < count; ++k) to[k] += static_cast<Accumulator<T>>(sums[k]);
     };
     product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{from, stride, S::size}, store);
     if (rest > 0)
         product_in_blocks<T>(a, a_stride, rows_of_a, depth, 1,
                              FactorRest<T>{from + whole * S::size, stride, rest},
-                             [&](Index i, Index, const T* sums) { store(i, whole, sums); });
+                             [&](Index i, Index, Index, const T* sums) { store(i, whole, 1, sums); });
 }
 
 } // namespace detail

@@ -47,11 +47,22 @@ public:
                 return;
             }
         }
-        std::sort(order_.begin(), order_.end(), [&](Index a, Index b) {
-            const T x = scores[static_cast<std::size_t>(a)], y = scores[static_cast<std::size_t>(b)];
-            if (x != x || y != y) return (x == x) != (y == y) ? x == x : a < b;
-            return x != y ? x > y : a < b;
-        });
+        scores_.assign(scores.begin(), scores.end());
+        order_scores();
+    }
+
+    /// The same for the n largest scores only, O(size) beside what n costs: passes count the scores above a
+    /// threshold, which halves the range of their bits, until hardly more than n are above it. Throws
+    /// `invalid_argument` unless 0 <= n <= size.
+    void rank(RowIn<T> scores, Index n) {
+        const Index size = detail::size<T>(scores);
+        detail::require(n >= 0 && n <= size, "Ranking", "n must be in [0, size]", n, size);
+        if (n == 0) {
+            order_.clear();
+            return;
+        }
+        if (!rank_above_threshold(scores, n)) rank(scores);
+        order_.resize(static_cast<std::size_t>(n));
     }
 
     /// Keys from the largest score to the smallest.
@@ -59,6 +70,88 @@ public:
     Index size() const { return static_cast<Index>(order_.size()); }
 
 private:
+    /// Orders the keys of order_, which ascend, by their scores in scores_.
+    void order_scores() {
+        const std::size_t n = order_.size();
+        ranks_.resize(n);
+        if (!std::same_as<T, long double> && n <= most_counted && detail::ranks_of<T>(scores_, ranks_)) {
+            other_.resize(n);
+            for (std::size_t i = 0; i < n; ++i) other_[static_cast<std::size_t>(ranks_[i])] = order_[i];
+        } else {
+            places_.resize(n);
+            std::iota(places_.begin(), places_.end(), std::size_t(0));
+            std::sort(places_.begin(), places_.end(), [&](std::size_t a, std::size_t b) {
+                const T x = scores_[a], y = scores_[b];
+                if (x != x || y != y) return (x == x) != (y == y) ? x == x : a < b;
+                return x != y ? x > y : a < b;
+            });
+            other_.clear();
+            for (const std::size_t at : places_) other_.push_back(order_[at]);
+        }
+        std::swap(order_, other_);
+    }
+
+    /// The n largest, 0 < n, and perhaps some more. False, and nothing done, where a threshold does not help:
+    /// NaN among the scores, most of them to be ranked, many ties, no bits to halve.
+    bool rank_above_threshold(RowIn<T> scores, Index n) {
+        if constexpr (std::same_as<T, long double>) {
+            return false;
+        } else {
+            const Index size = detail::size<T>(scores), enough = n + n / 8 + 8;
+            if (enough >= size || reached(scores, -std::numeric_limits<T>::infinity()) < size) return false;
+            const T limit = threshold(scores, n, enough);
+            const Index found = reached(scores, limit);
+            if (found > 2 * enough) return false;
+            order_.resize(static_cast<std::size_t>(found));
+            scores_.resize(order_.size());
+            gather(scores, limit);
+            order_scores();
+            return true;
+        }
+    }
+
+    /// How many scores are at least `limit`.
+    static Index reached(RowIn<T> scores, T limit) {
+        using S = detail::Simd<T>;
+        const auto from = S::set(limit);
+        Index found = 0;
+        detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
+            found += std::popcount(
+                S::mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), from));
+        });
+        return found;
+    }
+
+    /// A score that at least `count` scores reach, and at most `enough` unless they tie. No NaN.
+    static T threshold(RowIn<T> scores, Index count, Index enough) {
+        const detail::RowRange<T> range = detail::row_range<T>(scores);
+        if (reached(scores, range.max) >= count) return range.max;
+        auto above = detail::descending_key(range.max), below = detail::descending_key(range.min);
+        while (below - above > 1) {
+            const auto middle = above + (below - above) / 2;
+            const Index found = reached(scores, detail::score_of<T>(middle));
+            (found < count ? above : below) = middle;
+            if (found >= count && found <= enough) break;
+        }
+        return detail::score_of<T>(below);
+    }
+
+    /// The keys that reach the limit, ascending, and their scores.
+    void gather(RowIn<T> scores, T limit) {
+        using S = detail::Simd<T>;
+        const auto from = S::set(limit);
+        Index* key = order_.data();
+        T* score = scores_.data();
+        detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
+            for (std::uint32_t mask =
+                     S::mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), from);
+                 mask != 0; mask &= mask - 1) {
+                *key = lane.i + std::countr_zero(mask);
+                *score++ = scores[static_cast<std::size_t>(*key++)];
+            }
+        });
+    }
+
     // Least significant digit first; every pass is stable, so ties keep ascending indices.
     void radix(RowIn<T> scores) {
         using Key = decltype(detail::descending_key(T()));
@@ -88,130 +181,14 @@ private:
         return static_cast<std::size_t>((key >> (11 * d)) & 0x7ff);
     }
 
+    /// Above it sorting is cheaper than counting the larger ones of each.
+    static constexpr Index most_counted = 512;
+
     std::vector<Index> order_, other_;
     std::vector<std::uint64_t> keys_;
     std::vector<std::uint32_t> counts_;
-};
-
-/// The sets of the N largest scores for several N at once, each inside the next, without an order inside them:
-/// ties by smaller index, NaN last, as `Ranking` has it. Passes over the row count the scores above a threshold
-/// until few candidates are left. Keeps its memory from row to row. O(n); the whole order is not sorted out.
-template <Real T>
-class TopSets {
-public:
-    /// `counts` must ascend within [0, n]. Throws `invalid_argument` otherwise.
-    void select(RowIn<T> scores, std::span<const Index> counts) {
-        const Index n = detail::size<T>(scores);
-        for (std::size_t g = 0; g < counts.size(); ++g)
-            detail::require(counts[g] >= (g > 0 ? counts[g - 1] : 0) && counts[g] <= n, "TopSets",
-                            "the N must ascend in [0, n]", counts[g], n);
-        keys_.clear();
-        if (counts.empty() || counts.back() == 0) return;
-        if constexpr (std::same_as<T, long double>) {
-            ranking_.rank(scores);
-            keys_.assign(ranking_.order().begin(), ranking_.order().begin() + counts.back());
-        } else {
-            find_candidates(scores, counts.back());
-            auto end = candidates_.end();
-            for (std::size_t g = counts.size(); g-- > 0;) {
-                const auto part = candidates_.begin() + counts[g];
-                if (part < end) std::nth_element(candidates_.begin(), part, end);
-                end = part;
-            }
-            for (auto at = candidates_.begin(); at != candidates_.begin() + counts.back(); ++at)
-                keys_.push_back(at->index());
-        }
-    }
-
-    /// Of the largest N asked for: the first N of them are the keys of the N largest scores, for each N.
-    std::span<const Index> keys() const { return keys_; }
-
-private:
-    /// Less is a larger score, or an equal one of a smaller index.
-    struct Candidate {
-        std::uint64_t high, low;
-        Index index() const { return static_cast<Index>(low); }
-        friend bool operator<(const Candidate& a, const Candidate& b) {
-            return a.high != b.high ? a.high < b.high : a.low < b.low;
-        }
-    };
-
-    void add_candidate(RowIn<T> scores, Index at) {
-        candidates_.push_back(
-            {detail::descending_key(scores[static_cast<std::size_t>(at)]), static_cast<std::uint64_t>(at)});
-    }
-
-    /// At least the `count` first ones, hardly more.
-    void find_candidates(RowIn<T> scores, Index count) {
-        const Index n = detail::size<T>(scores);
-        candidates_.clear();
-        const T threshold = threshold_for(scores, count);
-        if (threshold != threshold) {
-            for (Index i = 0; i < n; ++i) add_candidate(scores, i);
-            return;
-        }
-        using S = detail::Simd<T>;
-        const auto limit = S::set(threshold);
-        detail::for_each_lane<T>(n, [&](const auto& lane) {
-            for (std::uint32_t mask = S::mask_not_below(lane(scores.data()), limit); mask != 0;
-                 mask &= mask - 1) {
-                const Index at = lane.i + std::countr_zero(mask);
-                if (at < n) add_candidate(scores, at);
-            }
-        });
-    }
-
-    /// A score that at least `count` ones reach, and not many more unless they tie; NaN if all are to be looked
-    /// at. Halves the range of the bits, which is about that of the logarithm.
-    static T threshold_for(RowIn<T> scores, Index count) {
-        constexpr T none = std::numeric_limits<T>::quiet_NaN();
-        const Index n = detail::size<T>(scores), enough = count + count / 8 + 8;
-        if (n <= enough + 32) return none;
-        const detail::RowRange<T> range = detail::row_range<T>(scores);
-        auto low = detail::descending_key(range.max), high = detail::descending_key(range.min);
-        if (reached(scores, range.min) < n) return none; // NaN
-        if (reached(scores, range.max) >= count) return range.max;
-        while (high - low > 1) {
-            const auto middle = low + (high - low) / 2;
-            const T threshold = detail::score_of<T>(middle);
-            const Index found = reached(scores, threshold);
-            if (found < count) {
-                low = middle;
-                continue;
-            }
-            if (found <= enough) return threshold;
-            high = middle;
-        }
-        return detail::score_of<T>(high);
-    }
-
-    /// How many scores are at least `limit`.
-    static Index reached(RowIn<T> scores, T limit) {
-        using S = detail::Simd<T>;
-        const auto one = S::set(T(1)), zero = S::set(T(0)), from = S::set(limit);
-        constexpr Index block = Index(1) << 20; // of which even float counts each one
-        Index found = 0;
-        for (Index begin = 0; begin < detail::size<T>(scores); begin += block) {
-            const Index n = std::min(block, detail::size<T>(scores) - begin);
-            const T* const row = scores.data() + begin;
-            typename S::P below[4] = {zero, zero, zero, zero};
-            const auto count = [&](int j, typename S::P x) {
-                below[j] = S::select_below(x, from, below[j], S::add(below[j], one));
-            };
-            Index i = 0;
-            for (; i + 4 * S::size <= n; i += 4 * S::size)
-                for (int j = 0; j < 4; ++j) count(j, S::load(row + i + j * S::size));
-            for (; i + S::size <= n; i += S::size) count(0, S::load(row + i));
-            found += static_cast<Index>(
-                S::reduce_add(S::add(S::add(below[0], below[1]), S::add(below[2], below[3]))));
-            for (; i < n; ++i) found += row[i] >= limit;
-        }
-        return found;
-    }
-
-    std::vector<Candidate> candidates_;
-    std::vector<Index> keys_;
-    Ranking<T> ranking_;
+    std::vector<T> scores_, ranks_;
+    std::vector<std::size_t> places_;
 };
 
 /// The keys of the n largest scores, from the largest down; ties by smaller index.
@@ -222,8 +199,8 @@ std::vector<Index> top_n(const E& scores, Index n) {
     detail::require(n >= 0 && n <= scores.size(), "top_n", "n must be in [0, size]", n, Index(scores.size()));
     const RowHolder<T> row(scores);
     Ranking<T> ranking;
-    ranking.rank(row.get());
-    return {ranking.order().begin(), ranking.order().begin() + n};
+    ranking.rank(row.get(), n);
+    return {ranking.order().begin(), ranking.order().end()};
 }
 
 /// Ranking scores by contribution: p_i |x_i|, the length of the weighted vector of each key.

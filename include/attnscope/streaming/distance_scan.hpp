@@ -14,6 +14,7 @@ namespace detail {
 template <Real T>
 class PackedTokens {
 public:
+    using A = Accumulator<T>;
     template <Executor E>
     PackedTokens(MatrixView<T> x, const E& executor) : x_(x) {
         T longest = 0;
@@ -25,21 +26,25 @@ public:
         unit_ = longest > T(0)
                     ? std::ldexp(T(1), -std::max(std::ilogb(longest), 2 - std::numeric_limits<T>::max_exponent))
                     : T(1);
-        const Index padded = (x.rows() + Simd<T>::size - 1) / Simd<T>::size * Simd<T>::size;
-        squares_.assign(static_cast<std::size_t>(padded), T(0));
         const Matrix<T> scaled = x.map() * unit_;
+        squares_.assign(
+            static_cast<std::size_t>((x.rows() + Simd<T>::size - 1) / Simd<T>::size * Simd<T>::size), T(0));
         for (Index i = 0; i < x.rows(); ++i)
             squares_[static_cast<std::size_t>(i)] =
-                static_cast<T>(scaled.row(i).template cast<Accumulator<T>>().squaredNorm());
+                static_cast<T>(scaled.row(i).template cast<A>().squaredNorm());
         panels_ = PackedRows<T>(MatrixView<T>(scaled), executor);
     }
     Index depth() const { return x_.cols(); }
-    T unit() const { return unit_; } ///< what the vectors are multiplied by
+    A unit() const { return A(unit_); } ///< what the vectors are multiplied by
     const T* panel(Index number) const { return panels_.panel(number); }
-    const T* squares() const { return squares_.data(); } ///< of the scaled vectors
-    auto vector(Index key) const {
-        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(key).data(), 1, x_.cols())
-            .template cast<Accumulator<T>>();
+    const T* squares() const { return squares_.data(); }
+
+    /// sum += weight x in the unit
+    void add(Index key, T weight, Eigen::Matrix<A, 1, Eigen::Dynamic>& sum) const {
+        const A factor = A(weight) * A(unit_);
+        const T* const from = x_.row(key).data();
+        A* const to = sum.data();
+        for (Index c = 0; c < x_.cols(); ++c) to[c] += factor * A(from[c]);
     }
 
 private:
@@ -65,8 +70,8 @@ public:
         counts_ = counts;
         first_panel_ = begin / S::size;
         panels_ = end > begin ? (end + S::size - 1) / S::size - first_panel_ : 0;
-        stride_ = panels_ * S::size + 16; // not all rows in the same set of the cache
-        weights_.assign(static_cast<std::size_t>(rows * stride_), T(0));
+        stride_ = panels_ * S::size + 16;                          // not all rows in the same set of the cache
+        weights_.resize(static_cast<std::size_t>(rows * stride_)); // hidden ones do not matter
         places_.assign(static_cast<std::size_t>(rows * stride_), hidden);
         selections_.assign(static_cast<std::size_t>(rows) * counts.size(), {});
         contexts_.setZero(rows * static_cast<Index>(counts.size()), tokens.depth());
@@ -84,15 +89,15 @@ public:
         RowSets& found = rows_[static_cast<std::size_t>(row)];
         std::copy(weights.begin(), weights.end(), weights_.data() + offset);
         const Index n = choose(logits, weights, places);
-        for (const Index at : sets_.keys())
+        for (const Index at : ranking_.order())
             found.keys.push_back(first_key +
                                  (n < size<T>(weights) ? visible_[static_cast<std::size_t>(at)] : at));
         sum_.setZero(tokens_->depth());
         std::size_t next = 0;
         for (std::size_t g = 0; g < counts_.size(); ++g) {
-            for (; next < static_cast<std::size_t>(reached_[g]); ++next) {
+            for (; next < static_cast<std::size_t>(std::min(counts_[g], n)); ++next) {
                 const Index at = found.keys[next] - first_key;
-                sum_ += weighted(found.keys[next], weights[static_cast<std::size_t>(at)]);
+                tokens_->add(found.keys[next], weights[static_cast<std::size_t>(at)], sum_);
                 places[at] = static_cast<T>(g);
             }
             found.reached += counts_[g] <= n;
@@ -115,7 +120,9 @@ public:
                 contexts_.data(), contexts_.cols(), contexts_.rows(), contexts_.cols(),
                 std::min(block, panels_ - first),
                 FactorPackets<T>{tokens_->panel(first_panel_ + first), S::size, tokens_->depth() * S::size},
-                [&](Index set, Index panel, const T* products) { add_packet(set, first + panel, products); });
+                [&]<int width>(Index set, Index panel, std::integral_constant<int, width>, const T* products) {
+                    add_panels<width>(set, first + panel, products);
+                });
             for (std::size_t set = 0; set < totals_.size(); ++set)
                 totals_[set] +=
                     A(S::reduce_add(S::load(sums_.data() + set * static_cast<std::size_t>(S::size))));
@@ -123,7 +130,7 @@ public:
         for (A& total : totals_) total /= tokens_->unit();
     }
 
-    /// The keys of a row's largest selection, those of the smaller ones first.
+    /// The keys of a row's largest selection by descending weight.
     std::span<const Index> keys(Index row) const { return rows_[static_cast<std::size_t>(row)].keys; }
     std::span<const A> distances(Index row) const {
         return {totals_.data() + static_cast<std::size_t>(row) * counts_.size(),
@@ -141,7 +148,7 @@ private:
 
     struct RowSets {
         std::vector<Index> keys;
-        std::size_t reached = 0; ///< how many selections leave somebody, or nobody, but are full
+        std::size_t reached = 0; ///< how many of the selections there are keys for
         void clear() { keys.clear(), reached = 0; }
     };
     struct Selection {
@@ -151,7 +158,7 @@ private:
         T doubt = 0;   ///< the square from which on it is right
     };
 
-    /// The sets of the largest weights of the visible keys, whose number it returns.
+    /// Ranks the visible keys, whose number it returns.
     Index choose(RowIn<T> logits, RowIn<T> weights, T* places) {
         const bool all = row_range<T>(logits).min > -infinity;
         compact_.clear();
@@ -166,31 +173,35 @@ private:
                 visible_.push_back(static_cast<Index>(i));
             }
         const Index n = all ? size<T>(weights) : static_cast<Index>(compact_.size());
-        reached_.clear();
-        for (const Index count : counts_) reached_.push_back(std::min(count, n));
-        sets_.select(all ? weights : RowIn<T>(compact_), reached_);
+        ranking_.rank(all ? weights : RowIn<T>(compact_), std::min(n, counts_.empty() ? 0 : counts_.back()));
         return n;
     }
 
-    /// y in the unit.
-    auto weighted(Index key, T weight) const { return tokens_->vector(key) * (A(weight) * A(tokens_->unit())); }
-
-    /// |s|^2 - 2 p <s, x> + p^2 |x|^2 = |s|^2 + p (p |x|^2 - 2 <s, x>)
-    void add_packet(Index set, Index panel, const T* products) {
+    /// |s|^2 - 2 p <s, x> + p^2 |x|^2 = |s|^2 + p (p |x|^2 - 2 <s, x>) of some panels.
+    template <int width>
+    void add_panels(Index set, Index panel, const T* products) {
         const Selection& of = selections_[static_cast<std::size_t>(set)];
-        const Index at = of.row + panel * S::size;
-        const auto weight = S::load(weights_.data() + at), place = S::load(places_.data() + at),
-                   limit = S::set(of.limit);
-        const auto inner =
-            S::madd(weight, S::load(tokens_->squares() + (first_panel_ + panel) * S::size), S::load(products));
-        const auto square = S::madd(weight, inner, S::set(of.length));
-        T* const sum = sums_.data() + set * S::size;
-        if (S::any_below(S::select_below(place, limit, S::set(infinity), square), S::set(of.doubt)))
-            [[unlikely]] {
-            add_one_by_one(set, panel, square);
+        const T* const weights = weights_.data() + of.row + panel * S::size;
+        const T* const places = places_.data() + of.row + panel * S::size;
+        const T* const squares = tokens_->squares() + (first_panel_ + panel) * S::size;
+        const auto limit = S::set(of.limit), length = S::set(of.length), least_sure = S::set(of.doubt),
+                   zero = S::set(T(0)), far = S::set(infinity);
+        typename S::P square[width], root = zero, smallest = far;
+#pragma GCC unroll 3
+        for (int j = 0; j < width; ++j) {
+            const Index at = j * S::size;
+            const auto weight = S::load(weights + at), place = S::load(places + at);
+            const auto inner = S::madd(weight, S::load(squares + at), S::load(products + at));
+            square[j] = S::madd(weight, inner, length);
+            smallest = S::min(smallest, S::select_below(place, limit, far, square[j]));
+            root = S::add(root, S::sqrt(S::select_below(place, limit, zero, square[j])));
+        }
+        if (S::any_below(smallest, least_sure)) [[unlikely]] {
+            for (int j = 0; j < width; ++j) add_one_by_one(set, panel + j, square[j]);
             return;
         }
-        S::store(sum, S::add(S::load(sum), S::sqrt(S::select_below(place, limit, S::set(T(0)), square))));
+        T* const sum = sums_.data() + set * S::size;
+        S::store(sum, S::add(S::load(sum), root));
     }
 
     void add_one_by_one(Index set, Index panel, typename S::P packet) {
@@ -201,9 +212,13 @@ private:
             const auto at = static_cast<std::size_t>(of.row + panel * S::size) + i;
             if (places_[at] < of.limit) continue;
             const Index key = (first_panel_ + panel) * S::size + static_cast<Index>(i);
-            totals_[static_cast<std::size_t>(set)] +=
-                squares[i] < of.doubt ? (wide_contexts_.row(set) - weighted(key, weights_[at])).norm()
-                                      : A(std::sqrt(squares[i]));
+            A distance = A(std::sqrt(squares[i]));
+            if (squares[i] < of.doubt) {
+                sum_ = wide_contexts_.row(set);
+                tokens_->add(key, -weights_[at], sum_);
+                distance = sum_.norm();
+            }
+            totals_[static_cast<std::size_t>(set)] += distance;
         }
     }
 
@@ -218,9 +233,9 @@ private:
     std::vector<A> totals_;
     std::vector<RowSets> rows_;
     std::vector<T> compact_;
-    std::vector<Index> visible_, reached_;
+    std::vector<Index> visible_;
     Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
-    TopSets<T> sets_;
+    Ranking<T> ranking_;
 };
 
 } // namespace detail

@@ -123,26 +123,12 @@ private:
             insert(found.logits[i], first_key + found.places[i]);
     }
 
-    /// Fills the empty list: a candidate's place is the number of larger ones, counted for a packet of them at
-    /// once, where insertion would be one mispredicted branch after the other. False, and nothing done, if
-    /// there are ties or no finite logits.
-    bool rank_in(Candidates& found, Index count, Index first_key) {
-        using S = detail::Simd<T>;
-        constexpr Index packets = Candidates::most / S::size;
-        std::fill(found.logits.begin() + count, found.logits.end(), lowest);
+    /// Fills the empty list by the ranks of the candidates. False, and nothing done, if there are ties.
+    bool rank_in(const Candidates& found, Index count, Index first_key) {
         std::array<T, static_cast<std::size_t>(Candidates::most)> ranks;
-        const auto one = S::set(T(1));
-        for (Index j = 0; j < packets; ++j) {
-            const auto x = S::load(found.logits.data() + j * S::size);
-            auto rank = S::set(T(0));
-            for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
-                rank = S::select_below(x, S::set(found.logits[i]), S::add(rank, one), rank);
-            S::store(ranks.data() + j * S::size, rank);
-        }
-        T sum = 0;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) sum += ranks[i];
-        if (sum != static_cast<T>(count * (count - 1) / 2)) return false; // equal ones have equal ranks
-        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+        const auto number = static_cast<std::size_t>(count);
+        if (!ranks_of<T>(RowIn<T>(found.logits.data(), number), RowOut<T>(ranks.data(), number))) return false;
+        for (std::size_t i = 0; i < number; ++i) {
             const auto rank = static_cast<std::size_t>(ranks[i]);
             if (rank >= static_cast<std::size_t>(K) || !(found.logits[i] > lowest)) continue;
             logits_[rank] = found.logits[i];
