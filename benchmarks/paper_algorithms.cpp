@@ -14,22 +14,35 @@ using namespace bench;
 
 constexpr std::array<Index, 5> few = {1, 5, 10, 20, 100};
 
-/// Sum of d(N) over queries, heads and the N that are asked for and leave somebody out.
+/// Gives add(query, N, d(N)) the distances of a head: of every N, or of those that are asked for.
+template <class Add>
+void for_each_distance(const HeadView<float>& head, bool every, Index threads, const Add& add) {
+    const attnscope::Threads executor(threads);
+    if (every)
+        attnscope::scan_distance_curves(
+            head, head.keys(),
+            [&](Index query, std::span<const Index>, const auto& curve) {
+                for (std::size_t i = 0; i < curve.cumulative.size(); ++i)
+                    add(query, static_cast<Index>(i + 1), curve.cumulative[i]);
+            },
+            Mask::causal(), {}, executor);
+    else
+        attnscope::scan_distances(
+            head, few, attnscope::Softmax(),
+            [&](Index query, std::span<const Index>, std::span<const double> distances) {
+                for (std::size_t i = 0; i < distances.size(); ++i) add(query, few[i], distances[i]);
+            },
+            Mask::causal(), {}, executor);
+}
+
+/// Sum of d(N) over queries, heads and the N that are asked for.
 double sum_of_distances(const Heads& heads, bool every, Index threads) {
     double total = 0;
     for (Index h = 0; h < heads.count; ++h) {
-        std::vector<double> sums(static_cast<std::size_t>(std::max<Index>(1, heads.length)));
-        attnscope::scan_distance_curves(
-            heads[h], every ? heads.length : few.back(),
-            [&](Index query, std::span<const Index>, const auto& curve) {
-                double& sum = sums[static_cast<std::size_t>(query)];
-                if (every)
-                    for (const double d : curve.cumulative) sum += d;
-                else
-                    for (const Index n : few)
-                        if (n <= query) sum += curve.cumulative[static_cast<std::size_t>(n - 1)];
-            },
-            Mask::causal(), {}, attnscope::Threads(threads));
+        std::vector<double> sums(static_cast<std::size_t>(heads.length));
+        for_each_distance(heads[h], every, threads, [&](Index query, Index, double distance) {
+            sums[static_cast<std::size_t>(query)] += distance;
+        });
         for (const double sum : sums) total += sum;
     }
     return total;
@@ -62,20 +75,12 @@ double direct(const Heads& heads, bool every) {
     return total;
 }
 
-/// What `direct` adds up, from the curves.
+/// What `direct` adds up, from the scan.
 double sampled(const Heads& heads, bool every) {
-    std::vector<double> sums(static_cast<std::size_t>(std::max<Index>(1, heads.length)));
-    attnscope::scan_distance_curves(
-        heads[0], heads.length,
-        [&](Index query, std::span<const Index>, const auto& curve) {
-            if (query % (heads.length / 16) != 0) return;
-            for (Index n = 1; n <= query; ++n)
-                if (every || std::find(few.begin(), few.end(), n) != few.end())
-                    sums[static_cast<std::size_t>(query)] += curve.cumulative[static_cast<std::size_t>(n - 1)];
-        },
-        Mask::causal());
     double total = 0;
-    for (const double sum : sums) total += sum;
+    for_each_distance(heads[0], every, 1, [&](Index query, Index, double distance) {
+        if (query % (heads.length / 16) == 0) total += distance;
+    });
     return total;
 }
 

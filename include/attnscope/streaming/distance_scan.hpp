@@ -243,13 +243,13 @@ private:
 /// The cumulative distances d(N) = sum over the others of |s_N - y_i| of the top-N selections of every row, for
 /// the N in `counts` (ascending, >= 1), with the values as token vectors, under any normaliser. Gives
 /// visit(query, keys, distances): distances[g] is d(counts[g]), for the counts up to the number of visible
-/// keys; keys are those of the largest selection, min(counts.back(), visible) of them, and the first counts[g]
-/// of them are the top-N set of counts[g], in no order inside it. Rows that are not normal come with neither.
-/// Both are gone when the visitor returns; it is called by several threads at once if the executor has them,
-/// once for each query. Values that are not finite leave NaN or infinity. With |s - y|^2 = |s|^2 - 2 p <s, x> +
-/// p^2 |x|^2 in T, taken anew from the difference in double where it is below |s|^2/12 (float): d(N) is right
-/// to about 1e-6. Cost O(pairs d) for each N: for many N `scan_distance_curves`. Memory O(keys d), no Gram
-/// matrix, and as `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not fit.
+/// keys; `keys` are the min(counts.back(), visible) keys of the largest weights, descending, ties by smaller
+/// key. Rows that are not normal come with neither. Both are gone when the visitor returns; it is called by
+/// several threads at once if the executor has them, once for each query. Values that are not finite leave NaN
+/// or infinity. |s - y|^2 = |s|^2 - 2 p <s, x> + p^2 |x|^2 in T, taken anew from the difference in the
+/// accumulator scalar where it is below |s|^2/12 (float): d(N) is right to about 1e-6. Cost O(pairs d) for each
+/// N: `scan_distance_curves` is cheaper from about 3 d of them on. Memory O(keys d), no Gram matrix, and as
+/// `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend from 1.
 template <Real T, class N, class Visit, Executor E = Sequential>
 requires Normalizer<N, T>
 bool scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,
