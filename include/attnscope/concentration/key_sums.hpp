@@ -9,23 +9,18 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// a b - product, the rounding error of `product` = fl(a b).
-template <Real T>
-typename Simd<T>::P product_error(typename Simd<T>::P a, typename Simd<T>::P b, typename Simd<T>::P product) {
-    using S = Simd<T>;
-    using P = typename S::P;
+/// a b - product, the rounding error of `product` = fl(a b), b one packet.
+template <Real T, class S>
+typename S::P product_error(const typename S::P& a, typename Simd<T>::P b, const typename S::P& product) {
 #if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
-    if constexpr (!S::scalar) return S::madd(a, b, S::sub(S::set(T(0)), product));
+    if constexpr (!Simd<T>::scalar) return S::madd(a, b, S::sub(S::set(T(0)), product));
 #endif
     // Dekker's product with Veltkamp's split.
+    using P = typename S::P;
     constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
-    constexpr T factor = static_cast<T>((1ull << half_digits) + 1);
-    const auto high = [&](P x) {
-        const P y = S::mul(x, S::set(factor));
-        return S::sub(y, S::sub(y, x));
-    };
-    const P a1 = high(a), b1 = high(b);
-    const P a2 = S::sub(a, a1), b2 = S::sub(b, b1);
+    const auto factor = S::set(static_cast<T>((1ull << half_digits) + 1));
+    const P y = S::mul(a, factor), a1 = S::sub(y, S::sub(y, a)), a2 = S::sub(a, a1);
+    const auto x = Simd<T>::mul(b, factor), b1 = Simd<T>::sub(x, Simd<T>::sub(x, b)), b2 = Simd<T>::sub(b, b1);
     const P e1 = S::sub(S::mul(a1, b1), product);
     return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));
 }
@@ -38,16 +33,6 @@ T inverse_remainder(double temperature, T high) {
         return static_cast<T>(1 / temperature - static_cast<double>(high));
     else // a wider scalar may not exist: (1 - high temperature)/temperature, the product exact
         return std::fma(-high, static_cast<T>(temperature), T(1)) / static_cast<T>(temperature);
-}
-
-/// Where a row's maximum m (an element, no NaN) first stands.
-template <Real T>
-std::size_t first_maximum(RowIn<T> z, T m) {
-    constexpr std::size_t chunk = 4 * static_cast<std::size_t>(Simd<T>::size);
-    std::size_t begin = 0;
-    while (begin + chunk < z.size() && row_max<T>(z.subspan(begin, chunk)) < m) begin += chunk;
-    return static_cast<std::size_t>(std::find(z.begin() + static_cast<std::ptrdiff_t>(begin), z.end(), m) -
-                                    z.begin());
 }
 
 /// The sums of a row over all keys but the one at `top`, whose logit m is the largest and finite; no NaN.
@@ -75,44 +60,46 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     const P floor =
         S::set(m - std::max(2 - exp_cutoff<T>(), 8 * std::numeric_limits<T>::epsilon() * std::abs(m)));
     P largest = S::set(-infinity);
-    const Index whole = static_cast<Index>(top) / S::size * S::size; // where the packet with the top key begins
-    const auto sums = accumulate_lanes<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
-        P key = lane(z.data(), -infinity);
-        if (lane.i == whole) { // the top key itself is left out
-            std::array<T, static_cast<std::size_t>(S::size)> keys;
-            S::store(keys.data(), key);
-            keys[top - static_cast<std::size_t>(whole)] = -infinity;
-            key = S::load(keys.data());
+    const auto sums = sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
+        using G = typename std::decay_t<decltype(lane)>::S;
+        using Q = typename G::P;
+        Q key = lane(z.data(), -infinity);
+        if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < G::size) {
+            // the top key itself is left out
+            std::array<T, static_cast<std::size_t>(G::size)> keys;
+            G::store(keys.data(), key);
+            keys[static_cast<std::size_t>(place)] = -infinity;
+            key = G::load(keys.data());
         }
-        largest = S::max(largest, key);
-        if constexpr (!scaled) key = S::max(key, floor);
+        largest = G::max_to(largest, key);
+        if constexpr (!scaled) key = G::max(key, floor);
         // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
-        const P s = S::sub(key, maximum), back = S::sub(s, key);
-        const P e = S::sub(S::sub(key, S::sub(s, back)), S::add(maximum, back));
-        P u = s, weight;
+        const Q s = G::sub(key, maximum), back = G::sub(s, key);
+        const Q e = G::sub(G::sub(key, G::sub(s, back)), G::add(maximum, back));
+        Q u = s, weight;
         if constexpr (scaled) {
-            const P scaled_distance = S::mul(s, inverse);
-            const P correction =
-                S::madd(e, inverse, S::madd(s, remainder, product_error<T>(s, inverse, scaled_distance)));
-            const P power = exp_nonpositive<T>(scaled_distance);
+            const Q scaled_distance = G::mul(s, inverse);
+            const Q correction =
+                G::madd(e, inverse, G::madd(s, remainder, product_error<T, G>(s, inverse, scaled_distance)));
+            const Q power = exp_nonpositive<T, G>(scaled_distance);
             // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
-            weight = S::select_below(scaled_distance, limit, power, S::madd(power, correction, power));
-            u = S::select_below(scaled_distance, limit, zero, scaled_distance);
+            weight = G::select_below(scaled_distance, limit, power, G::madd(power, correction, power));
+            u = G::select_below(scaled_distance, limit, zero, scaled_distance);
         } else {
-            const P power = exp_nonpositive<T>(s);
-            weight = S::madd(power, e, power);
+            const Q power = exp_nonpositive<T, G>(s);
+            weight = G::madd(power, e, power);
         }
         if constexpr (store) lane.store(weights, weight);
-        const P weighted = S::mul(u, weight), squared = S::mul(weight, weight);
-        sum.v[0] = S::add(sum.v[0], weight);
-        sum.v[1] = S::sub(sum.v[1], weighted);
-        sum.v[2] = S::add(sum.v[2], squared);
-        sum.v[3] = S::madd(squared, weight, sum.v[3]);
-        sum.v[4] = S::madd(u, weighted, sum.v[4]);
+        const Q weighted = G::mul(u, weight), squared = G::mul(weight, weight);
+        sum.v[0] = G::add_to(sum.v[0], weight);
+        sum.v[1] = G::add_to(sum.v[1], weighted); // minus the sum of u p
+        sum.v[2] = G::add_to(sum.v[2], squared);
+        sum.v[3] = G::madd_to(sum.v[3], squared, weight);
+        sum.v[4] = G::madd_to(sum.v[4], u, weighted);
     });
     KeySums<T> result;
     result.r = sums[0];
-    result.t = sums[1];
+    result.t = -sums[1];
     result.q = sums[2];
     result.c = sums[3];
     result.v = sums[4];

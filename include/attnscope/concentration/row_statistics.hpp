@@ -101,7 +101,7 @@ RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperat
     const detail::RowRange<T> range = detail::row_range<T>(z);
     const T m = range.max;
     if (std::abs(m) <= std::numeric_limits<T>::max()) {
-        const std::size_t top = detail::first_maximum<T>(z, m);
+        const std::size_t top = detail::first_not_below<T>(z, m);
         if (top < z.size()) {
             const detail::KeySums<T> sums = detail::key_sums<T>(z, m, range.min, top, temperature);
             row.status = RowStatus::normal;

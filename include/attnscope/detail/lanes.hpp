@@ -11,6 +11,7 @@ namespace detail {
 /// A whole packet at offset `i` of every row it is asked for.
 template <Real T>
 struct FullLane {
+    using S = Simd<T>;
     Index i;
     typename Simd<T>::P operator()(const T* row, T) const { return Simd<T>::load(row + i); }
     typename Simd<T>::P operator()(const T* row) const { return Simd<T>::load(row + i); }
@@ -20,12 +21,22 @@ struct FullLane {
 /// The last `count` elements, padded.
 template <Real T>
 struct PartialLane {
+    using S = Simd<T>;
     Index i;
     Index count;
     typename Simd<T>::P operator()(const T* row, T fill = T(0)) const {
         return Simd<T>::load_partial(row + i, count, fill);
     }
     void store(T* row, typename Simd<T>::P x) const { Simd<T>::store_partial(row + i, count, x); }
+};
+
+/// A group of whole packets.
+template <Real T>
+struct GroupLane {
+    using S = SimdGroup<T>;
+    Index i;
+    typename S::P operator()(const T* row, T = T(0)) const { return S::load(row + i); }
+    void store(T* row, const typename S::P& x) const { S::store(row + i, x); }
 };
 
 // Inlined, or the packets that the loop body refers to are loaded anew in every step.
@@ -43,17 +54,41 @@ struct Packets {
     typename Simd<T>::P v[K];
 };
 
-/// K sums over a row: `add(lane, sums)` adds a lane's terms to `Packets<T, K>`. Each packet element adds at
-/// most 64 terms (16 where many sums are taken, whose errors add up) before the block goes to the accumulator
-/// scalar, so the relative error of a sum of positive terms is below 64 u in T whatever the length: about u in
-/// practice, but equal terms are all rounded the same way.
+/// The elements of packets of T, added up in the accumulator scalar.
+template <Real T>
+struct WidePacket {
+    using A = Accumulator<T>;
+    static constexpr std::size_t size = static_cast<std::size_t>(Simd<T>::size);
+    std::array<A, size> elements{};
+    void add(typename Simd<T>::P x) {
+        std::array<T, size> narrow;
+        Simd<T>::store(narrow.data(), x);
+        for (std::size_t i = 0; i < size; ++i) elements[i] += A(narrow[i]);
+    }
+    A sum() const {
+        using S = Simd<A>;
+        auto total = S::load(elements.data());
+        for (std::size_t i = static_cast<std::size_t>(S::size); i < size;
+             i += static_cast<std::size_t>(S::size))
+            total = S::add(total, S::load(elements.data() + i));
+        return S::reduce_add(total);
+    }
+};
+
+/// K sums over a row of terms that `term(lane)` gives as `Packets<T, K>`. Each packet element adds at most 64
+/// terms before the block goes to the accumulator scalar, so the relative error of a sum of positive terms is
+/// below 64 u in T whatever the length: about u in practice, but equal terms are all rounded the same way.
 template <Real T, int K, class F>
-EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> accumulate_lanes(Index n, F&& add) {
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
     using S = Simd<T>;
     constexpr Index size = S::size;
-    constexpr int unroll = K >= 4 ? 1 : 4;
-    constexpr Index block = (K >= 4 ? 16 : 64) * size * unroll;
+    constexpr int unroll = 4;
+    constexpr Index block = 64 * size * unroll;
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
+    const auto add = [&](const auto& lane, Packets<T, K>& sum) {
+        const Packets<T, K> x = term(lane);
+        for (int k = 0; k < K; ++k) sum.v[k] = S::add(sum.v[k], x.v[k]);
+    };
     for (Index begin = 0; begin < n; begin += block) {
         const Index end = std::min(n, begin + block);
         Packets<T, K> sum[unroll];
@@ -72,13 +107,35 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> accu
     return sums;
 }
 
-/// The same of terms that `term(lane)` gives as `Packets<T, K>`.
+/// K sums over a row that `add(lane, sum)` adds to, `sum` a `Packets<T, K>`, for loops of long chains of
+/// operations: lanes are groups of packets where the row has them, so that `add` must work with the operations
+/// of its lane, `decltype(lane)::S`. Relative error as of `sum_lanes`, with at most 20 terms in T (64 of a
+/// single sum).
 template <Real T, int K, class F>
-EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
-    return accumulate_lanes<T, K>(n, [&](const auto& lane, Packets<T, K>& sum) {
-        const Packets<T, K> x = term(lane);
-        for (int k = 0; k < K; ++k) sum.v[k] = Simd<T>::add(sum.v[k], x.v[k]);
-    });
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_groups(Index n, F&& add) {
+    using S = Simd<T>;
+    constexpr Index group = SimdGroup<T>::size;
+    constexpr Index block = (K == 1 ? 60 : 16) * group; // and the packets of a group
+    std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
+    std::array<WidePacket<T>, static_cast<std::size_t>(K)> wide;
+    for (Index begin = 0; begin < n; begin += block) {
+        const Index end = std::min(n, begin + block);
+        Packets<T, K> sum;
+        for (auto& packet : sum.v) packet = S::set(T(0));
+        Index i = begin;
+        if constexpr (group_packets > 1)
+            for (; i + group <= end; i += group) add(GroupLane<T>{i}, sum);
+        for (; i + S::size <= end; i += S::size) add(FullLane<T>{i}, sum);
+        if (i < end) add(PartialLane<T>{i, end - i}, sum);
+        for (std::size_t k = 0; k < sums.size(); ++k)
+            if (n <= block)
+                sums[k] = Accumulator<T>(S::reduce_add(sum.v[k]));
+            else
+                wide[k].add(sum.v[k]);
+    }
+    if (n > block)
+        for (std::size_t k = 0; k < sums.size(); ++k) sums[k] = wide[k].sum();
+    return sums;
 }
 
 /// sum_i a_i b_i
@@ -102,6 +159,20 @@ T row_max(RowIn<T> z) {
     for (; i + S::size <= n; i += S::size) m[0] = S::max(m[0], S::load(z.data() + i));
     if (i < n) m[0] = S::max(m[0], S::load_partial(z.data() + i, n - i, lowest));
     return S::reduce_max(S::max(S::max(m[0], m[1]), S::max(m[2], m[3])));
+}
+
+/// The first place whose element is at least `limit`; the size if there is none.
+template <Real T>
+std::size_t first_not_below(RowIn<T> z, T limit) {
+    using S = Simd<T>;
+    const auto from = S::set(limit);
+    const Index n = size(z);
+    Index i = 0;
+    for (; i + S::size <= n; i += S::size)
+        if (const std::uint32_t mask = S::mask_not_below(S::load(z.data() + i), from); mask != 0)
+            return static_cast<std::size_t>(i + std::countr_zero(mask));
+    while (i < n && !(z[static_cast<std::size_t>(i)] >= limit)) ++i;
+    return static_cast<std::size_t>(i);
 }
 
 /// Smallest and largest element; +inf and -inf of an empty row. NaN as in `row_max`.

@@ -63,14 +63,13 @@ RowStatus fill_special(RowStatus status, RowIn<T> z, RowOut<T> out) {
 /// sum_i e^{(z_i - m)/T}, and the terms in `out` if it is given. NaN when a logit is NaN or +inf.
 template <bool store, Real T>
 Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
-    using S = Simd<T>;
-    const typename S::P shift = S::set(m);
-    const typename S::P scale = S::set(inverse_temperature);
-    return sum_lanes<T, 1>(size(z), [&](const auto& lane) {
-        const typename S::P z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
-        const typename S::P e = exp_nonpositive<T>(S::mul(S::sub(z_lane, shift), scale));
+    const auto shift = Simd<T>::set(m), scale = Simd<T>::set(inverse_temperature);
+    return sum_groups<T, 1>(size(z), [&](const auto& lane, Packets<T, 1>& sum) {
+        using S = typename std::decay_t<decltype(lane)>::S;
+        const auto z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
+        const auto e = exp_nonpositive<T, S>(S::mul(S::sub(z_lane, shift), scale));
         if constexpr (store) lane.store(out, e);
-        return Packets<T, 1>{{e}};
+        sum.v[0] = S::add_to(sum.v[0], e);
     })[0];
 }
 

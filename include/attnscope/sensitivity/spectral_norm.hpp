@@ -42,12 +42,11 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
     constexpr int max_steps = 100;
     SpectralNorm<T> result;
     const T s1 = detail::row_max<T>(s);
-    const auto at = std::find(s.begin(), s.end(), s1);
-    if (at == s.end()) { // empty, or NaN
+    const std::size_t index = detail::first_not_below<T>(s, s1);
+    if (index == s.size()) { // empty, or NaN
         if (s.empty()) result.value = T(0), result.bracket = {T(0), T(0)};
         return result;
     }
-    const auto index = static_cast<std::size_t>(at - s.begin());
     const std::array<RowIn<T>, 2> others = {s.subspan(0, index), s.subspan(index + 1)};
     T s2 = T(0);
     for (const RowIn<T> part : others)
@@ -78,6 +77,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
     }
     if (result.bracket.upper - result.bracket.lower <= tolerance * result.bracket.upper) return result;
     result.converged = false;
+    const T small_step = std::sqrt(std::numeric_limits<T>::epsilon() / 2);
     while (result.steps < max_steps) {
         ++result.steps;
         // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
@@ -102,7 +102,13 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
             result.converged = true;
             break;
         }
+        // The model is wrong by phi (step/(x - s2))^2/4 at most, what it leaves of x by as much.
+        const bool last = next - x <= small_step * (x - s2);
         x = next;
+        if (last) {
+            result.converged = true;
+            break;
+        }
     }
     result.value = std::clamp(x, result.bracket.lower, result.bracket.upper);
     return result;
