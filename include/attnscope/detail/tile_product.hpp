@@ -14,11 +14,12 @@ inline constexpr int product_rows = 8, product_packets = 3;
 inline constexpr int product_rows = 4, product_packets = 3;
 #endif
 
-/// sum_c a[i stride + c] b(c, j) for `rows` rows i and packets j, one packet after the other into `out`: a's
+/// out[i out_stride + j size ...] = factor sum_c a[i stride + c] b(c, j) for `rows` rows i and packets j: a's
 /// elements are spread over a packet each. Added in the order of c, so that an element does not depend on the
 /// block that it is computed in. Not inlined: among other code the compiler runs out of registers.
 template <Real T, int rows, int packets, class B>
-EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, const B b, T* out) {
+EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, const B b, T factor, T* out,
+                                     Index out_stride) {
     using S = Simd<T>;
     // Packets in an array stay in registers only if all loops over them are unrolled.
     typename S::P sum[rows][packets];
@@ -37,25 +38,18 @@ EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, cons
             for (int j = 0; j < packets; ++j) sum[i][j] = S::madd(x, y[j], sum[i][j]);
         }
     }
+    const typename S::P scale = S::set(factor);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < packets; ++j) S::store(out + (i * packets + j) * S::size, sum[i][j]);
+        for (int j = 0; j < packets; ++j)
+            S::store(out + i * out_stride + j * S::size, S::mul(scale, sum[i][j]));
 }
 
-/// All of a product: `rows` rows and `packets` packets of columns, block by block; a block of b is used for all
-/// rows while it is near. store(i, j, width, sums): packets j ... j + width - 1 of row i, `width` a constant.
-template <Real T, class B, class Store>
-void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index packets, const B& b,
-                       const Store& store) {
-    constexpr Index size = Simd<T>::size;
-    alignas(64) std::array<T, static_cast<std::size_t>(product_rows * product_packets * size)> sums;
-    const auto block = [&]<int height, int width>(std::integral_constant<int, height>,
-                                                  std::integral_constant<int, width>, Index i, Index j) {
-        product_block<T, height, width>(a + i * stride, stride, depth, b.from(j), sums.data());
-        for (int y = 0; y < height; ++y)
-            store(i + y, j, std::integral_constant<int, width>(), sums.data() + y * width * size);
-    };
+/// Gives block(height, width, i, j) the blocks of a product, rows i ... and packets j ... of constant numbers:
+/// a block of columns for all rows, while it is near.
+template <class Block>
+void for_each_block(Index rows, Index packets, const Block& block) {
     const auto column = [&]<int width>(std::integral_constant<int, width> w, Index j) {
         Index i = 0;
         for (; rows - i >= product_rows; i += product_rows)
@@ -68,6 +62,22 @@ void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index 
     for (; packets - j > 4 || packets - j == 3; j += 3) column(std::integral_constant<int, 3>(), j);
     for (; packets - j >= 2; j += 2) column(std::integral_constant<int, 2>(), j); // 4 are 2 and 2
     if (j < packets) column(std::integral_constant<int, 1>(), j);
+}
+
+/// A product whose blocks go through store(i, j, width, sums): packets j ... j + width - 1 of row i, `width` a
+/// constant.
+template <Real T, class B, class Store>
+void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index packets, const B& b,
+                       const Store& store) {
+    constexpr Index size = Simd<T>::size;
+    alignas(64) std::array<T, static_cast<std::size_t>(product_rows * product_packets * size)> sums;
+    for_each_block(rows, packets,
+                   [&]<int height, int width>(std::integral_constant<int, height>,
+                                              std::integral_constant<int, width> w, Index i, Index j) {
+                       product_block<T, height, width>(a + i * stride, stride, depth, b.from(j), T(1),
+                                                       sums.data(), width * size);
+                       for (int y = 0; y < height; ++y) store(i + y, j, w, sums.data() + y * width * size);
+                   });
 }
 
 /// A right factor whose packets stand in memory: packet j of row c at data + c row_step + j packet_step.
@@ -129,23 +139,29 @@ template <Real T>
 void product_with_rows(MatrixView<T> a, const PackedRows<T>& b, Index first, T factor, T* out, Index cols,
                        Index out_stride) {
     using S = Simd<T>;
-    const Index panel = first / S::size, offset = first % S::size;
-    const Index panels = (offset + cols + S::size - 1) / S::size;
-    const auto scale = S::set(factor);
-    const T* const packed = b.panel(panel);
-    const Index step = b.depth() * S::size;
-    product_in_blocks<T>(
-        a.data(), a.outer_stride(), a.rows(), b.depth(), panels, FactorPackets<T>{packed, S::size, step},
-        [&]<int width>(Index i, Index j, std::integral_constant<int, width>, const T* sums) {
-            T* const to = out + i * out_stride;
-            const Index begin = j * S::size - offset, end = begin + width * S::size;
-            if (begin >= 0 && end <= cols)
-                for (Index k = 0; k < width * S::size; k += S::size)
-                    S::store(to + begin + k, S::mul(S::load(sums + k), scale));
-            else
-                for (Index k = std::max<Index>(0, -begin); k < std::min(end, cols) - begin; ++k)
-                    to[begin + k] = factor * sums[k];
-        });
+    const Index stride = a.outer_stride(), depth = b.depth(), step = depth * S::size;
+    // Panels that lie inside are stored where they belong; of the first and the last there may be a part.
+    const Index offset = first % S::size, end = offset + cols, inside = offset > 0 ? 1 : 0;
+    const FactorPackets<T> panels{b.panel(first / S::size), S::size, step};
+    if (end / S::size > inside)
+        for_each_block(a.rows(), end / S::size - inside,
+                       [&]<int height, int width>(std::integral_constant<int, height>,
+                                                  std::integral_constant<int, width>, Index i, Index j) {
+                           product_block<T, height, width>(
+                               a.data() + i * stride, stride, depth, panels.from(inside + j), factor,
+                               out + i * out_stride + ((inside + j) * S::size - offset), out_stride);
+                       });
+    const auto part = [&](Index panel) {
+        product_in_blocks<T>(a.data(), stride, a.rows(), depth, 1, panels.from(panel),
+                             [&](Index i, Index, Index, const T* sums) {
+                                 const Index at = panel * S::size;
+                                 for (Index k = std::max<Index>(0, offset - at);
+                                      k < std::min(S::size, end - at); ++k)
+                                     out[i * out_stride + (at + k - offset)] = factor * sums[k];
+                             });
+    };
+    if (inside > 0) part(0);
+    if (end % S::size > 0 && (end > S::size || inside == 0)) part(end / S::size);
 }
 
 /// out(i, j) += sum_{c < depth} a(i, c) b(c, j): sums in T, then added to `out` in the accumulator scalar.

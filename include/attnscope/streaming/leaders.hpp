@@ -82,17 +82,26 @@ public:
         using S = detail::Simd<T>;
         const auto limit = S::set(cut);
         Candidates found;
-        detail::for_each_lane<T>(detail::size(z), [&](const auto& lane) {
-            const auto keys = lane(z.data(), lowest);
-            for (std::uint32_t mask = S::mask_not_below(keys, limit); mask != 0; mask &= mask - 1) {
-                const Index at = lane.i + std::countr_zero(mask);
-                if (at >= detail::size(z)) break;
+        // A word of bits at a time: a branch for each packet would be mispredicted as often as not.
+        constexpr Index packets = 64 / S::size, word = packets * S::size;
+        const Index n = detail::size(z);
+        for (Index begin = 0; begin < n; begin += word) {
+            std::uint64_t bits = 0;
+            Index i = begin;
+            for (Index j = 0; j < packets && i + S::size <= n; ++j, i += S::size)
+                bits |= std::uint64_t(S::mask_not_below(S::load(z.data() + i), limit)) << (i - begin);
+            if (i < std::min(n, begin + word)) // NaN is not among the largest
+                bits |= std::uint64_t(S::mask_not_below(
+                            S::load_partial(z.data() + i, n - i, std::numeric_limits<T>::quiet_NaN()), limit))
+                        << (i - begin);
+            for (; bits != 0; bits &= bits - 1) {
                 if (found.count == Candidates::most) take_in(found, first_key);
+                const Index at = begin + std::countr_zero(bits);
                 const auto next = static_cast<std::size_t>(found.count++);
                 found.logits[next] = z[static_cast<std::size_t>(at)];
                 found.places[next] = at;
             }
-        });
+        }
         take_in(found, first_key);
     }
 
