@@ -1,4 +1,4 @@
-// What does the exact spectral norm of a row's Jacobian cost? Figures in microseconds per row, in double.
+// What does the exact spectral norm of a row's Jacobian cost? Figures in microseconds per row.
 #include "support/harness.hpp"
 
 #include <Eigen/Eigenvalues>
@@ -26,7 +26,7 @@ double largest_eigenvalue(const Matrix<double>& symmetric) {
 }
 
 void add_case(Index length) {
-    const std::string row = "L=" + std::to_string(length);
+    const std::string row = "double, L=" + std::to_string(length);
     const attnscope::Softmax softmax;
     const attnscope::PointwiseNormalizer<attnscope::Softplus> softplus;
 
@@ -93,10 +93,45 @@ void add_case(Index length) {
         length > 512);
 }
 
+/// The same in float, beside its softmax; verified against double.
+void add_float_case(Index length) {
+    const std::string row = "float, L=" + std::to_string(length);
+    const attnscope::Softmax softmax;
+    struct Data {
+        Matrix<float> z, p;
+        float value = 0;
+    };
+    const auto d = std::make_shared<Data>();
+    d->z = logits<float>(1, length, false);
+    d->p = Matrix<float>::Zero(1, length);
+    const auto z = row_in(d->z, 0), p = row_in(d->p, 0);
+    softmax.apply<float>(z, row_out(d->p, 0));
+    const Work work{1, 1e3};
+    const auto verify_value = [d](const std::string& who) {
+        const Matrix<double> wide = d->p.cast<double>();
+        // `all norms` works in double; alone, the norm is right to a few units of float.
+        verify_close(d->value, attnscope::diagonal_minus_rank_one_norm<double>(row_in(wide, 0)).value, 1e-6L, 0,
+                     who, "the spectral norm");
+    };
+    add(
+        row, "spectral norm", work, [=] { d->value = attnscope::diagonal_minus_rank_one_norm<float>(p).value; },
+        verify_value);
+    add(
+        row, "all norms", work,
+        [=] { d->value = static_cast<float>(attnscope::jacobian_norms(softmax, z, p).spectral.value); },
+        verify_value);
+    add(
+        row, "softmax of the row", work, [=] { softmax.apply<float>(z, row_out(d->p, 0)); },
+        [=](const std::string& who) { verify_close(d->p.sum(), 1, 1e-5L, 0, who, "the sum of the weights"); });
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
-    for (const Index length : {128, 512, 2048}) add_case(length);
+    for (const Index length : {128, 512, 2048}) {
+        add_case(length);
+        add_float_case(length);
+    }
     return run(argc, argv,
                "Spectral norm of the softmax Jacobian, exact: microseconds per row, median, one thread",
                {"spectral norm", "all norms", "softmax of the row", "all norms, softplus", "power iteration",
