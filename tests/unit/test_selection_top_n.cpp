@@ -62,6 +62,57 @@ T odd_score(SplitMix64& random) {
     }
 }
 
+/// Score i of n of a row of one kind: those of `odd_score`, and what may trip a search for a threshold.
+constexpr int score_kinds = 20;
+template <class T>
+T score_of_kind(SplitMix64& random, int kind, std::size_t i, std::size_t n) {
+    using Limits = std::numeric_limits<T>;
+    const bool often = random.below(9) > 0;
+    switch (kind) {
+    case 0: // weights
+        return static_cast<T>(std::exp(3 * random.normal()));
+    case 1:
+        return static_cast<T>(std::exp(20 * random.normal()));
+    case 2:
+        return static_cast<T>(-random.uniform());
+    case 3: // ties
+        return static_cast<T>(random.below(4));
+    case 4:
+        return static_cast<T>(random.below(40) - 20) / 4;
+    case 5: // all equal
+        return T(0.25);
+    case 6: // two values
+        return often ? T(-2) : T(0.75);
+    case 7:
+        return often ? T(0.75) : T(-2);
+    case 8: // both zeros
+        return often ? T(0) : -T(0);
+    case 9: // one NaN
+        return i == n / 3 ? Limits::quiet_NaN() : static_cast<T>(random.uniform());
+    case 10: // mostly NaN
+        return often ? -Limits::quiet_NaN() : static_cast<T>(random.normal());
+    case 11: // mostly masked
+        return often ? -Limits::infinity() : static_cast<T>(random.normal());
+    case 12:
+        return often ? static_cast<T>(random.normal()) : Limits::infinity();
+    case 13: // subnormals and zeros
+        return Limits::denorm_min() * static_cast<T>(random.below(2000) - 1000);
+    case 14: // neighbours
+        return 1 + Limits::epsilon() * static_cast<T>(random.below(5));
+    case 15:
+        return random.below(2) == 0 ? Limits::max() : Limits::lowest();
+    case 16: // ascending
+        return static_cast<T>(i);
+    case 17: // descending from above to below 0, each twice
+        return static_cast<T>(n / 2) - static_cast<T>(i / 2 * 2);
+    case 18: // odd, but for NaN
+        for (;;)
+            if (const T x = odd_score<T>(random); !std::isnan(x)) return x;
+    default:
+        return odd_score<T>(random);
+    }
+}
+
 } // namespace
 
 TEMPLATE_TEST_CASE("ranking: every length, every kind of score", "[selection][top_n]", float, double,
@@ -116,6 +167,72 @@ TEMPLATE_TEST_CASE("ranking: a long row orders as the same scores do in a short 
         std::vector<Index> padded = ranked(scores);
         padded.resize(255);
         CHECK(padded == brief);
+    }
+}
+
+TEMPLATE_TEST_CASE("ranking: the n largest of every length, of every kind of score", "[selection][top_n]",
+                   float, double, long double) {
+    using T = TestType;
+    constexpr std::array<std::size_t, 14> row_lengths = {0,   1,   2,   7,   15,  16,   17,
+                                                         255, 256, 257, 300, 511, 1000, 5000};
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    constexpr bool slow = std::is_same_v<T, long double>;
+    Ranking<T> again;
+    bool right = true;
+    std::size_t met = 0;
+    for (const std::size_t size : row_lengths)
+        for (int kind = 0; kind < score_kinds; ++kind)
+            for (int repetition = 0; repetition < (slow ? 1 : 3) && !(slow && size > 1000); ++repetition) {
+                SplitMix64 random = generator(seed, size, kind, repetition, 1);
+                std::vector<T> scores(size);
+                for (std::size_t i = 0; i < size; ++i) scores[i] = score_of_kind<T>(random, kind, i, size);
+                const std::vector<Index> order = defined_order(scores);
+                for (const std::size_t n :
+                     {std::size_t(0), std::size_t(1), std::size_t(2), std::size_t(5), std::size_t(20),
+                      std::size_t(100), size / 10, size / 2, size - std::min<std::size_t>(1, size), size}) {
+                    if (n > size) continue;
+                    const std::vector<Index> expected(order.begin(),
+                                                      order.begin() + static_cast<std::ptrdiff_t>(n));
+                    Ranking<T> once;
+                    once.rank(in(scores), static_cast<Index>(n));
+                    again.rank(in(scores), static_cast<Index>(n));
+                    const bool equal =
+                        std::vector<Index>(once.order().begin(), once.order().end()) == expected &&
+                        std::vector<Index>(again.order().begin(), again.order().end()) == expected &&
+                        once.size() == static_cast<Index>(n);
+                    ++met;
+                    if (!equal && right) { // the first one
+                        CAPTURE(size, kind, repetition, n);
+                        CHECK(equal);
+                    }
+                    right = right && equal;
+                }
+                if (repetition == 0) { // a whole row in between
+                    again.rank(in(scores));
+                    right = right && std::vector<Index>(again.order().begin(), again.order().end()) == order;
+                }
+            }
+    CHECK(right);
+    CHECK(met > 1500);
+}
+
+TEMPLATE_TEST_CASE("ranking: n must be in [0, size]", "[selection][top_n]", float, double, long double) {
+    using T = TestType;
+    Ranking<T> ranking;
+    const std::vector<T> none;
+    CHECK_THROWS_AS(ranking.rank(in(none), 1), attnscope::invalid_argument);
+    CHECK_THROWS_AS(ranking.rank(in(none), -1), attnscope::invalid_argument);
+    for (const std::size_t size : {std::size_t(1), std::size_t(16), std::size_t(300)}) {
+        std::vector<T> scores(size);
+        for (std::size_t i = 0; i < size; ++i) scores[i] = static_cast<T>(i);
+        CHECK_THROWS_AS(ranking.rank(in(scores), -1), attnscope::invalid_argument);
+        CHECK_THROWS_AS(ranking.rank(in(scores), static_cast<Index>(size) + 1), attnscope::invalid_argument);
+        CHECK_THROWS_AS(ranking.rank(in(scores), std::numeric_limits<Index>::max()),
+                        attnscope::invalid_argument);
+        ranking.rank(in(scores), 1); // works afterwards
+        CHECK(ranking.size() == 1);
+        CHECK(ranking.order()[0] == static_cast<Index>(size) - 1);
     }
 }
 

@@ -59,18 +59,37 @@ struct RestSums {
     A cubes = 0;
 };
 
+/// Added up in the accumulator scalar, in several sums side by side. NaN throughout for a row with NaN.
 template <Real T>
 RestSums<Accumulator<T>> rest_sums(RowIn<T> p) {
-    RestSums<Accumulator<T>> sums;
-    sums.top = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
-    sums.p1 = p[sums.top];
-    for (std::size_t i = 0; i < p.size(); ++i) {
-        if (i == sums.top) continue;
-        const Accumulator<T> x = p[i];
-        sums.p2 = std::max(sums.p2, x);
-        sums.rest += x;
-        sums.squares += x * x;
-        sums.cubes += x * x * x;
+    using A = Accumulator<T>;
+    RestSums<A> sums;
+    const T largest = row_max<T>(p);
+    sums.top = first_not_below<T>(p, largest);
+    sums.p1 = largest;
+    if (sums.top == p.size()) { // NaN, or nothing
+        if (!p.empty())
+            sums.p1 = sums.p2 = sums.rest = sums.squares = sums.cubes = std::numeric_limits<A>::quiet_NaN();
+        return sums;
+    }
+    constexpr std::size_t width = 16;
+    std::array<A, width> rest{}, squares{}, cubes{};
+    for (const RowIn<T> part : {p.first(sums.top), p.subspan(sums.top + 1)}) {
+        if (!part.empty()) sums.p2 = std::max(sums.p2, A(row_max<T>(part)));
+        const auto add = [&](std::size_t j, A x) {
+            rest[j] += x;
+            squares[j] += x * x;
+            cubes[j] += x * x * x;
+        };
+        std::size_t i = 0;
+        for (; i + width <= part.size(); i += width)
+            for (std::size_t j = 0; j < width; ++j) add(j, A(part[i + j]));
+        for (; i < part.size(); ++i) add(i % width, A(part[i]));
+    }
+    for (std::size_t j = 0; j < width; ++j) {
+        sums.rest += rest[j];
+        sums.squares += squares[j];
+        sums.cubes += cubes[j];
     }
     return sums;
 }
