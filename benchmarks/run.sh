@@ -37,3 +37,5 @@ if grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
     export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
     run_all avx2 "$build/avx2" "$@"
 fi
+
+if command -v python3 >/dev/null; then python3 "$root/benchmarks/goals.py" "$build/benchmarks"; fi

@@ -1,0 +1,74 @@
+"""The goals of the project against the figures of the last run, as a table.
+
+Usage: goals.py FOLDER
+FOLDER holds <build>-<program>.json of Google Benchmark, build native or avx2, as run.sh writes them. A goal is a ratio of
+two figures of one program, so that the machine cancels, or a time. Figures that are missing, because a peer is not
+installed or a filter left them out, give "-".
+"""
+import json
+import pathlib
+import sys
+
+DENSE, MASKED = "float  dense  L=1024", "float  masked L=1024"
+CAUSAL = "12 heads, causal, L=1024, d=64"
+SHORT, LONG = "12 heads, L=1024, d=64", "1 head, L=16384, d=64"
+DOUBLE, FLOAT = "double, L=2048", "float, L=2048"
+FEW, EVERY = "N = 1, 5, 10, 20, 100", "every N"
+
+# What; program; row and contender of the figure, and of the one that it is divided by (a number: times that); the limit.
+GOALS = [
+    ("row softmax / oneDNN's", "row-softmax", (DENSE, "attnscope"), (DENSE, "oneDNN"), "<=", 1),
+    ("masked rows / dense rows", "row-softmax", (MASKED, "attnscope"), (DENSE, "attnscope"), "<=", 1.15),
+    ("7 statistics / our softmax", "row-statistics", (DENSE, "attnscope"), (DENSE, "our softmax"), "<=", 1.6),
+    ("7 statistics / oneDNN softmax", "row-statistics", (DENSE, "attnscope"), (DENSE, "oneDNN softmax"), "<=", 1.4),
+    ("PyTorch's 7 statistics / ours", "row-statistics", (DENSE, "PyTorch"), (DENSE, "attnscope"), ">=", 8),
+    ("scan / (product + one exp)", "scan", (CAUSAL, "scan"), (CAUSAL, "product + exp"), "<=", 1.5),
+    ("with output / (product + exp)", "scan", (CAUSAL, "with output"), (CAUSAL, "product + exp"), "<=", 2.3),
+    ("PyTorch's whole layer / scan", "scan", (CAUSAL, "PyTorch"), (CAUSAL, "scan"), ">=", 15),
+    ("1 thread / 2, 12 heads of 1024", "scan-scaling", (SHORT, "1 thread"), (SHORT, "2 threads"), ">=", 1.8),
+    ("1 thread / 2, a head of 16384", "scan-scaling", (LONG, "1 thread"), (LONG, "2 threads"), ">=", 1.8),
+    ("eigenvalues / spectral norm", "spectral-norm", (DOUBLE, "dense eigenvalues"), (DOUBLE, "spectral norm"), ">=", 1e5),
+    ("norm / softmax, double", "spectral-norm", (DOUBLE, "spectral norm"), (DOUBLE, "softmax of the row"), "<=", 4),
+    ("norm / softmax, float", "spectral-norm", (FLOAT, "spectral norm"), (FLOAT, "softmax of the row"), "<=", 2.5),
+    ("d(N), 5 N, 144 heads: s", "paper-algorithms", (FEW + ", 144 heads", "2 threads"), 0.144, "<=", 60),
+    ("d(N), every N, 144 heads: s", "paper-algorithms", (EVERY + ", 144 heads", "2 threads"), 0.144, "<=", 120),
+    ("PyTorch's d(N) / ours, 5 N", "paper-algorithms", (FEW + ", 1 head", "PyTorch"), (FEW + ", 1 head", "1 thread"), ">=", 10),
+    ("PyTorch's d(N) / ours, every N", "paper-algorithms", (EVERY + ", 1 head", "PyTorch"), (EVERY + ", 1 head", "1 thread"), ">=", 10),
+]
+
+
+def figures(path):
+    """{(row, contender): figure}, medians where there are repetitions."""
+    result = {}
+    if not path.exists() or path.stat().st_size == 0:  # nothing matched the filter
+        return result
+    for run in json.loads(path.read_text())["benchmarks"]:
+        if run.get("aggregate_name", "median") == "median":
+            row, _, contender = run["run_name"].partition("/")
+            result[row, contender.split("/")[0]] = run["figure"]
+    return result
+
+
+def value(known, over, under):
+    if isinstance(under, float):
+        return known[over] * under if over in known else None
+    return known[over] / known[under] if over in known and under in known else None
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    builds = [build for build in ("native", "avx2") if any(folder.glob(build + "-*.json"))]
+    if not builds:
+        sys.exit(f"goals.py: no figures in {folder}")
+    width = max(len(goal[0]) for goal in GOALS)
+    print("\n" + "goal".ljust(width), "to reach".rjust(11), *(build.rjust(16) for build in builds))
+    for what, program, over, under, side, limit in GOALS:
+        cells = []
+        for build in builds:
+            found = value(figures(folder / f"{build}-{program}.json"), over, under)
+            met = found is not None and (found <= limit if side == "<=" else found >= limit)
+            cells.append("-" if found is None else f"{found:.4g} {'reached' if met else 'missed'}")
+        print(what.ljust(width), f"{side} {limit:g}".rjust(11), *(cell.rjust(16) for cell in cells))
+
+
+main()
