@@ -111,14 +111,15 @@ public:
         }
     }
 
-    /// All distances of all rows.
+    /// All distances of all rows. Blocks end at multiples of their size, and terms are added in the order of
+    /// the keys, so that a distance does not depend on the rows beside it.
     void compute() {
         constexpr Index block = 48; // panels: more terms in a row would round too often
-        for (Index first = 0; first < panels_; first += block) {
+        for (Index first = 0, next = 0; first < panels_; first = next) {
+            next = std::min(panels_, ((first_panel_ + first) / block + 1) * block - first_panel_);
             std::fill(sums_.begin(), sums_.end(), T(0));
             product_in_blocks<T>(
-                contexts_.data(), contexts_.cols(), contexts_.rows(), contexts_.cols(),
-                std::min(block, panels_ - first),
+                contexts_.data(), contexts_.cols(), contexts_.rows(), contexts_.cols(), next - first,
                 FactorPackets<T>{tokens_->panel(first_panel_ + first), S::size, tokens_->depth() * S::size},
                 [&]<int width>(Index set, Index panel, std::integral_constant<int, width>, const T* products) {
                     add_panels<width>(set, first + panel, products);
@@ -142,7 +143,7 @@ private:
     /// Where a key stands: the number of the smallest selection that has it, or one of these.
     static constexpr T hidden = T(-1), other = infinity;
     /// Squares below this part of |s|^2 are taken anew from the difference.
-    static constexpr A close = std::same_as<T, float> ? A(1) / 12 : A(2e-4);
+    static constexpr A close = std::same_as<T, float> ? A(1) / 4 : A(2e-4);
     /// Below this |s|^2 squares may underflow.
     static constexpr A least = std::same_as<T, float> ? A(1e-28) : A(std::numeric_limits<T>::min());
 
@@ -186,22 +187,20 @@ private:
         const T* const squares = tokens_->squares() + (first_panel_ + panel) * S::size;
         const auto limit = S::set(of.limit), length = S::set(of.length), least_sure = S::set(of.doubt),
                    zero = S::set(T(0)), far = S::set(infinity);
-        typename S::P square[width], root = zero, smallest = far;
+        T* const sum = sums_.data() + set * S::size;
+        auto total = S::load(sum);
 #pragma GCC unroll 3
         for (int j = 0; j < width; ++j) {
             const Index at = j * S::size;
             const auto weight = S::load(weights + at), place = S::load(places + at);
             const auto inner = S::madd(weight, S::load(squares + at), S::load(products + at));
-            square[j] = S::madd(weight, inner, length);
-            smallest = S::min(smallest, S::select_below(place, limit, far, square[j]));
-            root = S::add(root, S::sqrt(S::select_below(place, limit, zero, square[j])));
+            const auto square = S::madd(weight, inner, length);
+            if (S::any_below(S::select_below(place, limit, far, square), least_sure)) [[unlikely]]
+                add_one_by_one(set, panel + j, square);
+            else
+                total = S::add(total, S::sqrt(S::select_below(place, limit, zero, square)));
         }
-        if (S::any_below(smallest, least_sure)) [[unlikely]] {
-            for (int j = 0; j < width; ++j) add_one_by_one(set, panel + j, square[j]);
-            return;
-        }
-        T* const sum = sums_.data() + set * S::size;
-        S::store(sum, S::add(S::load(sum), root));
+        S::store(sum, total);
     }
 
     void add_one_by_one(Index set, Index panel, typename S::P packet) {
@@ -217,6 +216,7 @@ private:
                 sum_ = wide_contexts_.row(set);
                 tokens_->add(key, -weights_[at], sum_);
                 distance = sum_.norm();
+                if (!(distance * distance > std::numeric_limits<A>::min())) distance = sum_.stableNorm();
             }
             totals_[static_cast<std::size_t>(set)] += distance;
         }
@@ -247,7 +247,7 @@ private:
 /// key. Rows that are not normal come with neither. Both are gone when the visitor returns; it is called by
 /// several threads at once if the executor has them, once for each query. Values that are not finite leave NaN
 /// or infinity. |s - y|^2 = |s|^2 - 2 p <s, x> + p^2 |x|^2 in T, taken anew from the difference in the
-/// accumulator scalar where it is below |s|^2/12 (float): d(N) is right to about 1e-6. Cost O(pairs d) for each
+/// accumulator scalar where it is below |s|^2/4 (float): d(N) is right to about 1e-6. Cost O(pairs d) for each
 /// N: `scan_distance_curves` is cheaper from about 3 d of them on. Memory O(keys d), no Gram matrix, and as
 /// `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend from 1.
 template <Real T, class N, class Visit, Executor E = Sequential>
