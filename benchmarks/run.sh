@@ -13,13 +13,14 @@
 
 # name of the build, its folder
 run_all() {
-    local program out on
-    for program in "$2"/bin/attnscope-bench-*; do
-        out="$build/benchmarks/$1-${program##*/attnscope-bench-}.json"
-        printf '\n==== %s, %s\n' "${program##*/}" "$1"
+    local source name out on
+    for source in "$root"/benchmarks/*.cpp; do
+        name=$(basename "${source//_/-}" .cpp)
+        out="$build/benchmarks/$1-$name.json"
+        printf '\n==== %s, %s\n' "$name" "$1"
         on=("${pin[@]}")
-        case $program in *scaling | *paper-algorithms) on=() ;; esac # these use several threads
-        OMP_NUM_THREADS=1 "${on[@]}" "$program" --benchmark_out="$out" --benchmark_out_format=json "${@:3}"
+        case $name in *scaling | paper-algorithms) on=() ;; esac # these use several threads
+        OMP_NUM_THREADS=1 "${on[@]}" "$2/bin/attnscope-bench-$name" --benchmark_out="$out" --benchmark_out_format=json "${@:3}"
     done
 }
 
