@@ -1,21 +1,21 @@
 # The README's picture of a scan's time. Figures of one run of build/bin/attnscope-bench-scan-scaling (up to 16384) and of
-# attnscope-long-context (131072), AMD EPYC (Zen 5).
+# attnscope-long-context (131072), Intel Xeon (Emerald Rapids).
 #   gnuplot docs/scan_scaling.gp > docs/scan_scaling.svg
 set terminal svg size 760,400 background '#ffffff' font 'Helvetica,13'
 $figures << EOD
 # L     d=64: 1 thread, 2 threads, output on 1, output on 2; d=128: 1 thread
-256     3.74  2.78   5.42  4.14   4.91
-1024    2.12  1.30   3.05  1.82   2.96
-4096    1.66  0.944  2.41  1.40   2.35
-16384   1.49  0.803  2.25  1.18   2.21
-131072  1.38  0.71   2.15  1.20   NaN
+256     4.47  3.00   8.14  5.04   6.27
+1024    2.72  1.54   3.88  2.57   3.85
+4096    2.01  1.26   4.07  1.92   3.08
+16384   2.09  1.02   3.25  1.66   2.76
+131072  1.91  1.04   2.98  1.54   NaN
 EOD
 set xlabel 'tokens L of a causal head'
 set ylabel 'ns for each pair of query and visible key'
 set logscale x 2
 set xrange [200:170000]
 set xtics ('256' 256, '1024' 1024, '4096' 4096, '16384' 16384, '131072' 131072)
-set yrange [0:6]
+set yrange [0:9]
 set key top right reverse Left samplen 2 spacing 1.15
 set border 3 lc rgb '#555555'
 set tics nomirror
