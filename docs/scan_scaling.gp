@@ -11,7 +11,7 @@ $figures << EOD
 131072  1.91  1.04   2.98  1.54   NaN
 EOD
 set xlabel 'tokens L of a causal head'
-set ylabel 'ns for each pair of query and visible key'
+set ylabel 'ns for each visible pair'
 set logscale x 2
 set xrange [200:170000]
 set xtics ('256' 256, '1024' 1024, '4096' 4096, '16384' 16384, '131072' 131072)
