@@ -206,7 +206,7 @@ Ref wide_error(Index count, Index d, Ref selected, Ref own) {
 /// (d+8) u (|s|+|y|)^2. Small ones come from the difference.
 template <class T>
 Ref narrow_error(Index d, Ref s, Ref own, Ref distance) {
-    constexpr Ref u = unit_roundoff<T>, small = std::is_same_v<T, float> ? Ref(1) / 12 : Ref(2e-4);
+    constexpr Ref u = unit_roundoff<T>, small = std::is_same_v<T, float> ? Ref(1) / 4 : Ref(2e-4);
     Ref error = 2 * u * distance;
     if (distance > 0 && distance * distance >= 0.9L * small * s * s)
         error += static_cast<Ref>(d + 8) * u * (s + own) * (s + own) / (2 * distance);

@@ -32,7 +32,8 @@ T score_of(Bits key) {
 } // namespace detail
 
 /// Orders the keys of rows by descending score, equal scores by ascending index, NaN last. Keeps its memory
-/// from row to row. Cost O(n) for float and double rows of 256 keys or more (radix sort), O(n log n) below.
+/// from row to row. Cost O(n) for float and double rows of 256 keys or more (radix sort); below, the larger
+/// ones of each are counted, or sorted if there are ties.
 template <Real T>
 class Ranking {
 public:

@@ -247,9 +247,11 @@ private:
 /// key. Rows that are not normal come with neither. Both are gone when the visitor returns; it is called by
 /// several threads at once if the executor has them, once for each query. Values that are not finite leave NaN
 /// or infinity. |s - y|^2 = |s|^2 - 2 p <s, x> + p^2 |x|^2 in T, taken anew from the difference in the
-/// accumulator scalar where it is below |s|^2/4 (float): d(N) is right to about 1e-6. Cost O(pairs d) for each
-/// N: `scan_distance_curves` is cheaper from about 3 d of them on. Memory O(keys d), no Gram matrix, and as
-/// `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend from 1.
+/// accumulator scalar where it is below |s|^2/4 (float) or 2e-4 |s|^2: relative error of d(N) in float about
+/// 1e-6, for parallel vectors of width 256 7e-6. Cost O(pairs d) for each N; `scan_distance_curves`, O(pairs)
+/// for each N up to the largest, is cheaper for more than about 16/d of those. Memory O(keys d), no Gram
+/// matrix, and as `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend
+/// from 1.
 template <Real T, class N, class Visit, Executor E = Sequential>
 requires Normalizer<N, T>
 bool scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,
