@@ -64,7 +64,7 @@ struct Simd {
     /// x < limit ? below : otherwise; NaN in x gives `otherwise`.
     static P select_below(P x, P limit, P below, P otherwise) {
         if constexpr (scalar) return x < limit ? below : otherwise;
-#ifdef __AVX512F__ // Eigen turns the mask into a packet and back
+#ifdef EIGEN_VECTORIZE_AVX512 // Eigen turns the mask into a packet and back
         else if constexpr (std::same_as<T, float> && size == 16)
             return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
         else if constexpr (std::same_as<T, double> && size == 8)
@@ -77,7 +77,7 @@ struct Simd {
     /// Whether a < b anywhere.
     static bool any_below(P a, P b) {
         if constexpr (scalar) return a < b;
-#ifdef __AVX512F__
+#ifdef EIGEN_VECTORIZE_AVX512
         else if constexpr (std::same_as<T, float> && size == 16)
             return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0;
         else if constexpr (std::same_as<T, double> && size == 8)
@@ -90,13 +90,13 @@ struct Simd {
     /// Bit i: whether element i of x is at least `limit`; NaN is not.
     static std::uint32_t mask_not_below(P x, P limit) {
         if constexpr (scalar) return x >= limit;
-#ifdef __AVX512F__
+#ifdef EIGEN_VECTORIZE_AVX512
         else if constexpr (std::same_as<T, float> && size == 16)
             return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
         else if constexpr (std::same_as<T, double> && size == 8)
             return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
 #endif
-#ifdef __AVX__
+#ifdef EIGEN_VECTORIZE_AVX
         else if constexpr (std::same_as<T, float> && size == 8)
             return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
         else if constexpr (std::same_as<T, double> && size == 4)
@@ -114,7 +114,7 @@ struct Simd {
 
     /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
     static P load_partial(const T* from, Index count, T fill) {
-#ifdef __AVX512F__ // a detour through memory would wait for its own stores
+#ifdef EIGEN_VECTORIZE_AVX512 // a detour through memory would wait for its own stores
         if constexpr (std::same_as<T, float> && size == 16)
             return _mm512_mask_loadu_ps(set(fill), static_cast<__mmask16>((1u << count) - 1u), from);
         else if constexpr (std::same_as<T, double> && size == 8)
@@ -129,7 +129,7 @@ struct Simd {
         }
     }
     static void store_partial(T* to, Index count, P x) {
-#ifdef __AVX512F__
+#ifdef EIGEN_VECTORIZE_AVX512
         if constexpr (std::same_as<T, float> && size == 16)
             _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), x);
         else if constexpr (std::same_as<T, double> && size == 8)
@@ -146,7 +146,7 @@ struct Simd {
 
 /// How many packets are worked on side by side: one after the other, each waits for its own chain of
 /// operations, which fills the processor's scheduler. With 16 registers more than one is slower.
-#if defined(__AVX512F__)
+#if defined(EIGEN_VECTORIZE_AVX512)
 inline constexpr int group_packets = 4;
 #else
 inline constexpr int group_packets = 1;
@@ -239,14 +239,14 @@ inline constexpr bool can_narrow = Simd<float>::size == 2 * Simd<double>::size;
 /// Two packets of doubles as one of floats; only where `can_narrow`.
 inline Simd<float>::P narrow(Simd<double>::P a, Simd<double>::P b) {
     constexpr std::size_t size = static_cast<std::size_t>(Simd<double>::size);
-#if defined(__AVX512F__)
+#if defined(EIGEN_VECTORIZE_AVX512) // Eigen's macros: without its packets there are no intrinsics
     if constexpr (size == 8)
         return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a))),
                                                    _mm256_castps_pd(_mm512_cvtpd_ps(b)), 1));
-#elif defined(__AVX__)
+#elif defined(EIGEN_VECTORIZE_AVX)
     if constexpr (size == 4)
         return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(a)), _mm256_cvtpd_ps(b), 1);
-#elif defined(__SSE2__)
+#elif defined(EIGEN_VECTORIZE_SSE2)
     if constexpr (size == 2) return _mm_movelh_ps(_mm_cvtpd_ps(a), _mm_cvtpd_ps(b));
 #endif
     std::array<double, 2 * size> wide;

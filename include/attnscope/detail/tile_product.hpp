@@ -8,7 +8,7 @@ inline namespace v0_1 {
 namespace detail {
 
 // Rows and packets of columns that are summed at once: as many as the registers hold.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(EIGEN_VECTORIZE_AVX512) || defined(EIGEN_VECTORIZE_NEON)
 inline constexpr int product_rows = 8, product_packets = 3;
 #else
 inline constexpr int product_rows = 4, product_packets = 3;
