@@ -133,7 +133,7 @@ void add_case(Index length) {
     // where a rounding decides which of two tokens is nearer.
     add_question("distances", "distances", head, distances, distances_one_by_one, 1e-3L, true);
     add_question("precision and recall", "separability", head, separabilities, separabilities_one_by_one, 1e-2L,
-                 length <= 512); // else minutes
+                 length <= 128); // else minutes
 }
 
 } // namespace
