@@ -6,6 +6,7 @@
 #include <attnscope/streaming/distance_scan.hpp>
 #include <attnscope/streaming/selection_scan.hpp>
 #include <attnscope/streaming/threads.hpp>
+#include <support/masked_heads.hpp>
 #include <support/selection_reference.hpp>
 
 using namespace attnscope_test;
@@ -24,24 +25,6 @@ using Counts = std::vector<Index>;
 constexpr std::array<Index, 8> all_counts = {1, 3, 5, 7, 10, 20, 100, 1000};
 const std::array<Counts, 4> count_lists = {{{1, 5, 10, 20, 100}, {3, 7, 1000}, {1}, {}}};
 
-struct NamedMask {
-    std::string_view name;
-    Mask mask;
-};
-
-std::vector<NamedMask> masks(Index queries, Index keys) {
-    return {{"none", Mask::none()},
-            {"causal", Mask::causal_bottom_right(queries, keys)},
-            {"wide window", Mask::sliding_window(30, keys - queries)},
-            {"window and sinks", Mask::sliding_window(4, keys - queries).with_sinks(2)},
-            {"length", Mask::none().with_length(keys / 2)},
-            {"prefix", Mask::causal_bottom_right(queries, keys).with_prefix(keys / 3)},
-            {"nothing", Mask::none().with_length(0)}};
-}
-
-// ---- heads
-// ----------------------------------------------------------------------------------------------------
-
 /// Entries of q and k are multiples of 1/4 of at most this many quarters.
 struct Strength {
     std::string_view name;
@@ -57,13 +40,6 @@ template <class T>
 Matrix<T> quarters(SplitMix64& random, Index rows, Index cols, Index most) {
     Matrix<T> m(rows, cols);
     for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(random.below(2 * most + 1) - most) / 4;
-    return m;
-}
-
-template <class T>
-Matrix<T> normal(SplitMix64& random, Index rows, Index cols, double deviation) {
-    Matrix<T> m(rows, cols);
-    for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(deviation * random.normal());
     return m;
 }
 
@@ -183,9 +159,6 @@ struct Head {
     HeadView<T> view() const { return {q, k, MatrixView<T>(v.data(), k.rows(), d, stride)}; }
 };
 
-// ---- the definition
-// -------------------------------------------------------------------------------------------
-
 struct Distance {
     Index count;
     Ref value, tolerance, wide; ///< wide: the part of the tolerance that is rounding in the accumulator scalar
@@ -272,9 +245,6 @@ std::vector<Expected> expected_rows(const HeadView<T>& head, const N& normalizer
         rows.push_back(expected(head, normalizer, mask, query));
     return rows;
 }
-
-// ---- what the scan gives
-// --------------------------------------------------------------------------------------
 
 struct Found {
     int visits = 0;

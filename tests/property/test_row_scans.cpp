@@ -9,6 +9,7 @@
 #include <attnscope/streaming/threads.hpp>
 #include <attnscope/streaming/value_state.hpp>
 #include <attnscope/streaming/weight_histogram.hpp>
+#include <support/masked_heads.hpp>
 #include <support/rows.hpp>
 
 using namespace attnscope_test;
@@ -27,32 +28,11 @@ namespace {
 template <class T>
 constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
 
-struct NamedMask {
-    std::string_view name;
-    Mask mask;
-};
-
-std::vector<NamedMask> masks(Index queries, Index keys) {
-    return {{"none", Mask::none()},
-            {"causal", Mask::causal_bottom_right(queries, keys)},
-            {"window and sinks", Mask::sliding_window(4, keys - queries).with_sinks(2)},
-            {"length", Mask::none().with_length(keys / 2)},
-            {"prefix", Mask::causal_bottom_right(queries, keys).with_prefix(keys / 3)},
-            {"nothing", Mask::none().with_length(0)}};
-}
-
 /// Logits of a matrix as a source.
 template <class T>
 auto given(const Matrix<T>& z) {
     return
         [&z](Index query, Index key, TileOut<T> tile) { tile = z.block(query, key, tile.rows(), tile.cols()); };
-}
-
-template <class T>
-Matrix<T> normal(SplitMix64& random, Index rows, Index cols, double deviation) {
-    Matrix<T> m(rows, cols);
-    for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(deviation * random.normal());
-    return m;
 }
 
 /// A row of the matrix under a mask.

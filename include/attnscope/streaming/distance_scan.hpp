@@ -82,12 +82,16 @@ public:
         for (RowSets& row : rows_) row.clear();
     }
 
-    /// Takes in the weights of a row; keys whose logit is -inf are not there.
-    void set_row(Index row, Index first_key, RowIn<T> logits, RowIn<T> weights) {
-        const Index offset = row * stride_ + first_key - first_panel_ * S::size;
-        T* const places = places_.data() + offset;
+    /// Where the weights of a row's keys first_key ... belong.
+    RowOut<T> weights(Index row, Index first_key, std::size_t count) {
+        return {weights_.data() + offset(row, first_key), count};
+    }
+
+    /// Takes in a row whose weights are where they belong; keys whose logit is -inf are not there.
+    void set_row(Index row, Index first_key, RowIn<T> logits) {
+        const RowIn<T> weights = this->weights(row, first_key, logits.size());
+        T* const places = places_.data() + offset(row, first_key);
         RowSets& found = rows_[static_cast<std::size_t>(row)];
-        std::copy(weights.begin(), weights.end(), weights_.data() + offset);
         const Index n = choose(logits, weights, places);
         for (const Index at : ranking_.order())
             found.keys.push_back(first_key +
@@ -158,6 +162,8 @@ private:
         T length = 0;  ///< |s|^2
         T doubt = 0;   ///< the square from which on it is right
     };
+
+    Index offset(Index row, Index key) const { return row * stride_ + key - first_panel_ * S::size; }
 
     /// Ranks the visible keys, whose number it returns.
     Index choose(RowIn<T> logits, RowIn<T> weights, T* places) {
@@ -261,27 +267,22 @@ bool scan_distances(const HeadView<T>& head, std::span<const Index> counts, cons
     for (std::size_t g = 0; g < counts.size(); ++g)
         detail::require(counts[g] > (g > 0 ? counts[g - 1] : 0), "scan_distances",
                         "the N must ascend and be >= 1", counts[g]);
-    struct Room {
-        detail::TileDistances<T> tile;
-        std::vector<T> weights;
-    };
     const detail::PackedTokens<T> tokens(head.v(), executor);
-    detail::Rooms<Room> rooms;
+    detail::Rooms<detail::TileDistances<T>> rooms;
     std::vector<Index> all(static_cast<std::size_t>(head.queries()));
     std::iota(all.begin(), all.end(), Index(0));
     return detail::scan_row_tiles<T>(
         std::span<const Index>(all), head.keys(), ProductTiles<T>(head, executor),
         [&](Index query, Index key, TileOut<T> logits) {
-            rooms.use([&](Room& room) {
-                detail::TileDistances<T>& tile = room.tile;
+            rooms.use([&](detail::TileDistances<T>& tile) {
                 tile.start(tokens, counts, logits.rows(), key, key + logits.cols());
                 for (Index i = 0; i < logits.rows(); ++i) {
                     const auto row = detail::visible_row<T>(mask.visible(query + i, head.keys()), key,
                                                             logits.data() + i * logits.outerStride());
                     const RowIn<T> z = row.logits;
-                    room.weights.resize(z.size());
-                    if (normalizer.template apply<T>(z, RowOut<T>(room.weights)) != RowStatus::normal) continue;
-                    tile.set_row(i, row.first, z, room.weights);
+                    if (!z.empty() && normalizer.template apply<T>(z, tile.weights(i, row.first, z.size())) ==
+                                          RowStatus::normal)
+                        tile.set_row(i, row.first, z);
                 }
                 tile.compute();
                 for (Index i = 0; i < logits.rows(); ++i) visit(query + i, tile.keys(i), tile.distances(i));

@@ -26,8 +26,8 @@ VisibleRow<T> visible_row(const KeyRanges& visible, Index first_key, T* tile_row
 }
 
 /// Gives visit(query, key, tile) the logits of queries query, query + 1, ..., consecutive ones among the
-/// `chosen`, and of keys key, key + 1, ..., all that one of them sees. See `scan_rows_of`, on whose behalf it
-/// speaks.
+/// `chosen`, and of keys key, key + 1, ..., all that one of them sees. Options and errors are those of
+/// `scan_rows_of`.
 template <Real T, LogitSource<T> Source, class Visit, Executor E>
 bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
                     const Mask& mask, const ScanOptions& options, const E& executor) {
