@@ -51,21 +51,21 @@ TEST_CASE("the two-sample test against all orders", "[selection][critical_n]") {
             for (std::size_t i = 0; i < n; ++i) a.push_back(random.normal() + 0.3 * repetition);
             for (std::size_t i = 0; i < m; ++i) b.push_back(random.normal());
             const auto found = kolmogorov_smirnov(a, b), other = kolmogorov_smirnov(b, a);
-            CHECK(found.statistic == Approx(statistic(a, b)).epsilon(1e-13));
-            CHECK(found.p_value == Approx(share_at_least(n, m, found.statistic)).epsilon(1e-12));
-            CHECK(other.statistic == Approx(found.statistic).epsilon(1e-13));
-            CHECK(other.p_value == Approx(found.p_value).epsilon(1e-12));
+            CHECK(found.statistic == Catch::Approx(statistic(a, b)).epsilon(1e-13));
+            CHECK(found.p_value == Catch::Approx(share_at_least(n, m, found.statistic)).epsilon(1e-12));
+            CHECK(other.statistic == Catch::Approx(found.statistic).epsilon(1e-13));
+            CHECK(other.p_value == Catch::Approx(found.p_value).epsilon(1e-12));
         }
     }
     // Ties count once for each distinct number.
     const std::vector<double> a = {1, 1, 2}, b = {1, 2, 2};
-    CHECK(kolmogorov_smirnov(a, b).statistic == Approx(1.0 / 3));
+    CHECK(kolmogorov_smirnov(a, b).statistic == Catch::Approx(1.0 / 3));
     CHECK(kolmogorov_smirnov(a, a).statistic == 0);
     CHECK(kolmogorov_smirnov(a, a).p_value == 1);
     // Two disjoint samples of 20: two of the C(40, 20) orders, far below what 1 minus a sum could tell.
     std::vector<double> low, high;
     for (int i = 0; i < 20; ++i) low.push_back(i), high.push_back(100 + i);
-    CHECK(kolmogorov_smirnov(low, high).p_value == Approx(2 / 137846528820.0).epsilon(1e-10));
+    CHECK(kolmogorov_smirnov(low, high).p_value == Catch::Approx(2 / 137846528820.0).epsilon(1e-10));
     CHECK(std::isnan(kolmogorov_smirnov({}, b).p_value));
     CHECK(std::isnan(kolmogorov_smirnov(std::vector<double>{std::nan("")}, b).statistic));
     const std::vector<double> long_one(2000);

@@ -217,12 +217,12 @@ TEMPLATE_TEST_CASE("divergence where keys are hidden, and of rows that are not n
     constexpr T inf = std::numeric_limits<T>::infinity();
     // q = (1, 0), p = (1/2, 1/2): TV 1/2, KL(q|p) = log 2, KL(p|q) = inf.
     const auto hidden = of({0, 0}, {0, -inf});
-    CHECK(hidden.total_variation == Approx(0.5).epsilon(1e-12));
+    CHECK(hidden.total_variation == Catch::Approx(0.5).epsilon(1e-12));
     CHECK(hidden.forward == std::numeric_limits<double>::infinity());
-    CHECK(hidden.backward == Approx(std::log(2.0)).epsilon(1e-12));
+    CHECK(hidden.backward == Catch::Approx(std::log(2.0)).epsilon(1e-12));
     CHECK(hidden.logit_difference == 0);
     const auto other = of({0, -inf}, {0, 0});
-    CHECK(other.forward == Approx(std::log(2.0)).epsilon(1e-12));
+    CHECK(other.forward == Catch::Approx(std::log(2.0)).epsilon(1e-12));
     CHECK(other.backward == std::numeric_limits<double>::infinity());
     const auto both = of({1, -inf, 2}, {1, -inf, 2});
     CHECK(both.forward == 0);
@@ -594,12 +594,12 @@ TEMPLATE_TEST_CASE("the critical inverse temperature bounds the largest weight",
     std::vector<double> logs;
     for (int k = 1; k <= 40; ++k) logs.push_back(-std::log(static_cast<double>(k)));
     const auto critical = attnscope::critical_inverse_temperature(std::span<const double>(logs), 40);
-    CHECK(critical.value.lower == Approx(1).epsilon(1e-14));
+    CHECK(critical.value.lower == Catch::Approx(1).epsilon(1e-14));
     for (const double beta : {0.5, 1.0, 3.0}) {
         double sum = 0;
         for (const double x : logs) sum += std::exp(beta * x);
         const double lower = attnscope::critical_weight_bounds(critical, 40, beta).lower;
-        CHECK(lower == Approx(1 / sum).epsilon(1e-13));
+        CHECK(lower == Catch::Approx(1 / sum).epsilon(1e-13));
         CHECK_FALSE(lower / 0.99 <= 1 / sum);
     }
     const std::vector<double> ties(30, 2.5);
@@ -607,8 +607,8 @@ TEMPLATE_TEST_CASE("the critical inverse temperature bounds the largest weight",
     CHECK(tied.value.lower == std::numeric_limits<double>::infinity());
     CHECK(tied.rank == 30);
     const auto bounds = attnscope::critical_weight_bounds(tied, 30, 1.0);
-    CHECK(bounds.upper == Approx(1.0 / 30).epsilon(1e-14));
-    CHECK(bounds.lower == Approx(1.0 / 30).epsilon(1e-14));
+    CHECK(bounds.upper == Catch::Approx(1.0 / 30).epsilon(1e-14));
+    CHECK(bounds.lower == Catch::Approx(1.0 / 30).epsilon(1e-14));
     CHECK_FALSE(1.0 / 30 <= 0.99 * bounds.upper);
     // From above also by one key above equal ones, at any beta, with all others far below and not known: beta*
     // and k* of the lower end.
@@ -618,13 +618,13 @@ TEMPLATE_TEST_CASE("the critical inverse temperature bounds the largest weight",
         leading.push_back(-700);
         const auto part = attnscope::critical_inverse_temperature(std::span<const double>(leading), 1000);
         CHECK(part.rank == rank);
-        CHECK(part.value.lower == Approx(1).epsilon(1e-14));
+        CHECK(part.value.lower == Catch::Approx(1).epsilon(1e-14));
         for (const double beta : {0.25, 1.0, 4.0}) {
             // Leading keys only: the unknown ones weigh less than 1000 e^{-175}.
             double sum = 0;
             for (const double x : leading) sum += std::exp(beta * (x - leading[0]));
             const double upper = attnscope::critical_weight_bounds(part, 1000, beta).upper;
-            CHECK(upper == Approx(1 / sum).epsilon(1e-13));
+            CHECK(upper == Catch::Approx(1 / sum).epsilon(1e-13));
             CHECK_FALSE(1 / sum <= 0.99 * upper);
         }
     }

@@ -110,25 +110,25 @@ TEST_CASE("a normaliser of the user's own works with every front door", "[normal
     const Ramp ramp;
     const Eigen::Vector3d z(1, -2, 3);
     const auto p = attnscope::apply(ramp, z);
-    CHECK(p[0] == Approx(2.0 / 7));
-    CHECK(p[1] == Approx(1.0 / 7));
-    CHECK(p[2] == Approx(4.0 / 7));
+    CHECK(p[0] == Catch::Approx(2.0 / 7));
+    CHECK(p[1] == Catch::Approx(1.0 / 7));
+    CHECK(p[2] == Catch::Approx(4.0 / 7));
     const auto jacobian = attnscope::jacobian(ramp, z);
     // dp_i/dz_j = (1[i=j] - p_i) F'(z_j)/7
-    CHECK(jacobian(0, 0) == Approx(5.0 / 49));
-    CHECK(jacobian(1, 2) == Approx(-1.0 / 49));
+    CHECK(jacobian(0, 0) == Catch::Approx(5.0 / 49));
+    CHECK(jacobian(1, 2) == Catch::Approx(-1.0 / 49));
     CHECK(jacobian(2, 1) == 0);
     const Eigen::Vector3d v(1, 1, 0);
     const auto moved = attnscope::jvp(ramp, z, v);
     const auto pulled = attnscope::vjp(ramp, z, v);
     for (Index i = 0; i < 3; ++i) {
-        CHECK(moved[i] == Approx(jacobian.row(i).dot(v)));
-        CHECK(pulled[i] == Approx(jacobian.col(i).dot(v)).margin(1e-15));
+        CHECK(moved[i] == Catch::Approx(jacobian.row(i).dot(v)));
+        CHECK(pulled[i] == Catch::Approx(jacobian.col(i).dot(v)).margin(1e-15));
     }
     const Eigen::MatrixXd q = Eigen::MatrixXd::Identity(2, 2), k = Eigen::MatrixXd::Identity(3, 2),
                           values = Eigen::MatrixXd::Ones(3, 1);
     const auto attention = attnscope::attend(q, k, values, ramp, attnscope::Mask::causal());
-    CHECK(attention.output(0, 0) == Approx(1));
+    CHECK(attention.output(0, 0) == Catch::Approx(1));
     CHECK(std::isnan(attention.log_normalizer[0])); // it has none
     const auto g = attnscope::finite_difference(ramp, z, v, 0.5);
     CHECK(g > 0);

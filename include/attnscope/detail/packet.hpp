@@ -114,14 +114,14 @@ struct Simd {
 
     /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
     static P load_partial(const T* from, Index count, T fill) {
+        if constexpr (scalar) return fill;
 #ifdef EIGEN_VECTORIZE_AVX512 // a detour through memory would wait for its own stores
-        if constexpr (std::same_as<T, float> && size == 16)
+        else if constexpr (std::same_as<T, float> && size == 16)
             return _mm512_mask_loadu_ps(set(fill), static_cast<__mmask16>((1u << count) - 1u), from);
         else if constexpr (std::same_as<T, double> && size == 8)
             return _mm512_mask_loadu_pd(set(fill), static_cast<__mmask8>((1u << count) - 1u), from);
-        else
 #endif
-        {
+        else {
             std::array<T, static_cast<std::size_t>(size)> buffer;
             buffer.fill(fill);
             std::copy_n(from, count, buffer.begin());
@@ -129,14 +129,14 @@ struct Simd {
         }
     }
     static void store_partial(T* to, Index count, P x) {
+        if constexpr (scalar) return;
 #ifdef EIGEN_VECTORIZE_AVX512
-        if constexpr (std::same_as<T, float> && size == 16)
+        else if constexpr (std::same_as<T, float> && size == 16)
             _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), x);
         else if constexpr (std::same_as<T, double> && size == 8)
             _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), x);
-        else
 #endif
-        {
+        else {
             std::array<T, static_cast<std::size_t>(size)> buffer;
             store(buffer.data(), x);
             std::copy_n(buffer.begin(), count, to);
