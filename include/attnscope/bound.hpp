@@ -28,16 +28,24 @@ inline constexpr std::array<std::string_view, 5> verdict_names = {"holds", "with
                                                                   "undefined", "violated"};
 constexpr std::string_view name_of(Verdict verdict) { return verdict_names[static_cast<std::size_t>(verdict)]; }
 
-/// One inequality on one row: `measured <= value` (upper) or `measured >= value` (lower).
-/// Units are those of the quantity that `id` names.
+/// The limit that holds on a side of every number: infinity above, -infinity below.
+template <Real T>
+constexpr T no_limit(Side side) {
+    return side == Side::upper ? std::numeric_limits<T>::infinity() : -std::numeric_limits<T>::infinity();
+}
+
+/// One inequality on one row: `measured <= value` (upper) or `measured >= value` (lower); made by `upper_bound`
+/// or `lower_bound`. Units are those of the quantity that `id` names. A side that is not given is NaN, so that
+/// the verdict is `undefined`.
 template <Real T>
 struct Bound {
-    std::string_view id;     ///< stable name, such as "corollary1"
-    Side side = Side::upper; ///
-    T value = T(0);          ///< the limit
-    T measured = T(0);       ///< the quantity on this row
-    T tolerance = T(0);      ///< forward error of (value - measured), computed, never typed in
-    T trivial = T(0);        ///< the limit that holds without the theorem: 1 for a weight, log L for an entropy
+    std::string_view id;                              ///< stable name, such as "corollary1"
+    Side side = Side::upper;                          ///< of `measured` on which the limit lies
+    T value = std::numeric_limits<T>::quiet_NaN();    ///< the limit
+    T measured = std::numeric_limits<T>::quiet_NaN(); ///< the quantity on this row
+    T tolerance = T(0);                               ///< forward error of (value - measured), computed
+    /// The limit that holds without the theorem: 1 for a weight, log L for an entropy.
+    T trivial = no_limit<T>(side);
     bool assumption_met = true; ///< false: the theorem says nothing about this row
 
     /// Distance to the limit; >= 0 when the inequality is satisfied, on both sides.
@@ -72,6 +80,29 @@ struct Bound {
         return other;
     }
 };
+
+/// What a bound says, by name: the arguments of `upper_bound` and `lower_bound`, as the members of `Bound`.
+template <Real T, Side S>
+struct BoundTerms {
+    T limit = std::numeric_limits<T>::quiet_NaN(); ///< `Bound::value`
+    T measured = std::numeric_limits<T>::quiet_NaN();
+    T tolerance = T(0);
+    T trivial = no_limit<T>(S);
+    bool assumption_met = true;
+};
+
+/// measured <= limit; without a `trivial` limit nothing but an infinite limit is vacuous.
+/// Example: `upper_bound("lemma1", {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial = 1})`.
+template <Real T = double>
+constexpr Bound<T> upper_bound(std::string_view id, const BoundTerms<T, Side::upper>& terms) {
+    return {id, Side::upper, terms.limit, terms.measured, terms.tolerance, terms.trivial, terms.assumption_met};
+}
+
+/// measured >= limit.
+template <Real T = double>
+constexpr Bound<T> lower_bound(std::string_view id, const BoundTerms<T, Side::lower>& terms) {
+    return {id, Side::lower, terms.limit, terms.measured, terms.tolerance, terms.trivial, terms.assumption_met};
+}
 
 /// Lower and upper limit of one quantity.
 template <Real T>

@@ -20,14 +20,15 @@ using attnscope::Bound;
 using attnscope::BoundPair;
 using attnscope::Form;
 using attnscope::Provenance;
-using attnscope::Side;
+using attnscope::upper_bound;
 using attnscope::Verdict;
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 /// A bound of corollary3 with the verdict that is asked for.
 Bound<double> with(Verdict verdict) {
-    Bound<double> bound{"corollary3", Side::upper, 2, 1, 0.5, 4};
+    Bound<double> bound =
+        upper_bound("corollary3", {.limit = 2, .measured = 1, .tolerance = 0.5, .trivial = 4});
     switch (verdict) {
     case Verdict::holds:
         break;
@@ -170,7 +171,7 @@ TEST_CASE("median and maximum of the tightness", "[audit]") {
     CHECK(std::isnan(record.median_tightness()));
     CHECK(std::isnan(record.max_tightness()));
     const auto add = [&](double measured) {
-        audit.add(Form::sharp, Bound<double>{"corollary3", Side::upper, 8, measured, 0, 100});
+        audit.add(Form::sharp, upper_bound("corollary3", {.limit = 8, .measured = measured}));
     };
     add(6);
     CHECK(record.median_tightness() == 0.75);
@@ -184,14 +185,14 @@ TEST_CASE("median and maximum of the tightness", "[audit]") {
     CHECK(record.max_tightness() == 1);
     // The median is asked for without disturbing the record.
     CHECK(record.tightness == std::vector<double>{0.75, 0.25, 0.125, 1});
-    audit.add(Form::sharp, Bound<double>{"corollary3", Side::upper, 8, not_a_number, 0, 100});
+    audit.add(Form::sharp, upper_bound("corollary3", {.limit = 8, .measured = not_a_number}));
     CHECK(record.tightness.size() == 4);
     CHECK(record[Verdict::undefined] == 1);
 }
 
 TEST_CASE("float bounds are tallied like double ones", "[audit]") {
     Audit audit;
-    audit.add(Form::sharp, Bound<float>{"lemma2", Side::upper, 2, 1, 0, 100});
+    audit.add(Form::sharp, upper_bound<float>("lemma2", {.limit = 2, .measured = 1}));
     CHECK(audit.at("lemma2", Form::sharp)[Verdict::holds] == 1);
     CHECK(audit.at("lemma2", Form::sharp).max_tightness() == 0.5);
 }

@@ -4,10 +4,13 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 using attnscope::Bound;
 using attnscope::Interval;
+using attnscope::lower_bound;
 using attnscope::Side;
+using attnscope::upper_bound;
 using attnscope::Verdict;
 
 namespace {
@@ -18,12 +21,14 @@ template <class T>
 constexpr T nan_of = std::numeric_limits<T>::quiet_NaN();
 
 template <class T>
-Bound<T> upper(T value, T measured, T tolerance = 0, T trivial = inf<T>) {
-    return {"test", Side::upper, value, measured, tolerance, trivial};
+Bound<T> upper(T limit, T measured, T tolerance = 0, T trivial = inf<T>) {
+    return upper_bound<T>("test",
+                          {.limit = limit, .measured = measured, .tolerance = tolerance, .trivial = trivial});
 }
 template <class T>
-Bound<T> lower(T value, T measured, T tolerance = 0, T trivial = -inf<T>) {
-    return {"test", Side::lower, value, measured, tolerance, trivial};
+Bound<T> lower(T limit, T measured, T tolerance = 0, T trivial = -inf<T>) {
+    return lower_bound<T>("test",
+                          {.limit = limit, .measured = measured, .tolerance = tolerance, .trivial = trivial});
 }
 
 } // namespace
@@ -38,6 +43,52 @@ TEMPLATE_TEST_CASE("slack is positive when a bound is satisfied, on both sides",
     CHECK(upper<T>(2, 2).slack() == T(0));
     CHECK(upper<T>(inf<T>, 2).slack() == inf<T>);
     CHECK(std::isnan(upper<T>(nan_of<T>, 2).slack()));
+}
+
+TEMPLATE_TEST_CASE("what is not given holds for every number, and is not vacuous", "[bound]", float, double,
+                   long double) {
+    using T = TestType;
+    const Bound<T> above = upper_bound<T>("test", {.limit = 2, .measured = 1});
+    CHECK(above.id == "test");
+    CHECK(above.side == Side::upper);
+    CHECK(above.value == T(2));
+    CHECK(above.measured == T(1));
+    CHECK(above.tolerance == T(0));
+    CHECK(above.trivial == inf<T>);
+    CHECK(above.assumption_met);
+    CHECK(above.verdict() == Verdict::holds);
+    const Bound<T> below = lower_bound<T>("test", {.limit = -2, .measured = -1});
+    CHECK(below.side == Side::lower);
+    CHECK(below.tolerance == T(0));
+    CHECK(below.trivial == -inf<T>);
+    CHECK(below.assumption_met);
+    CHECK(below.verdict() == Verdict::holds);
+    // Every argument arrives.
+    const Bound<T> all = lower_bound<T>(
+        "all", {.limit = 1, .measured = 2, .tolerance = T(0.5), .trivial = T(0.25), .assumption_met = false});
+    CHECK(all.value == T(1));
+    CHECK(all.measured == T(2));
+    CHECK(all.tolerance == T(0.5));
+    CHECK(all.trivial == T(0.25));
+    CHECK_FALSE(all.assumption_met);
+    // A side that was forgotten is no number, and no statement.
+    CHECK(upper_bound<T>("test", {.limit = 2}).verdict() == Verdict::undefined);
+    CHECK(upper_bound<T>("test", {.measured = 2}).verdict() == Verdict::undefined);
+    CHECK(lower_bound<T>("test", {.limit = 2}).verdict() == Verdict::undefined);
+    CHECK(lower_bound<T>("test", {.measured = 2}).verdict() == Verdict::undefined);
+    CHECK(Bound<T>{}.verdict() == Verdict::undefined);
+    // Members alone have the same defaults.
+    CHECK(Bound<T>{"test", Side::upper, 2, 1}.trivial == inf<T>);
+    CHECK(Bound<T>{"test", Side::lower, 1, 2}.trivial == -inf<T>);
+    CHECK(Bound<T>{"test", Side::upper, 2, 1}.verdict() == Verdict::holds);
+}
+
+TEST_CASE("numbers of a bound are double unless another type is named", "[bound]") {
+    static_assert(std::is_same_v<decltype(upper_bound("test", {.limit = 1})), Bound<double>>);
+    static_assert(std::is_same_v<decltype(lower_bound("test", {.limit = 1})), Bound<double>>);
+    constexpr Bound<double> bound = upper_bound("test", {.limit = 1, .measured = 0.5});
+    static_assert(bound.value == 1 && bound.side == Side::upper);
+    CHECK(bound.slack() == 0.5);
 }
 
 TEMPLATE_TEST_CASE("verdicts of finite numbers", "[bound]", float, double, long double) {

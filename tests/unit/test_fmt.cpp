@@ -14,7 +14,9 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 Bound<double> bound(Side side, double value, double measured) {
-    return {"corollary3", side, value, measured, 0, side == Side::upper ? inf : 0};
+    return side == Side::upper
+               ? attnscope::upper_bound("corollary3", {.limit = value, .measured = measured})
+               : attnscope::lower_bound("corollary3", {.limit = value, .measured = measured, .trivial = 0});
 }
 
 TEST_CASE("fmt: enumerators print their names", "[fmt]") {
@@ -59,9 +61,9 @@ TEST_CASE("fmt: a bound hands its specification to both numbers", "[fmt]") {
     CHECK(fmt::format("{:.1e}", third) == "corollary3: measured 3.3e-01 <= 6.7e-01: holds");
     CHECK(fmt::format("{:.{}f}", third, 4) == "corollary3: measured 0.3333 <= 0.6667: holds");
 
-    const Bound<float> single{"lemma1", Side::lower, 0.1F, 0.2F, 0, 0};
+    const auto single = attnscope::lower_bound<float>("lemma1", {.limit = 0.1F, .measured = 0.2F});
     CHECK(fmt::format("{}", single) == "lemma1: measured 0.2 >= 0.1: holds");
-    const Bound<long double> extended{"lemma1", Side::lower, 0.5L, 0.75L, 0, 0};
+    const auto extended = attnscope::lower_bound<long double>("lemma1", {.limit = 0.5L, .measured = 0.75L});
     CHECK(fmt::format("{:.2f}", extended) == "lemma1: measured 0.75 >= 0.50: holds");
 }
 

@@ -85,20 +85,28 @@ BoundPair<T> box_sharp(RowIn<T> p, RowIn<T> least, RowIn<T> greatest, T relative
     detail::require_same_size<T>("box_sharp", p, least, greatest);
     const T unit = std::numeric_limits<T>::epsilon(), n = static_cast<T>(p.size());
     const T limit_error = unit * (4 * largest_exponent + 16 + n / 2);
-    const auto bound = [&](Side side, T value, T measured) {
-        return Bound<T>{"box", side, value, measured,
-                        // Weights below the smallest normal number have no relative error.
-                        relative_error * measured + limit_error * value + n * std::numeric_limits<T>::min(),
-                        side == Side::upper ? T(1) : T(0)};
+    // Weights below the smallest normal number have no relative error.
+    const auto tolerance = [&](T limit, T measured) {
+        return relative_error * measured + limit_error * limit + n * std::numeric_limits<T>::min();
     };
-    BoundPair<T> worst = {bound(Side::lower, 0, 0), bound(Side::upper, 1, 0)};
+    const auto at_least = [&](T limit, T measured) {
+        return lower_bound<T>(
+            "box",
+            {.limit = limit, .measured = measured, .tolerance = tolerance(limit, measured), .trivial = 0});
+    };
+    const auto at_most = [&](T limit, T measured) {
+        return upper_bound<T>(
+            "box",
+            {.limit = limit, .measured = measured, .tolerance = tolerance(limit, measured), .trivial = 1});
+    };
+    BoundPair<T> worst = {at_least(0, 0), at_most(1, 0)};
     const auto worse = [](const Bound<T>& a, const Bound<T>& b) {
         const bool a_bad = a.slack() < -a.tolerance, b_bad = b.slack() < -b.tolerance;
         return a_bad != b_bad ? a_bad : a.value > T(0) && a.tightness() > b.tightness();
     };
     worst[0].measured = 1; // nothing used, until a key is met
     for (std::size_t i = 0; i < p.size(); ++i) {
-        const auto low = bound(Side::lower, least[i], p[i]), high = bound(Side::upper, greatest[i], p[i]);
+        const auto low = at_least(least[i], p[i]), high = at_most(greatest[i], p[i]);
         if (worse(low, worst[0])) worst[0] = low;
         if (worse(high, worst[1])) worst[1] = high;
     }

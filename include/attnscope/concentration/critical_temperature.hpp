@@ -113,14 +113,18 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
         return keys <= 1 ? unit : unit * (16 + 4 * std::min(exponent, cut));
     };
     const A own = row.sum_error() + 8 * unit;
-    return {Bound<A>{"critical_temperature", Side::lower, range.lower, p1,
-                     own * p1 + (64 * unit + error(row.visible, critical.value.upper)) * range.lower,
-                     1 / count},
-            // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
-            Bound<A>{"critical_temperature", Side::upper, range.upper, p1,
-                     own * p1 + (2 * unit + error(critical.rank, critical.value.lower) * (1 - range.upper)) *
-                                    range.upper,
-                     A(1)}};
+    // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
+    const A error_above = 2 * unit + error(critical.rank, critical.value.lower) * (1 - range.upper);
+    return {lower_bound<A>(
+                "critical_temperature",
+                {.limit = range.lower,
+                 .measured = p1,
+                 .tolerance = own * p1 + (64 * unit + error(row.visible, critical.value.upper)) * range.lower,
+                 .trivial = 1 / count}),
+            upper_bound<A>("critical_temperature", {.limit = range.upper,
+                                                    .measured = p1,
+                                                    .tolerance = own * p1 + error_above * range.upper,
+                                                    .trivial = 1})};
 }
 
 } // namespace v0_1

@@ -4,6 +4,8 @@
 #include <attnscope/bound.hpp>
 #include <attnscope/normalizer/entmax.hpp>
 
+#include <utility>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -30,9 +32,8 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
     const bool defined = visible > 0 && std::abs(m) <= std::numeric_limits<double>::max();
     const Interval<double> gaps = entmax_decisive_gaps(defined ? visible : Index(1), alpha);
     const double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
-    BoundPair<double> bounds;
-    for (const Side side : {Side::lower, Side::upper}) {
-        const double limit = side == Side::lower ? gaps.lower : gaps.upper;
+    // Keys closer than a gap, and those so near to it that rounding decides.
+    const auto keys_within = [&](double limit) {
         double closer = 0, doubtful = 0;
         for (const T x : z) {
             if (x == -std::numeric_limits<T>::infinity()) continue;
@@ -41,12 +42,17 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
             doubtful += std::abs(gap - limit) <= 8 * unit * (gap + limit);
         }
         if (!defined) closer = std::numeric_limits<double>::quiet_NaN();
-        bounds[side == Side::lower ? 0 : 1] = {
-            "entmax_support", side,
-            closer,           static_cast<double>(support),
-            doubtful,         side == Side::lower ? 1.0 : static_cast<double>(visible)};
-    }
-    return bounds;
+        return std::pair(closer, doubtful);
+    };
+    const double kept = static_cast<double>(support);
+    const auto [least, doubtful_least] = keys_within(gaps.lower);
+    const auto [most, doubtful_most] = keys_within(gaps.upper);
+    return {lower_bound("entmax_support",
+                        {.limit = least, .measured = kept, .tolerance = doubtful_least, .trivial = 1}),
+            upper_bound("entmax_support", {.limit = most,
+                                           .measured = kept,
+                                           .tolerance = doubtful_most,
+                                           .trivial = static_cast<double>(visible)})};
 }
 
 } // namespace v0_1

@@ -108,7 +108,7 @@ A entropy_tolerance(const RowStatistics<A>& row, A limit) {
 /// `centred_norm`).
 template <Real A>
 Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
-    Bound<A> bound{"entropy_floor_norm", Side::lower, row.nan(), row.entropy_nats()};
+    auto bound = lower_bound<A>("entropy_floor_norm", {.measured = row.entropy_nats(), .trivial = 0});
     if (!row.normal()) return bound;
     bound.value = entropy_floor_by_norm(row.visible, sigma);
     // d floor / d sigma = -sigma-weighted entropy slope, at most sigma sqrt(n) b terms; sigma itself is exact
@@ -121,7 +121,7 @@ Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
 /// Bound "entropy_floor_range": H >= `entropy_floor_by_range` at the row's own spread.
 template <Real A>
 Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
-    Bound<A> bound{"entropy_floor_range", Side::lower, row.nan(), row.entropy_nats()};
+    auto bound = lower_bound<A>("entropy_floor_range", {.measured = row.entropy_nats(), .trivial = 0});
     if (!row.normal()) return bound;
     const A spread = row.logit_spread() / A(row.temperature);
     bound.value = entropy_floor_by_range(row.visible, spread);
@@ -135,8 +135,8 @@ Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
 template <Real A>
 BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
     const A h = row.entropy_nats();
-    BoundPair<A> pair{Bound<A>{"entropy_max_weight", Side::lower, row.nan(), h},
-                      Bound<A>{"entropy_max_weight", Side::upper, row.nan(), h}};
+    BoundPair<A> pair{lower_bound<A>("entropy_max_weight", {.measured = h, .trivial = 0}),
+                      upper_bound<A>("entropy_max_weight", {.measured = h})};
     if (!row.normal()) return pair;
     const Interval<A> range = entropy_range_by_max_weight(row.visible, row.max_weight(), row.rest());
     pair[0].value = range.lower;

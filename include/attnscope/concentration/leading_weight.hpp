@@ -32,9 +32,14 @@ BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
     const auto tolerance = [&](A limit, A exponent) {
         return (row.sum_error() + unit * (2 * spread + 8)) * p1 + unit * (2 * exponent + 8) * limit;
     };
-    return {Bound<A>{"ssmax", Side::lower, range.lower, p1, tolerance(range.lower, gap),
-                     1 / static_cast<A>(row.visible)},
-            Bound<A>{"ssmax", Side::upper, range.upper, p1, tolerance(range.upper, spread), A(1)}};
+    return {
+        lower_bound<A>("ssmax", {.limit = range.lower,
+                                 .measured = p1,
+                                 .tolerance = tolerance(range.lower, gap),
+                                 .trivial = 1 / static_cast<A>(row.visible)}),
+        upper_bound<A>(
+            "ssmax",
+            {.limit = range.upper, .measured = p1, .tolerance = tolerance(range.upper, spread), .trivial = 1})};
 }
 
 /// Scales s of softmax(s log n z) at which the best key's fate changes as n grows, for rows of given gap and

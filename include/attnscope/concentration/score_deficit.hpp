@@ -32,7 +32,7 @@ A score_deficit(const RowStatistics<A>& row) {
 /// The two on one row: statement `score_deficit`. What holds without it is the spread of the logits.
 template <Real A>
 Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
-    Bound<A> bound{"score_deficit", Side::upper, row.nan(), score_deficit(row)};
+    auto bound = upper_bound<A>("score_deficit", {.measured = score_deficit(row)});
     if (!row.normal()) return bound;
     bound.value = score_deficit_limit(row.visible, A(row.temperature));
     bound.trivial = row.logit_spread();

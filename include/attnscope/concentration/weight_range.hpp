@@ -53,8 +53,14 @@ BoundPair<A> weight_bounds(std::string_view id, const WeightExtremes<A>& p, Inte
     const auto tolerance = [&](A measured, A limit) {
         return p.relative_error * measured + (std::isinf(limit) ? A(0) : limit_error * limit);
     };
-    return {Bound<A>{id, Side::lower, range.lower, p.smallest, tolerance(p.smallest, range.lower), A(0)},
-            Bound<A>{id, Side::upper, range.upper, p.largest, tolerance(p.largest, range.upper), A(1)}};
+    return {lower_bound<A>(id, {.limit = range.lower,
+                                .measured = p.smallest,
+                                .tolerance = tolerance(p.smallest, range.lower),
+                                .trivial = 0}),
+            upper_bound<A>(id, {.limit = range.upper,
+                                .measured = p.largest,
+                                .tolerance = tolerance(p.largest, range.upper),
+                                .trivial = 1})};
 }
 
 template <Real A>

@@ -129,12 +129,9 @@ Bound<detail::Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set
                                                        Reading reading) {
     using A = detail::Accumulator<T>;
     const A limit = theorem1_fixed_published_limit(set, geometry);
-    return {"theorem1_fixed",
-            Side::upper,
-            limit,
-            selection_distance(set, reading),
-            detail::distance_tolerance(set, limit),
-            std::numeric_limits<A>::infinity()};
+    return upper_bound<A>("theorem1_fixed", {.limit = limit,
+                                             .measured = selection_distance(set, reading),
+                                             .tolerance = detail::distance_tolerance(set, limit)});
 }
 
 /// P Theorem 1(1) on one set, corrected.
@@ -361,12 +358,10 @@ template <Real T>
 Bound<detail::Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
                                                         const SubsetMean<detail::Accumulator<T>>& expected) {
     using A = detail::Accumulator<T>;
-    return {"theorem1_random",
-            Side::upper,
-            moments.expected_distance(selected).lower,
-            expected.mean,
-            6 * expected.standard_error + moments.tolerance(selected),
-            std::numeric_limits<A>::infinity()};
+    return upper_bound<A>("theorem1_random",
+                          {.limit = moments.expected_distance(selected).lower,
+                           .measured = expected.mean,
+                           .tolerance = 6 * expected.standard_error + moments.tolerance(selected)});
 }
 
 /// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
@@ -376,9 +371,11 @@ BoundPair<detail::Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoment
     using A = detail::Accumulator<T>;
     const Interval<A> range = moments.expected_distance(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
-    return {Bound<A>{"theorem1_random", Side::lower, range.lower, expected.mean, tolerance, A(0)},
-            Bound<A>{"theorem1_random", Side::upper, range.upper, expected.mean, tolerance,
-                     std::numeric_limits<A>::infinity()}};
+    return {
+        lower_bound<A>("theorem1_random",
+                       {.limit = range.lower, .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
+        upper_bound<A>("theorem1_random",
+                       {.limit = range.upper, .measured = expected.mean, .tolerance = tolerance})};
 }
 
 /// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
@@ -387,12 +384,10 @@ template <Real T>
 Bound<detail::Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
                                                    const SubsetMean<detail::Accumulator<T>>& expected) {
     using A = detail::Accumulator<T>;
-    return {"corollary2",
-            Side::upper,
-            moments.total_length(),
-            expected.mean,
-            6 * expected.standard_error + moments.tolerance(selected),
-            std::numeric_limits<A>::infinity()};
+    return upper_bound<A>("corollary2",
+                          {.limit = moments.total_length(),
+                           .measured = expected.mean,
+                           .tolerance = 6 * expected.standard_error + moments.tolerance(selected)});
 }
 
 /// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
@@ -408,9 +403,13 @@ BoundPair<detail::Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>&
     const A slack =
         moments.size() > 1 ? count / (l - 1) * (moments.output_length() + moments.total_length()) : A(0);
     const A lower = (l - count) / l * (moments.main_sum_limit(selected) - slack);
-    return {Bound<A>{"corollary2", Side::lower, std::max(lower, A(0)), expected.mean, tolerance, A(0)},
-            Bound<A>{"corollary2", Side::upper, moments.expected_distance_cap(selected), expected.mean,
-                     tolerance, std::numeric_limits<A>::infinity()}};
+    return {
+        lower_bound<A>(
+            "corollary2",
+            {.limit = std::max(lower, A(0)), .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
+        upper_bound<A>("corollary2", {.limit = moments.expected_distance_cap(selected),
+                                      .measured = expected.mean,
+                                      .tolerance = tolerance})};
 }
 
 } // namespace v0_1

@@ -65,12 +65,10 @@ inline Bound<double> missed_tokens_sharp(const RankedUseful& ranked, Index selec
                     selected, n);
     detail::require(missed >= 0 && missed <= k, "missed_tokens_sharp", "missed must be in [0, useful]", missed,
                     k);
-    return {"missed_tokens",
-            Side::upper,
-            static_cast<double>(inversions),
-            static_cast<double>(missed * (selected - k + missed)),
-            0,
-            static_cast<double>(std::min(k, n - selected) * std::min(selected, n - k))};
+    return upper_bound("missed_tokens",
+                       {.limit = static_cast<double>(inversions),
+                        .measured = static_cast<double>(missed * (selected - k + missed)),
+                        .trivial = static_cast<double>(std::min(k, n - selected) * std::min(selected, n - k))});
 }
 
 } // namespace v0_1

@@ -179,8 +179,12 @@ Bound<A> theorem2_bound(Side side, const Interval<A>& range, const SimulatedMean
     const A tolerance =
         measured.standard_error > A(0) ? 6 * measured.standard_error : A(6) / static_cast<A>(measured.trials);
     if (side == Side::lower)
-        return {"theorem2_lower", Side::lower, range.lower, measured.mean, tolerance, A(0)};
-    return {"theorem2_upper", Side::upper, range.upper, measured.mean, tolerance, A(1)};
+        return lower_bound<A>(
+            "theorem2_lower",
+            {.limit = range.lower, .measured = measured.mean, .tolerance = tolerance, .trivial = 0});
+    return upper_bound<A>(
+        "theorem2_upper",
+        {.limit = range.upper, .measured = measured.mean, .tolerance = tolerance, .trivial = 1});
 }
 
 } // namespace v0_1

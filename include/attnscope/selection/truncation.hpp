@@ -44,12 +44,12 @@ Bound<detail::Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, de
                                                    detail::Accumulator<T> relative_error) {
     using A = detail::Accumulator<T>;
     const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
-    return {"truncation_gap",
-            Side::upper,
-            limit,
-            set.tail_mass(),
-            relative_error * set.tail_mass() + std::numeric_limits<A>::epsilon() * (2 * gap + 8) * limit,
-            A(1)};
+    return upper_bound<A>("truncation_gap",
+                          {.limit = limit,
+                           .measured = set.tail_mass(),
+                           .tolerance = relative_error * set.tail_mass() +
+                                        std::numeric_limits<A>::epsilon() * (2 * gap + 8) * limit,
+                           .trivial = 1});
 }
 
 /// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
@@ -62,12 +62,11 @@ Bound<detail::Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
     // The two means may be long and their difference short: each is exact to eps of its own length.
     const A length = set.remainder().norm() +
                      (set.mass() > A(0) ? set.context().norm() * (set.tail_mass() / set.mass()) : A(0));
-    return {"truncation_output",
-            Side::upper,
-            limit,
-            truncation_error(set),
-            std::numeric_limits<A>::epsilon() * size * (limit + length),
-            diameter};
+    return upper_bound<A>("truncation_output",
+                          {.limit = limit,
+                           .measured = truncation_error(set),
+                           .tolerance = std::numeric_limits<A>::epsilon() * size * (limit + length),
+                           .trivial = diameter});
 }
 
 } // namespace v0_1

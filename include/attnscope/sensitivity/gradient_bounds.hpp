@@ -42,13 +42,17 @@ A norm_error(A weight_error) {
     return 4 * weight_error + 16 * std::numeric_limits<A>::epsilon();
 }
 
+/// Error of limit - norm. At temperatures near 1/min both are subnormal and rounded in absolute terms.
 template <Real A>
-Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error, A trivial) {
-    return {id, Side::upper, limit, norm,
-            // At temperatures near 1/min, limit and norm are subnormal and rounded in absolute terms.
-            norm_error(weight_error) * norm + 4 * std::numeric_limits<A>::epsilon() * limit +
-                4 * std::numeric_limits<A>::denorm_min(),
-            trivial};
+A norm_tolerance(A limit, A norm, A weight_error) {
+    return norm_error(weight_error) * norm + 4 * std::numeric_limits<A>::epsilon() * limit +
+           4 * std::numeric_limits<A>::denorm_min();
+}
+
+template <Real A>
+Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error) {
+    return upper_bound<A>(
+        id, {.limit = limit, .measured = norm, .tolerance = norm_tolerance(limit, norm, weight_error)});
 }
 
 } // namespace detail
@@ -58,29 +62,26 @@ Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error, A triv
 template <Real A>
 Bound<A> corollary3_published(const JacobianNorms<A>& norms, A temperature, A weight_error) {
     return detail::norm_bound("corollary3", published_gradient_limit(temperature), norms.spectral.value,
-                              weight_error, std::numeric_limits<A>::infinity());
+                              weight_error);
 }
 
 /// Its corrected form: |J|_2 <= 1/(2T).
 template <Real A>
 Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, A temperature, A weight_error) {
-    return detail::norm_bound("corollary3", gradient_limit(temperature), norms.spectral.value, weight_error,
-                              std::numeric_limits<A>::infinity());
+    return detail::norm_bound("corollary3", gradient_limit(temperature), norms.spectral.value, weight_error);
 }
 
 /// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
 /// `log_slope`: that maximum over the row.
 template <Real A>
 Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error) {
-    return detail::norm_bound("lemma2", log_slope / 2, norms.spectral.value, weight_error,
-                              std::numeric_limits<A>::infinity());
+    return detail::norm_bound("lemma2", log_slope / 2, norms.spectral.value, weight_error);
 }
 
 /// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
 template <Real A>
 Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
-    return detail::norm_bound("sigmoid_gradient", A(0.25), norms.spectral.value, weight_error,
-                              std::numeric_limits<A>::infinity());
+    return detail::norm_bound("sigmoid_gradient", A(0.25), norms.spectral.value, weight_error);
 }
 
 /// (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`, s >= 0 in any order: statement
@@ -102,14 +103,16 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
         range = {factor * bracket.lower, factor * bracket.upper};
         largest = factor * sums.p1;
     }
-    const auto at = [&](Side side, A limit) {
-        Bound<A> bound = detail::norm_bound("spectral_bracket", limit, norm, weight_error, largest);
-        bound.side = side;
-        bound.tolerance += detail::norm_error(weight_error) * limit;
-        if (side == Side::lower) bound.trivial = 0;
-        return bound;
+    const auto tolerance = [&](A limit) {
+        return detail::norm_tolerance(limit, norm, weight_error) + detail::norm_error(weight_error) * limit;
     };
-    return {at(Side::lower, range.lower), at(Side::upper, range.upper)};
+    return {
+        lower_bound<A>(
+            "spectral_bracket",
+            {.limit = range.lower, .measured = norm, .tolerance = tolerance(range.lower), .trivial = 0}),
+        upper_bound<A>(
+            "spectral_bracket",
+            {.limit = range.upper, .measured = norm, .tolerance = tolerance(range.upper), .trivial = largest})};
 }
 
 /// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
@@ -117,12 +120,11 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
 /// to 1, at eps/T = 54 in double. change_error: absolute error of |p(z+eps v) - p(z)|_2.
 template <Real A>
 Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) {
-    return {"finite_difference",
-            Side::upper,
-            published_gradient_limit(temperature),
-            g,
-            change_error / eps + 8 * std::numeric_limits<A>::epsilon() * g,
-            std::numbers::sqrt2_v<A> / eps};
+    return upper_bound<A>("finite_difference",
+                          {.limit = published_gradient_limit(temperature),
+                           .measured = g,
+                           .tolerance = change_error / eps + 8 * std::numeric_limits<A>::epsilon() * g,
+                           .trivial = std::numbers::sqrt2_v<A> / eps});
 }
 template <Real A>
 Bound<A> finite_difference_sharp(A g, A temperature, A eps, A change_error) {

@@ -224,12 +224,9 @@ template <Real T>
 Bound<T> token_jacobian_sharp(const SpectralNorm<T>& norm, const TokenJacobianLimit<T>& limit, Index tokens,
                               Index width) {
     const T unit = std::numeric_limits<T>::epsilon() * static_cast<T>(tokens + width + 64);
-    return {"token_jacobian",
-            Side::upper,
-            limit.total(),
-            norm.value,
-            unit * (norm.value + limit.total()),
-            std::numeric_limits<T>::infinity()};
+    return upper_bound<T>(
+        "token_jacobian",
+        {.limit = limit.total(), .measured = norm.value, .tolerance = unit * (norm.value + limit.total())});
 }
 
 } // namespace v0_1

@@ -152,12 +152,11 @@ A at_range(A (*limit)(A), A range) {
 template <Real A>
 Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = detail::at_range<A>(total_variation_limit, row.range);
-    return {"perturbation_tv",
-            Side::upper,
-            limit,
-            row.total_variation,
-            error.weights + error.range / 4 + 4 * std::numeric_limits<A>::epsilon() * limit,
-            A(1)};
+    return upper_bound<A>("perturbation_tv", {.limit = limit,
+                                              .measured = row.total_variation,
+                                              .tolerance = error.weights + error.range / 4 +
+                                                           4 * std::numeric_limits<A>::epsilon() * limit,
+                                              .trivial = 1});
 }
 
 /// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1). What
@@ -165,24 +164,26 @@ Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationErr
 template <Real A>
 Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = detail::at_range<A>(kl_limit, row.range);
-    return {"perturbation_kl", Side::upper, limit, row.kl,
-            // The terms p psi(log p'/p) have the slope p r at most.
-            (error.weights + error.range) * std::min(A(1), row.range + error.range) +
-                64 * std::numeric_limits<A>::epsilon() * (limit + row.kl),
-            row.range};
+    // The terms p psi(log p'/p) have the slope p r at most.
+    const A slope = std::min(A(1), row.range + error.range);
+    return upper_bound<A>("perturbation_kl",
+                          {.limit = limit,
+                           .measured = row.kl,
+                           .tolerance = (error.weights + error.range) * slope +
+                                        64 * std::numeric_limits<A>::epsilon() * (limit + row.kl),
+                           .trivial = row.range});
 }
 
 /// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4).
 template <Real A>
 Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.diameter * detail::at_range<A>(total_variation_limit, row.range);
-    return {"perturbation_output",
-            Side::upper,
-            limit,
-            row.output_change,
-            row.diameter * (2 * error.weights + error.range / 4) +
-                64 * std::numeric_limits<A>::epsilon() * limit,
-            row.diameter};
+    return upper_bound<A>("perturbation_output",
+                          {.limit = limit,
+                           .measured = row.output_change,
+                           .tolerance = row.diameter * (2 * error.weights + error.range / 4) +
+                                        64 * std::numeric_limits<A>::epsilon() * limit,
+                           .trivial = row.diameter});
 }
 
 /// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap >
@@ -191,7 +192,9 @@ Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const Perturbatio
 template <Real A>
 Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.gap - row.range;
-    Bound<A> bound{"perturbation_gap", Side::lower, limit, row.gap_after, error.range, A(0)};
+    auto bound =
+        lower_bound<A>("perturbation_gap",
+                       {.limit = limit, .measured = row.gap_after, .tolerance = error.range, .trivial = 0});
     if (std::isfinite(row.gap))
         bound.tolerance += 4 * std::numeric_limits<A>::epsilon() * (row.gap + row.range);
     return bound;

@@ -75,16 +75,19 @@ T rank_collapse_factor(std::span<const T> coefficients) {
 template <Real A>
 Bound<A> rank_collapse_sharp(A mixed_diameter, A coefficient, A diameter, A length, Index keys) {
     const A unit = std::numeric_limits<A>::epsilon() * static_cast<A>(keys + 16);
-    return {"rank_collapse", Side::upper, coefficient * diameter, mixed_diameter, unit * (length + diameter),
-            diameter};
+    return upper_bound<A>("rank_collapse", {.limit = coefficient * diameter,
+                                            .measured = mixed_diameter,
+                                            .tolerance = unit * (length + diameter),
+                                            .trivial = diameter});
 }
 
 /// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights.
 template <Real A>
 Bound<A> dobrushin_sharp(A coefficient, A limit, A weight_error) {
-    return {
-        "dobrushin", Side::upper, limit, coefficient, 2 * weight_error + 8 * std::numeric_limits<A>::epsilon(),
-        A(1)};
+    return upper_bound<A>("dobrushin", {.limit = limit,
+                                        .measured = coefficient,
+                                        .tolerance = 2 * weight_error + 8 * std::numeric_limits<A>::epsilon(),
+                                        .trivial = 1});
 }
 
 } // namespace v0_1
