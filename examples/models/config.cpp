@@ -1,9 +1,8 @@
 #include <models/config.hpp>
 
-#include <models/tokenizer.hpp>
+#include <attnscope/io/json.hpp>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <stdexcept>
 
@@ -16,7 +15,7 @@ using Json = nlohmann::json;
 class Keys {
 public:
     explicit Keys(const std::string& file) : file_(file) {
-        json_ = Json::parse(read_bytes(file), nullptr, false);
+        json_ = attnscope::io::read_json(file);
         if (!json_.is_object()) throw std::runtime_error(fmt::format("{}: expected a JSON object", file));
     }
 

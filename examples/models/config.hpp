@@ -30,9 +30,9 @@ struct Config {
 };
 
 /// Reads the keys that Hugging Face's GPT2Config and LlamaConfig (also Mistral's) write; others are ignored.
-/// Errors: std::runtime_error, one line that names the file, the key, what was expected and what was found:
-/// other model types, sizes that are not whole numbers > 0 or do not divide, activations and position scalings
-/// that are not supported.
+/// Errors: attnscope::io_error for an unreadable file and broken JSON, else std::runtime_error, one line that
+/// names the file, the key, what was expected and what was found: other model types, sizes that are not whole
+/// numbers > 0 or do not divide, activations and position scalings that are not supported.
 Config read_config(const std::string& file);
 
 /// "gpt2" (124M) or "gpt2-medium"; nothing for another name.

@@ -1,12 +1,10 @@
 #include <models/parameters.hpp>
 
-#include <models/tokenizer.hpp>
-
+#include <attnscope/io/json.hpp>
 #include <attnscope/random.hpp>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <filesystem>
@@ -22,7 +20,7 @@ FileParameters::FileParameters(const std::string& folder, Family family)
     if (std::filesystem::exists(whole)) {
         names.insert("model.safetensors");
     } else if (std::filesystem::exists(index)) {
-        const auto json = nlohmann::json::parse(read_bytes(index), nullptr, false);
+        const auto json = attnscope::io::read_json(index);
         if (!json.is_object() || !json.contains("weight_map") || !json.at("weight_map").is_object())
             throw std::runtime_error(fmt::format("{}: weight_map: expected an object, found none", index));
         for (const auto& [tensor, file] : json.at("weight_map").items()) {

@@ -5,6 +5,8 @@
 #include <models/tokenizer.hpp>
 #include <support/program.hpp>
 
+#include <attnscope/io/file.hpp>
+
 namespace models {
 
 struct Prompt {
@@ -53,9 +55,10 @@ public:
     Prompt read() const {
         Prompt prompt{load(), {}, tokens_.empty() ? text_ : tokens_, 0};
         if (!tokens_.empty())
-            prompt.ids = parse_ids(read_bytes(tokens_), tokens_);
+            prompt.ids = parse_ids(attnscope::io::read_file(tokens_), tokens_);
         else if (!text_.empty())
-            prompt.ids = Tokenizer(tokenizer_.empty() ? folder_ : tokenizer_).encode(read_bytes(text_));
+            prompt.ids =
+                Tokenizer(tokenizer_.empty() ? folder_ : tokenizer_).encode(attnscope::io::read_file(text_));
         else
             prompt.source = random_ids(prompt.model.config(), prompt.ids);
         prompt.available = static_cast<Index>(prompt.ids.size());

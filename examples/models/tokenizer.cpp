@@ -1,19 +1,16 @@
 #include <models/tokenizer.hpp>
 
-#include <attnscope/errors.hpp>
+#include <attnscope/io/file.hpp>
+#include <attnscope/io/json.hpp>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <queue>
@@ -132,17 +129,6 @@ std::optional<std::string> bytes_of_name(std::string_view name) {
 
 } // namespace
 
-std::string read_bytes(const std::string& path) {
-    const auto cannot = [&] { fail("{}: cannot be read: {}", path, std::strerror(errno)); };
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
-    if (!file) cannot();
-    std::string content;
-    char buffer[1 << 16];
-    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, file.get())) content.append(buffer, n);
-    if (std::ferror(file.get())) cannot(); // a folder, say
-    return content;
-}
-
 std::vector<Tokenizer::Id> parse_ids(std::string_view text, const std::string& file) {
     constexpr std::string_view white = " \t\n\v\f\r";
     std::vector<Tokenizer::Id> ids;
@@ -168,13 +154,7 @@ Tokenizer::Tokenizer(const std::string& folder)
 }
 
 void Tokenizer::read_vocabulary(std::unordered_map<std::string, Id>& ids) {
-    const std::string content = read_bytes(vocabulary_file_);
-    nlohmann::json vocabulary;
-    try {
-        vocabulary = nlohmann::json::parse(content);
-    } catch (const nlohmann::json::parse_error& error) {
-        throw attnscope::io_error(vocabulary_file_, error.byte, "expected JSON, found a syntax error");
-    }
+    const nlohmann::json vocabulary = attnscope::io::read_json(vocabulary_file_);
     if (!vocabulary.is_object())
         fail("{}: expected a JSON object, found: {}", vocabulary_file_, vocabulary.type_name());
     for (const auto& [name, value] : vocabulary.items()) {
@@ -205,7 +185,7 @@ void Tokenizer::read_vocabulary(std::unordered_map<std::string, Id>& ids) {
 }
 
 void Tokenizer::read_merges(const std::unordered_map<std::string, Id>& ids) {
-    const std::string content = read_bytes(merges_file_);
+    const std::string content = attnscope::io::read_file(merges_file_);
     std::string_view rest = content;
     for (std::size_t number = 1; !rest.empty(); ++number) {
         const std::size_t end = std::min(rest.find('\n'), rest.size());

@@ -39,11 +39,11 @@ public:
 
     /// Reads vocab.json and merges.txt of `folder`; no other file is looked at. merges.txt may be empty, then
     /// every byte is a token.
-    /// Errors: std::runtime_error (attnscope::io_error for broken JSON), one line that names file, item, what
-    /// was expected and what was found: a file that is missing or no JSON object of whole numbers from 0, an id
-    /// used twice, a name with characters outside the byte alphabet, a byte without a token, a line of
-    /// merges.txt that is not two symbols, one that is there twice, one whose parts or whole the vocabulary
-    /// lacks.
+    /// Errors: attnscope::io_error for a file that cannot be read and for broken JSON, else std::runtime_error,
+    /// one line that names file, item, what was expected and what was found: no JSON object of whole numbers
+    /// from 0, an id used twice, a name with characters outside the byte alphabet, a byte without a token, a
+    /// line of merges.txt that is not two symbols, one that is there twice, one whose parts or whole the
+    /// vocabulary lacks.
     explicit Tokenizer(const std::string& folder);
 
     /// The ids of `text`; none for the empty text. With `recognize`, as Hugging Face's tokenizers do by
@@ -81,9 +81,6 @@ private:
     Id byte_ids_[256] = {};
     std::optional<Id> end_of_text_;
 };
-
-/// All bytes of a file. Errors: std::runtime_error naming it.
-std::string read_bytes(const std::string& path);
 
 /// Token ids written in decimal and separated by ASCII white space; none for a blank text. `file` is its name
 /// in messages.

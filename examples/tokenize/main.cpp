@@ -4,6 +4,8 @@
 
 #include <support/program.hpp>
 
+#include <attnscope/io/file.hpp>
+
 int main(int argc, char** argv) {
     CLI::App app("Prints the token ids of a text on one line, or with --decode the text of token ids.",
                  "attnscope-tokenize");
@@ -21,7 +23,7 @@ int main(int argc, char** argv) {
         ->excludes(back);
     return program::run(app, argc, argv, [&] {
         const models::Tokenizer tokenizer(folder);
-        const std::string content = models::read_bytes(file);
+        const std::string content = attnscope::io::read_file(file);
         if (decode) {
             const auto ids = models::parse_ids(content, file);
             std::string text;

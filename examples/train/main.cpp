@@ -7,6 +7,8 @@
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
+#include <attnscope/io/file.hpp>
+
 #include <thread>
 
 namespace {
@@ -124,7 +126,7 @@ int main(int argc, char** argv) {
         if (resume && !std::filesystem::exists(checkpoint))
             throw std::runtime_error(fmt::format("{}: there is no checkpoint to go on from", checkpoint));
 
-        train::Trainer trainer(plan, {models::read_bytes(text)});
+        train::Trainer trainer(plan, {attnscope::io::read_file(text)});
         if (resume) trainer.load(checkpoint);
         std::filesystem::create_directories(out);
         fmt::print("model     {} layers, {} heads, width {}, context {}: {} parameters; {}{}\n",

@@ -6,6 +6,8 @@
 #include <support/named_normalizer.hpp>
 #include <support/temporary_file.hpp>
 
+#include <attnscope/io/file.hpp>
+
 #include <nlohmann/json.hpp>
 
 #include <iostream>
@@ -135,7 +137,7 @@ TEST_CASE("Llama agrees with its reference", "[models][forward]") {
 TEST_CASE("greedy decoding gives the tokens that the model's author got", "[models][forward]") {
     const std::string folder = model_folder("stories260k");
     if (folder.empty()) return;
-    const auto expected = models::parse_ids(models::read_bytes(folder + "/tokens.txt"), "tokens.txt");
+    const auto expected = models::parse_ids(attnscope::io::read_file(folder + "/tokens.txt"), "tokens.txt");
     REQUIRE(expected.size() > 100);
     REQUIRE(expected.front() == 1);
     CHECK(models::continue_greedily(Model::load(folder), {1}, static_cast<Index>(expected.size()) - 1, 2) ==
@@ -146,7 +148,7 @@ TEST_CASE("the loss knows its normaliser", "[models][forward]") {
     const std::string folder = model_folder("tiny-gpt2");
     if (folder.empty()) return;
     const Model model = Model::load(folder);
-    auto ids = models::parse_ids(models::read_bytes(folder + "/tokens.txt"), "tokens.txt");
+    auto ids = models::parse_ids(attnscope::io::read_file(folder + "/tokens.txt"), "tokens.txt");
     ids.resize(150);
     models::RunOptions<double> options;
     options.loss = true;
@@ -209,6 +211,8 @@ TEST_CASE("parts with a prefix are the same model", "[models][forward]") {
     CHECK_THAT(refusal(parts.path()), ContainsSubstring("model-00002-of-00002.safetensors"));
     parts.write("model.safetensors.index.json", "{}");
     CHECK_THAT(refusal(parts.path()), ContainsSubstring("weight_map"));
+    parts.write("model.safetensors.index.json", std::string(200'000, '['));
+    CHECK_THAT(refusal(parts.path()), ContainsSubstring("model.safetensors.index.json: at byte 65: "));
 }
 
 TEST_CASE("broken model folders are refused in one line", "[models][forward]") {
@@ -217,7 +221,7 @@ TEST_CASE("broken model folders are refused in one line", "[models][forward]") {
     const TemporaryFolder broken;
     copy_folder(folder, broken);
     CHECK(refusal(broken.path()) == "nothing is refused");
-    const auto original = nlohmann::json::parse(models::read_bytes(folder + "/config.json"));
+    const auto original = nlohmann::json::parse(attnscope::io::read_file(folder + "/config.json"));
     const auto with = [&](const char* key, const nlohmann::json& value) {
         auto config = original;
         config[key] = value;
@@ -244,8 +248,16 @@ TEST_CASE("broken model folders are refused in one line", "[models][forward]") {
     CHECK_THAT(refusal(broken.path()), ContainsSubstring("activation_function"));
     with("tie_word_embeddings", "yes");
     CHECK_THAT(refusal(broken.path()), ContainsSubstring("tie_word_embeddings"));
-    broken.write("config.json", "{");
-    CHECK_THAT(refusal(broken.path()), ContainsSubstring("config.json"));
+    for (const auto& [content, part] :
+         std::vector<std::pair<std::string, std::string>>{{"{", "at byte 1"},
+                                                          {"{\"n_head\": 8888e888888}", "at byte 11"},
+                                                          {"{\"n_head\": Infinity}", "at byte 11: Infinity"},
+                                                          {std::string(200'000, '['), "at byte 65"},
+                                                          {"{\"n_head\": 4, \"n_head\": 4}", "twice"},
+                                                          {"[]", "expected a JSON object"}}) {
+        broken.write("config.json", content);
+        CHECK_THAT(refusal(broken.path()), ContainsSubstring("config.json") && ContainsSubstring(part));
+    }
     std::filesystem::remove(broken.path("config.json"));
     CHECK_THAT(refusal(broken.path()), ContainsSubstring("config.json"));
 

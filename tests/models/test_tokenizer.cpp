@@ -5,6 +5,7 @@
 #include <support/data_folder.hpp>
 #include <support/temporary_file.hpp>
 
+#include <attnscope/io/file.hpp>
 #include <attnscope/random.hpp>
 
 #include <nlohmann/json.hpp>
@@ -116,7 +117,7 @@ TEST_CASE("every text comes back", "[models][tokenizer]") {
     const Tokenizer tokenizer(folder);
     std::size_t texts = 0;
     for (const auto& entry : std::filesystem::directory_iterator(attnscope_test::data_folder() + "/text")) {
-        const std::string text = models::read_bytes(entry.path().string());
+        const std::string text = attnscope::io::read_file(entry.path().string());
         const auto ids = tokenizer.encode(text);
         CHECK(ids.size() > text.size() / 6);
         CHECK(ids.size() < text.size() / 2); // it does merge
@@ -174,15 +175,18 @@ TEST_CASE("broken vocabularies are refused in one line", "[models][tokenizer]") 
     CHECK_THAT(refusal(folder.path()), ContainsSubstring("merges.txt"));
     write_vocabulary(folder, {{"a", "b"}});
     CHECK(refusal(folder.path()) == "nothing is refused");
-    for (const auto& [content, part] :
-         std::vector<std::pair<std::string, std::string>>{{"{\"a\": 1", "vocab.json"},
-                                                          {"[1, 2]", "object"},
-                                                          {"{\"a\": \"b\"}", "a"},
-                                                          {"{\"a\": -1}", "-1"},
-                                                          {"{\"a\": 1.5}", "1.5"},
-                                                          {"{}", "byte"},
-                                                          {"{\"a\": 0, \"b\": 0}", "0"},
-                                                          {"{\"a b\": 0}", "a b"}}) {
+    for (const auto& [content, part] : std::vector<std::pair<std::string, std::string>>{
+             {"{\"a\": 1", "vocab.json"},
+             {"[1, 2]", "object"},
+             {"{\"a\": \"b\"}", "a"},
+             {"{\"a\": -1}", "-1"},
+             {"{\"a\": 1.5}", "1.5"},
+             {"{}", "byte"},
+             {"{\"a\": 0, \"b\": 0}", "0"},
+             {"{\"a b\": 0}", "a b"},
+             {"8888e888888", "vocab.json: at byte 0: "},
+             {std::string(200'000, '['), "vocab.json: at byte 65: "},
+             {"{\"a\": 0, \"a\": 1}", "appears twice"}}) {
         CAPTURE(content);
         folder.write("vocab.json", content);
         CHECK_THAT(refusal(folder.path()), ContainsSubstring(part));
@@ -197,7 +201,7 @@ TEST_CASE("broken vocabularies are refused in one line", "[models][tokenizer]") 
         folder.write("merges.txt", content);
         CHECK_THAT(refusal(folder.path()), ContainsSubstring(part));
     }
-    CHECK_THROWS_WITH(models::read_bytes(folder.path("none")), ContainsSubstring(folder.path("none")));
+    CHECK_THROWS_WITH(attnscope::io::read_file(folder.path("none")), ContainsSubstring(folder.path("none")));
     CHECK(models::parse_ids(" 1\n22\t3 ", "ids") == std::vector<Tokenizer::Id>{1, 22, 3});
     CHECK(models::parse_ids(" \n", "ids").empty());
     for (const std::string text : {"1 x", "1 -2", "99999999999", "1.5"})

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/errors.hpp>
+#include <attnscope/io/file.hpp>
 
 #include <algorithm>
 #include <array>
@@ -26,12 +27,9 @@
 #include <vector>
 
 // ATTNSCOPE_NO_MMAP (the same in every translation unit of a program) reads files instead of mapping them.
-#if !defined(ATTNSCOPE_NO_MMAP) && __has_include(<sys/mman.h>) && __has_include(<unistd.h>)
+#if !defined(ATTNSCOPE_NO_MMAP) && ATTNSCOPE_DETAIL_POSIX_FILES && __has_include(<sys/mman.h>)
 #define ATTNSCOPE_DETAIL_MMAP 1
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #else
 #define ATTNSCOPE_DETAIL_MMAP 0
 #endif
@@ -57,31 +55,24 @@ struct Unmap {
 /// A mapped file must not be shortened by somebody else while it is open: the system then ends the program.
 class MappedFile {
 public:
-    /// Opens a regular file. Throws `io_error` when it is missing, unreadable, or not a regular file.
+    /// Opens a regular file. Throws `io_error` as `File::open` does.
     static MappedFile open(const std::string& path) {
         MappedFile file(path);
+        const File source = File::open(path);
+        if (source.size() == 0) return file;
 #if ATTNSCOPE_DETAIL_MMAP
-        // O_NONBLOCK: opening a named pipe must not wait for its writer.
-        const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (descriptor < 0) throw io_error(path, 0, "cannot be opened: " + reason(errno));
-        struct ::stat status {};
-        const int failed = ::fstat(descriptor, &status);
-        const bool regular = failed == 0 && S_ISREG(status.st_mode);
-        const auto size = regular ? static_cast<std::uint64_t>(status.st_size) : 0;
-        void* mapped = MAP_FAILED;
-        if (size > 0 && size <= std::numeric_limits<std::size_t>::max())
-            mapped = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_PRIVATE, descriptor, 0);
-        ::close(descriptor);
-        if (failed == 0 && S_ISDIR(status.st_mode)) throw io_error(path, 0, "is a directory, not a file");
-        if (!regular) throw io_error(path, 0, "is not a regular file");
-        if (size == 0) return file;
-        if (mapped != MAP_FAILED) {
-            file.mapping_.reset(mapped);
-            file.mapping_.get_deleter().size = static_cast<std::size_t>(size);
-            return file;
+        if (source.size() <= std::numeric_limits<std::size_t>::max()) {
+            const auto size = static_cast<std::size_t>(source.size());
+            void* const mapped = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, source.descriptor(), 0);
+            if (mapped != MAP_FAILED) {
+                file.mapping_.reset(mapped);
+                file.mapping_.get_deleter().size = size;
+                return file;
+            }
         }
 #endif
-        file.owned_ = read_whole(path);
+        file.owned_.resize(static_cast<std::size_t>(source.size()));
+        source.read(0, file.owned_);
         return file;
     }
 
@@ -106,27 +97,6 @@ public:
 
 private:
     explicit MappedFile(std::string path) : path_(std::move(path)) {}
-
-    static std::string reason(int code) { return std::generic_category().message(code); }
-
-    static std::vector<std::byte> read_whole(const std::string& path) {
-        struct Close {
-            void operator()(std::FILE* file) const noexcept { std::fclose(file); }
-        };
-        std::error_code ignored;
-        if (std::filesystem::is_directory(path, ignored)) throw io_error(path, 0, "is a directory, not a file");
-        const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
-        if (!file) throw io_error(path, 0, "cannot be opened: " + reason(errno));
-        std::vector<std::byte> bytes;
-        std::vector<std::byte> chunk(std::size_t{1} << 16);
-        for (;;) {
-            const std::size_t got = std::fread(chunk.data(), 1, chunk.size(), file.get());
-            bytes.insert(bytes.end(), chunk.begin(), chunk.begin() + static_cast<std::ptrdiff_t>(got));
-            if (got < chunk.size()) break;
-        }
-        if (std::ferror(file.get())) throw io_error(path, bytes.size(), "cannot be read: " + reason(errno));
-        return bytes;
-    }
 
     std::string path_;
     std::vector<std::byte> owned_;
@@ -161,21 +131,6 @@ constexpr bool is_floating(Dtype dtype) noexcept {
 constexpr bool is_integer(Dtype dtype) noexcept { return !is_floating(dtype) && dtype != Dtype::unsupported; }
 
 namespace detail {
-
-/// Text of a file as part of a message: one line of printable ASCII, quoted, cut after 60 bytes.
-inline std::string in_quotes(std::string_view text) {
-    constexpr std::string_view hex = "0123456789abcdef";
-    constexpr std::size_t limit = 60;
-    std::string out = "'";
-    for (const char c : text.substr(0, limit)) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= 0x20 && byte < 0x7f && c != '\\' && c != '\'')
-            out += c;
-        else
-            (((out += "\\x") += hex[byte >> 4]) += hex[byte & 15]);
-    }
-    return out + (text.size() > limit ? "'..." : "'");
-}
 
 inline bool multiply_overflows(std::uint64_t a, std::uint64_t b, std::uint64_t& product) noexcept {
     if (b != 0 && a > std::numeric_limits<std::uint64_t>::max() / b) return true;

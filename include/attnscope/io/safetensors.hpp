@@ -7,6 +7,7 @@
 
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
+#include <attnscope/io/json.hpp>
 #include <attnscope/io/mapped_file.hpp>
 
 #include <nlohmann/json.hpp>
@@ -17,7 +18,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <map>
 #include <set>
 #include <span>
@@ -76,36 +76,9 @@ inline constexpr std::array<DtypeRow, 22> safetensors_dtypes{{
     {"F4", 4, Dtype::unsupported},
 }};
 
-/// Input iterator over the header that tells an onlooker how far the parser has read.
-class CountingIterator {
-public:
-    using iterator_category = std::input_iterator_tag;
-    using value_type = char;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const char*;
-    using reference = const char&;
-
-    CountingIterator(const char* at, const char** furthest) : at_(at), furthest_(furthest) {}
-    reference operator*() const { return *at_; }
-    CountingIterator& operator++() {
-        *furthest_ = ++at_;
-        return *this;
-    }
-    CountingIterator operator++(int) {
-        const CountingIterator before = *this;
-        ++*this;
-        return before;
-    }
-    friend bool operator==(const CountingIterator& a, const CountingIterator& b) { return a.at_ == b.at_; }
-
-private:
-    const char* at_;
-    const char** furthest_;
-};
-
 /// Receives the header's JSON event by event and accepts only the structure of the format. Nothing outside it
 /// is stored, and a level too many ends the reading, so neither size nor depth of a hostile header matters.
-class SafetensorsHeader : public nlohmann::json_sax<nlohmann::json> {
+class SafetensorsHeader final : public JsonEvents {
 public:
     struct Entry {
         std::string name;
@@ -114,15 +87,9 @@ public:
         std::uint64_t position = 0;       ///< in the file, just behind this entry of the header
     };
 
-    SafetensorsHeader(const std::string& path, std::string_view text) : path_(path), text_(text) {
-        const char* const first = text.data();
-        const char* const last = first + text.size();
-        furthest_ = first;
-        // The parser would take a zero byte for the end of the text.
-        if (const std::size_t zero = text.find('\0'); zero != text.npos)
-            throw io_error(path, 8 + zero, "the header is not valid JSON: it holds a zero byte");
-        nlohmann::json::sax_parse(CountingIterator(first, &furthest_), CountingIterator(last, &furthest_),
-                                  this);
+    SafetensorsHeader(const std::string& path, std::string_view text)
+        : JsonEvents(path, 8, text, "the header") {
+        read_events();
     }
 
     std::vector<Entry> entries;
@@ -134,7 +101,6 @@ public:
     bool number_float(number_float_t, const string_t& text) override {
         unexpected("the number " + in_quotes(text));
     }
-    bool binary(binary_t&) override { unexpected("binary data"); }
 
     bool number_unsigned(number_unsigned_t value) override {
         if (place_ == Place::shape) {
@@ -223,26 +189,12 @@ public:
         return true;
     }
 
-    bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
-        std::string_view reason = error.what();
-        for (const std::string_view lead :
-             {"] ", "column ", ": "}) // drop "[json.exception...] parse error at ..."
-            if (const std::size_t at = reason.find(lead); at != reason.npos)
-                reason.remove_prefix(at + lead.size());
-        std::string line;
-        for (const char c : reason.substr(0, 120)) line += c >= 0x20 && c < 0x7f ? c : '?';
-        fail("the header is not valid JSON: " + line);
-    }
-
 private:
     enum class Place { outside, top, metadata, tensor, shape, offsets };
     enum class Field { dtype, shape, data_offsets };
     static constexpr std::array<std::string_view, 3> field_names{"dtype", "shape", "data_offsets"};
 
-    std::uint64_t position() const { return 8 + static_cast<std::uint64_t>(furthest_ - text_.data()); }
     std::string tensor() const { return "tensor " + in_quotes(entry_.name); }
-
-    [[noreturn]] void fail(const std::string& reason) const { throw io_error(path_, position(), reason); }
 
     [[noreturn]] void unexpected(const std::string& found) const {
         std::string wanted;
@@ -280,9 +232,6 @@ private:
             fail(tensor() + " has the malformed dtype " + in_quotes(name));
     }
 
-    const std::string& path_;
-    std::string_view text_;
-    const char* furthest_ = nullptr;
     Place place_ = Place::outside;
     Field field_ = Field::dtype;
     std::string key_;
