@@ -145,12 +145,11 @@ int main(int argc, char** argv) {
 
         Scan<float, 8> result;
         program::Progress progress("scanning row", static_cast<std::size_t>(queries));
-        ScanOptions options{.output = output, .progress = [&](Index done, Index) {
-                                progress.reach(static_cast<std::size_t>(done));
-                                return true;
-                            }};
+        const ScanOptions options{.output = output, .progress = [&](Index done, Index) {
+                                      progress.reach(static_cast<std::size_t>(done));
+                                      return true;
+                                  }};
         const double first = seconds_of([&] { result = scan(view, mask, options, executor); });
-        options.progress = {};
         fmt::print("rows      {} normal, {} empty, {} with +inf, {} with NaN\n\n",
                    result.count(RowStatus::normal), result.count(RowStatus::empty),
                    result.count(RowStatus::infinite), result.count(RowStatus::nan));
@@ -184,7 +183,7 @@ int main(int argc, char** argv) {
         double second = 0;
         if (!no_sinks) {
             Row<double> mass;
-            second = seconds_of([&] { mass = scan_column_mass(view, result, mask, options, executor); });
+            second = seconds_of([&] { mass = scan_column_mass(view, result, mask, {}, executor).mass; });
             std::vector<Index> order;
             for (Index key = 0; key < keys; ++key)
                 if (mass[key] == mass[key]) order.push_back(key);

@@ -240,7 +240,7 @@ void analyse_streaming(Report& report, HeadAnalyser& analyser, const attnscope::
     figures.rows.reserve(scan.rows.size());
     for (std::size_t i = 0; i < scan.rows.size(); ++i) {
         const Index query = static_cast<Index>(i);
-        RowFigures row = figures_of<T>(scan.rows[i], norms[i], query, settings.temperature);
+        RowFigures row = figures_of<T>(scan.rows[i], norms.rows[i], query, settings.temperature);
         if (row.status == attnscope::RowStatus::normal && mask.visible(query, report.capture.keys).contains(0))
             row.first_key_weight =
                 std::exp(vectors.scale / settings.temperature * vectors.q.row(query).dot(vectors.k.row(0)) -

@@ -72,6 +72,7 @@
 #include <attnscope/streaming/jacobian_scan.hpp>
 #include <attnscope/streaming/leaders.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
+#include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>

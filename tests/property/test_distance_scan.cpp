@@ -14,9 +14,9 @@ using attnscope::HeadView;
 using attnscope::KeyRange;
 using attnscope::Mask;
 using attnscope::RowStatus;
-using attnscope::ScanOptions;
 using attnscope::Softmax;
 using attnscope::Threads;
+using attnscope::TileOptions;
 
 namespace {
 
@@ -263,9 +263,9 @@ bool same(const std::vector<Found>& a, const std::vector<Found>& b) {
 
 template <class T, class N, class E = attnscope::Sequential>
 std::vector<Found> scan(const HeadView<T>& head, const Counts& counts, const N& normalizer, const Mask& mask,
-                        const ScanOptions& options = {}, const E& executor = {}) {
+                        const TileOptions& options = {}, const E& executor = {}) {
     std::vector<Found> rows(static_cast<std::size_t>(head.queries()));
-    const bool whole = attnscope::scan_distances(
+    const auto whole = attnscope::scan_distances(
         head, counts, normalizer,
         [&](Index query, std::span<const Index> keys, const auto& distances) {
             Found& row = rows[static_cast<std::size_t>(query)];
@@ -274,7 +274,7 @@ std::vector<Found> scan(const HeadView<T>& head, const Counts& counts, const N& 
             row.distances.assign(distances.begin(), distances.end());
         },
         mask, options, executor);
-    if (!whole) rows.clear();
+    if (whole.cancelled) rows.clear();
     return rows;
 }
 
@@ -633,14 +633,17 @@ TEMPLATE_TEST_CASE("distances of a few N: rows without keys, odd heads and error
         CHECK(distances.size() == 0);
     };
     CHECK(attnscope::scan_distances(HeadView<T>(none, head.view().k(), head.view().v()), counts, Softmax(),
-                                    count_visits));
+                                    count_visits)
+              .all == 0);
     CHECK(visits == 0);
     CHECK(attnscope::scan_distances(
-        HeadView<T>(head.view().q(), MatrixView<T>(&one, 0, 4), MatrixView<T>(&one, 0, 5)), counts, Softmax(),
-        count_visits));
+              HeadView<T>(head.view().q(), MatrixView<T>(&one, 0, 4), MatrixView<T>(&one, 0, 5)), counts,
+              Softmax(), count_visits)
+              .done == queries);
     CHECK(visits == queries);
     visits = 0;
-    CHECK(attnscope::scan_distances(head.view(), counts, Softmax(), count_visits, Mask::none().with_length(0)));
+    CHECK(attnscope::scan_distances(head.view(), counts, Softmax(), count_visits, Mask::none().with_length(0))
+              .done == queries);
     CHECK(visits == queries);
     visits = 0;
     CHECK(attnscope::scan_distances(HeadView<T>(head.view().q(), head.view().k(), MatrixView<T>(&one, keys, 0)),
@@ -649,16 +652,19 @@ TEMPLATE_TEST_CASE("distances of a few N: rows without keys, odd heads and error
                                         ++visits;
                                         CHECK(chosen.size() == (query == 3 || query == 11 ? 0U : 5U));
                                         for (const auto distance : distances) CHECK(distance == 0);
-                                    }));
+                                    })
+              .done == queries);
     CHECK(visits == queries);
 
     // Cancelled after the second tile.
     std::vector<Index> visited;
     Index calls = 0;
-    CHECK_FALSE(attnscope::scan_distances(
+    const auto part = attnscope::scan_distances(
         head.view(), counts, Softmax(),
         [&](Index query, std::span<const Index>, const auto&) { visited.push_back(query); }, {},
-        {.query_tile = 4, .progress = [&](Index, Index) { return ++calls < 2; }}));
+        {.query_tile = 4, .progress = [&](Index, Index) { return ++calls < 2; }});
+    CHECK(part.cancelled);
+    CHECK(part.done == 8);
     CHECK(calls == 2);
     std::sort(visited.begin(), visited.end());
     CHECK(visited == std::vector<Index>{0, 1, 2, 3, 4, 5, 6, 7});

@@ -70,7 +70,7 @@ TEMPLATE_TEST_CASE("whole rows of logits are handed out once each", "[streaming]
                 for (const Index threads : {1, 3}) {
                     std::vector<std::vector<T>> seen(static_cast<std::size_t>(queries));
                     std::vector<int> visits(static_cast<std::size_t>(queries));
-                    const bool whole = attnscope::scan_rows<T>(
+                    const auto whole = attnscope::scan_rows<T>(
                         queries, keys, given(z),
                         [&](Index query, Index first, std::span<T> row) {
                             auto& copy = seen[static_cast<std::size_t>(query)];
@@ -80,7 +80,7 @@ TEMPLATE_TEST_CASE("whole rows of logits are handed out once each", "[streaming]
                             std::fill(row.begin(), row.end(), T(99)); // it may
                         },
                         named.mask, {.query_tile = tile}, Threads(threads));
-                    all_right = all_right && whole;
+                    all_right = all_right && !whole.cancelled && whole.done == queries && whole.all == queries;
                     for (Index i = 0; i < queries; ++i)
                         all_right = all_right && visits[static_cast<std::size_t>(i)] == 1 &&
                                     seen[static_cast<std::size_t>(i)] == masked_row(z, named.mask, i);
@@ -102,9 +102,10 @@ TEMPLATE_TEST_CASE("whole rows of logits are handed out once each", "[streaming]
     CHECK(all_right);
     CHECK(order == chosen);
     Index calls = 0;
-    CHECK_FALSE(
+    const auto part =
         attnscope::scan_rows<T>(20, 30, given(z), [](Index, Index, std::span<T>) {}, {},
-                                {.query_tile = 4, .progress = [&](Index, Index) { return ++calls < 2; }}));
+                                {.query_tile = 4, .progress = [&](Index, Index) { return ++calls < 2; }});
+    CHECK(part.cancelled);
     CHECK(calls == 2);
     const std::vector<Index> wrong = {-1};
     CHECK_THROWS_AS(attnscope::scan_rows_of<T>(std::span<const Index>(wrong), 30, given(z),
@@ -126,13 +127,13 @@ TEMPLATE_TEST_CASE("norms of all Jacobians are those of the dense rows", "[strea
     const auto meet = [&](const auto& normalizer) {
         for (const NamedMask& named : masks(queries, keys)) {
             const auto found = attnscope::scan_jacobian_norms(head, normalizer, named.mask, {}, Threads(2));
-            REQUIRE(found.size() == static_cast<std::size_t>(queries));
+            REQUIRE(found.rows.size() == static_cast<std::size_t>(queries));
             for (Index i = 0; i < queries; ++i) {
                 const std::vector<T> row = masked_row(z, named.mask, i);
                 std::vector<T> p(row.size());
                 normalizer.template apply<T>(in(row), out(p));
                 const auto exact = attnscope::jacobian_norms<T>(normalizer, in(row), in(std::as_const(p)));
-                const auto& norms = found[static_cast<std::size_t>(i)];
+                const auto& norms = found.rows[static_cast<std::size_t>(i)];
                 // The same numbers in other packets: sums of at most 45 terms, and a root of their sums.
                 const auto close = [&](Ref a, Ref b) {
                     worst.meet(
@@ -239,7 +240,7 @@ TEMPLATE_TEST_CASE("divergence where keys are hidden, and of rows that are not n
     const HeadView<T> head(q, k), coarse(q, rounded);
     const Mask mask = Mask::causal_bottom_right(12, 20).with_prefix(3);
     const auto found = attnscope::scan_divergence(head, coarse, mask, {.query_tile = 5}, Threads(2));
-    REQUIRE(found.size() == 12);
+    REQUIRE(found.rows.size() == 12);
     bool right = true;
     double largest = 0;
     for (Index i = 0; i < 12; ++i) {
@@ -248,8 +249,9 @@ TEMPLATE_TEST_CASE("divergence where keys are hidden, and of rows that are not n
         attnscope::logits_of(coarse, mask, i, out(b));
         const auto exact = attnscope::row_divergence<T>(in(std::as_const(a)), in(std::as_const(b)));
         const double error = 64 * static_cast<double>(unit_roundoff<T>);
-        right = right && std::abs(found[static_cast<std::size_t>(i)].forward - exact.forward) <= error &&
-                std::abs(found[static_cast<std::size_t>(i)].total_variation - exact.total_variation) <= error;
+        right =
+            right && std::abs(found.rows[static_cast<std::size_t>(i)].forward - exact.forward) <= error &&
+            std::abs(found.rows[static_cast<std::size_t>(i)].total_variation - exact.total_variation) <= error;
         largest = std::max(largest, exact.forward);
     }
     CHECK(right);
@@ -268,8 +270,10 @@ TEMPLATE_TEST_CASE("a histogram counts every pair by its weight", "[streaming][h
     z(5, 0) = minus_infinity<T>;
     z(6, 2) = T(-1000);
     for (const NamedMask& named : masks(queries, keys)) {
-        const auto found = attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {.query_tile = 7});
-        CHECK(found == attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {}, Threads(3)));
+        const auto found =
+            attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {.query_tile = 7}).histogram;
+        CHECK(found ==
+              attnscope::scan_histogram<T>(queries, keys, given(z), named.mask, {}, Threads(3)).histogram);
         attnscope::WeightHistogram expected;
         for (Index i = 0; i < queries; ++i) {
             const std::vector<T> row = masked_row(z, named.mask, i);

@@ -184,9 +184,10 @@ TEMPLATE_TEST_CASE("column masses of a scan are those of the dense weights", "[s
             const auto expected = attnscope::column_mass(MatrixView<T>(dense.weights), named.mask);
             const auto rows = scan(head, named.mask);
             for (const Index tile : {1, 16, 200}) {
-                const ScanOptions options{.query_tile = tile, .key_tile = tile};
-                const auto mass = attnscope::scan_column_mass(head, rows, named.mask, options);
-                const auto threaded = attnscope::scan_column_mass(head, rows, named.mask, options, Threads(3));
+                const attnscope::TileOptions options{.query_tile = tile, .key_tile = tile};
+                const auto mass = attnscope::scan_column_mass(head, rows, named.mask, options).mass;
+                const auto threaded =
+                    attnscope::scan_column_mass(head, rows, named.mask, options, Threads(3)).mass;
                 for (Index j = 0; j < keys; ++j) {
                     same_bits = same_bits && (mass[j] == threaded[j] || std::isnan(mass[j]));
                     const Where where{named.name, static_cast<std::size_t>(keys), 1, seed, scalar_name<T>(),

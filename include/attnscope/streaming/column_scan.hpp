@@ -6,22 +6,29 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Mean weight of each key over the queries that see it, [keys], as `column_mass` of the dense weights; NaN for
-/// keys that nobody sees. `log_sum_exp`: of each query's row, from a scan or another engine; queries where it
-/// is not finite are left out. Logits come from `source` as in `scan_tiles`. One task for each tile of keys, so
-/// that the result does not depend on the executor. Error: relative u |log_sum_exp| a weight, u of T. Cost: one
-/// more product and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws
+/// What `scan_column_mass` tells.
+struct ColumnScan : ScanExtent {
+    Row<double> mass; ///< [keys] mean weight over the queries that see the key; NaN for keys that nobody sees
+};
+
+/// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights. `log_sum_exp`:
+/// of each query's row, from a scan or another engine; queries where it is not finite are left out. Logits come
+/// from `source` as in `scan_tiles`. One task for each tile of keys (of 256 at most), so that the result does
+/// not depend on the executor; `progress` counts keys. Error: relative u |log_sum_exp| a weight, u of T. Cost:
+/// one more product and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws
 /// `invalid_argument` unless there is one number a query.
 template <Real T, class Source, Executor E = Sequential>
-Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
-                             std::span<const detail::Accumulator<T>> log_sum_exp, const Mask& mask = {},
-                             const ScanOptions& given = {}, const E& executor = {}) {
+ColumnScan scan_column_mass(Index queries, Index keys, const Source& source,
+                            std::span<const detail::Accumulator<T>> log_sum_exp, const Mask& mask = {},
+                            const TileOptions& given = {}, const E& executor = {}) {
     detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
-    const ScanOptions options = detail::checked_tiles(given, keys);
+    const TileOptions options = detail::checked_tiles(given, keys);
     Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    detail::ProgressGate gate(options.progress, keys);
     const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
     const auto task = [&](Index number) {
+        if (gate.stopped()) return;
         using S = detail::Simd<T>;
         const Index key = number * width, cols = std::min(width, keys - key);
         std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
@@ -53,17 +60,20 @@ Row<double> scan_column_mass(Index queries, Index keys, const Source& source,
             for (Index j = 0; j < cols; ++j)
                 mass[key + j] += static_cast<double>(sums[static_cast<std::size_t>(j)]);
         }
+        gate.pass(key, key + cols);
     };
     executor((keys + width - 1) / width, task);
-    for (Index key = 0; key < keys; ++key)
+    for (Index key = 0; key < keys; ++key) // what was not reached has been seen by none
         mass[key] = seen[key] > 0 ? mass[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
-    return mass;
+    return {gate.extent(), std::move(mass)};
 }
 
-/// The same for one head, with the log-sum-exp of its scan.
+/// The same for one head, with the log-sum-exp of its scan. Throws `invalid_argument` if that was cancelled.
 template <Real T, Index K, Executor E = Sequential>
-Row<double> scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
-                             const ScanOptions& options = {}, const E& executor = {}) {
+ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
+                            const TileOptions& options = {}, const E& executor = {}) {
+    detail::require(!rows.cancelled, "scan_column_mass", "the scan must have reached every query", rows.done,
+                    rows.all);
     std::vector<detail::Accumulator<T>> totals;
     totals.reserve(rows.rows.size());
     for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());

@@ -7,36 +7,42 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// What `scan_divergence` tells.
+struct DivergenceScan : ScanExtent {
+    std::vector<Divergence> rows; ///< one for each query
+};
+
 /// `row_divergence` of every row between two sources of logits under one mask; biases of -inf in either hide
-/// keys of its own. One result for each query. Cost: two products and two exponentials for each logit; memory
-/// twice that of `scan_rows`.
+/// keys of its own. Cost: two products and two exponentials for each logit; memory twice that of `scan_rows`.
 template <Real T, LogitSource<T> A, LogitSource<T> B, Executor E = Sequential>
-std::vector<Divergence> scan_divergence(Index queries, Index keys, const A& first, const B& second,
-                                        const Mask& mask = {}, const ScanOptions& options = {},
-                                        const E& executor = {}) {
-    std::vector<Divergence> result(static_cast<std::size_t>(std::max<Index>(0, queries)));
-    scan_rows<T>(
+DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const B& second,
+                               const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
+    DivergenceScan result;
+    result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
+    static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, first,
         [&](Index query, Index begin, RowOut<T> a) {
             std::vector<T> b(a.size());
             const Index n = static_cast<Index>(a.size());
-            if (n > 0) second(query, begin, TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
+            detail::fill_tile<T>(second, query, begin, options.key_tile,
+                                 TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
             const KeyRanges visible = mask.visible(query, keys);
             for (Index i = 0; i < n; ++i)
                 if (!visible.contains(begin + i))
                     b[static_cast<std::size_t>(i)] = -std::numeric_limits<T>::infinity();
-            result[static_cast<std::size_t>(query)] = row_divergence<T>(RowIn<T>(a), RowIn<T>(b));
+            result.rows[static_cast<std::size_t>(query)] = row_divergence<T>(RowIn<T>(a), RowIn<T>(b));
         },
         mask, options, executor);
+    detail::for_each_missing(
+        result, [&](Index row) { result.rows[static_cast<std::size_t>(row)].status = RowStatus::nan; });
     return result;
 }
 
 /// Two heads of the same queries and keys, for example one with quantised keys. Throws `invalid_argument` when
 /// their shapes differ.
 template <Real T, Executor E = Sequential>
-std::vector<Divergence> scan_divergence(const HeadView<T>& first, const HeadView<T>& second,
-                                        const Mask& mask = {}, const ScanOptions& options = {},
-                                        const E& executor = {}) {
+DivergenceScan scan_divergence(const HeadView<T>& first, const HeadView<T>& second, const Mask& mask = {},
+                               const TileOptions& options = {}, const E& executor = {}) {
     detail::require(first.queries() == second.queries(), "scan_divergence",
                     "both heads must have as many queries", first.queries(), second.queries());
     detail::require(first.keys() == second.keys(), "scan_divergence", "both heads must have as many keys",

@@ -7,31 +7,38 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// What `scan_jacobian_norms` tells.
+template <Real T>
+struct JacobianScan : ScanExtent {
+    std::vector<JacobianNorms<detail::Accumulator<T>>> rows; ///< one for each query
+};
+
 /// `jacobian_norms` of a normaliser on every row, keys that a query cannot see left out. Where brackets are
 /// enough, `softmax_spectral_bracket` and `softmax_frobenius` follow from a scan. Cost: for softmax about three
 /// times that of a scan; memory as `scan_rows`. Rows that see no key get zeros, NaN rows NaN.
 template <Real T, LogitSource<T> Source, class N, Executor E = Sequential>
-requires Normalizer<N, T> std::vector<JacobianNorms<detail::Accumulator<T>>>
-scan_jacobian_norms(Index queries, Index keys, const Source& source, const N& normalizer, const Mask& mask = {},
-                    const ScanOptions& options = {}, const E& executor = {}) {
-    std::vector<JacobianNorms<detail::Accumulator<T>>> norms(
-        static_cast<std::size_t>(std::max<Index>(0, queries)));
-    scan_rows<T>(
+    requires Normalizer<N, T>
+JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& source, const N& normalizer,
+                                    const Mask& mask = {}, const TileOptions& options = {},
+                                    const E& executor = {}) {
+    JacobianScan<T> result; // of norms that are NaN
+    result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
+    static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, source,
         [&](Index query, Index, RowOut<T> z) {
             std::vector<T> p(z.size());
             normalizer.template apply<T>(RowIn<T>(z), RowOut<T>(p));
-            norms[static_cast<std::size_t>(query)] = jacobian_norms<T>(normalizer, RowIn<T>(z), RowIn<T>(p));
+            result.rows[static_cast<std::size_t>(query)] =
+                jacobian_norms<T>(normalizer, RowIn<T>(z), RowIn<T>(p));
         },
         mask, options, executor);
-    return norms;
+    return result;
 }
 
 /// The same for the logits of a head.
 template <Real T, class N, Executor E = Sequential>
-std::vector<JacobianNorms<detail::Accumulator<T>>>
-scan_jacobian_norms(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
-                    const ScanOptions& options = {}, const E& executor = {}) {
+JacobianScan<T> scan_jacobian_norms(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
+                                    const TileOptions& options = {}, const E& executor = {}) {
     return scan_jacobian_norms<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), normalizer,
                                   mask, options, executor);
 }

@@ -25,12 +25,25 @@ VisibleRow<T> visible_row(const KeyRanges& visible, Index first_key, T* tile_row
     return {hull.begin, RowOut<T>(row, static_cast<std::size_t>(hull.size()))};
 }
 
+/// Asks a source for the logits of some rows, of at most key_tile keys at once. Pieces end at multiples of
+/// their size, where packets end.
+template <Real T, LogitSource<T> Source>
+void fill_tile(const Source& source, Index query, Index first_key, Index key_tile, TileOut<T> tile) {
+    const Index last = first_key + tile.cols();
+    for (Index key = first_key, end = 0; key < last; key = end) {
+        end = std::min((key / key_tile + 1) * key_tile, last);
+        source(query, key,
+               TileOut<T>(tile.data() + (key - first_key), tile.rows(), end - key,
+                          Eigen::OuterStride<>(tile.outerStride())));
+    }
+}
+
 /// Gives visit(query, key, tile) the logits of queries query, query + 1, ..., consecutive ones among the
 /// `chosen`, and of keys key, key + 1, ..., all that one of them sees. Options and errors are those of
 /// `scan_rows_of`.
 template <Real T, LogitSource<T> Source, class Visit, Executor E>
-bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
-                    const Mask& mask, const ScanOptions& options, const E& executor) {
+ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
+                          const Mask& mask, const TileOptions& options, const E& executor) {
     for (const Index query : chosen) require(query >= 0, "scan_rows_of", "queries must be >= 0", query);
     require(keys >= 0, "scan_rows_of", "keys must be >= 0", keys);
     checked_tiles(options, keys);
@@ -38,12 +51,10 @@ bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& sou
     const Index held = options.query_tile > 0
                            ? options.query_tile
                            : std::clamp<Index>((Index(1) << 22) / std::max<Index>(1, keys), 1, 32);
-    std::atomic<bool> cancelled{false};
-    std::mutex guard;
-    Index done = 0;
+    ProgressGate gate(options.progress, count);
     Rooms<Eigen::Array<T, Eigen::Dynamic, 1>> rooms;
     const auto task = [&](Index number) {
-        if (cancelled) return;
+        if (gate.stopped()) return;
         const Index end = std::min(count, (number + 1) * held);
         rooms.use([&](Eigen::Array<T, Eigen::Dynamic, 1>& room) {
             for (Index at = number * held, next = at; at < end; at = next) {
@@ -59,17 +70,14 @@ bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& sou
                 const Index stride = (cols + 15) / 16 * 16 + 16; // not all rows in the same set of the cache
                 if (room.size() < rows * stride) room.resize(rows * stride);
                 const TileOut<T> tile(room.data(), rows, cols, Eigen::OuterStride<>(stride));
-                if (cols > 0) source(first, seen.begin, tile);
+                fill_tile<T>(source, first, seen.begin, options.key_tile, tile);
                 visit(first, seen.begin, tile);
             }
         });
-        if (!options.progress) return;
-        const std::lock_guard lock(guard);
-        done += end - number * held;
-        if (!options.progress(done, count)) cancelled = true;
+        gate.pass(number * held, end);
     };
     executor((count + held - 1) / held, task);
-    return !(cancelled && done < count);
+    return gate.extent();
 }
 
 } // namespace detail
@@ -78,13 +86,13 @@ bool scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& sou
 /// hull of the keys that it sees: logits[i] is that of key first_key + i, -inf where the mask hides it. The
 /// visitor may overwrite them. A query that sees no key comes with an empty row. Each query is visited once;
 /// several at once by an executor with threads, so that results belong into places of their own.
-/// `options.query_tile` queries are held at once (0: 32, fewer if their rows are longer than 2^22 logits);
-/// `key_tile` and `output` are not looked at; cancelled by `options.progress`, the function returns false.
-/// Memory O(threads query_tile keys). Cost: one product for each logit of the hull. Throws `invalid_argument`
-/// for queries < 0.
+/// `options.query_tile` queries are held at once (0: 32, fewer if their rows are longer than 2^22 logits),
+/// whole rows of them, and the source is asked for `key_tile` keys of theirs at a time. The extent counts
+/// places in `chosen`. Memory O(threads query_tile keys). Cost: one product for each logit of the hull. Throws
+/// `invalid_argument` for queries < 0.
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
-bool scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
-                  const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
+ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
+                        const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
     return detail::scan_row_tiles<T>(
         chosen, keys, source,
         [&](Index query, Index key, TileOut<T> tile) {
@@ -99,8 +107,8 @@ bool scan_rows_of(std::span<const Index> chosen, Index keys, const Source& sourc
 
 /// The same for queries 0 ... queries-1.
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
-bool scan_rows(Index queries, Index keys, const Source& source, const Visit& visit, const Mask& mask = {},
-               const ScanOptions& options = {}, const E& executor = {}) {
+ScanExtent scan_rows(Index queries, Index keys, const Source& source, const Visit& visit, const Mask& mask = {},
+                     const TileOptions& options = {}, const E& executor = {}) {
     detail::require(queries >= 0, "scan_rows", "queries must be >= 0", queries);
     std::vector<Index> all(static_cast<std::size_t>(queries));
     for (Index i = 0; i < queries; ++i) all[static_cast<std::size_t>(i)] = i;

@@ -4,50 +4,39 @@
 #include <attnscope/detail/rooms.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
+#include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_state.hpp>
 
-#include <atomic>
-#include <functional>
-#include <mutex>
 #include <optional>
 
 namespace attnscope {
 inline namespace v0_1 {
 
+/// Options of `scan` and its kin: those of every scan, and whether the output is asked for.
 struct ScanOptions {
-    /// Logits that are held at once, for each task. 0 queries: 32, or 128 beside more than 8192 keys, which
-    /// would else be fetched too often from far away.
-    Index query_tile = 0, key_tile = 1024;
-    bool output = false; ///< also o = sum p v
-    /// Called after each tile of queries, by one thread at a time, with the queries done and all of them;
-    /// false: no further tile is begun, and the result says `cancelled`.
-    std::function<bool(Index, Index)> progress = {};
+    Index query_tile = 0, key_tile = 1024; ///< see `TileOptions`; what each task holds
+    bool output = false;                   ///< also o = sum p v
+    ScanProgress progress = {};
+
+    TileOptions tiles() const { return {query_tile, key_tile, progress}; }
 };
 
 /// What a scan tells.
 template <Real T, Index K>
-struct Scan {
+struct Scan : ScanExtent {
     std::vector<RowState<T, K>> rows; ///< one for each query
-    Matrix<T> output;       ///< [queries, d_v] if asked for; 0 for queries that see no key, NaN for NaN rows
-    bool cancelled = false; ///< rows of tiles that were not begun are empty
+    Matrix<T> output; ///< [queries, d_v] if asked for; 0 for queries that see no key, NaN for NaN rows
 
-    /// Rows of a status.
+    /// Rows of a status, those that were reached.
     Index count(RowStatus status) const {
-        return std::count_if(rows.begin(), rows.end(), [&](const auto& row) { return row.status() == status; });
+        Index found = 0;
+        for (std::size_t i = 0; i < rows.size(); ++i)
+            found += reached(static_cast<Index>(i)) && rows[i].status() == status;
+        return found;
     }
 };
 
 namespace detail {
-
-/// The options with the tile of queries chosen.
-inline ScanOptions checked_tiles(ScanOptions options, Index keys) {
-    require(options.query_tile >= 0, "scan", "query_tile must be >= 0", options.query_tile);
-    require(options.key_tile >= 1, "scan", "key_tile must be >= 1", options.key_tile);
-    if (options.query_tile == 0) options.query_tile = keys > 8192 ? 128 : 32;
-    require(options.query_tile <= (Index(1) << 30) / options.key_tile, "scan",
-            "a tile must have at most 2^30 logits", options.query_tile, options.key_tile);
-    return options;
-}
 
 /// A query's visible keys inside [begin, end), as at most two ranges.
 inline KeyRanges clipped(const KeyRanges& visible, Index begin, Index end) {
@@ -71,9 +60,9 @@ public:
         Matrix<A> sums;
     };
     QueryTileScan(const Source& source, Index keys, MatrixView<T> values, bool finite_values, const Mask& mask,
-                  const ScanOptions& options, Room& room)
+                  Index key_tile, Room& room)
         : source_(source), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
-          options_(options), stride_(padded(std::min(options.key_tile, keys))), visible_(room.visible),
+          key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(room.visible),
           buffer_(room.logits), sums_(room.sums) {}
 
     /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
@@ -91,7 +80,7 @@ public:
         if (output) sums_.setZero(rows, width);
         // Tiles end at multiples of their size, whatever the queries see.
         for (Index key = seen.begin, end = 0; key < seen.end; key = end) {
-            end = std::min((key / options_.key_tile + 1) * options_.key_tile, seen.end);
+            end = std::min((key / key_tile_ + 1) * key_tile_, seen.end);
             const Index cols = end - key;
             if (std::none_of(visible_.begin(), visible_.end(), [&](const KeyRanges& ranges) {
                     return clipped(ranges, key, key + cols).count() > 0;
@@ -177,10 +166,10 @@ private:
         }
         // The keys at +inf share the mass: once more through this one row, which is rare.
         Row<A> mean = Row<A>::Zero(static_cast<Index>(out.size()));
-        std::vector<T> logits(static_cast<std::size_t>(options_.key_tile));
+        std::vector<T> logits(static_cast<std::size_t>(key_tile_));
         const KeyRanges visible = mask_.visible(query, keys_);
-        for (Index key = 0; key < keys_; key += options_.key_tile) {
-            const Index cols = std::min(options_.key_tile, keys_ - key);
+        for (Index key = 0; key < keys_; key += key_tile_) {
+            const Index cols = std::min(key_tile_, keys_ - key);
             const KeyRanges ranges = clipped(visible, key, key + cols);
             if (ranges.count() == 0) continue;
             source_(query, key, TileOut<T>(logits.data(), 1, cols, Eigen::OuterStride<>(cols)));
@@ -198,16 +187,11 @@ private:
     MatrixView<T> values_;
     bool finite_values_;
     const Mask& mask_;
-    const ScanOptions& options_;
-    Index stride_;
+    Index key_tile_, stride_;
     std::vector<KeyRanges>& visible_;
     Eigen::Array<T, Eigen::Dynamic, 1>& buffer_;
     Matrix<A>& sums_;
 };
-
-} // namespace detail
-
-namespace detail {
 
 /// One head of a scan, and where its figures go.
 template <Real T, Index K, class Source>
@@ -237,41 +221,46 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
     using Tile = QueryTileScan<T, K, Source>;
     Index longest = 0;
     for (const auto& job : jobs) longest = std::max(longest, job.keys);
-    const ScanOptions options = checked_tiles(given, longest);
-    std::vector<Index> first_tile{0};
-    Index all = 0, done = 0;
+    const TileOptions tiles = checked_tiles(given.tiles(), longest);
+    std::vector<Index> first_tile{0}, first_row{0};
     for (auto& job : jobs) {
         require(job.queries >= 0 && job.keys >= 0, "scan", "queries and keys must be >= 0", job.queries,
                 job.keys);
-        require(!options.output || job.values.rows() == job.keys, "scan",
-                "values must have one row for each key", job.values.rows(), job.keys);
-        if (job.result.rows.empty()) allocate(job.result, job.queries, job.values.cols(), options.output);
-        job.finite_values = options.output && job.values.map().allFinite();
-        first_tile.push_back(first_tile.back() + (job.queries + options.query_tile - 1) / options.query_tile);
-        all += job.queries;
+        require(!given.output || job.values.rows() == job.keys, "scan", "values must have one row for each key",
+                job.values.rows(), job.keys);
+        if (job.result.rows.empty()) allocate(job.result, job.queries, job.values.cols(), given.output);
+        job.finite_values = given.output && job.values.map().allFinite();
+        first_tile.push_back(first_tile.back() + (job.queries + tiles.query_tile - 1) / tiles.query_tile);
+        first_row.push_back(first_row.back() + job.queries);
     }
-    std::atomic<bool> cancelled{false};
-    std::mutex guard;
+    ProgressGate gate(tiles.progress, first_row.back());
     detail::Rooms<typename Tile::Room> rooms;
     const auto task = [&](Index tile) {
-        if (cancelled) return;
+        if (gate.stopped()) return;
         const auto after = std::upper_bound(first_tile.begin(), first_tile.end(), tile);
-        auto& job = jobs[static_cast<std::size_t>(after - first_tile.begin() - 1)];
-        const Index first = (tile - *(after - 1)) * options.query_tile,
-                    rows = std::min(options.query_tile, job.queries - first);
+        const auto number = static_cast<std::size_t>(after - first_tile.begin() - 1);
+        auto& job = jobs[number];
+        const Index first = (tile - *(after - 1)) * tiles.query_tile,
+                    rows = std::min(tiles.query_tile, job.queries - first);
         rooms.use([&](typename Tile::Room& room) {
-            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, options, room);
+            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile, room);
             scan(first,
                  std::span(job.result.rows)
                      .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-                 options.output ? job.result.output.data() + first * job.values.cols() : nullptr);
+                 given.output ? job.result.output.data() + first * job.values.cols() : nullptr);
         });
-        const std::lock_guard lock(guard);
-        done += rows;
-        if (options.progress && !options.progress(done, all)) cancelled = true;
+        gate.pass(first_row[number] + first, first_row[number] + first + rows);
     };
     executor(first_tile.back(), task);
-    for (auto& job : jobs) job.result.cancelled = cancelled && done < all;
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        Scan<T, K>& result = jobs[i].result;
+        static_cast<ScanExtent&>(result) = gate.extent(first_row[i], first_row[i + 1]);
+        for_each_missing(result, [&](Index row) {
+            constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+            result.rows[static_cast<std::size_t>(row)].add(RowIn<T>(&nan, 1), 0);
+            if (given.output) result.output.row(row).setConstant(nan);
+        });
+    }
 }
 
 } // namespace detail
@@ -279,7 +268,8 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
 /// Scans logits that a source gives tile by tile. `values` [keys, d_v] is looked at only with `options.output`.
 /// Tiles that no query of theirs sees are not asked for. The K largest logits of each row are kept with their
 /// keys. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do not depend on
-/// the executor, nor on the number of threads. Memory O(queries K + threads query_tile (key_tile + d_v)).
+/// the executor, nor on the number of threads. Rows that `options.progress` kept from being scanned are NaN
+/// rows. Memory O(queries K + threads query_tile (key_tile + d_v)).
 /// Throws `invalid_argument` for sizes that do not fit each other or the memory, before any work.
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,

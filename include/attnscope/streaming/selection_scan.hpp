@@ -25,13 +25,14 @@ struct RankedRow {
 /// Gives visit(row) the `RankedRow` of each of the `chosen` queries under a normaliser, with the values as
 /// token vectors. Rows that are not normal come without keys. The visitor is called by several threads at once
 /// if the executor has them, once for each query. gram: `gram_matrix` of the values. Rows whose visible keys
-/// are not the first ones get a Gram matrix of their own, O(visible^2 d). Memory as `scan_rows`. Throws
-/// `invalid_argument` for a head without values or a Gram matrix of another size.
+/// are not the first ones get a Gram matrix of their own, O(visible^2 d). Memory as `scan_rows`; the extent
+/// counts places in `chosen`. Throws `invalid_argument` for a head without values or a Gram matrix of another
+/// size.
 template <Real T, class N, class Visit, Executor E = Sequential>
-requires Normalizer<N, T>
-bool scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
-                      const Matrix<detail::Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
-                      const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
+    requires Normalizer<N, T>
+ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
+                            const Matrix<detail::Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
+                            const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
     using A = detail::Accumulator<T>;
     detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
     detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
@@ -87,8 +88,8 @@ bool scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
 /// and as `scan_rows`. Cost O(keys^2 d + pairs n_max). Throws `invalid_argument` for a head without values or
 /// n_max < 0. For other figures of the same rows: `scan_ranked_rows`.
 template <Real T, class Visit, Executor E = Sequential>
-bool scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
-                          const ScanOptions& options = {}, const E& executor = {}) {
+ScanExtent scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
+                                const TileOptions& options = {}, const E& executor = {}) {
     detail::require(head.has_values(), "scan_distance_curves", "the head needs values");
     detail::require(n_max >= 0, "scan_distance_curves", "n_max must be >= 0", n_max);
     struct Room {

@@ -67,7 +67,7 @@ private:
 
 /// Output o = sum p v and spread Tr Var_p v = sum p |v - o|^2 of every row of softmax.
 template <Real T>
-struct ValueMoments {
+struct ValueMoments : ScanExtent {
     Matrix<T> output;     ///< [queries, d_v]; 0 for rows without a key, NaN for NaN rows
     Row<double> variance; ///< [queries]; NaN for rows that are not normal or infinite
 };
@@ -77,17 +77,17 @@ struct ValueMoments {
 /// `invalid_argument` for a head without values.
 template <Real T, Executor E = Sequential>
 ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
-                                   const ScanOptions& options = {}, const E& executor = {}) {
+                                   const TileOptions& options = {}, const E& executor = {}) {
     using A = detail::Accumulator<T>;
     detail::require(head.has_values(), "scan_value_moments", "the head needs values");
     const Index width = head.v().cols();
-    ValueMoments<T> result{Matrix<T>::Zero(head.queries(), width), Row<double>::Zero(head.queries())};
-    scan_rows<T>(
+    ValueMoments<T> result;
+    result.output.setZero(head.queries(), width);
+    result.variance.setConstant(head.queries(), std::numeric_limits<double>::quiet_NaN());
+    static_cast<ScanExtent&>(result) = scan_rows<T>(
         head.queries(), head.keys(), ProductTiles<T>(head, executor),
         [&](Index query, Index first, RowOut<T> z) {
             const RowStatus status = Softmax().apply<T>(RowIn<T>(z), z);
-            auto& variance = result.variance[query];
-            variance = std::numeric_limits<double>::quiet_NaN();
             if (status == RowStatus::nan)
                 result.output.row(query).setConstant(std::numeric_limits<T>::quiet_NaN());
             if (status == RowStatus::nan || status == RowStatus::empty) return;
@@ -101,9 +101,11 @@ ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {
             for (std::size_t i = 0; i < z.size(); ++i)
                 if (z[i] != T(0)) sum += static_cast<A>(z[i]) * (value(i) - mean).squaredNorm();
             result.output.row(query) = mean.template cast<T>();
-            variance = static_cast<double>(sum);
+            result.variance[query] = static_cast<double>(sum);
         },
         mask, options, executor);
+    detail::for_each_missing(
+        result, [&](Index row) { result.output.row(row).setConstant(std::numeric_limits<T>::quiet_NaN()); });
     return result;
 }
 

@@ -3,6 +3,8 @@
 
 #include <attnscope/streaming/row_scan.hpp>
 
+#include <mutex>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -42,14 +44,20 @@ void add_to_histogram(WeightHistogram& histogram, RowIn<T> z) {
     }
 }
 
+/// What `scan_histogram` tells.
+struct HistogramScan : ScanExtent {
+    WeightHistogram histogram; ///< of the rows that were reached
+};
+
 /// The histogram of all rows of a source of logits. Counts are whole numbers: they do not depend on the
 /// executor.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
-WeightHistogram scan_histogram(Index queries, Index keys, const Source& source, const Mask& mask = {},
-                               const ScanOptions& options = {}, const E& executor = {}) {
-    WeightHistogram all;
+HistogramScan scan_histogram(Index queries, Index keys, const Source& source, const Mask& mask = {},
+                             const TileOptions& options = {}, const E& executor = {}) {
+    HistogramScan result;
+    WeightHistogram& all = result.histogram;
     std::mutex guard;
-    scan_rows<T>(
+    static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, source,
         [&](Index, Index, RowOut<T> z) {
             WeightHistogram row;
@@ -60,13 +68,13 @@ WeightHistogram scan_histogram(Index queries, Index keys, const Source& source, 
             all.left_out += row.left_out;
         },
         mask, options, executor);
-    return all;
+    return result;
 }
 
 /// The same for the logits of a head.
 template <Real T, Executor E = Sequential>
-WeightHistogram scan_histogram(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
-                               const E& executor = {}) {
+HistogramScan scan_histogram(const HeadView<T>& head, const Mask& mask = {}, const TileOptions& options = {},
+                             const E& executor = {}) {
     return scan_histogram<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), mask, options,
                              executor);
 }
