@@ -27,13 +27,14 @@ public:
     /// `offset`: byte position in the file the reason refers to.
     io_error(std::string file, std::uint64_t offset, std::string_view reason)
         : std::runtime_error(file + ": at byte " + std::to_string(offset) + ": " + std::string(reason)),
-          file_(std::move(file)), offset_(offset) {}
+          file_(std::move(file)), reason_(reason), offset_(offset) {}
 
     const std::string& file() const noexcept { return file_; }
     std::uint64_t offset() const noexcept { return offset_; }
+    const std::string& reason() const noexcept { return reason_; }
 
 private:
-    std::string file_;
+    std::string file_, reason_;
     std::uint64_t offset_;
 };
 

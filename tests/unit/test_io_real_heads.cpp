@@ -119,7 +119,7 @@ TEST_CASE("io real heads: GPT-2, stored weights are those of q and k to 1e-6", "
     const std::string path = attnscope_test::data_folder() + "/gpt2-heads/john_smith_n9.safetensors";
     if (!std::filesystem::exists(path))
         ATTNSCOPE_SKIP("no john_smith_n9.safetensors (ATTNSCOPE_DATA_DIR names the data folder)");
-    const SafetensorsFile file(path);
+    const SafetensorsFile file(attnscope::io::File::map(path));
     const Outcome outcome = run(file, [](double, double, Index, Index) { return 1e-6; });
     INFO("largest difference " << outcome.worst);
     CHECK(outcome.worst_fraction <= 1);
@@ -133,7 +133,7 @@ TEST_CASE("io real heads: small models against their float64 reference", "[io][d
     const std::string path = attnscope_test::data_folder() + "/" + model + "/reference_192.safetensors";
     if (!std::filesystem::exists(path))
         ATTNSCOPE_SKIP("no " + model + "/reference_192.safetensors (ATTNSCOPE_DATA_DIR names the data folder)");
-    const SafetensorsFile file(path);
+    const SafetensorsFile file(attnscope::io::File::map(path));
     // q and k were rounded to float after the weights had been computed: each entry is off by u, so each logit
     // by at most 2 u |q||k| scale more.
     const Outcome outcome = run(file, [](double p, double delta, Index n, Index d) {
@@ -151,7 +151,7 @@ TEST_CASE("io real heads: the output is the weighted sum of the values", "[io][d
     const std::string path = attnscope_test::data_folder() + "/tiny-gpt2/reference_192.safetensors";
     if (!std::filesystem::exists(path))
         ATTNSCOPE_SKIP("no tiny-gpt2/reference_192.safetensors (ATTNSCOPE_DATA_DIR names the data folder)");
-    const SafetensorsFile file(path);
+    const SafetensorsFile file(attnscope::io::File::map(path));
     std::size_t heads = 0;
     for_each_head(file, [&](Index, Index, MatrixView<float> q, MatrixView<float> k, MatrixView<float> v,
                             MatrixView<float> stored) {

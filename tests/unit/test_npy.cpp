@@ -12,7 +12,7 @@ namespace {
 using namespace std::string_literals;
 using attnscope::invalid_argument;
 using attnscope::io_error;
-using attnscope::io::MappedFile;
+using attnscope::io::File;
 using attnscope::io::NpyArray;
 using attnscope::io::read_npy;
 using attnscope::io::write_npy;
@@ -23,7 +23,7 @@ template <class T>
 NpyArray<T> read_text(const std::string& text) {
     // The vector has exactly the size of the file: a sanitizer sees a read behind it, which a mapping would
     // hide.
-    return read_npy<T>(MappedFile::from_bytes("test.npy", attnscope_test::to_bytes(text)));
+    return read_npy<T>(File::from_bytes("test.npy", attnscope_test::to_bytes(text)));
 }
 
 /// What the io_error says; empty when there was none. Any other exception passes through and fails the test.

@@ -21,7 +21,7 @@ namespace {
 using attnscope::invalid_argument;
 using attnscope::io_error;
 using attnscope::io::Dtype;
-using attnscope::io::MappedFile;
+using attnscope::io::File;
 using attnscope::io::SafetensorsFile;
 using attnscope::io::SafetensorsWriter;
 using attnscope_test::TemporaryFolder;
@@ -36,7 +36,7 @@ std::string file_text(const std::string& header, const std::string& data) {
 SafetensorsFile open_text(const std::string& text) {
     // The vector has exactly the size of the file: a sanitizer sees a read behind it, which a mapping would
     // hide.
-    return SafetensorsFile(MappedFile::from_bytes("test.safetensors", attnscope_test::to_bytes(text)));
+    return SafetensorsFile(File::from_bytes("test.safetensors", attnscope_test::to_bytes(text)));
 }
 
 /// What the io_error says; empty when there was none. Any other exception passes through and fails the test.
@@ -560,7 +560,7 @@ TEST_CASE("safetensors: what is written is read back", "[io][safetensors]") {
     writer.write(path);
     CHECK(folder.count() == 1);
 
-    const SafetensorsFile file(path);
+    const SafetensorsFile file(File::map(path));
     CHECK(file.names() == std::vector<std::string>{"a \"float\"\n", "double", "empty", "integer", "scalar"});
     CHECK(file.metadata().size() == 2);
     CHECK(file.metadata().at("causal") == "true");
@@ -653,7 +653,7 @@ TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][d
     const std::string path = data_folder() + "/gpt2-heads/john_smith_n9.safetensors";
     if (!std::filesystem::exists(path))
         ATTNSCOPE_SKIP("no john_smith_n9.safetensors (ATTNSCOPE_DATA_DIR names the data folder)");
-    const SafetensorsFile file(path);
+    const SafetensorsFile file(File::map(path));
     CHECK(file.info("q").shape == Shape{12, 12, 9, 64});
     CHECK(file.info("k").shape == Shape{12, 12, 9, 64});
     CHECK(file.info("v").shape == Shape{12, 12, 9, 64});
@@ -677,3 +677,24 @@ TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][d
     REQUIRE(head.size() == count);
     CHECK(std::equal(head.begin(), head.end(), all.begin() + static_cast<std::ptrdiff_t>(first)));
 }
+
+#ifdef ATTNSCOPE_TEST_POSIX
+TEST_CASE("safetensors: a file that is shortened while it is open is an error", "[io][safetensors]") {
+    const TemporaryFolder folder;
+    SafetensorsWriter writer;
+    writer.add("a", std::vector<float>(100'000, 1.0F), {100'000});
+    writer.add("b", std::vector<double>(100'000, 2.0), {100'000});
+    writer.write(folder.path("f"));
+    const SafetensorsFile file(folder.path("f"));
+    CHECK(file.read<float>("b").back() == 2.0F);
+    std::filesystem::resize_file(folder.path("f"), 300'000);
+    // "b" comes first in the file, so its beginning is still there.
+    CHECK(file.read<float>("b", 0, 1000).back() == 2.0F);
+    for (const char* name : {"a", "b"}) {
+        const std::string message = message_of([&] { (void)file.read<float>(name); });
+        CHECK(has(message, "it was shortened meanwhile"));
+        CHECK(has(message_of([&] { (void)file.read<double>(name); }), "it was shortened meanwhile"));
+    }
+    CHECK(has(message_of([&] { (void)file.view<float>("a"); }), "a view needs a file that is mapped"));
+}
+#endif

@@ -10,11 +10,13 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 // ATTNSCOPE_NO_POSIX_FILES (the same in every translation unit of a program): standard C++ only.
 #if !defined(ATTNSCOPE_NO_POSIX_FILES) && __has_include(<sys/stat.h>) && __has_include(<unistd.h>)
@@ -24,6 +26,12 @@
 #include <unistd.h>
 #else
 #define ATTNSCOPE_DETAIL_POSIX_FILES 0
+#endif
+#if ATTNSCOPE_DETAIL_POSIX_FILES && __has_include(<sys/mman.h>)
+#define ATTNSCOPE_DETAIL_MMAP 1
+#include <sys/mman.h>
+#else
+#define ATTNSCOPE_DETAIL_MMAP 0
 #endif
 
 namespace attnscope {
@@ -46,24 +54,60 @@ inline std::string in_quotes(std::string_view text) {
     return out + (text.size() > limit ? "'..." : "'");
 }
 
+struct Unmap {
+    std::size_t size = 0;
+    void operator()([[maybe_unused]] void* address) const noexcept {
+#if ATTNSCOPE_DETAIL_MMAP
+        ::munmap(address, size);
+#endif
+    }
+};
+
 } // namespace detail
 
-/// A regular file, open for reading; its bytes are copied out when they are asked for, so that a file which
-/// somebody else shortens meanwhile is an error and not the end of the program. Move-only. Reading from several
-/// threads at once is safe.
+/// A regular file, open for reading. Move-only. Reading from several threads at once is safe.
 class File {
 public:
-    /// Throws `io_error` when the file is missing, unreadable or no regular file: a directory, a device, or a
-    /// pipe, for whose writer it does not wait.
+    /// Bytes are copied out of the file when they are asked for, so that a file which somebody else shortens
+    /// meanwhile is an `io_error` and not the end of the program. Throws `io_error` when the file is missing,
+    /// unreadable or no regular file: a directory, a device, or a pipe, for whose writer it does not wait.
     static File open(const std::string& path) { return File(path); }
 
-    File(File&& other) noexcept
-        : path_(std::move(other.path_)), size_(other.size_), descriptor_(std::exchange(other.descriptor_, -1)) {
+    /// As `open`, with the bytes in memory for `SafetensorsFile::view`: mapped where the system can, read
+    /// elsewhere. Only for files that nobody shortens while they are open: the system ends a program that
+    /// touches a mapped page behind the end of its file (SIGBUS).
+    static File map(const std::string& path) {
+        File file(path);
+        if (file.size_ == 0) return file;
+#if ATTNSCOPE_DETAIL_MMAP
+        if (file.size_ <= std::numeric_limits<std::size_t>::max()) {
+            const auto size = static_cast<std::size_t>(file.size_);
+            void* const mapped = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.descriptor_, 0);
+            if (mapped != MAP_FAILED) {
+                file.mapping_ = {mapped, detail::Unmap{size}};
+                file.memory_ = {static_cast<const std::byte*>(mapped), size};
+                return file;
+            }
+        }
+#endif
+        std::vector<std::byte> bytes(static_cast<std::size_t>(file.size_));
+        file.read(0, bytes);
+        return from_bytes(path, std::move(bytes));
     }
+
+    /// Bytes that are in memory already, treated as the file `name`.
+    static File from_bytes(std::string name, std::vector<std::byte> bytes) {
+        File file;
+        file.path_ = std::move(name);
+        file.size_ = bytes.size();
+        file.owned_ = std::move(bytes);
+        file.memory_ = file.owned_;
+        return file;
+    }
+
+    File(File&& other) noexcept { swap(other); }
     File& operator=(File&& other) noexcept {
-        std::swap(path_, other.path_);
-        std::swap(size_, other.size_);
-        std::swap(descriptor_, other.descriptor_);
+        swap(other);
         return *this;
     }
     File(const File&) = delete;
@@ -72,6 +116,9 @@ public:
 
     const std::string& path() const noexcept { return path_; }
     std::uint64_t size() const noexcept { return size_; } ///< when it was opened
+    /// All bytes, of a file that `map` or `from_bytes` made; else empty. They stay where they are for as long
+    /// as this object, or the one it is moved into, lives.
+    std::span<const std::byte> memory() const noexcept { return memory_; }
 
     /// Fills `out` with the bytes from `offset` on. Throws `io_error` when the file ends before, or cannot be
     /// read.
@@ -85,6 +132,13 @@ public:
     /// As `read`, but stops at the end of the file; the number of bytes.
     std::size_t read_some(std::uint64_t offset, std::span<std::byte> out) const {
         std::size_t done = 0;
+        if (!memory_.empty() || !is_open()) {
+            if (offset < memory_.size()) {
+                done = std::min(out.size(), memory_.size() - static_cast<std::size_t>(offset));
+                std::copy_n(memory_.begin() + static_cast<std::ptrdiff_t>(offset), done, out.begin());
+            }
+            return done;
+        }
 #if ATTNSCOPE_DETAIL_POSIX_FILES
         while (done < out.size()) {
             // Linux reads at most 2 GiB at once, macOS refuses more.
@@ -106,11 +160,8 @@ public:
         return done;
     }
 
-#if ATTNSCOPE_DETAIL_POSIX_FILES
-    int descriptor() const noexcept { return descriptor_; } ///< of the system; stays this object's
-#endif
-
 private:
+    File() = default;
     explicit File(const std::string& path) : path_(path) {
 #if ATTNSCOPE_DETAIL_POSIX_FILES
         // O_NONBLOCK: opening a named pipe must not wait for its writer.
@@ -129,6 +180,7 @@ private:
         if (!std::filesystem::exists(status)) throw io_error(path, 0, "cannot be opened: " + code.message());
         if (!std::filesystem::is_regular_file(status)) refuse(path, std::filesystem::is_directory(status));
         size_ = std::filesystem::file_size(path, code);
+        descriptor_ = 0;
         if (code) throw io_error(path, 0, "cannot be opened: " + code.message());
 #endif
     }
@@ -139,6 +191,15 @@ private:
 
     static std::string reason(int code) { return std::generic_category().message(code); }
 
+    bool is_open() const noexcept { return descriptor_ >= 0; }
+    void swap(File& other) noexcept {
+        std::swap(path_, other.path_);
+        std::swap(size_, other.size_);
+        std::swap(descriptor_, other.descriptor_);
+        std::swap(owned_, other.owned_);
+        std::swap(mapping_, other.mapping_);
+        std::swap(memory_, other.memory_);
+    }
     void close() noexcept {
 #if ATTNSCOPE_DETAIL_POSIX_FILES
         if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
@@ -147,7 +208,10 @@ private:
 
     std::string path_;
     std::uint64_t size_ = 0;
-    int descriptor_ = -1;
+    int descriptor_ = -1; // without POSIX 0 when open: the file is opened again for each reading
+    std::vector<std::byte> owned_;
+    std::unique_ptr<void, detail::Unmap> mapping_;
+    std::span<const std::byte> memory_; // of owned_ or mapping_
 };
 
 /// All bytes of a regular file, up to its end whatever size the system gives. Throws `io_error` as `File::open`

@@ -4,6 +4,7 @@
 
 #include <attnscope/errors.hpp>
 #include <attnscope/io/file.hpp>
+#include <attnscope/io/file_kind.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -184,9 +185,12 @@ inline nlohmann::json parse_json(const std::string& file, std::string_view text)
     return std::move(detail::JsonBuilder(file, text).value);
 }
 
-/// As above, of a whole file. Throws `io_error` as `read_file` does, too.
+/// As above, of a whole file. Throws `io_error` as `read_file` does, too, and names what a file is instead.
 inline nlohmann::json read_json(const std::string& path, std::uint64_t limit = std::uint64_t{1} << 28) {
-    return parse_json(path, read_file(path, limit));
+    const std::string text = read_file(path, limit);
+    if (const auto known = description(kind_of(std::string_view(text).substr(0, 512))); !known.empty())
+        throw io_error(path, 0, "expected JSON, this is " + std::string(known));
+    return parse_json(path, text);
 }
 
 } // namespace io

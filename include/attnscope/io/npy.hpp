@@ -8,8 +8,12 @@
 
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
-#include <attnscope/io/mapped_file.hpp>
+#include <attnscope/io/elements.hpp>
+#include <attnscope/io/file.hpp>
+#include <attnscope/io/file_kind.hpp>
+#include <attnscope/io/write_file.hpp>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -31,8 +35,15 @@ concept NpyScalar = std::same_as<T, float> || std::same_as<T, double> || std::sa
 
 template <NpyScalar T>
 struct NpyArray {
-    std::vector<Eigen::Index> shape; ///< empty for a scalar
-    std::vector<T> data;             ///< row-major (C order), whatever the order in the file
+    std::vector<Eigen::Index> shape;  ///< empty for a scalar
+    std::vector<T> data;              ///< row-major (C order), whatever the order in the file
+    Dtype dtype = Dtype::unsupported; ///< of the numbers in the file
+};
+
+/// What a file does not say about itself.
+struct NpyOptions {
+    /// Two raw bytes ("V2") are a bfloat16: NumPy has no such type, and JAX and ml_dtypes save it so.
+    bool bfloat16 = false;
 };
 
 namespace detail {
@@ -51,8 +62,8 @@ struct NpyHeader {
 /// Reads the dictionary of the header: a strict subset of Python, no more than the format needs.
 class NpyHeaderParser {
 public:
-    NpyHeaderParser(const std::string& path, std::uint64_t offset, std::string_view text)
-        : path_(path), offset_(offset), text_(text) {}
+    NpyHeaderParser(const std::string& path, std::uint64_t offset, std::string_view text, NpyOptions options)
+        : path_(path), offset_(offset), text_(text), options_(options) {}
 
     NpyHeader parse() {
         NpyHeader header;
@@ -151,6 +162,7 @@ private:
             value += next;
         }
         if (zero && at_ - first > 1) fail("a dimension must not have leading zeros");
+        if (at_ < text_.size() && text_[at_] == 'L') ++at_; // Python 2 writes its long integers so
         return static_cast<Eigen::Index>(value);
     }
 
@@ -185,6 +197,17 @@ private:
             {"f4", Dtype::f32, 4},
             {"f8", Dtype::f64, 8},
         }};
+        if (type == "V2") {
+            if (!options_.bfloat16)
+                fail("the dtype " + in_quotes(header.descr) +
+                     " (raw bytes) is not supported; if it is bfloat16, as JAX and ml_dtypes save it, say so "
+                     "(NpyOptions, --bfloat16) or save the array as float32");
+            header.dtype = Dtype::bf16;
+            header.item_size = 2;
+            if (type.size() == header.descr.size() || header.descr[0] == '|')
+                header.order = std::endian::little;
+            return;
+        }
         for (const Row& row : rows)
             if (row.name == type) {
                 header.dtype = row.dtype;
@@ -222,6 +245,7 @@ private:
     const std::string& path_;
     std::uint64_t offset_;
     std::string_view text_;
+    NpyOptions options_;
     std::size_t at_ = 0;
 };
 
@@ -268,66 +292,80 @@ void write_npy(const std::string& path, const char* descr, std::span<const T> va
 
 } // namespace detail
 
+namespace detail {
+
+/// The array that fills `size` bytes of a file from byte `start` on.
+template <NpyScalar T>
+NpyArray<T> read_npy_part(const File& file, std::uint64_t start, std::uint64_t size, NpyOptions options) {
+    const std::string& path = file.path();
+    std::array<std::byte, 12> first{};
+    const std::size_t got = std::min<std::size_t>(first.size(), static_cast<std::size_t>(size));
+    file.read(start, std::span(first).first(got));
+    const auto byte = [&](std::size_t i) { return std::to_integer<std::uint64_t>(first[i]); };
+    constexpr std::string_view magic("\x93NUMPY", 6);
+    if (std::string_view(reinterpret_cast<const char*>(first.data()), got).substr(0, magic.size()) != magic)
+        fail_as_kind(file, start, start, "the file does not start with \\x93NUMPY");
+    if (size < 8) throw io_error(path, start + size, "the file ends before the version");
+    const auto major = byte(6), minor = byte(7);
+    if (major < 1 || major > 3 || minor != 0)
+        throw io_error(path, start + 6,
+                       "version " + std::to_string(major) + "." + std::to_string(minor) + " is not supported");
+    const std::size_t width = major == 1 ? 2 : 4;
+    if (size < 8 + width) throw io_error(path, start + size, "the file ends before the header length");
+    std::uint64_t length = 0;
+    for (std::size_t i = width; i-- > 0;) length = length << 8 | byte(8 + i);
+    if (length > max_npy_header)
+        throw io_error(path, start + 8,
+                       "the header length " + std::to_string(length) + " is over the limit of 1 MiB");
+    if (length > size - 8 - width)
+        throw io_error(path, start + 8,
+                       "the header length " + std::to_string(length) + " is more than the file holds");
+
+    const std::uint64_t text_start = start + 8 + width, data_start = text_start + length;
+    std::string text(static_cast<std::size_t>(length), '\0');
+    file.read(text_start, std::as_writable_bytes(std::span(text)));
+    NpyHeader header = NpyHeaderParser(path, text_start, text, options).parse();
+    std::uint64_t elements = 1, needed = 0;
+    for (const Eigen::Index dimension : header.shape)
+        if (multiply_overflows(elements, static_cast<std::uint64_t>(dimension), elements))
+            throw io_error(path, text_start, "the product of the shape overflows 64 bits");
+    if (multiply_overflows(elements, header.item_size, needed))
+        throw io_error(path, text_start, "the size of the data overflows 64 bits");
+    if (const std::uint64_t present = start + size - data_start; present != needed)
+        throw io_error(path, present < needed ? start + size : data_start + needed,
+                       "shape and dtype need " + std::to_string(needed) + " bytes of data, the file holds " +
+                           std::to_string(present));
+    if (std::integral<T> && is_floating(header.dtype))
+        throw io_error(path, text_start,
+                       "the dtype " + in_quotes(header.descr) + " cannot be read as integers");
+
+    NpyArray<T> array{std::move(header.shape), std::vector<T>(static_cast<std::size_t>(elements)),
+                      header.dtype};
+    decode(file, data_start, header.dtype, header.order, std::span<T>(array.data));
+    if (header.fortran_order && array.shape.size() > 1) array.data = to_row_major(array.data, array.shape);
+    return array;
+}
+
+} // namespace detail
+
 /// The array in an open file. T is float, double or std::int64_t. Read are bool, signed and unsigned integers
 /// of 1 to 8 bytes, and floating-point numbers of 2, 4 and 8 bytes, in either byte order, versions 1.0, 2.0
-/// and 3.0. Floating-point numbers convert to T by rounding to nearest (exact when T is as wide); integers must
-/// be exact in T, and floating-point files cannot be read as std::int64_t. Data in Fortran order are
-/// transposed.
+/// and 3.0, also as Python 2 writes them; on request bfloat16. Floating-point numbers convert to T by rounding
+/// to nearest (exact when T is as wide); integers must be exact in T, and floating-point files cannot be read
+/// as std::int64_t. Data in Fortran order are transposed.
 ///
 /// Errors, each an `io_error` with the position: everything else (complex numbers, objects, strings,
 /// structures, a header with other keys, at most 64 dimensions, at most 1 MiB of header), and data that are
 /// shorter or longer than the shape says.
 template <NpyScalar T>
-NpyArray<T> read_npy(const MappedFile& file) {
-    const std::string& path = file.path();
-    const std::span<const std::byte> bytes = file.bytes();
-    const auto byte = [&](std::size_t i) { return std::to_integer<std::uint64_t>(bytes[i]); };
-    constexpr std::string_view magic("\x93NUMPY", 6);
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (!text.starts_with(magic)) throw io_error(path, 0, "the file does not start with \\x93NUMPY");
-    if (bytes.size() < 8) throw io_error(path, bytes.size(), "the file ends before the version");
-    const auto major = byte(6), minor = byte(7);
-    if (major < 1 || major > 3 || minor != 0)
-        throw io_error(path, 6,
-                       "version " + std::to_string(major) + "." + std::to_string(minor) + " is not supported");
-    const std::size_t width = major == 1 ? 2 : 4;
-    if (bytes.size() < 8 + width) throw io_error(path, bytes.size(), "the file ends before the header length");
-    std::uint64_t length = 0;
-    for (std::size_t i = width; i-- > 0;) length = length << 8 | byte(8 + i);
-    if (length > detail::max_npy_header)
-        throw io_error(path, 8, "the header length " + std::to_string(length) + " is over the limit of 1 MiB");
-    if (length > bytes.size() - 8 - width)
-        throw io_error(path, 8, "the header length " + std::to_string(length) + " is more than the file holds");
-
-    const std::size_t start = 8 + width + static_cast<std::size_t>(length);
-    detail::NpyHeader header =
-        detail::NpyHeaderParser(path, 8 + width, text.substr(8 + width, static_cast<std::size_t>(length)))
-            .parse();
-    std::uint64_t elements = 1, needed = 0;
-    for (const Eigen::Index dimension : header.shape)
-        if (detail::multiply_overflows(elements, static_cast<std::uint64_t>(dimension), elements))
-            throw io_error(path, 8 + width, "the product of the shape overflows 64 bits");
-    if (detail::multiply_overflows(elements, header.item_size, needed))
-        throw io_error(path, 8 + width, "the size of the data overflows 64 bits");
-    if (const std::uint64_t present = bytes.size() - start; present != needed)
-        throw io_error(path, present < needed ? bytes.size() : start + needed,
-                       "shape and dtype need " + std::to_string(needed) + " bytes of data, the file holds " +
-                           std::to_string(present));
-    if (std::integral<T> && is_floating(header.dtype))
-        throw io_error(path, 8 + width,
-                       "the dtype " + detail::in_quotes(header.descr) + " cannot be read as integers");
-
-    NpyArray<T> array{std::move(header.shape), std::vector<T>(static_cast<std::size_t>(elements))};
-    detail::decode(path, start, header.dtype, header.order, bytes.data() + start, std::span<T>(array.data));
-    if (header.fortran_order && array.shape.size() > 1)
-        array.data = detail::to_row_major(array.data, array.shape);
-    return array;
+NpyArray<T> read_npy(const File& file, NpyOptions options = {}) {
+    return detail::read_npy_part<T>(file, 0, file.size(), options);
 }
 
 /// As above, opening the file.
 template <NpyScalar T>
-NpyArray<T> read_npy(const std::string& path) {
-    return read_npy<T>(MappedFile::open(path));
+NpyArray<T> read_npy(const std::string& path, NpyOptions options = {}) {
+    return read_npy<T>(File::open(path), options);
 }
 
 /// Writes row-major `values` as version 1.0, little-endian, data aligned to 64 bytes. A new file is written

@@ -1,4 +1,4 @@
-// Safetensors files, read by mapping and written whole. Not in the umbrella: needs nlohmann-json.
+// Safetensors files, read where asked and written whole. Not in the umbrella: needs nlohmann-json.
 //
 // Format (https://github.com/huggingface/safetensors, README "Format"): 8 bytes, little-endian length N of the
 // header; N bytes of JSON, {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__":
@@ -7,8 +7,11 @@
 
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
+#include <attnscope/io/elements.hpp>
+#include <attnscope/io/file.hpp>
+#include <attnscope/io/file_kind.hpp>
 #include <attnscope/io/json.hpp>
-#include <attnscope/io/mapped_file.hpp>
+#include <attnscope/io/write_file.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -272,8 +275,7 @@ inline constexpr Dtype dtype_of<double> = Dtype::f64;
 
 /// A type whose arrays can be seen in place in a file.
 template <class T>
-concept Viewable = detail::dtype_of<T>
-!= Dtype::unsupported;
+concept Viewable = detail::dtype_of<T> != Dtype::unsupported;
 
 /// A safetensors file, open for reading. The constructor checks every rule of the format, so the members only
 /// fail for reasons of their own. Copying is not possible; moving keeps views valid. Reading from several
@@ -288,10 +290,12 @@ concept Viewable = detail::dtype_of<T>
 /// `Dtype::unsupported`.
 class SafetensorsFile {
 public:
-    /// Cost: one pass over the header; the data are not touched.
-    explicit SafetensorsFile(const std::string& path) : SafetensorsFile(MappedFile::open(path)) {}
+    /// Cost: one pass over the header; the data are read when they are asked for. A file that is shortened
+    /// while it is open is an `io_error` then.
+    explicit SafetensorsFile(const std::string& path) : SafetensorsFile(File::open(path)) {}
 
-    explicit SafetensorsFile(MappedFile file) : file_(std::move(file)) { parse(); }
+    /// `File::map` for views of the data in place.
+    explicit SafetensorsFile(File file) : file_(std::move(file)) { parse(); }
 
     const std::string& path() const noexcept { return file_.path(); }
 
@@ -356,8 +360,9 @@ public:
     }
 
     /// The data in place, without a copy; valid as long as this object (or the one it is moved into) lives.
-    /// `io_error` with the reason when the dtype is not T's, the data are not aligned for T in the file, or the
-    /// machine is big-endian: use `read` then.
+    /// Needs a file that is in memory, as `SafetensorsFile(File::map(path))` is. `io_error` with the reason
+    /// when it is not, the dtype is not T's, the data are not aligned for T in the file, or the machine is
+    /// big-endian: use `read` then.
     template <Viewable T>
     std::span<const T> view(std::string_view name) const {
         const TensorInfo& tensor = info(name);
@@ -366,7 +371,9 @@ public:
         if (tensor.elements == 0) return {};
         if (sizeof(T) > 1 && std::endian::native != std::endian::little)
             throw io_error(path(), tensor.offset, "a view needs a little-endian machine");
-        const std::byte* const data = data_of(tensor);
+        if (file_.memory().empty())
+            throw io_error(path(), tensor.offset, "a view needs a file that is mapped (File::map)");
+        const std::byte* const data = file_.memory().data() + static_cast<std::size_t>(tensor.offset);
         if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0)
             throw io_error(path(), tensor.offset,
                            "tensor " + detail::in_quotes(name) +
@@ -376,10 +383,6 @@ public:
     }
 
 private:
-    const std::byte* data_of(const TensorInfo& tensor) const {
-        return file_.bytes().data() + static_cast<std::size_t>(tensor.offset);
-    }
-
     io_error wrong_dtype(std::string_view name, const TensorInfo& tensor, const std::string& wanted) const {
         const bool unsupported = tensor.dtype == Dtype::unsupported;
         return io_error(path(), tensor.offset,
@@ -400,29 +403,29 @@ private:
     void decode(std::string_view name, const TensorInfo& tensor, std::uint64_t first, std::span<T> out) const {
         check_slice("SafetensorsFile::read", name, first, out.size());
         const std::uint64_t skipped = tensor.elements == 0 ? 0 : first * (tensor.bytes / tensor.elements);
-        detail::decode(path(), tensor.offset + skipped, tensor.dtype, std::endian::little,
-                       data_of(tensor) + static_cast<std::size_t>(skipped), out);
+        detail::decode(file_, tensor.offset + skipped, tensor.dtype, std::endian::little, out);
     }
 
     void parse() {
-        const std::span<const std::byte> bytes = file_.bytes();
-        if (bytes.size() < 8)
-            throw io_error(path(), bytes.size(), "the file is shorter than the 8 bytes of a header length");
+        if (file_.size() < 8)
+            throw io_error(path(), file_.size(), "the file is shorter than the 8 bytes of a header length");
+        std::array<std::byte, 8> bytes;
+        file_.read(0, bytes);
         std::uint64_t length = 0;
         for (std::size_t i = 8; i-- > 0;) length = length << 8 | std::to_integer<std::uint64_t>(bytes[i]);
         if (length > detail::max_safetensors_header)
-            throw io_error(path(), 0,
-                           "the header length " + std::to_string(length) + " is over the limit of 100 MB");
-        if (length > bytes.size() - 8)
-            throw io_error(path(), 0,
-                           "the header length " + std::to_string(length) + " is more than the file holds");
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8,
-                                    static_cast<std::size_t>(length));
-        if (!text.starts_with('{')) throw io_error(path(), 8, "the header does not start with '{'");
+            detail::fail_as_kind(
+                file_, 0, 0, "the header length " + std::to_string(length) + " is over the limit of 100 MB");
+        if (length > file_.size() - 8)
+            detail::fail_as_kind(
+                file_, 0, 0, "the header length " + std::to_string(length) + " is more than the file holds");
+        std::string text(static_cast<std::size_t>(length), '\0');
+        file_.read(8, std::as_writable_bytes(std::span(text)));
+        if (!text.starts_with('{')) detail::fail_as_kind(file_, 0, 8, "the header does not start with '{'");
 
         detail::SafetensorsHeader header(path(), text);
         metadata_ = std::move(header.metadata);
-        check_layout(header.entries, 8 + length, bytes.size() - 8 - length);
+        check_layout(header.entries, 8 + length, file_.size() - 8 - length);
         for (auto& entry : header.entries) tensors_.emplace(std::move(entry.name), std::move(entry.info));
     }
 
@@ -480,7 +483,7 @@ private:
                            std::to_string(data_size - covered) + " bytes at the end belong to no tensor");
     }
 
-    MappedFile file_;
+    File file_;
     std::map<std::string, TensorInfo, std::less<>> tensors_;
     std::map<std::string, std::string, std::less<>> metadata_;
 };

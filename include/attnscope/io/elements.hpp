@@ -1,5 +1,4 @@
-// What the file readers share: the bytes of a file, numbers out of bytes, messages of one line, and writing
-// that leaves no partial file behind.
+// Numbers of files: their types, their bytes, and exact conversion.
 #pragma once
 
 #include <attnscope/errors.hpp>
@@ -8,100 +7,21 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <limits>
-#include <memory>
-#include <random>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-// ATTNSCOPE_NO_MMAP (the same in every translation unit of a program) reads files instead of mapping them.
-#if !defined(ATTNSCOPE_NO_MMAP) && ATTNSCOPE_DETAIL_POSIX_FILES && __has_include(<sys/mman.h>)
-#define ATTNSCOPE_DETAIL_MMAP 1
-#include <sys/mman.h>
-#else
-#define ATTNSCOPE_DETAIL_MMAP 0
-#endif
-
 namespace attnscope {
 inline namespace v0_1 {
 namespace io {
-namespace detail {
-
-struct Unmap {
-    std::size_t size = 0;
-    void operator()([[maybe_unused]] void* address) const noexcept {
-#if ATTNSCOPE_DETAIL_MMAP
-        ::munmap(address, size);
-#endif
-    }
-};
-
-} // namespace detail
-
-/// The bytes of one file: mapped read-only where the system can, read into memory elsewhere. Move-only; spans
-/// taken from `bytes()` stay valid for as long as the object they came from, or the one it was moved into.
-/// A mapped file must not be shortened by somebody else while it is open: the system then ends the program.
-class MappedFile {
-public:
-    /// Opens a regular file. Throws `io_error` as `File::open` does.
-    static MappedFile open(const std::string& path) {
-        MappedFile file(path);
-        const File source = File::open(path);
-        if (source.size() == 0) return file;
-#if ATTNSCOPE_DETAIL_MMAP
-        if (source.size() <= std::numeric_limits<std::size_t>::max()) {
-            const auto size = static_cast<std::size_t>(source.size());
-            void* const mapped = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, source.descriptor(), 0);
-            if (mapped != MAP_FAILED) {
-                file.mapping_.reset(mapped);
-                file.mapping_.get_deleter().size = size;
-                return file;
-            }
-        }
-#endif
-        file.owned_.resize(static_cast<std::size_t>(source.size()));
-        source.read(0, file.owned_);
-        return file;
-    }
-
-    /// Bytes that are in memory already, treated as the file `name`.
-    static MappedFile from_bytes(std::string name, std::vector<std::byte> bytes) {
-        MappedFile file(std::move(name));
-        file.owned_ = std::move(bytes);
-        return file;
-    }
-
-    MappedFile(MappedFile&& other) noexcept = default;
-    MappedFile& operator=(MappedFile&& other) noexcept = default;
-    MappedFile(const MappedFile&) = delete;
-    MappedFile& operator=(const MappedFile&) = delete;
-    ~MappedFile() = default;
-
-    const std::string& path() const noexcept { return path_; }
-    std::span<const std::byte> bytes() const noexcept {
-        if (mapping_) return {static_cast<const std::byte*>(mapping_.get()), mapping_.get_deleter().size};
-        return owned_;
-    }
-
-private:
-    explicit MappedFile(std::string path) : path_(std::move(path)) {}
-
-    std::string path_;
-    std::vector<std::byte> owned_;
-    std::unique_ptr<void, detail::Unmap> mapping_;
-};
 
 /// Value of an IEEE 754 binary16 pattern; exact for every pattern (subnormals, signed zeros, infinities; a NaN
 /// keeps its sign and payload).
@@ -264,23 +184,31 @@ std::string describe(Stored value) {
 /// integers and bools must fit T exactly, otherwise `io_error` with the position of the element.
 template <class T, class Stored, bool swap>
 void decode(const std::string& path, std::uint64_t offset, const std::byte* from, std::span<T> out) {
-    if constexpr (std::same_as<T, Stored> && !swap) {
-        if (!out.empty()) std::memcpy(out.data(), from, out.size_bytes());
-    } else {
-        for (std::size_t i = 0; i < out.size(); ++i) {
-            const auto value = load<Stored, swap>(from + i * sizeof(Stored));
-            if (!convert(value, out[i])) throw io_error(path, offset + i * sizeof(Stored), describe(value));
-        }
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        const auto value = load<Stored, swap>(from + i * sizeof(Stored));
+        if (!convert(value, out[i])) throw io_error(path, offset + i * sizeof(Stored), describe(value));
     }
 }
+
+/// out[i] = element number i of those that begin at byte `offset` of the file. Does not allocate.
 template <class T>
-void decode(const std::string& path, std::uint64_t offset, Dtype dtype, std::endian order,
-            const std::byte* from, std::span<T> out) {
+void decode(const File& file, std::uint64_t offset, Dtype dtype, std::endian order, std::span<T> out) {
     with_stored_type(dtype, [&]<class Stored>() {
-        if (sizeof(Stored) > 1 && order != std::endian::native)
-            decode<T, Stored, true>(path, offset, from, out);
-        else
-            decode<T, Stored, false>(path, offset, from, out);
+        const bool swap = sizeof(Stored) > 1 && order != std::endian::native;
+        if constexpr (std::same_as<T, Stored>)
+            if (!swap) return file.read(offset, std::as_writable_bytes(out));
+        std::array<std::byte, std::size_t{1} << 14> block;
+        constexpr std::size_t most = block.size() / sizeof(Stored);
+        while (!out.empty()) {
+            const std::span<T> part = out.first(std::min(out.size(), most));
+            file.read(offset, std::span(block).first(part.size() * sizeof(Stored)));
+            if (swap)
+                decode<T, Stored, true>(file.path(), offset, block.data(), part);
+            else
+                decode<T, Stored, false>(file.path(), offset, block.data(), part);
+            offset += part.size() * sizeof(Stored);
+            out = out.subspan(part.size());
+        }
     });
 }
 
@@ -292,43 +220,6 @@ std::vector<std::byte> little_endian(std::span<const T> values) {
     if constexpr (std::endian::native != std::endian::little)
         for (auto at = bytes.begin(); at != bytes.end(); at += sizeof(T)) std::reverse(at, at + sizeof(T));
     return bytes;
-}
-
-/// Writes the parts one after the other into a new file in the same folder, then renames it to `path`: a reader
-/// sees the old file or the complete new one. Throws `io_error` and removes the new file when a step fails.
-inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
-    namespace fs = std::filesystem;
-    const auto reason = [] { return std::generic_category().message(errno); };
-    std::random_device random;
-    std::FILE* file = nullptr;
-    fs::path partial;
-    for (int attempt = 0; file == nullptr && attempt < 8; ++attempt) {
-        const std::string name = ".attnscope-" + std::to_string(random()) + "-" + std::to_string(random());
-        partial = fs::path(path).parent_path() / name;
-        file = std::fopen(partial.string().c_str(), "wbx");
-        if (file == nullptr && errno != EEXIST) break;
-    }
-    if (file == nullptr) throw io_error(path, 0, "no file can be created in this folder: " + reason());
-
-    std::uint64_t written = 0;
-    std::string failure;
-    for (const auto& part : parts) {
-        const std::size_t done = part.empty() ? 0 : std::fwrite(part.data(), 1, part.size(), file);
-        written += done;
-        if (done != part.size()) {
-            failure = "cannot be written: " + reason();
-            break;
-        }
-    }
-    if (std::fclose(file) != 0 && failure.empty()) failure = "cannot be written: " + reason();
-    std::error_code code;
-    if (failure.empty()) {
-        fs::rename(partial, path, code);
-        if (code) failure = "the finished file cannot be given its name: " + code.message();
-    }
-    if (failure.empty()) return;
-    fs::remove(partial, code);
-    throw io_error(path, written, failure);
 }
 
 } // namespace detail
