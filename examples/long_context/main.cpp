@@ -178,7 +178,7 @@ int main(int argc, char** argv) {
         fmt::print("\nlargest weights of the last row, key: weight\n");
         for (Index i = 0; i < last.leaders() && last.status() == RowStatus::normal; ++i)
             fmt::print("  {}: {:.5g}\n", last.leading_key(i),
-                       std::exp(static_cast<double>(last.leading_logit(i)) - last.statistics().log_sum_exp()));
+                       last.statistics().weight_of(static_cast<double>(last.leading_logit(i))));
 
         double second = 0;
         if (!no_sinks) {

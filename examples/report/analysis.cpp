@@ -237,14 +237,17 @@ void analyse_streaming(Report& report, HeadAnalyser& analyser, const attnscope::
     const attnscope::Threads executor(settings.threads);
     const auto scan = attnscope::scan(head, mask, {}, executor);
     const auto norms = attnscope::scan_jacobian_norms(head, attnscope::Softmax(), mask, {}, executor);
+    // Logits of the first key in the arithmetic of the rows, whose sums they are held against.
+    std::vector<T> first(scan.rows.size());
+    if (report.capture.keys > 0)
+        attnscope::ProductTiles<T>(head, executor)(
+            0, 0, attnscope::TileOut<T>(first.data(), std::ssize(first), 1, Eigen::OuterStride<>(1)));
     figures.rows.reserve(scan.rows.size());
     for (std::size_t i = 0; i < scan.rows.size(); ++i) {
         const Index query = static_cast<Index>(i);
         RowFigures row = figures_of<T>(scan.rows[i], norms.rows[i], query, settings.temperature);
         if (row.status == attnscope::RowStatus::normal && mask.visible(query, report.capture.keys).contains(0))
-            row.first_key_weight =
-                std::exp(vectors.scale / settings.temperature * vectors.q.row(query).dot(vectors.k.row(0)) -
-                         row.log_sum_exp);
+            row.first_key_weight = scan.rows[i].statistics().weight_of(first[i]);
         figures.rows.push_back(std::move(row));
     }
     analyser.begin_head(vectors.v, mask);

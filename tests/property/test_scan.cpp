@@ -211,6 +211,80 @@ TEMPLATE_TEST_CASE("column masses of a scan are those of the dense weights", "[s
                     attnscope::invalid_argument);
 }
 
+TEST_CASE("weights of logits of thousands are those of the logits as they are", "[streaming][scan]") {
+    // Near 20,000 a float holds no digit behind the point but two: what the log-sum-exp loses there would be
+    // lost of every weight.
+    constexpr Index queries = 40, keys = 300;
+    SplitMix64 random(11);
+    Matrix<float> z(queries, keys);
+    for (Index i = 0; i < z.size(); ++i)
+        z.data()[i] = static_cast<float>(20'000 + std::round(512 * random.normal()) / 512);
+    const auto source = [&](Index query, Index key, TileOut<float> tile) {
+        tile = z.block(query, key, tile.rows(), tile.cols());
+    };
+    const auto rows = attnscope::scan_tiles<8, float>(queries, keys, source, MatrixView<float>());
+    std::vector<double> totals;
+    std::vector<float> narrow;
+    std::vector<Ref> exact(static_cast<std::size_t>(keys));
+    Worst worst;
+    for (Index i = 0; i < queries; ++i) {
+        const auto row = rows.rows[static_cast<std::size_t>(i)].statistics();
+        totals.push_back(row.log_sum_exp());
+        narrow.push_back(static_cast<float>(row.log_sum_exp()));
+        Ref sum = 0, top = z.row(i).maxCoeff();
+        for (Index j = 0; j < keys; ++j) sum += std::exp(Ref(z(i, j)) - top);
+        for (Index j = 0; j < keys; ++j) {
+            const Ref p = std::exp(Ref(z(i, j)) - top) / sum;
+            exact[static_cast<std::size_t>(j)] += p / queries;
+            worst.meet(std::abs(Ref(row.weight_of(z(i, j))) - p), Ref(1e-6) * p, // the sums of a float row
+                       {"large logits", keys, 1, 11, "float", "weight"});
+            worst.meet(row.weight_of(z(i, j)) <= row.max_weight(),
+                       {"large logits", keys, 1, 11, "float", "order"});
+        }
+        // A logit of another arithmetic, which may lie above the largest, is no weight above it.
+        CHECK(row.weight_of(static_cast<double>(top) + 3) == row.max_weight());
+    }
+    const auto found =
+        attnscope::scan_column_mass<float>(queries, keys, source, std::span<const double>(totals));
+    for (Index j = 0; j < keys; ++j) {
+        const Ref right = exact[static_cast<std::size_t>(j)];
+        // A difference of at most 10 and a sum of 32 terms in float, and the sums of a float row.
+        worst.meet(std::abs(Ref(found.mass[j]) - right), (unit_roundoff<float> * 64 + Ref(1e-6)) * right,
+                   {"large logits", keys, 1, 11, "float", "columns"});
+    }
+    CHECK(std::abs(found.row_sum - 1) < 5e-6);
+    ATTNSCOPE_CHECK_WORST(worst);
+    // What kernels return: a float is off by 1e-3 here, and so are all weights of its row.
+    const auto rough =
+        attnscope::scan_column_mass<float>(queries, keys, source, std::span<const float>(narrow));
+    CHECK(std::abs(rough.row_sum - 1) < 1e-3);
+    CHECK(std::isnan(attnscope::ColumnScan().row_sum));
+}
+
+TEST_CASE("log-sum-exps of other rows are refused", "[streaming][scan]") {
+    SplitMix64 random(12);
+    const Matrix<float> q = whole_numbers<float>(random, 20, 6), k = whole_numbers<float>(random, 50, 6);
+    const HeadView<float> head(q, k, {}, 0.25F);
+    const Mask mask = Mask::causal_bottom_right(20, 50);
+    const auto rows = scan(head, mask);
+    const auto masses = [&](const auto& change) {
+        std::vector<double> totals;
+        for (const auto& row : rows.rows) totals.push_back(change(row.statistics().log_sum_exp()));
+        return attnscope::scan_column_mass<float>(20, 50, attnscope::ProductTiles<float>(head),
+                                                  std::span<const double>(totals), mask);
+    };
+    CHECK(masses([](double x) { return x; }).row_sum == Catch::Approx(1).epsilon(1e-5));
+    using attnscope::invalid_argument;
+    CHECK_THROWS_AS(masses([](double x) { return x / std::log(2.0); }), invalid_argument); // base 2
+    CHECK_THROWS_AS(masses([](double x) { return x - 200; }), invalid_argument);
+    CHECK_THROWS_AS(masses([](double x) { return x + 200; }), invalid_argument);
+    CHECK_THROWS_AS(masses([](double x) { return 8 * x; }), invalid_argument); // another scale
+    // Rows of another mask see more than these do.
+    CHECK_THROWS_AS(attnscope::scan_column_mass(head, scan(head), mask), invalid_argument);
+    // Rows that say nothing are left out.
+    CHECK(std::isnan(masses([](double) { return std::numeric_limits<double>::quiet_NaN(); }).row_sum));
+}
+
 TEMPLATE_TEST_CASE("tiles of logits do not depend on how they are cut", "[streaming][scan]", float, double) {
     using T = TestType;
     const std::uint64_t seed = test_seed();

@@ -47,6 +47,11 @@ struct RowStatistics {
     A second_weight() const {
         return figure(visible > 1 ? std::exp((second_logit - max_logit) / A(temperature)) / (1 + r) : A(0));
     }
+    /// Weight of a key of the row by its logit: e^{(z - max z)/T}/(1 + r). A logit above the largest, from
+    /// another arithmetic than the row's, counts as the largest, so that no weight is above p1.
+    A weight_of(A logit) const {
+        return figure(std::exp(std::min(A(0), (logit - max_logit) / A(temperature))) / (1 + r));
+    }
     /// S2 = sum p^2
     A power_sum_2() const { return figure((1 + q) / ((1 + r) * (1 + r))); }
     /// 1 - S2, to full relative accuracy

@@ -9,18 +9,22 @@ inline namespace v0_1 {
 /// What `scan_column_mass` tells.
 struct ColumnScan : ScanExtent {
     Row<double> mass; ///< [keys] mean weight over the queries that see the key; NaN for keys that nobody sees
+    /// Weight that the keys collected, for each query of a finite log-sum-exp: 1 but for rounding. NaN without
+    /// such queries, or if `cancelled`.
+    double row_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
 /// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights. `log_sum_exp`:
 /// of each query's row, from a scan or another engine; queries where it is not finite are left out. Logits come
 /// from `source` as in `scan_tiles`. One task for each tile of keys (of 256 at most), so that the result does
-/// not depend on the executor; `progress` counts keys. Error: relative u |log_sum_exp| a weight, u of T. Cost:
-/// one more product and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws
-/// `invalid_argument` unless there is one number a query.
-template <Real T, class Source, Executor E = Sequential>
-ColumnScan scan_column_mass(Index queries, Index keys, const Source& source,
-                            std::span<const detail::Accumulator<T>> log_sum_exp, const Mask& mask = {},
-                            const TileOptions& given = {}, const E& executor = {}) {
+/// not depend on the executor; `progress` counts keys. Error: relative u |z - log_sum_exp| a weight of logit z,
+/// u of T, and what the log-sum-exp itself is off by. Cost: one more product and exponential for each logit;
+/// memory O(keys + threads query_tile key_tile). Throws `invalid_argument` unless there is one number a query,
+/// and if the weights of a query sum to less than 15/16 or more than 17/16 on average: no rounding does that,
+/// but a log-sum-exp of another base, scale, mask or of other logits does.
+template <Real T, class Source, Real L, Executor E = Sequential>
+ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, std::span<const L> log_sum_exp,
+                            const Mask& mask = {}, const TileOptions& given = {}, const E& executor = {}) {
     detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
     const TileOptions options = detail::checked_tiles(given, keys);
@@ -30,6 +34,7 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source,
     const auto task = [&](Index number) {
         if (gate.stopped()) return;
         using S = detail::Simd<T>;
+        const auto most = S::set(T(64)); // of a logarithm that is none: its exponential is seen in the sum
         const Index key = number * width, cols = std::min(width, keys - key);
         std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
             sums(static_cast<std::size_t>(cols));
@@ -42,16 +47,19 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source,
             source(query, key, TileOut<T>(buffer.data(), rows, cols, Eigen::OuterStride<>(cols)));
             std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
             for (Index i = 0; i < rows; ++i) {
-                const auto total = log_sum_exp[static_cast<std::size_t>(query + i)];
-                if (!(std::abs(total) <= std::numeric_limits<detail::Accumulator<T>>::max())) continue;
+                const L total = log_sum_exp[static_cast<std::size_t>(query + i)];
+                if (!(std::abs(total) <= std::numeric_limits<L>::max())) continue;
                 const KeyRanges visible = detail::clipped(mask.visible(query + i, keys), key, key + cols);
-                const auto shift = S::set(static_cast<T>(total));
+                // In two parts: what T loses of the log-sum-exp would be lost of every weight.
+                const T rounded = static_cast<T>(total);
+                const auto shift = S::set(rounded), rest = S::set(static_cast<T>(total - L(rounded)));
                 for (const KeyRange& range : {visible.lead, visible.body}) {
                     const T* const z = buffer.data() + i * cols + (range.begin - key);
                     T* const to = sums.data() + (range.begin - key);
                     detail::for_each_lane<T>(range.size(), [&](const auto& lane) {
-                        const auto p = detail::exp_nonpositive<T>(
-                            S::sub(lane(z, -std::numeric_limits<T>::infinity()), shift));
+                        const auto x =
+                            S::sub(S::sub(lane(z, -std::numeric_limits<T>::infinity()), shift), rest);
+                        const auto p = detail::exp_nonpositive<T>(S::select_below(most, x, most, x));
                         lane.store(to, S::add(lane(to), p));
                     });
                     seen.segment(range.begin, range.size()) += 1;
@@ -63,9 +71,22 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source,
         gate.pass(key, key + cols);
     };
     executor((keys + width - 1) / width, task);
+    ColumnScan result;
+    static_cast<ScanExtent&>(result) = gate.extent();
+    Index weighed = 0;
+    for (Index query = 0; query < queries; ++query)
+        weighed += std::abs(log_sum_exp[static_cast<std::size_t>(query)]) <= std::numeric_limits<L>::max() &&
+                   mask.visible(query, keys).count() > 0;
+    if (weighed > 0 && !result.cancelled) {
+        result.row_sum = mass.sum() / static_cast<double>(weighed);
+        detail::require(
+            std::abs(result.row_sum - 1) <= 1.0 / 16 || std::isnan(result.row_sum), "scan_column_mass",
+            "the weights of a query must sum to 1 with its log-sum-exp, on average", result.row_sum);
+    }
     for (Index key = 0; key < keys; ++key) // what was not reached has been seen by none
         mass[key] = seen[key] > 0 ? mass[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
-    return {gate.extent(), std::move(mass)};
+    result.mass = std::move(mass);
+    return result;
 }
 
 /// The same for one head, with the log-sum-exp of its scan. Throws `invalid_argument` if that was cancelled.
