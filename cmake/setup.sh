@@ -4,24 +4,58 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 build="$root/build"
-jobs=$(nproc 2>/dev/null || echo 2)
+
+# How much memory there is for more, in KB: the machine's, or what a container leaves of it.
+free_memory() {
+    local least limit used file
+    least=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo 2>/dev/null) || true
+    least=${least:-4194304}
+    for file in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do # cgroups 2 and 1
+        limit=$(cat "$file" 2>/dev/null) && [[ $limit =~ ^[0-9]{1,18}$ ]] || continue
+        used=$(awk '/^(anon|rss) / { print $2 }' "$(dirname "$file")/memory.stat" 2>/dev/null) || true
+        limit=$(((limit - ${used:-0}) / 1024))
+        if [ "$limit" -lt "$least" ]; then least=$limit; fi
+    done
+    echo "$least"
+}
+
+# job_count <processors> <KB of memory>: compilers at work at a time; one takes up to 1.5 GB.
+job_count() {
+    local most=$(($2 / 1572864))
+    if [ "$most" -lt 1 ]; then most=1; fi
+    echo $(($1 < most ? $1 : most))
+}
+
+jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(job_count "$(nproc 2>/dev/null || echo 2)" "$(free_memory)")}
 
 if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}; fi
 
 program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev
                   libboost-dev gnuplot-nox)
-test_packages=("${program_packages[@]}" catch2 libbenchmark-dev)
+test_packages=("${program_packages[@]}" catch2 libbenchmark-dev curl python3 python3-mpmath)
 
 # Is the package there? Tools may come from anywhere, libraries are looked up in the package database.
 have_package() {
     case $1 in
-    cmake) command -v cmake >/dev/null ;;
+    cmake | curl | debootstrap | git | python3) command -v "$1" >/dev/null ;;
+    clang) command -v clang++ >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
     g++) command -v "${CXX:-c++}" >/dev/null ;;
     gnuplot-nox) command -v gnuplot >/dev/null ;;
+    python3-mpmath) python3 -c 'import mpmath' 2>/dev/null || /usr/bin/python3 -c 'import mpmath' 2>/dev/null ;;
     *) dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed ;;
     esac
 }
+
+# how_to_install <package>...: what somebody with the right to install has to type; ends the script.
+how_to_install() {
+    echo "These packages are missing: $*"
+    echo "Install them and run this again. As root:"
+    echo "    apt-get update && apt-get install -y --no-install-recommends $*"
+    echo "or, with the right to use sudo:"
+    echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
+    exit 1
+} >&2
 
 # need_packages <package>...: installs the missing ones when it may, else names them and stops.
 need_packages() {
@@ -35,9 +69,7 @@ need_packages() {
     if [ "$(id -u)" -ne 0 ]; then
         sudo=(sudo -n)
         if ! sudo -n true 2>/dev/null; then
-            echo "These packages are missing: ${missing[*]}"
-            echo "Install them and run this again:  sudo apt-get install ${missing[*]}"
-            exit 1
+            how_to_install "${missing[@]}"
         fi
     fi
     echo "Installing ${missing[*]}"
@@ -46,11 +78,18 @@ need_packages() {
     if ! "${install[@]}" "${missing[@]}" 2>/dev/null; then
         "${sudo[@]}" apt-get update -q || true
         if ! "${install[@]}" "${missing[@]}"; then
-            echo "These packages are missing and apt-get could not install them: ${missing[*]}"
-            echo "Install them and run this again:  apt-get install ${missing[*]}"
-            exit 1
+            echo "apt-get could not do it."
+            how_to_install "${missing[@]}"
         fi
     fi
+}
+
+# announce <CPU minutes> <what>: how long the first run takes; nothing when build/ has been used before.
+announce() {
+    [ ! -e "$build/.ninja_log" ] || return 0
+    local minutes=$((($1 + jobs - 1) / jobs))
+    echo "The first run compiles $2 for about $minutes minutes ($1 minutes of work, $jobs at a time); later ones"
+    echo "compile what has changed."
 }
 
 # configure <NAME=VALUE>... [-- <NAME=VALUE>...]: the native preset in build/ with the first settings; those after

@@ -248,7 +248,7 @@ cmp -s run/out first/text && wrong "the seed changes nothing"
 capture long.safetensors '{"logits":{"dtype":"F32","shape":[4000,256,256],"data_offsets":[0,1048576000]}}' 1048576000
 "$report" long.safetensors --json long.json >run/out 2>run/err &
 quiet=$!
-if command -v script >/dev/null; then
+if script -qefc 'test -t 1' /dev/null >/dev/null 2>&1 </dev/null; then
     : >run/terminal
     script -qfc "'$report' long.safetensors" run/terminal >/dev/null 2>&1 </dev/null &
     shown=$!
@@ -260,6 +260,7 @@ if command -v script >/dev/null; then
     kill "$shown"
     wait "$shown" 2>/dev/null
 else
+    echo "skipped: progress on a terminal (no program script, or no pseudo-terminal can be made)"
     sleep 2
 fi
 kill "$quiet"
