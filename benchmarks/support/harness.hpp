@@ -192,7 +192,8 @@ inline int run(int argc, char** argv, const std::string& title, std::vector<std:
                Yardstick yardstick = Yardstick::first_column) {
     // Given first, so that the command line has the last word. Interleaved: whatever else the machine does hits
     // all contenders alike.
-    static char repetitions[] = "--benchmark_repetitions=15", time[] = "--benchmark_min_time=0.01",
+    static char repetitions[] = "--benchmark_repetitions=15",
+                time[] = "--benchmark_min_time=0.01" ATTNSCOPE_BENCHMARK_SECONDS,
                 interleaved[] = "--benchmark_enable_random_interleaving=true",
                 aggregates[] = "--benchmark_report_aggregates_only=true";
     std::vector<char*> arguments = {argv[0], repetitions, time, interleaved, aggregates};
