@@ -51,7 +51,7 @@ void write(const std::string& out, const Captured& captured, const models::Confi
         std::span<const float>(result.logits_last.data(), static_cast<std::size_t>(result.logits_last.size())),
         {config.vocabulary});
     writer.set_metadata("causal", "true");
-    writer.set_metadata("source", source);
+    writer.set_metadata("source", attnscope::detail::printable(source)); // metadata are UTF-8
     writer.set_metadata("normalizer", normalizer);
     writer.write(out);
 }
@@ -94,7 +94,7 @@ int main(int argc, char** argv) {
         } catch (const attnscope::invalid_argument& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
-        if (!out.empty()) program::require_folder_of(out);
+        if (!out.empty()) program::require_output("--out", out, prompt_options.inputs());
 
         const models::Prompt prompt = prompt_options.read();
         const Model& model = prompt.model;

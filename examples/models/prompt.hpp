@@ -68,6 +68,9 @@ public:
         return prompt;
     }
 
+    /// The files and folders that are read.
+    std::vector<std::string> inputs() const { return {folder_, text_, tokens_, tokenizer_, random_}; }
+
 private:
     Model load() const {
         if (random_.empty()) return Model::load(folder_);

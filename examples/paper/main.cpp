@@ -54,7 +54,7 @@ void write(const Result& result, const std::filesystem::path& folder, bool with_
     }
     files.push_back({"report.html", to_page(result, drawn)});
     std::filesystem::create_directories(folder);
-    for (const paper::File& file : files) program::write_whole(folder / file.name, file.content);
+    program::write_all(folder, files);
 }
 
 } // namespace

@@ -277,10 +277,15 @@ std::string to_json(const Result& result) {
     const Settings& settings = result.settings;
     Json json;
     json["schema"] = "attnscope.paper/1";
-    json["model"] = {{"origin", result.model},          {"shape", result.shape},
-                     {"trained", result.trained},       {"layers", result.layers},
-                     {"heads", result.heads_per_layer}, {"vector_width", result.vector_width}};
-    json["text"] = {{"source", result.text}, {"tokens", result.tokens}, {"available", result.available}};
+    json["model"] = {{"origin", attnscope::detail::printable(result.model)},
+                     {"shape", result.shape},
+                     {"trained", result.trained},
+                     {"layers", result.layers},
+                     {"heads", result.heads_per_layer},
+                     {"vector_width", result.vector_width}};
+    json["text"] = {{"source", attnscope::detail::printable(result.text)},
+                    {"tokens", result.tokens},
+                    {"available", result.available}};
     json["loss_nats"] = result.loss;
     json["seconds"] = {{"all", result.seconds}, {"forward", result.forward_seconds}};
     Json& given = json["settings"];

@@ -320,7 +320,7 @@ std::string to_json(const Plan& plan) {
     Json json;
     json["schema"] = "attnscope.plan/1";
     json["version"] = ATTNSCOPE_VERSION;
-    json["source"] = plan.source;
+    json["source"] = attnscope::detail::printable(plan.source); // JSON is UTF-8
     json["queries"] = plan.queries;
     json["keys"] = plan.keys;
     json["causal"] = plan.causal;

@@ -34,8 +34,9 @@ std::vector<Index> parse_list(const std::string& text, std::string_view option) 
             ++at;
             last = read_number();
         }
-        if (last < first || last - first > 1'000'000) fail();
-        for (Index i = first; i <= last; ++i) list.push_back(i);
+        constexpr std::size_t most = 1'000'000;
+        if (last < first || static_cast<std::size_t>(last - first) >= most - list.size()) fail();
+        for (Index i = 0; i <= last - first; ++i) list.push_back(first + i);
         if (at == end) return list;
         if (*at++ != ',') fail();
     }
@@ -143,9 +144,12 @@ int main(int argc, char** argv) {
                                                              std::numeric_limits<std::uint64_t>::max());
         settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         if (stream || no_stream) settings.stream = stream;
-        if (!json.empty()) program::require_folder_of(json);
+        if (!json.empty()) program::require_output("--json", json, inputs);
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
+        if (!csv.empty())
+            for (const std::string_view name : report::csv_names)
+                program::require_output("--csv", std::filesystem::path(csv) / name, inputs);
 
         program::Capture capture = program::open_capture(inputs, settings.seed);
         settings.causal = causal || (!no_causal && capture.causal.value_or(false));

@@ -201,7 +201,7 @@ std::string to_json(const Report& report, bool rows) {
     Json json;
     json["schema"] = "attnscope.report/1";
     json["version"] = attnscope::version;
-    json["input"] = input.name;
+    json["input"] = attnscope::detail::printable(input.name); // JSON is UTF-8
     json["shape"] = {{"layers", input.layers},
                      {"heads", input.heads},
                      {"queries", input.queries},
@@ -288,11 +288,11 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
                 selection_rows +=
                     fmt::format("{},{},{}", head.layer, head.head, row.query) + selection_line(selection);
     }
-    program::write_whole(folder / "selection.csv", selection_text);
-    if (rows) program::write_whole(folder / "selection_rows.csv", selection_rows);
-    program::write_whole(folder / "heads.csv", heads_text);
-    program::write_whole(folder / "audit.csv", audit_text);
-    if (rows) program::write_whole(folder / "rows.csv", rows_text);
+    const std::array<const std::string*, csv_names.size()> texts{&heads_text, &audit_text, &selection_text,
+                                                                 &rows_text, &selection_rows};
+    std::vector<std::pair<std::string_view, std::string_view>> files;
+    for (std::size_t i = 0; i < (rows ? csv_names.size() : 3); ++i) files.emplace_back(csv_names[i], *texts[i]);
+    program::write_all(folder, files);
 }
 
 } // namespace report

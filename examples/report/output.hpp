@@ -3,7 +3,9 @@
 
 #include "analysis.hpp"
 
+#include <array>
 #include <filesystem>
+#include <string_view>
 
 namespace report {
 
@@ -13,8 +15,12 @@ std::string to_text(const Report& report);
 /// Schema "attnscope.report/1", documented in docs/report.md. `rows`: include every row.
 std::string to_json(const Report& report, bool rows);
 
-/// heads.csv, selection.csv, audit.csv and, with `rows`, rows.csv and selection_rows.csv, each whole or absent.
-/// The folder must exist.
+/// The files of `write_csv`; the last two only with `rows`.
+inline constexpr std::array<std::string_view, 5> csv_names{"heads.csv", "audit.csv", "selection.csv",
+                                                           "rows.csv", "selection_rows.csv"};
+
+/// Writes these files, each whole or absent. The folder must exist. Errors: std::runtime_error that names the
+/// file and those written before it.
 void write_csv(const Report& report, const std::filesystem::path& folder, bool rows);
 
 } // namespace report

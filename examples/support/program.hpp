@@ -3,21 +3,22 @@
 #pragma once
 
 #include <attnscope/errors.hpp>
+#include <attnscope/io/write_file.hpp>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <unistd.h>
 #if __has_include(<malloc.h>)
@@ -70,14 +71,15 @@ inline double positive_number(std::string_view option, std::string_view text,
 /// Exit status: 0 success, `--help` and `--version`; 2 wrong use; 1 failed work.
 template <class Work>
 int run(CLI::App& app, int argc, char** argv, Work&& work) {
-    const auto complain = [&](std::string message, int status) {
-        // Names and values from files are quoted in messages: they shall not break the line or drive a
-        // terminal.
-        for (char& c : message)
-            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-        fmt::print(stderr, "{}: {}\n", app.get_name(), message);
+    const auto complain = [&](std::string_view message, int status) {
+        // Names and values from files are quoted in messages: they shall not break the line, drive a terminal
+        // or fill the screen.
+        fmt::print(stderr, "{}: {}\n", app.get_name(), attnscope::detail::printable(message, 2000));
         return status;
     };
+#ifdef SIGXFSZ
+    std::signal(SIGXFSZ, SIG_IGN); // a file that grows too large is an error of the one who writes it
+#endif
     app.set_version_flag("--version", fmt::format("{} {}", app.get_name(), ATTNSCOPE_VERSION));
     try {
         app.parse(argc, argv);
@@ -100,40 +102,78 @@ int run(CLI::App& app, int argc, char** argv, Work&& work) {
     }
 }
 
-/// Writes `content` beside `path` and renames it, so that under this name there is a whole file or the one from
-/// before. "-" is standard output. What is there and is no ordinary file (a device, a pipe, a link) is written
-/// to as it stands and never replaced.
+/// Writes a file as `attnscope::io::write_file` does: whole or not at all, and never in place of a device, a
+/// pipe or a link. "-" is standard output.
 inline void write_whole(const std::filesystem::path& path, std::string_view content) {
     if (path == "-") {
         std::fwrite(content.data(), 1, content.size(), stdout);
         return;
     }
-    std::error_code error;
-    const auto found = std::filesystem::symlink_status(path, error).type();
-    const bool replace =
-        found == std::filesystem::file_type::not_found || found == std::filesystem::file_type::regular;
-    const std::filesystem::path partial =
-        replace ? std::filesystem::path(path.string() + fmt::format(".partial-{}", ::getpid())) : path;
-    const auto fail = [&](std::string_view what) {
-        std::error_code ignored;
-        if (replace) std::filesystem::remove(partial, ignored);
-        throw std::runtime_error(fmt::format("{}: {}", path.string(), what));
-    };
-    std::FILE* const file = std::fopen(partial.c_str(), "wb");
-    if (!file) fail(fmt::format("cannot be created: {}", std::strerror(errno)));
-    const bool written = std::fwrite(content.data(), 1, content.size(), file) == content.size();
-    if (std::fclose(file) != 0 || !written) fail("cannot be written whole");
-    if (!replace) return;
-    std::filesystem::rename(partial, path, error);
-    if (error) fail(error.message());
+    try {
+        attnscope::io::write_file(path.string(), content);
+    } catch (const attnscope::io_error& error) {
+        constexpr std::string_view lead = "cannot be written: ";
+        const std::string_view reason = error.reason();
+        throw std::runtime_error(
+            reason.starts_with(lead)
+                ? fmt::format("{}: cannot be written whole: {}", path.string(), reason.substr(lead.size()))
+                : fmt::format("{}: {}", path.string(), reason));
+    }
 }
 
-/// Throws unless a file of this name could be made: its folder exists. Called before the work.
+/// Writes files of a folder, pairs of name and content, one after the other; when one fails, the message says
+/// which are written.
+template <class Files>
+void write_all(const std::filesystem::path& folder, const Files& files) {
+    std::string done;
+    for (const auto& [name, content] : files) {
+        try {
+            write_whole(folder / name, content);
+        } catch (const std::runtime_error& error) {
+            throw std::runtime_error(
+                fmt::format("{}; written before: {}", error.what(), done.empty() ? "nothing" : done));
+        }
+        done += (done.empty() ? "" : ", ") + std::string(name);
+    }
+}
+
+/// Throws when an output is one of the files that are read: its place would be taken before or while it is
+/// read. Inputs may be written NAME=FILE; a folder stands for the files in it.
+inline void require_not_input(std::string_view option, const std::filesystem::path& output,
+                              const std::vector<std::string>& inputs) {
+    namespace fs = std::filesystem;
+    const auto same = [&](const fs::path& input) {
+        std::error_code code;
+        return fs::is_regular_file(input, code) && fs::equivalent(input, output, code) && !code;
+    };
+    for (const std::string& input : inputs) {
+        std::vector<fs::path> files{input};
+        if (const auto equals = input.find('='); equals != std::string::npos)
+            files.emplace_back(input.substr(equals + 1));
+        std::error_code code;
+        if (!input.empty() && fs::is_directory(input, code))
+            for (const auto& entry : fs::directory_iterator(input, code)) files.push_back(entry.path());
+        for (const fs::path& file : files)
+            if (same(file))
+                throw usage_error(
+                    fmt::format("{} {} is an input: it would be overwritten", option, output.string()));
+    }
+}
+
+/// Throws unless the folder of this file exists. Called before the work.
 inline void require_folder_of(const std::filesystem::path& path) {
     const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
     if (path != "-" && !std::filesystem::is_directory(folder))
         throw std::runtime_error(
             fmt::format("{}: the folder {} does not exist", path.string(), folder.string()));
+}
+
+/// Throws unless a file of this name can be made: its folder exists, and it is none of the inputs. Called
+/// before the work.
+inline void require_output(std::string_view option, const std::filesystem::path& path,
+                           const std::vector<std::string>& inputs) {
+    require_folder_of(path);
+    require_not_input(option, path, inputs);
 }
 
 /// A line on stderr that counts steps, on a terminal and only after the first second.

@@ -118,6 +118,9 @@ int main(int argc, char** argv) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
         program::require_folder_of(out);
+        for (const char* name : {"checkpoint.safetensors", "model.safetensors", "config.json", "vocab.json",
+                                 "merges.txt", "loss.csv"})
+            program::require_not_input("--out", std::filesystem::path(out) / name, {text, config_file});
         const std::string checkpoint = out + "/checkpoint.safetensors";
         if (!resume && std::filesystem::exists(checkpoint))
             throw std::runtime_error(fmt::format(

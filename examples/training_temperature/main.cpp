@@ -60,8 +60,7 @@ int main(int argc, char** argv) {
                                              2 * height, script)));
             }
         std::filesystem::create_directories(out);
-        for (const auto& [name, content] : files)
-            program::write_whole(std::filesystem::path(out) / name, content);
+        program::write_all(out, files);
         fmt::print("\ntime      {:.0f} s\nwritten   {}\n", result.seconds, out);
     });
 }

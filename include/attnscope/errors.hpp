@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/config.hpp>
+#include <attnscope/detail/printable.hpp>
 
 #include <charconv>
 #include <concepts>
@@ -21,12 +22,15 @@ public:
     using std::invalid_argument::invalid_argument;
 };
 
-/// A file cannot be read or written. `what()` holds file, offset and reason in one line.
+/// A file cannot be read or written. `what()` holds file, offset and reason in one line of UTF-8; bytes of a
+/// name or a reason that are none, and control characters, stand there as \xNN, and what is very long is
+/// shortened.
 class io_error : public std::runtime_error {
 public:
     /// `offset`: byte position in the file the reason refers to.
     io_error(std::string file, std::uint64_t offset, std::string_view reason)
-        : std::runtime_error(file + ": at byte " + std::to_string(offset) + ": " + std::string(reason)),
+        : std::runtime_error(detail::printable(file) + ": at byte " + std::to_string(offset) + ": " +
+                             detail::printable(reason)),
           file_(std::move(file)), reason_(reason), offset_(offset) {}
 
     const std::string& file() const noexcept { return file_; }
@@ -55,7 +59,7 @@ template <class... Values>
     std::string message = std::string(function) + ": " + std::string(rule);
     [[maybe_unused]] std::string_view lead = ", got ";
     ((message += lead, message += to_text(values), lead = " and "), ...);
-    throw invalid_argument(message);
+    throw invalid_argument(printable(message));
 }
 
 template <class... Values>

@@ -368,8 +368,8 @@ NpyArray<T> read_npy(const std::string& path, NpyOptions options = {}) {
     return read_npy<T>(File::open(path), options);
 }
 
-/// Writes row-major `values` as version 1.0, little-endian, data aligned to 64 bytes. A new file is written
-/// beside `path` and renamed, so no partial file is ever seen under this name. `invalid_argument` when the
+/// Writes row-major `values` as version 1.0, little-endian, data aligned to 64 bytes, as `write_file` does: no
+/// partial file is ever seen under this name. `invalid_argument` when the
 /// product of the shape is not the number of values, `io_error` when the file cannot be written.
 inline void write_npy(const std::string& path, std::span<const float> values,
                       std::span<const Eigen::Index> shape) {

@@ -513,8 +513,8 @@ public:
         metadata_[json_string(key)] = json_string(value);
     }
 
-    /// Writes a new file beside `path` and renames it, so that no partial file is ever seen under this name and
-    /// an existing one is replaced in one step. `io_error` when that fails.
+    /// Writes as `write_file` does: no partial file is ever seen under this name, and a regular file is
+    /// replaced in one step. `io_error` when that fails.
     void write(const std::string& path) const {
         std::vector<const Tensor*> sorted;
         for (const auto& [name, tensor] : tensors_) sorted.push_back(&tensor);
@@ -553,7 +553,7 @@ public:
         const auto length_bytes = detail::little_endian(std::span(&length, 1));
         parts[0] = length_bytes;
         parts[1] = std::as_bytes(std::span(header));
-        detail::write_file(path, parts);
+        write_file(path, parts);
     }
 
 private:

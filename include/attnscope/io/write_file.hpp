@@ -2,60 +2,162 @@
 #pragma once
 
 #include <attnscope/errors.hpp>
+#include <attnscope/io/file.hpp>
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 namespace attnscope {
 inline namespace v0_1 {
 namespace io {
 namespace detail {
 
-/// Writes the parts one after the other into a new file in the same folder, then renames it to `path`: a reader
-/// sees the old file or the complete new one. Throws `io_error` and removes the new file when a step fails.
-inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
-    namespace fs = std::filesystem;
-    const auto reason = [] { return std::generic_category().message(errno); };
-    std::random_device random;
-    std::FILE* file = nullptr;
-    fs::path partial;
-    for (int attempt = 0; file == nullptr && attempt < 8; ++attempt) {
-        const std::string name = ".attnscope-" + std::to_string(random()) + "-" + std::to_string(random());
-        partial = fs::path(path).parent_path() / name;
-        file = std::fopen(partial.string().c_str(), "wbx");
-        if (file == nullptr && errno != EEXIST) break;
+/// A new file in a folder, under no name where the system knows such files (Linux: then nothing is left of it
+/// whatever ends the program), else under a random one that nobody else had.
+class NewFile {
+public:
+    explicit NewFile(std::filesystem::path folder) : folder_(std::move(folder)) {
+        if (folder_.empty()) folder_ = ".";
+#if ATTNSCOPE_DETAIL_POSIX_FILES && defined(O_TMPFILE)
+        const int descriptor = ::open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+        if (descriptor >= 0) {
+            file_.reset(::fdopen(descriptor, "wb"));
+            if (!file_) ::close(descriptor);
+            named_ = false;
+        }
+#endif
+        for (int attempt = 0; !file_ && attempt < 8; ++attempt) {
+            name_ = random_name();
+            file_.reset(std::fopen(name_.string().c_str(), "wbx")); // x: only if there is none
+            named_ = file_ != nullptr;
+            if (!file_ && errno != EEXIST) break;
+        }
+        if (!file_) failure_ = "cannot be created: no file can be created in its folder: " + reason();
     }
-    if (file == nullptr) throw io_error(path, 0, "no file can be created in this folder: " + reason());
+    ~NewFile() {
+        file_.reset();
+        std::error_code ignored;
+        if (named_) std::filesystem::remove(name_, ignored);
+    }
+    NewFile(const NewFile&) = delete;
+    NewFile& operator=(const NewFile&) = delete;
 
+    std::FILE* get() const noexcept { return file_.get(); }
+    const std::string& failure() const noexcept { return failure_; }
+
+    /// Gives the finished file its name, in place of what is there. False, with `failure()`, when that fails.
+    bool publish(const std::filesystem::path& path) {
+#if ATTNSCOPE_DETAIL_POSIX_FILES && defined(O_TMPFILE)
+        if (!named_) {
+            if (std::fflush(file_.get()) != 0) return fail("cannot be written: " + reason());
+            name_ = random_name();
+            const std::string open_file = "/proc/self/fd/" + std::to_string(::fileno(file_.get()));
+            if (::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name_.c_str(), AT_SYMLINK_FOLLOW) != 0)
+                return fail("the finished file cannot be given its name: " + reason());
+            named_ = true;
+        }
+#endif
+        if (std::fclose(file_.release()) != 0) return fail("cannot be written: " + reason());
+        std::error_code code;
+        std::filesystem::rename(name_, path, code);
+        if (code) return fail("the finished file cannot be given its name: " + code.message());
+        named_ = false;
+        return true;
+    }
+
+private:
+    struct Close {
+        void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+    };
+    static std::string reason() { return std::generic_category().message(errno); }
+    std::filesystem::path random_name() const {
+        std::random_device random;
+        return folder_ /
+               (".attnscope-" + std::to_string(random()) + "-" + std::to_string(random()) + ".partial");
+    }
+    bool fail(std::string failure) {
+        failure_ = std::move(failure);
+        return false;
+    }
+
+    std::filesystem::path folder_, name_;
+    bool named_ = false;
+    std::unique_ptr<std::FILE, Close> file_;
+    std::string failure_;
+};
+
+/// Writes the parts one after the other; the number of bytes and why there are no more of them.
+inline std::uint64_t write_parts(std::FILE* file, std::span<const std::span<const std::byte>> parts,
+                                 std::string& failure) {
     std::uint64_t written = 0;
-    std::string failure;
     for (const auto& part : parts) {
         const std::size_t done = part.empty() ? 0 : std::fwrite(part.data(), 1, part.size(), file);
         written += done;
         if (done != part.size()) {
-            failure = "cannot be written: " + reason();
-            break;
+            failure = "cannot be written: " + std::generic_category().message(errno);
+            return written;
         }
     }
-    if (std::fclose(file) != 0 && failure.empty()) failure = "cannot be written: " + reason();
-    std::error_code code;
-    if (failure.empty()) {
-        fs::rename(partial, path, code);
-        if (code) failure = "the finished file cannot be given its name: " + code.message();
-    }
-    if (failure.empty()) return;
-    fs::remove(partial, code);
-    throw io_error(path, written, failure);
+    if (std::fflush(file) != 0) failure = "cannot be written: " + std::generic_category().message(errno);
+    return written;
 }
 
 } // namespace detail
+
+/// Writes the parts, one after the other, as the file `path`. A regular file is replaced in one step, when the
+/// new one is finished: a reader sees the old or the whole new one, and nothing is left when a step fails. At
+/// the end of a link it is the file the link leads to; the link stays. What is no regular file (a device, a
+/// pipe) is written to as it stands. Throws `io_error` with the system's reason.
+inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
+    namespace fs = std::filesystem;
+    std::error_code code;
+    fs::path target = path;
+    const fs::file_type at_end = fs::status(target, code).type();
+    const bool link = fs::symlink_status(target, code).type() == fs::file_type::symlink;
+    // A folder is refused when the new file shall get its name, what cannot be looked at when it is created.
+    bool replace = at_end != fs::file_type::fifo && at_end != fs::file_type::character &&
+                   at_end != fs::file_type::block && at_end != fs::file_type::socket;
+    if (link && replace) {
+        target = fs::canonical(path, code);
+        if (code) replace = false; // a link to nothing: what it names is created
+    }
+
+    std::string failure;
+    std::uint64_t written = 0;
+    if (replace) {
+        detail::NewFile file(target.parent_path());
+        failure = file.failure();
+        if (failure.empty()) {
+            written = detail::write_parts(file.get(), parts, failure);
+            if (failure.empty() && !file.publish(target)) failure = file.failure();
+        }
+    } else if (std::FILE* const file = std::fopen(path.c_str(), "wb")) {
+        written = detail::write_parts(file, parts, failure);
+        if (std::fclose(file) != 0 && failure.empty())
+            failure = "cannot be written: " + std::generic_category().message(errno);
+    } else {
+        failure = "cannot be created: " + std::generic_category().message(errno);
+    }
+    if (!failure.empty()) throw io_error(path, written, failure);
+}
+
+/// As above, of one text.
+inline void write_file(const std::string& path, std::string_view content) {
+    const std::array<std::span<const std::byte>, 1> parts{std::as_bytes(std::span(content))};
+    write_file(path, parts);
+}
+
 } // namespace io
 } // namespace v0_1
 } // namespace attnscope
