@@ -115,7 +115,7 @@ refused 1 '^attnscope-report: number: at byte ' number
 capture broken "{\"__metadata__\":{\"causal\":\"tr" 0
 refused 1 '^attnscope-report: broken: at byte ' broken
 capture lines "{\"__metadata__\":{\"causal\":\"a\\nb\\u001b[2J\"},${good:1}" 192
-refused 1 'got "a\?b\?\[2J"' lines # one line, and nothing for the terminal to obey
+refused 1 'got "a\\x0ab\\x1b\[2J"' lines # one line, and nothing for the terminal to obey
 
 # ---- wrong use
 refused 2 '--temperature must be > 0' --temperature -1
