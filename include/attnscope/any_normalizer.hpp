@@ -23,6 +23,14 @@ struct LinearNorms {
 
 } // namespace detail
 
+namespace detail {
+
+/// A scalar in which an `AnyNormalizer` computes.
+template <class T>
+concept ErasedScalar = std::same_as<T, float> || std::same_as<T, double>;
+
+} // namespace detail
+
 /// What an `AnyNormalizer` may hold. (The first test ends the second for `AnyNormalizer` itself.)
 template <class N>
 concept Erasable = !std::same_as<N, AnyNormalizer> && Normalizer<N, float> && Normalizer<N, double>;
@@ -42,7 +50,8 @@ public:
     /// Holds `normalizer` under another name.
     template <Erasable N>
     AnyNormalizer(N normalizer, std::string name)
-        : AnyNormalizer(std::move(normalizer), std::move(name), N::traits) {}
+        : name_(std::move(name)), promises_(promises_of(normalizer)),
+          model_(std::make_shared<const Model<N>>(std::move(normalizer))) {}
 
     /// Holds `normalizer`, an adaptor around another `AnyNormalizer`, under a name and with promises that its
     /// class does not tell.
@@ -55,21 +64,21 @@ public:
     const std::string& name() const { return name_; }
     NormalizerTraits promises() const { return promises_; }
 
-    template <Real T>
+    template <detail::ErasedScalar T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         return model_->apply(z, out);
     }
-    template <Real T>
+    template <detail::ErasedScalar T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         model_->jvp(z, p, v, out);
     }
-    template <Real T>
+    template <detail::ErasedScalar T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         model_->vjp(z, p, w, out);
     }
 
     /// Norms of dp/dz at the row, from the weights p: see `jacobian_norms`.
-    template <Real T>
+    template <detail::ErasedScalar T>
     JacobianNorms<double> norms(RowIn<T> z, RowIn<T> p) const {
         if constexpr (std::same_as<T, double>) {
             return model_->norms(z, p);
@@ -82,13 +91,16 @@ public:
     bool has_linear_norms() const { return model_->has_linear_norms(); }
 
     /// The logarithm of what the weights are divided by; NaN where the normaliser has none.
-    double log_normalizer(std::span<const double> z) const { return model_->log_normalizer(z); }
+    template <detail::ErasedScalar T>
+    T log_normalizer(std::span<const T> z) const {
+        return model_->log_normalizer(z);
+    }
 
     /// Has it a parameter of its own that people train, and which?
     bool has_parameter() const { return !model_->parameter_name().empty(); }
     std::string_view parameter_name() const { return model_->parameter_name(); }
     /// dp/d(parameter). Throws `invalid_argument` if there is none.
-    template <Real T>
+    template <detail::ErasedScalar T>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require(has_parameter(), "AnyNormalizer::parameter_derivative",
                         "the normaliser must have a parameter", name_);
@@ -123,6 +135,7 @@ private:
         virtual void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const = 0;
         virtual JacobianNorms<double> norms(In<double> z, In<double> p) const = 0;
         virtual bool has_linear_norms() const = 0;
+        virtual float log_normalizer(In<float> z) const = 0;
         virtual double log_normalizer(In<double> z) const = 0;
         virtual std::string_view parameter_name() const = 0;
         virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
@@ -138,15 +151,15 @@ private:
         const Base* base;
         static constexpr NormalizerTraits traits{};
         static constexpr std::string_view name() { return "products"; }
-        template <Real T>
+        template <detail::ErasedScalar T>
         RowStatus apply(std::span<const T> z, std::span<T> out) const {
             return base->apply(z, out);
         }
-        template <Real T>
+        template <detail::ErasedScalar T>
         void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
             base->jvp(z, p, v, out);
         }
-        template <Real T>
+        template <detail::ErasedScalar T>
         void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
             base->vjp(z, p, w, out);
         }
@@ -156,23 +169,19 @@ private:
     class Model final : public Base {
     public:
         explicit Model(N normalizer) : normalizer_(std::move(normalizer)) {}
-        RowStatus apply(In<float> z, Out<float> out) const override {
-            return normalizer_.template apply<float>(z, out);
-        }
-        RowStatus apply(In<double> z, Out<double> out) const override {
-            return normalizer_.template apply<double>(z, out);
-        }
+        RowStatus apply(In<float> z, Out<float> out) const override { return normalizer_.apply(z, out); }
+        RowStatus apply(In<double> z, Out<double> out) const override { return normalizer_.apply(z, out); }
         void jvp(In<float> z, In<float> p, In<float> v, Out<float> out) const override {
-            normalizer_.template jvp<float>(z, p, v, out);
+            normalizer_.jvp(z, p, v, out);
         }
         void jvp(In<double> z, In<double> p, In<double> v, Out<double> out) const override {
-            normalizer_.template jvp<double>(z, p, v, out);
+            normalizer_.jvp(z, p, v, out);
         }
         void vjp(In<float> z, In<float> p, In<float> w, Out<float> out) const override {
-            normalizer_.template vjp<float>(z, p, w, out);
+            normalizer_.vjp(z, p, w, out);
         }
         void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const override {
-            normalizer_.template vjp<double>(z, p, w, out);
+            normalizer_.vjp(z, p, w, out);
         }
         JacobianNorms<double> norms(In<double> z, In<double> p) const override {
             if constexpr (detail::LinearNorms<N>::known)
@@ -181,12 +190,8 @@ private:
                 return jacobian_norms(Products{this}, z, p);
         }
         bool has_linear_norms() const override { return detail::LinearNorms<N>::value(normalizer_); }
-        double log_normalizer(In<double> z) const override {
-            if constexpr (HasLogNormalizer<N, double>)
-                return normalizer_.template log_normalizer<double>(z);
-            else
-                return std::numeric_limits<double>::quiet_NaN();
-        }
+        float log_normalizer(In<float> z) const override { return logarithm(z); }
+        double log_normalizer(In<double> z) const override { return logarithm(z); }
         std::string_view parameter_name() const override {
             if constexpr (HasParameter<N, double>)
                 return N::parameter_name();
@@ -211,8 +216,15 @@ private:
 
     private:
         template <class T>
+        T logarithm(In<T> z) const {
+            if constexpr (HasLogNormalizer<N, T>)
+                return normalizer_.log_normalizer(z);
+            else
+                return std::numeric_limits<T>::quiet_NaN();
+        }
+        template <class T>
         void derivative(In<T> z, In<T> p, Out<T> out) const {
-            if constexpr (HasParameter<N, T>) normalizer_.template parameter_derivative<T>(z, p, out);
+            if constexpr (HasParameter<N, T>) normalizer_.parameter_derivative(z, p, out);
         }
         N normalizer_;
     };

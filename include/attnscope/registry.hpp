@@ -31,21 +31,22 @@ public:
     explicit Typed(AnyNormalizer normalizer) : any_(std::move(normalizer)) {}
     const AnyNormalizer& any() const { return any_; }
     const std::string& name() const { return any_.name(); }
-    template <Real T>
+    template <ErasedScalar T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
-        return any_.apply<T>(z, out);
+        return any_.apply(z, out);
     }
-    template <Real T>
+    template <ErasedScalar T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
-        any_.jvp<T>(z, p, v, out);
+        any_.jvp(z, p, v, out);
     }
-    template <Real T>
+    template <ErasedScalar T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
-        any_.vjp<T>(z, p, w, out);
+        any_.vjp(z, p, w, out);
     }
-    template <class T>
-    requires std::same_as<T, double> T log_normalizer(std::span<const T> z)
-    const { return any_.log_normalizer(z); }
+    template <ErasedScalar T>
+    T log_normalizer(std::span<const T> z) const {
+        return any_.log_normalizer(z);
+    }
 
 private:
     AnyNormalizer any_;

@@ -109,7 +109,7 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     const double infinity = std::numeric_limits<double>::infinity();
     scratch.weights.resize(z.size());
     const RowOut<double> weights(scratch.weights);
-    if (normalizer.template apply<double>(z, weights) != RowStatus::normal) return;
+    if (normalizer.apply(z, weights) != RowStatus::normal) return;
     WeightExtremes<double> extremes;
     double low = infinity, high = -infinity, slope = 0, largest = 0, smallest = infinity, size = 0;
     double lowest_positive = infinity; // of the keys where F > 0
@@ -193,7 +193,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
 
     scratch.weights.resize(z.size());
     const RowOut<double> weights(scratch.weights);
-    normalizer.template apply<double>(z, weights);
+    normalizer.apply(z, weights);
     const double norm = jacobian_norms(normalizer, z, RowIn<double>(weights)).spectral.value;
     normalizer.template slopes<double>(RowIn<double>(weights), weights);
     // The s are the same numbers on both sides: only sums over them are rounded.
@@ -208,7 +208,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
                RowAuditScratch& scratch) {
     scratch.weights.resize(z.size());
     scratch.moved.resize(z.size());
-    if (normalizer.template apply<double>(z, RowOut<double>(scratch.weights)) != RowStatus::normal) return;
+    if (normalizer.apply(z, RowOut<double>(scratch.weights)) != RowStatus::normal) return;
     const RowIn<double> p(scratch.weights);
     detail::FamilyGradient<N>::template fill<double>(normalizer, z, p, RowOut<double>(scratch.moved));
     double slope = 0, low = std::numeric_limits<double>::infinity(), high = 0;
@@ -228,7 +228,7 @@ requires Normalizer<N, double>
 void audit_row(Audit& audit, const MappedNormalizer<Temperature, N>& normalizer, RowIn<double> z,
                const RowAuditOptions& options, SplitMix64& generator, RowAuditScratch& scratch) {
     std::vector<double> divided(z.size());
-    normalizer.map().template apply<double>(z, RowOut<double>(divided));
+    normalizer.map().apply(z, RowOut<double>(divided));
     RowAuditOptions inner = options;
     if (inner.delta) *inner.delta /= normalizer.map().temperature;
     audit_row(audit, normalizer.inner(), RowIn<double>(divided), inner, generator, scratch);

@@ -63,6 +63,9 @@ public:
             data_ = storage_.get();
         }
     }
+    /// A temporary ends before its heads do: keep it in a variable.
+    template <class S, int rank, int options, class I>
+    explicit TensorHeads(const Eigen::Tensor<S, rank, options, I>&&) = delete;
     TensorHeads(const TensorHeads&) = delete;
     TensorHeads& operator=(const TensorHeads&) = delete;
 
@@ -74,17 +77,19 @@ public:
 
     /// [n, d] of one head: what every analysis of the library takes. Throws `invalid_argument` for a head or
     /// batch that is not there.
-    MatrixView<T> matrix(Index batch, Index head) const {
+    MatrixView<T> matrix(Index batch, Index head) const& {
         detail::require(head >= 0 && head < heads_, "TensorHeads::matrix", "head must be in [0, heads)", head,
                         heads_);
         return array(batch)[head];
     }
     /// [heads, n, d] of one batch entry.
-    HeadArray<T> array(Index batch) const {
+    HeadArray<T> array(Index batch) const& {
         detail::require(batch >= 0 && batch < batches_, "TensorHeads::array", "batch must be in [0, batches)",
                         batch, batches_);
         return HeadArray<T>::contiguous(data_ + batch * heads_ * rows_ * cols_, heads_, rows_, cols_);
     }
+    MatrixView<T> matrix(Index, Index) const&& = delete; ///< of temporary heads: keep them in a variable
+    HeadArray<T> array(Index) const&& = delete;
 
 private:
     const T* data_ = nullptr;

@@ -82,6 +82,22 @@ concept VectorExpr = MatrixExpr<E> && bool(E::IsVectorAtCompileTime);
 template <MatrixExpr E>
 using ScalarOf = ComputeScalar<typename E::Scalar>;
 
+namespace detail {
+
+/// A matrix or an array that owns its elements: when a temporary one ends, views of it dangle.
+template <class E>
+concept OwningExpr = MatrixExpr<std::remove_cvref_t<E>> &&
+                     std::derived_from<std::remove_cvref_t<E>, Eigen::PlainObjectBase<std::remove_cvref_t<E>>>;
+
+/// Elements of T that stand in memory: `z(Eigen::seq(0, 7, 2))` has the strides of such, and no address.
+template <class E, class T>
+concept StoredExpr = std::same_as<typename E::Scalar, T> &&
+                     (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0 && requires(const E& e) {
+                         { e.data() } -> std::convertible_to<const T*>;
+                     };
+
+} // namespace detail
+
 /// Makes a vector expression contiguous for the length of one call: a view where it already is, else a copy
 /// (widened from half and bfloat16). Neither copied nor stored, so that it cannot outlive what it looks at.
 template <Real T>
@@ -90,9 +106,7 @@ public:
     template <VectorExpr E>
     requires std::same_as<ScalarOf<E>, T>
     explicit RowHolder(const E& expression) {
-        constexpr bool direct =
-            std::same_as<typename E::Scalar, T> && (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0;
-        if constexpr (direct) {
+        if constexpr (detail::StoredExpr<E, T>) {
             if (expression.innerStride() == 1 || expression.size() <= 1) {
                 row_ = {expression.data(), static_cast<std::size_t>(expression.size())};
                 return;
@@ -102,13 +116,19 @@ public:
         if constexpr (int(E::RowsAtCompileTime) == 1)
             storage_ = expression.derived().template cast<T>();
         else
-            storage_ = expression.derived().transpose().template cast<T>();
+            Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>(storage_.data(), storage_.size()) =
+                expression.derived().template cast<T>().array();
         row_ = {storage_.data(), static_cast<std::size_t>(storage_.size())};
     }
+    /// A temporary ends before its holder does: keep it in a variable.
+    template <class E>
+        requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)
+    explicit RowHolder(E&&) = delete;
     RowHolder(const RowHolder&) = delete;
     RowHolder& operator=(const RowHolder&) = delete;
 
-    RowIn<T> get() const { return row_; }
+    RowIn<T> get() const& { return row_; }
+    RowIn<T> get() const&& = delete; ///< of a temporary holder: keep it in a variable
 
 private:
     Row<T> storage_;
@@ -158,9 +178,7 @@ public:
     template <MatrixExpr E>
     requires std::same_as<ScalarOf<E>, T>
     explicit MatrixHolder(const E& expression) {
-        constexpr bool direct = std::same_as<typename E::Scalar, T> && bool(E::IsRowMajor) &&
-                                (int(E::Flags) & int(Eigen::DirectAccessBit)) != 0;
-        if constexpr (direct) {
+        if constexpr (detail::StoredExpr<E, T> && bool(E::IsRowMajor)) {
             // Repeated rows (stride 0) and rows from last to first are not what a view can say.
             const bool ascending = expression.rows() <= 1 || expression.outerStride() >= expression.cols();
             if (expression.innerStride() == 1 && ascending) {
@@ -173,10 +191,15 @@ public:
         storage_.array() = expression.derived().template cast<T>().array();
         view_ = MatrixView<T>(storage_);
     }
+    /// A temporary ends before its holder does: keep it in a variable.
+    template <class E>
+        requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)
+    explicit MatrixHolder(E&&) = delete;
     MatrixHolder(const MatrixHolder&) = delete;
     MatrixHolder& operator=(const MatrixHolder&) = delete;
 
-    MatrixView<T> get() const { return view_; }
+    MatrixView<T> get() const& { return view_; }
+    MatrixView<T> get() const&& = delete; ///< of a temporary holder: keep it in a variable
 
 private:
     Matrix<T> storage_;

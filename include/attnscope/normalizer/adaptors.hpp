@@ -111,26 +111,34 @@ public:
     std::string name() const { return std::string(Map::name()) + "|" + std::string(inner_.name()); }
     const Map& map() const { return map_; }
     const N& inner() const { return inner_; }
+    NormalizerTraits promises() const
+        requires TellsPromises<N>
+    {
+        return detail::mapped_traits(inner_.promises(), std::same_as<Map, Temperature>);
+    }
 
     template <Real T>
+        requires Normalizer<N, T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::apply", z, out);
-        map_.template apply<T>(z, out);
-        return inner_.template apply<T>(std::span<const T>(out), out);
+        map_.apply(z, out);
+        return inner_.apply(std::span<const T>(out), out);
     }
     template <Real T>
+        requires Normalizer<N, T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::jvp", z, p, v, out);
         with_mapped<T>(z, [&](std::span<const T> mapped) {
             map_.template scale_by_slope<T>(z, v, out);
-            inner_.template jvp<T>(mapped, p, std::span<const T>(out), out);
+            inner_.jvp(mapped, p, std::span<const T>(out), out);
         });
     }
     template <Real T>
+        requires Normalizer<N, T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::vjp", z, p, w, out);
         with_mapped<T>(z, [&](std::span<const T> mapped) {
-            inner_.template vjp<T>(mapped, p, w, out);
+            inner_.vjp(mapped, p, w, out);
             map_.template scale_by_slope<T>(z, std::span<const T>(out), out);
         });
     }
@@ -140,18 +148,18 @@ public:
     requires HasLogNormalizer<N, T> T log_normalizer(std::span<const T> z)
     const {
         std::vector<T> mapped(z.size());
-        map_.template apply<T>(z, std::span<T>(mapped));
-        return inner_.template log_normalizer<T>(std::span<const T>(mapped));
+        map_.apply(z, std::span<T>(mapped));
+        return inner_.log_normalizer(std::span<const T>(mapped));
     }
 
 private:
     template <Real T, class F>
     void with_mapped(std::span<const T> z, F&& f) const {
-        if constexpr (N::traits.derivative_from_weights) {
+        if (promises_of(inner_).derivative_from_weights) {
             f(z); // the same keys are masked, and nothing else is looked at
         } else {
             std::vector<T> mapped(z.size());
-            map_.template apply<T>(z, std::span<T>(mapped));
+            map_.apply(z, std::span<T>(mapped));
             f(std::span<const T>(mapped));
         }
     }
@@ -264,14 +272,20 @@ public:
     std::string name() const { return std::string(inner_.name()) + "|" + std::string(Choice::name()); }
     const N& inner() const { return inner_; }
     const Choice& choice() const { return choice_; }
+    NormalizerTraits promises() const
+        requires TellsPromises<N>
+    {
+        return detail::restricted_traits(inner_.promises());
+    }
 
     template <Real T>
+        requires Normalizer<N, T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::apply", z, out);
-        const RowStatus status = inner_.template apply<T>(z, out);
+        const RowStatus status = inner_.apply(z, out);
         if (status == RowStatus::nan || status == RowStatus::empty) return status;
         choice_.template choose<T>(out);
-        if constexpr (N::traits.simplex) {
+        if (promises_of(inner_).simplex) {
             const auto sum = std::accumulate(out.begin(), out.end(), detail::Accumulator<T>(0));
             for (T& x : out) x = static_cast<T>(x / sum);
         }
@@ -279,43 +293,47 @@ public:
     }
 
     template <Real T>
+        requires Normalizer<N, T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::jvp", z, p, v, out);
-        if constexpr (N::traits.restrictable) {
-            inner_.template jvp<T>(z, p, v, out);
+        if (promises_of(inner_).restrictable) {
+            inner_.jvp(z, p, v, out);
         } else {
             using A = detail::Accumulator<T>;
+            const bool simplex = promises_of(inner_).simplex;
             std::vector<T> whole(z.size());
-            inner_.template apply<T>(z, std::span<T>(whole));
-            inner_.template jvp<T>(z, std::span<const T>(whole), v, out);
+            inner_.apply(z, std::span<T>(whole));
+            inner_.jvp(z, std::span<const T>(whole), v, out);
             const auto [kept, moved] = kept_sums<T>(p, whole, out);
             for (std::size_t i = 0; i < p.size(); ++i) {
                 if (p[i] == T(0))
                     out[i] = T(0);
-                else if constexpr (N::traits.simplex)
+                else if (simplex)
                     out[i] = static_cast<T>((A(out[i]) - A(p[i]) * moved) / kept);
             }
         }
     }
     template <Real T>
+        requires Normalizer<N, T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::vjp", z, p, w, out);
-        if constexpr (N::traits.restrictable) {
-            inner_.template vjp<T>(z, p, w, out);
+        if (promises_of(inner_).restrictable) {
+            inner_.vjp(z, p, w, out);
         } else {
+            const bool simplex = promises_of(inner_).simplex;
             std::vector<T> whole(z.size());
-            inner_.template apply<T>(z, std::span<T>(whole));
+            inner_.apply(z, std::span<T>(whole));
             const auto kept = kept_sums<T>(p, whole, w).first;
-            const auto mean = N::traits.simplex ? detail::dot<T>(p, w) : detail::Accumulator<T>(0);
+            const auto mean = simplex ? detail::dot<T>(p, w) : detail::Accumulator<T>(0);
             for (std::size_t i = 0; i < p.size(); ++i) {
                 if (p[i] == T(0))
                     out[i] = T(0);
-                else if constexpr (N::traits.simplex)
+                else if (simplex)
                     out[i] = static_cast<T>((w[i] - mean) / kept);
                 else
                     out[i] = w[i];
             }
-            inner_.template vjp<T>(z, std::span<const T>(whole), std::span<const T>(out), out);
+            inner_.vjp(z, std::span<const T>(whole), std::span<const T>(out), out);
         }
     }
 

@@ -60,6 +60,21 @@ concept Normalizer = Real<T> && std::copyable<N> &&
     { n.vjp(z, z, z, out) } -> std::same_as<void>;
 };
 
+/// A normaliser that knows only at run time what it promises, beside static `traits` that promise less.
+template <class N>
+concept TellsPromises = requires(const N& n) {
+    { n.promises() } -> std::same_as<NormalizerTraits>;
+};
+
+/// What a normaliser promises: at run time if it tells, else by its class.
+template <class N>
+constexpr NormalizerTraits promises_of(const N& normalizer) {
+    if constexpr (TellsPromises<N>)
+        return normalizer.promises();
+    else
+        return N::traits;
+}
+
 /// A normaliser with a parameter of its own that people train: `parameter_name()` says which, and
 ///   parameter_derivative(z, p, out)   out = dp/d(parameter), p = weights of z. `out` may be `p`.
 template <class N, class T>

@@ -17,7 +17,7 @@ template <class N, Real T>
 requires Normalizer<N, T> RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2,
                                                          T lambda, RowOut<T> p1, RowOut<T> p2, RowOut<T> out) {
     detail::require_same_size<T>("differential_weights", z1, z2, p1, p2, out);
-    const RowStatus first = normalizer.template apply<T>(z1, p1), second = normalizer.template apply<T>(z2, p2);
+    const RowStatus first = normalizer.apply(z1, p1), second = normalizer.apply(z2, p2);
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = p1[i] - lambda * p2[i];
     for (const RowStatus status : {RowStatus::nan, RowStatus::infinite})
         if (first == status || second == status) return status;
@@ -32,9 +32,9 @@ requires Normalizer<N, T> T differential_vjp(const N& normalizer, RowIn<T> z1, R
     detail::require_same_size<T>("differential_vjp", z1, z2, p1, p2, w, g1, g2);
     T product = 0;
     for (std::size_t i = 0; i < w.size(); ++i) product += p2[i] * w[i];
-    normalizer.template vjp<T>(z2, p2, w, g2);
+    normalizer.vjp(z2, p2, w, g2);
     for (T& x : g2) x *= -lambda;
-    normalizer.template vjp<T>(z1, p1, w, g1);
+    normalizer.vjp(z1, p1, w, g1);
     return -product;
 }
 

@@ -216,7 +216,7 @@ struct FamilyGradient<MappedNormalizer<Map, N>> {
     template <Real A>
     static void fill(const MappedNormalizer<Map, N>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         std::vector<A> mapped(z.size());
-        normalizer.map().template apply<A>(z, RowOut<A>(mapped));
+        normalizer.map().apply(z, RowOut<A>(mapped));
         FamilyGradient<N>::template fill<A>(normalizer.inner(), RowIn<A>(mapped), p, g);
         normalizer.map().template scale_by_slope<A>(z, RowIn<A>(g), g);
     }

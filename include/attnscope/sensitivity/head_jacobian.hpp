@@ -57,7 +57,7 @@ public:
         weights_.resize(n, n);
         for (Index i = 0; i < n; ++i) {
             logits_of<T>(head_, mask_, i, row(logits_, i));
-            normalizer_.template apply<T>(in(logits_, i), row(weights_, i));
+            normalizer_.apply(in(logits_, i), row(weights_, i));
         }
     }
 
@@ -79,7 +79,7 @@ public:
             for (Index j = 0; j < tokens(); ++j)
                 if (!(logits_(i, j) > -std::numeric_limits<T>::infinity()))
                     d[static_cast<std::size_t>(j)] = T(0);
-            normalizer_.template jvp<T>(in(logits_, i), in(weights_, i), RowIn<T>(d), d);
+            normalizer_.jvp(in(logits_, i), in(weights_, i), RowIn<T>(d), d);
         }
         Matrix<T> result = weights_ * dv;
         result.noalias() += change * head_.v().map();

@@ -21,7 +21,7 @@ requires Normalizer<N, T> JacobianNorms<detail::Accumulator<T>>
 jacobian_norms(const MappedNormalizer<Temperature, N>& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = detail::Accumulator<T>;
     std::vector<T> divided(z.size());
-    normalizer.map().template apply<T>(z, RowOut<T>(divided));
+    normalizer.map().apply(z, RowOut<T>(divided));
     return detail::scaled(jacobian_norms(normalizer.inner(), RowIn<T>(divided), p),
                           static_cast<A>(1 / normalizer.map().temperature));
 }

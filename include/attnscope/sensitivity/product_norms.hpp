@@ -79,9 +79,9 @@ private:
     /// B v in units of scale^2: squares of entries of J may underflow.
     Vector product(const Vector& v) const {
         Vector image(v.size());
-        normalizer_.template jvp<A>(z_, p_, RowIn<A>(v), RowOut<A>(image));
+        normalizer_.jvp(z_, p_, RowIn<A>(v), RowOut<A>(image));
         for (A& x : image) x /= scale_;
-        normalizer_.template vjp<A>(z_, p_, RowIn<A>(image), RowOut<A>(image));
+        normalizer_.vjp(z_, p_, RowIn<A>(image), RowOut<A>(image));
         for (A& x : image) x /= scale_;
         return image;
     }
@@ -158,7 +158,7 @@ private:
         }
         // What is certain comes from J x itself, not from combined products.
         Vector image(x_.size());
-        normalizer_.template jvp<A>(z_, p_, RowIn<A>(x_), RowOut<A>(image));
+        normalizer_.jvp(z_, p_, RowIn<A>(x_), RowOut<A>(image));
         for (A& x : image) x /= scale_;
         const A sigma = scale_ * std::sqrt(dot(image, image) / dot(x_, x_));
         if (sigma == sigma) norm_.value = std::clamp(sigma, norm_.bracket.lower, norm_.bracket.upper);
@@ -170,6 +170,44 @@ private:
     A scale_;
     Vector x_;
     SpectralNorm<A> norm_;
+};
+
+/// A normaliser over T alone, for rows in the accumulator scalar, which are rounded on the way. Allocates.
+template <class N, Real T>
+class NarrowNormalizer {
+public:
+    explicit NarrowNormalizer(const N* normalizer) : normalizer_(normalizer) {}
+    static constexpr NormalizerTraits traits = N::traits;
+    static constexpr std::string_view name() { return "narrow"; }
+
+    template <Real A>
+    RowStatus apply(std::span<const A> z, std::span<A> out) const {
+        std::vector<T> p(out.size());
+        const RowStatus status = normalizer_->apply(RowIn<T>(rounded(z)), RowOut<T>(p));
+        std::copy(p.begin(), p.end(), out.begin());
+        return status;
+    }
+    template <Real A>
+    void jvp(std::span<const A> z, std::span<const A> p, std::span<const A> v, std::span<A> out) const {
+        std::vector<T> moved(out.size());
+        normalizer_->jvp(RowIn<T>(rounded(z)), RowIn<T>(rounded(p)), RowIn<T>(rounded(v)), RowOut<T>(moved));
+        std::copy(moved.begin(), moved.end(), out.begin());
+    }
+    template <Real A>
+    void vjp(std::span<const A> z, std::span<const A> p, std::span<const A> w, std::span<A> out) const {
+        std::vector<T> moved(out.size());
+        normalizer_->vjp(RowIn<T>(rounded(z)), RowIn<T>(rounded(p)), RowIn<T>(rounded(w)), RowOut<T>(moved));
+        std::copy(moved.begin(), moved.end(), out.begin());
+    }
+
+private:
+    template <Real A>
+    static std::vector<T> rounded(std::span<const A> x) {
+        std::vector<T> y(x.size());
+        std::transform(x.begin(), x.end(), y.begin(), [](A value) { return static_cast<T>(value); });
+        return y;
+    }
+    const N* normalizer_;
 };
 
 } // namespace detail
@@ -189,7 +227,7 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     const std::size_t n = z.size();
     const std::vector<A> wide(z.begin(), z.end());
     std::vector<A> weights(n), direction(n, A(0)), column(n), row_sums(n, A(0));
-    const RowStatus status = normalizer.template apply<A>(RowIn<A>(wide), RowOut<A>(weights));
+    const RowStatus status = normalizer.apply(RowIn<A>(wide), RowOut<A>(weights));
     if (status == RowStatus::nan) return norms;
     norms = detail::zero_norms<A>();
     A all = 0;
@@ -197,7 +235,7 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     for (std::size_t j = 0; j < n; ++j) {
         if (z[j] == -std::numeric_limits<T>::infinity()) continue;
         direction[j] = A(1);
-        normalizer.template jvp<A>(RowIn<A>(wide), RowIn<A>(weights), RowIn<A>(direction), RowOut<A>(column));
+        normalizer.jvp(RowIn<A>(wide), RowIn<A>(weights), RowIn<A>(direction), RowOut<A>(column));
         direction[j] = A(0);
         A sum = 0, largest = 0;
         for (std::size_t i = 0; i < n; ++i) {
@@ -233,6 +271,14 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     }
     norms.infinity_to_one = {norms.spectral.value, all};
     return norms;
+}
+
+/// The same for a normaliser over T alone: to the rounding of T. The spectral norm need not converge to the
+/// rounding of the accumulator scalar; its `residual` tells.
+template <class N, Real T>
+    requires(Normalizer<N, T> && !Normalizer<N, detail::Accumulator<T>>)
+JacobianNorms<detail::Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
+    return jacobian_norms(detail::NarrowNormalizer<N, T>(&normalizer), z, p);
 }
 
 } // namespace v0_1

@@ -280,8 +280,8 @@ ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts
                     const auto row = detail::visible_row<T>(mask.visible(query + i, head.keys()), key,
                                                             logits.data() + i * logits.outerStride());
                     const RowIn<T> z = row.logits;
-                    if (!z.empty() && normalizer.template apply<T>(z, tile.weights(i, row.first, z.size())) ==
-                                          RowStatus::normal)
+                    if (!z.empty() &&
+                        normalizer.apply(z, tile.weights(i, row.first, z.size())) == RowStatus::normal)
                         tile.set_row(i, row.first, z);
                 }
                 tile.compute();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attnscope/concentration/divergence.hpp>
+#include <attnscope/detail/rooms.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
@@ -19,18 +20,21 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
                                const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
     DivergenceScan result;
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
+    detail::Rooms<std::vector<T>> rooms;
     static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, first,
         [&](Index query, Index begin, RowOut<T> a) {
-            std::vector<T> b(a.size());
-            const Index n = static_cast<Index>(a.size());
-            detail::fill_tile<T>(second, query, begin, options.key_tile,
-                                 TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
-            const KeyRanges visible = mask.visible(query, keys);
-            for (Index i = 0; i < n; ++i)
-                if (!visible.contains(begin + i))
-                    b[static_cast<std::size_t>(i)] = -std::numeric_limits<T>::infinity();
-            result.rows[static_cast<std::size_t>(query)] = row_divergence<T>(RowIn<T>(a), RowIn<T>(b));
+            rooms.use([&](std::vector<T>& b) {
+                const Index n = static_cast<Index>(a.size());
+                b.resize(a.size());
+                detail::fill_tile<T>(second, query, begin, options.key_tile,
+                                     TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
+                const KeyRanges visible = mask.visible(query, keys);
+                for (Index i = 0; i < n; ++i)
+                    if (!visible.contains(begin + i))
+                        b[static_cast<std::size_t>(i)] = -std::numeric_limits<T>::infinity();
+                result.rows[static_cast<std::size_t>(query)] = row_divergence<T>(RowIn<T>(a), RowIn<T>(b));
+            });
         },
         mask, options, executor);
     detail::for_each_missing(

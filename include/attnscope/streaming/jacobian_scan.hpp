@@ -1,6 +1,7 @@
 // Exact norms of the Jacobian of every row.
 #pragma once
 
+#include <attnscope/detail/rooms.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
@@ -23,13 +24,16 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
                                     const E& executor = {}) {
     JacobianScan<T> result; // of norms that are NaN
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
+    detail::Rooms<std::vector<T>> rooms; // fresh memory for every row would be slower than its norms
     static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, source,
         [&](Index query, Index, RowOut<T> z) {
-            std::vector<T> p(z.size());
-            normalizer.template apply<T>(RowIn<T>(z), RowOut<T>(p));
-            result.rows[static_cast<std::size_t>(query)] =
-                jacobian_norms<T>(normalizer, RowIn<T>(z), RowIn<T>(p));
+            rooms.use([&](std::vector<T>& p) {
+                p.resize(z.size());
+                normalizer.apply(RowIn<T>(z), RowOut<T>(p));
+                result.rows[static_cast<std::size_t>(query)] =
+                    jacobian_norms(normalizer, RowIn<T>(z), RowIn<T>(p));
+            });
         },
         mask, options, executor);
     return result;

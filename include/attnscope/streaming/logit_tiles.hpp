@@ -57,7 +57,7 @@ struct MappedTiles {
         source(query, key, tile);
         for (Index i = 0; i < tile.rows(); ++i) {
             const RowOut<T> row(tile.data() + i * tile.outerStride(), static_cast<std::size_t>(tile.cols()));
-            map.template apply<T>(RowIn<T>(row), row);
+            map.apply(RowIn<T>(row), row);
         }
     }
 };

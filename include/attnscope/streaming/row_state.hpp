@@ -89,9 +89,10 @@ public:
         return row;
     }
 
-    /// sum of the largest k weights, k <= leaders(), and 1 minus it, which keeps its digits when it is small
-    /// only as far as the list reaches.
+    /// Sum of the largest k weights; of all if there are fewer. Throws `invalid_argument` unless 0 <= k <= K:
+    /// no others are kept.
     A leading_mass(Index k) const {
+        detail::require(k >= 0 && k <= K, "RowState::leading_mass", "k must be in [0, K]", k, K);
         A sum = 0;
         for (Index i = 0; i < std::min(k, leaders()); ++i)
             sum += std::exp(A(leading_logit(i)) - A(leading_logit(0)));

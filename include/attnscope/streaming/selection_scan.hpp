@@ -52,8 +52,7 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
                 room.weights.resize(z.size());
                 room.keys.clear();
                 room.logits.clear();
-                const bool normal =
-                    normalizer.template apply<T>(RowIn<T>(z), RowOut<T>(room.weights)) == RowStatus::normal;
+                const bool normal = normalizer.apply(RowIn<T>(z), RowOut<T>(room.weights)) == RowStatus::normal;
                 for (std::size_t i = 0; normal && i < z.size(); ++i) {
                     if (!(z[i] > -std::numeric_limits<T>::infinity())) continue;
                     room.weights[room.keys.size()] = room.weights[i];
