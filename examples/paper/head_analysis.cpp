@@ -397,12 +397,12 @@ plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Sett
     input.values = head.v().map().cast<double>();
     input.scale = head.scale();
     input.mask = mask;
-    input.logits = input.scale * *input.q * input.k->transpose();
-    for (Index query = 0; query < input.logits.rows(); ++query) {
-        const attnscope::KeyRanges visible = mask.visible(query, input.logits.cols());
-        for (Index key = 0; key < input.logits.cols(); ++key)
-            if (!visible.contains(key)) input.logits(query, key) = -std::numeric_limits<double>::infinity();
-    }
+    input.queries = head.queries();
+    input.keys = head.keys();
+    const HeadView<double> wide(*input.q, *input.k, {}, input.scale);
+    input.logits = [&](Index query, std::span<double> z) {
+        attnscope::logits_of<double>(wide, mask, query, z);
+    };
     return plan::plan_head(input, plan_question(settings));
 }
 

@@ -23,6 +23,17 @@ double number(std::string_view option, std::string_view text, double low, double
     return value;
 }
 
+/// |x_i| of the longest row; infinity if one of them is not finite.
+double largest_norm(const attnscope::Matrix<double>& x) {
+    double largest = 0;
+    for (Index i = 0; i < x.rows(); ++i) {
+        const double norm = x.row(i).stableNorm();
+        if (!std::isfinite(norm)) return std::numeric_limits<double>::infinity();
+        largest = std::max(largest, norm);
+    }
+    return largest;
+}
+
 plan::Plan make_plan(const Capture& capture, const Question& question, bool causal, std::optional<double> scale,
                      Index threads) {
     plan::Plan result;
@@ -40,19 +51,35 @@ plan::Plan make_plan(const Capture& capture, const Question& question, bool caus
     attnscope::Threads{threads}(heads, [&](Index i) {
         plan::HeadInput input;
         const Index layer = i / capture.heads, head = i % capture.heads;
-        {
-            const std::lock_guard lock(mutex);
-            program::HeadRows rows = program::load_head(capture, layer, head, mask, scale);
-            input.logits = std::move(rows.logits);
-            input.values = std::move(rows.values);
-            if (question.bits) {
+        input.queries = capture.queries;
+        input.keys = capture.keys;
+        input.mask = mask;
+        program::HeadRows stored; // logits or weights that the file holds as a matrix
+        if (capture.kind == Capture::Kind::queries_and_keys) {
+            {
+                const std::lock_guard lock(mutex);
                 program::HeadVectors vectors = program::load_vectors(capture, layer, head, scale);
                 input.q = std::move(vectors.q);
                 input.k = std::move(vectors.k);
+                input.values = std::move(vectors.v);
                 input.scale = vectors.scale;
             }
+            const double longest = std::abs(input.scale) * largest_norm(*input.q) * largest_norm(*input.k);
+            input.finite = longest <= std::numeric_limits<double>::max() / 2;
+            input.logits = [view = attnscope::HeadView<double>(*input.q, *input.k, {}, input.scale),
+                            &mask](Index query, std::span<double> z) {
+                attnscope::logits_of<double>(view, mask, query, z);
+            };
+        } else {
+            {
+                const std::lock_guard lock(mutex);
+                stored = program::load_head(capture, layer, head, mask, scale);
+            }
+            input.values = std::move(stored.values);
+            input.logits = [&stored](Index query, std::span<double> z) {
+                std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
+            };
         }
-        input.mask = mask;
         plan::HeadPlan& own = result.heads[static_cast<std::size_t>(i)];
         own = plan::plan_head(input, question);
         own.layer = layer;

@@ -28,19 +28,27 @@ struct Rows {
 /// At most `most` rows of the queries from begin to end that are normal and see two keys, evenly spaced.
 Rows select_rows(const HeadInput& head, Index begin, Index end, Index most) {
     std::vector<Index> usable, keys;
-    std::vector<double> z;
+    std::vector<double> whole(static_cast<std::size_t>(head.keys)), z;
     const auto read_row = [&](Index query) {
         z.clear();
         keys.clear();
-        for (Index key = 0; key < head.logits.cols(); ++key) {
-            if (head.logits(query, key) == -infinity) continue;
-            z.push_back(head.logits(query, key));
+        head.logits(query, whole);
+        for (Index key = 0; key < head.keys; ++key) {
+            const double logit = whole[static_cast<std::size_t>(key)];
+            if (logit == -infinity) continue;
+            z.push_back(logit);
             keys.push_back(key);
         }
         return attnscope::row_statistics<double>(RowIn<double>(z));
     };
-    for (Index query = begin; query < end; ++query)
-        if (const auto row = read_row(query); row.normal() && row.visible >= 2) usable.push_back(query);
+    for (Index query = begin; query < end; ++query) {
+        bool normal = head.mask.visible(query, head.keys).count() >= 2;
+        if (normal && !head.finite) {
+            const auto row = read_row(query);
+            normal = row.normal() && row.visible >= 2;
+        }
+        if (normal) usable.push_back(query);
+    }
     const Index available = static_cast<Index>(usable.size()), count = std::min(most, available);
     Rows rows;
     for (Index i = 0; i < count; ++i) {
@@ -272,9 +280,18 @@ BudgetPlan plan_budget(const Rows& all, const Rows& first, const Rows& second, c
 /// What storing keys does to some rows of a head.
 class CacheTrial {
 public:
-    CacheTrial(const HeadInput& head, const attnscope::Row<double>& diameters)
+    /// tried: all rows that will be asked about.
+    CacheTrial(const HeadInput& head, const attnscope::Row<double>& diameters,
+               std::initializer_list<const Rows*> tried)
         : head_(*head.q, *head.k, *head.values, head.scale), mask_(head.mask), diameters_(diameters),
-          outputs_(attnscope::attend(head_, attnscope::Softmax(), mask_).output) {}
+          outputs_(Matrix<double>::Constant(head_.queries(), head_.v().cols(), not_known)) {
+        for (const Rows* rows : tried)
+            for (std::size_t i = 0; i < rows->size(); ++i) {
+                const Weighted row(*rows, i, &*head.values);
+                outputs_.row(rows->queries[i]) =
+                    Eigen::Map<const Eigen::RowVectorXd>(row.p.data(), row.x.rows()) * row.x;
+            }
+    }
 
     attnscope::CacheFigures figures(const Rows& rows, const attnscope::CacheFormat& format) const {
         return attnscope::cache_figures<double>(head_, format, mask_, diameters(), MatrixView<double>(outputs_),
@@ -299,7 +316,7 @@ private:
 BitsPlan plan_bits(const Rows& all, const Rows& first, const Rows& second, const HeadInput& head,
                    const attnscope::Row<double>& diameters, const Question& question) {
     using attnscope::CacheNumber;
-    const CacheTrial trial(head, diameters);
+    const CacheTrial trial(head, diameters, {&all, &first, &second});
     const double share = question.budget_share(), tolerance = question.bits_error;
     const auto within = [&](const attnscope::CacheFigures& figures) {
         return attnscope::share_of(figures.error, [&](double x) { return x <= tolerance; });
@@ -349,7 +366,7 @@ LengthPlan plan_length(const Rows& rows, const Question& question) {
 } // namespace
 
 HeadPlan plan_head(const HeadInput& head, const Question& question) {
-    const Index queries = head.logits.rows(), half = queries / 2;
+    const Index queries = head.queries, half = queries / 2;
     const Rows all = select_rows(head, 0, queries, question.rows),
                first = select_rows(head, 0, half, question.rows),
                second = select_rows(head, half, queries, question.rows);

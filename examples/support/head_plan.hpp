@@ -3,7 +3,9 @@
 
 #include <attnscope/attnscope.hpp>
 
+#include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace plan {
@@ -31,7 +33,11 @@ struct Question {
 
 /// A head to plan for.
 struct HeadInput {
-    attnscope::Matrix<double> logits;                ///< [queries, keys], -inf where masked
+    Index queries = 0, keys = 0;
+    /// Writes a query's row of logits, [keys], -inf where masked. Only the rows that are planned for are asked
+    /// for if `finite`, else all of them, some of them several times.
+    std::function<void(Index query, std::span<double> z)> logits;
+    bool finite = false; ///< every logit that the mask leaves visible is known to be finite
     std::optional<attnscope::Matrix<double>> values; ///< [keys, d_v]
     std::optional<attnscope::Matrix<double>> q, k;   ///< for the bits of the cache, with `scale`
     double scale = 1;

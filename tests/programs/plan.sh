@@ -79,6 +79,21 @@ refused 2 "--bits: the capture must have q, k and v" "logits=$work/flat.npy" --b
 refused 2 "--scale: only q and k are scaled" "logits=$work/flat.npy" --scale 2
 refused 1 "no row has two visible keys and finite logits: there is nothing to plan from" "logits=$work/masked.npy"
 
+# Rows of a long head are read one by one: its matrix of logits would take 2 GiB. Sanitizers need more to start.
+tokens=16384 bytes=$((16384 * 8 * 4))
+header="$(printf '{"q":{"dtype":"F32","shape":[1,%d,8],"data_offsets":[0,%d]},"k":{"dtype":"F32","shape":[1,%d,8],"data_offsets":[%d,%d]}}' \
+    "$tokens" "$bytes" "$tokens" "$bytes" $((2 * bytes)))"
+{
+    # shellcheck disable=SC2059
+    printf "$(printf '\\x%02x\\0\\0\\0\\0\\0\\0\\0' "${#header}")"
+    printf '%s' "$header"
+    head -c $((2 * bytes)) /dev/zero
+} >"$work/long.safetensors"
+limit=unlimited
+(ulimit -v 1000000 && "$program" --help) >"$work/out" 2>"$work/err" && limit=1000000
+(ulimit -v "$limit" && "$program" "$work/long.safetensors" --causal --mass 0.9 --threads 1) >"$work/out" 2>"$work/err" ||
+    complain "long head: $(cat "$work/err")"
+
 # Real heads, where there are any.
 data=${ATTNSCOPE_DATA_DIR:-$ATTNSCOPE_SOURCE/../shared/data}
 for capture in gpt2-heads/john_smith_n9 tiny-gpt2/reference_192 stories260k/reference_192; do
