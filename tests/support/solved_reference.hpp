@@ -61,11 +61,28 @@ public:
         for (std::size_t i = 0; i < z.size(); ++i) count += visible[i] = z[i] != masked_ref;
         weights.assign(z.size(), 0);
         if (count == 0) return;
-        largest = solver == EntmaxSolver::by_sorting ? sorted() : bracketed();
+        if (alpha_ > 2) {
+            from_the_edge();
+        } else {
+            largest = solver == EntmaxSolver::by_sorting ? sorted() : bracketed();
+            level = level_of(largest);
+            for (std::size_t i = 0; i < z.size(); ++i)
+                if (visible[i]) weights[i] = weight(i, level);
+        }
         theta = theta_of(largest);
         level = level_of(largest);
-        for (std::size_t i = 0; i < z.size(); ++i)
-            if (visible[i]) weights[i] = weight(i, level);
+    }
+
+    /// For alpha > 2: sum of the weights of the keys nearer to the largest than `edge`, if a key there has
+    /// weight s.
+    Ref sum_above(Ref edge, Ref s) const {
+        Ref sum = 0;
+        for (std::size_t i = 0; i < gap.size(); ++i)
+            if (visible[i] && gap[i] < edge) sum += from_edge(gap[i], edge, s);
+        return sum;
+    }
+    Ref from_edge(Ref own, Ref edge, Ref s) const {
+        return std::pow(std::pow(s, a_) + a_ * (edge - own), 1 / a_);
     }
 
     /// log P, P^a - 1 or P^a (alpha = 1, up to 2, above), on which p_i depends.
@@ -109,8 +126,36 @@ public:
     std::vector<bool> visible;
     std::size_t count = 0;
     Ref largest = 0, theta = 0, level = 0;
+    Ref edge_gap = 0, edge_weight = 0; ///< alpha > 2: of the last key that has weight
+    std::size_t ties = 0;              ///< keys at the edge
 
 private:
+    /// alpha > 2: the last of the sorted keys beside which the others do not have all the mass, then its weight
+    /// by bisection: sum_i (s^a + a (z_i - z_edge))^{1/a} grows with s at least as fast as s.
+    void from_the_edge() {
+        RefRow x;
+        for (std::size_t i = 0; i < gap.size(); ++i)
+            if (visible[i]) x.push_back(gap[i]);
+        std::sort(x.begin(), x.end());
+        x.erase(std::unique(x.begin(), x.end()), x.end());
+        std::size_t low = 0, high = x.size(); // x[low] has weight, x[high] has none
+        while (high - low > 1) {
+            const std::size_t middle = (low + high) / 2;
+            (sum_above(x[middle], 0) < 1 ? low : high) = middle;
+        }
+        edge_gap = x[low];
+        for (std::size_t i = 0; i < gap.size(); ++i) ties += visible[i] && gap[i] == edge_gap;
+        Ref least = 0, most = 1;
+        for (int i = 0; i < 80; ++i) {
+            const Ref s = (least + most) / 2;
+            (sum_above(edge_gap, s) + static_cast<Ref>(ties) * s < 1 ? least : most) = s;
+        }
+        edge_weight = most;
+        for (std::size_t i = 0; i < gap.size(); ++i)
+            if (visible[i] && gap[i] <= edge_gap)
+                weights[i] = gap[i] == edge_gap ? edge_weight : from_edge(gap[i], edge_gap, edge_weight);
+        largest = *std::max_element(weights.begin(), weights.end());
+    }
     /// The closed forms of sparsemax and 1.5-entmax: the support is the longest run of the largest logits whose
     /// own threshold leaves its last key inside.
     Ref sorted() const {
@@ -175,7 +220,37 @@ public:
 
     template <class T>
     RefRow weight_bound(const RefRow& z) const {
-        return weight_bound(row(z), unit_roundoff<T> + unit_roundoff<Ref>, sum_rounding<T>(z.size()));
+        const Ref u = unit_roundoff<T> + unit_roundoff<Ref>;
+        return alpha_ > 2 ? edge_bound(row(z), u, sum_rounding<T>(z.size()))
+                          : weight_bound(row(z), u, sum_rounding<T>(z.size()));
+    }
+    /// For alpha > 2, p_i = (s^a + a d_i)^{1/a} with the distance d_i to the key at the edge, whose weight is
+    /// s: a power costs (8 + 4 |log p|) u, d_i u, and what the sum loses by that is put right by s, whose slope
+    /// is (s/p)^{a-1}
+    /// <= 1. A key that just misses the support may be taken in for as much.
+    static RefRow edge_bound(const EntmaxRow& r, Ref u, Ref sum) {
+        const std::size_t n = r.gap.size();
+        RefRow bound(n, 0);
+        if (r.count == 0) return bound;
+        Ref lost = sum;
+        for (std::size_t i = 0; i < n; ++i)
+            if (const Ref p = r.weights[i]; p > 0)
+                lost += bound[i] = p * (8 + 4 * std::abs(std::log(p)) + 4 / (r.alpha() - 1)) * u;
+        RefRow outside; // gaps of the keys without weight
+        for (std::size_t i = 0; i < n; ++i)
+            if (r.visible[i] && !(r.weights[i] > 0)) outside.push_back(r.gap[i]);
+        std::sort(outside.begin(), outside.end());
+        Ref near = r.edge_gap;
+        for (std::size_t i = 0; i < outside.size() && r.sum_above(outside[i], 0) < 1 + 2 * lost; ++i)
+            near = outside[i];
+        for (std::size_t i = 0; i < n; ++i) {
+            if (!r.visible[i]) continue;
+            if (const Ref p = r.weights[i]; p > 0)
+                bound[i] += 2 * lost * std::pow(r.edge_weight / p, r.alpha() - 2);
+            else if (r.gap[i] <= near)
+                bound[i] += 2 * lost;
+        }
+        return bound;
     }
     template <class T>
     RefRow weight_error(const RefRow& z) const {

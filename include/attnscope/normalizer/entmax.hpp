@@ -5,6 +5,8 @@
 #include <attnscope/detail/elementary.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 
+#include <optional>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -88,9 +90,8 @@ struct EntmaxSums {
     A smallest = 1; ///< the smallest r > 0
 };
 
-/// The unknown X, for a >= 1/2. For a > 1 the norm is not convex, and a weight is steep where its key leaves
-/// the support; then X is kept inside a bracket, and as soon as both ends have the same support the step is
-/// Newton's in the smallest weight, in which sum p is convex.
+/// The unknown X, for a >= 1/2. For a > 1 the norm is not convex; then X is kept inside a bracket until both
+/// ends have the same support, for `EntmaxEdge` to go on.
 template <Real A>
 class WeightPower {
 public:
@@ -100,11 +101,11 @@ public:
     A safe_b() const { return a_ / high_; }
     /// sum p - 1
     A residual(A q) const { return (a_ == 1 ? x_ : a_ == A(0.5) ? x_ * x_ : std::pow(x_, 1 / a_)) * q - 1; }
-    /// p1. For a > 1 an edge of the support may leave no X at which sum p = 1: then the weights are those at
-    /// this X, and their sum shows it. Else they are divided by their sum, which is exact whatever rounding
-    /// left in X.
-    A leading_weight(A q) const { return a_ > 1 && x_ > 2 * tiny ? std::pow(x_, 1 / a_) : 1 / q; }
+    /// p1: the weights are divided by their sum, which is exact whatever rounding left in X.
+    A leading_weight(A q) const { return 1 / q; }
+    A a() const { return a_; }
     A theta() const { return (1 - x_) / a_; }
+    A x() const { return x_; }
     /// What is known stays an upper bound when keys are added, n in all.
     void begin(Index n) {
         x_ = high_;
@@ -127,16 +128,8 @@ public:
                 low_count_ = sums.count;
             }
             const bool decided = low_ >= high_edge_ * (1 - 8 * unit); // one support in the whole bracket
-            if (decided && sums.count == high_count_) {
-                const A p1 = std::pow(x_, 1 / a_), p = p1 * std::pow(sums.smallest, 1 / a_);
-                const A moved = p - (p1 * sums.q - 1) * (p / (x_ - edge)) / (p1 * sums.slope / x_);
-                if (std::abs(moved - p) <= 4 * precision * p1) return false;
-                next = moved > 0 ? edge + std::pow(moved, a_) : low_;
-                // The weight is smaller than any that two neighbouring X tell apart: the first one above the
-                // edge.
-                if (moved > 0 && next <= low_) next = low_ * (1 + unit);
-            } else if (!decided &&
-                       high_count_ - low_count_ <= 8) { // does the key with the smallest weight stay?
+            if (decided && sums.count == high_count_) return false;
+            if (!decided && high_count_ - low_count_ <= 8) { // does the key with the smallest weight stay?
                 next = high_edge_;
             } else if (halve_ = !halve_; halve_) { // the other steps may creep
                 next = low_;
@@ -182,6 +175,164 @@ private:
     A a_, lambda_ = 0;
 };
 
+/// r^{1/a} of 0 < r <= 1, a >= 1; of larger r 1, and below the smallest normal number that of it.
+template <Real C>
+class EntmaxRoot {
+    using S = Simd<C>;
+    using P = typename S::P;
+
+public:
+    explicit EntmaxRoot(Accumulator<C> a) : a_(a), exponent_(S::set(static_cast<C>(1 / a))) {}
+    P operator()(P r) const {
+        r = S::min(r, S::set(C(1)));
+        if (a_ == 1) return r;
+        r = S::max(r, S::set(std::numeric_limits<C>::min()));
+        if (a_ == 2) return S::sqrt(r);
+        return exp_nonpositive<C>(S::mul(exponent_, S::min(S::set(C(0)), S::log(r))));
+    }
+
+private:
+    Accumulator<C> a_;
+    P exponent_;
+};
+
+/// The weights of a row for a >= 1 from the key at the edge of its support: with z_e the smallest logit that
+/// has weight and s its weight,
+///     p_i = (s^a + a (z_i - z_e))^{1/a},   F(s) = sum p = 1.
+/// F is convex and F' >= 1, so that s is as well known as the logits, where X = p1^a, whose last digit moves
+/// the weight at the edge by u^{1/a}, is not. The distance to the edge has all its digits however small the
+/// weight.
+template <Real A>
+class EntmaxEdge {
+public:
+    explicit EntmaxEdge(A a) : a_(a), root_(a) {}
+
+    /// for_each_part(f) calls f(part of the row in A) for all keys that may have weight, `top` the largest; z_e
+    /// is looked for from `edge`, s from s^a = `power`. False when it does not come to an end.
+    template <class Parts>
+    bool solve(Parts&& for_each_part, A top, A edge, A power) {
+        // Keys from `edge_` on have weight (G(z_e), the sum of the others where the key itself has none, is
+        // below 1), those up to `dropped` have none.
+        A dropped = -std::numeric_limits<A>::infinity();
+        edge_ = top;
+        for (int tries = 0; passes_ < max_passes; ++tries) {
+            const Sums others = sums(for_each_part, edge, A(0));
+            A next = 0;
+            if (others.q < 1) {
+                edge_ = edge;
+                // At the right edge X, taken from here, gives the next key no weight.
+                if (tries == 0) {
+                    weight_ = found(for_each_part, others, power);
+                    if (!(this->power() > a_ * (edge_ - others.below))) return true;
+                }
+                next = others.below;
+            } else {
+                dropped = edge;
+                next = others.next;
+            }
+            if (!(next > dropped && next < edge_)) { // nothing is left between the two
+                weight_ = found(for_each_part, sums(for_each_part, edge_, A(0)), A(0));
+                return true;
+            }
+            edge = tries < 4 ? next : middle(for_each_part, dropped);
+        }
+        return false;
+    }
+
+    A a() const { return a_; }
+    A edge() const { return edge_; }         ///< z_e
+    A weight() const { return weight_; }     ///< s
+    A residual() const { return residual_; } ///< F(s) - 1
+    int passes() const { return passes_; }
+    /// s^a, which is X at the edge.
+    A power() const { return std::pow(weight_, a_); }
+
+private:
+    static constexpr int max_passes = 200;
+
+    struct Sums {
+        A q = 0, slope = 0;    ///< sums of p and of p^{1-a} over the keys above the edge
+        A ties = 0, count = 0; ///< keys at the edge, and from there on
+        A next = std::numeric_limits<A>::infinity(), below = -next; ///< the logits beside the edge
+    };
+
+    template <class Parts>
+    Sums sums(Parts&& for_each_part, A key, A s) {
+        using S = Simd<A>;
+        const auto edge = S::set(key), factor = S::set(a_), power = S::set(std::pow(s, a_));
+        const auto zero = S::set(A(0)), one = S::set(A(1));
+        auto next = S::set(std::numeric_limits<A>::infinity()), below = S::sub(zero, next);
+        const auto highest = next, lowest = below;
+        Sums total;
+        ++passes_;
+        for_each_part([&](RowIn<A> part) {
+            const auto [q, slope, above, from] = sum_lanes<A, 4>(size<A>(part), [&](const auto& lane) {
+                const auto x = lane(part.data(), -std::numeric_limits<A>::infinity());
+                next = S::min(next, S::select_below(edge, x, x, highest));
+                below = S::max(below, S::select_below(x, edge, x, lowest));
+                const auto r = S::madd(factor, S::sub(x, edge), power), p = root_(r);
+                return Packets<A, 4>{
+                    {S::select_below(edge, x, p, zero), S::select_below(edge, x, S::div(p, r), zero),
+                     S::select_below(edge, x, one, zero), S::select_below(x, edge, zero, one)}};
+            });
+            total.q += q;
+            total.slope += slope;
+            total.count += from;
+            total.ties += from - above;
+        });
+        total.next = S::reduce_min(next);
+        total.below = S::reduce_max(below);
+        return total;
+    }
+
+    /// The key in the middle, in order of the row, of those between `dropped` and the edge: about half of them
+    /// lie on either side, whether they come at random or in order.
+    template <class Parts>
+    A middle(Parts&& for_each_part, A dropped) {
+        Index count = 0;
+        const auto each = [&](auto&& visit) {
+            ++passes_;
+            for_each_part([&](RowIn<A> part) {
+                for (const A x : part)
+                    if (x > dropped && x < edge_) visit(x);
+            });
+        };
+        each([&](A) { ++count; });
+        A key = edge_;
+        Index left = count / 2;
+        each([&](A x) {
+            if (left-- == 0) key = x;
+        });
+        return key;
+    }
+
+    /// s for this edge: the root of F by Newton's method, from above after the first step, until F no longer
+    /// gets nearer to 1. `others`: the sums at s = 0.
+    template <class Parts>
+    A found(Parts&& for_each_part, const Sums& others, A power) {
+        const A most = (1 - others.q) / others.ties;
+        residual_ = 0;
+        if (a_ == 1) return (1 - others.q) / others.count;
+        A s = power > 0 ? std::min(most, std::pow(power, 1 / a_)) : most, best = s;
+        for (int step = 0; passes_ < max_passes; ++step) {
+            const Sums above = sums(for_each_part, edge_, s);
+            const A excess = (above.ties * s - 1) + above.q;
+            if (step > 1 && !(std::abs(excess) < std::abs(residual_))) break;
+            best = s;
+            residual_ = excess;
+            if (std::abs(excess) <= 2 * std::numeric_limits<A>::epsilon()) break;
+            s = std::min(s - excess / (above.ties + std::pow(s, a_ - 1) * above.slope), most);
+            if (!(s > 0)) break;
+        }
+        return best;
+    }
+
+    A a_;
+    EntmaxRoot<A> root_;
+    A edge_ = 0, weight_ = 0, residual_ = 0;
+    int passes_ = 0;
+};
+
 /// Largest element, and whether some element is NaN or +inf.
 template <Real T>
 std::pair<T, bool> checked_row_max(RowIn<T> z) {
@@ -214,9 +365,8 @@ public:
             const RowIn<T> part = z.subspan(begin, std::min(chunk, z.size() - begin));
             if (!(C(row_max<T>(part)) - top_ > cut)) continue;
             for (const T x : part) {
-                const C y = C(x) - top_;
-                buffer[kept] = y;
-                kept += y > cut;
+                buffer[kept] = C(x);
+                kept += C(x) - top_ > cut;
             }
             if (kept + chunk <= capacity) continue;
             solve_buffer(buffer, kept);
@@ -225,6 +375,7 @@ public:
         }
         if (!dense) {
             solve_buffer(buffer, kept);
+            settle([&](const auto& use) { use(padded(buffer, kept)); });
             return;
         }
         iterate(
@@ -233,7 +384,7 @@ public:
                 EntmaxSums<A> total;
                 for (std::size_t begin = 0; begin < z.size(); begin += capacity) {
                     const auto part =
-                        sums(shifted(z.subspan(begin, std::min(capacity, z.size() - begin)), buffer));
+                        sums(widened<C>(z.subspan(begin, std::min(capacity, z.size() - begin)), buffer));
                     total.q += part.q;
                     total.slope += part.slope;
                     total.count += part.count;
@@ -242,39 +393,48 @@ public:
                 return total;
             },
             [](std::size_t) {});
+        settle([&](const auto& use) {
+            for (std::size_t begin = 0; begin < z.size(); begin += capacity)
+                use(widened<C>(z.subspan(begin, std::min(capacity, z.size() - begin)), buffer));
+        });
     }
 
     /// Writes the weights.
     void write(RowIn<T> z, RowOut<T> out) const {
         using S = Simd<C>;
-        const auto b = S::set(slope()), factor = S::set(static_cast<C>(unknown_.leading_weight(sum_)));
-        const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
-        const C cut = lowest_kept();
-        std::array<C, chunk> part;
-        for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
-            const RowIn<T> from = z.subspan(begin, std::min(chunk, z.size() - begin));
-            const RowOut<T> to = out.subspan(begin, from.size());
-            if (!(C(row_max<T>(from)) - top_ > cut)) {
-                std::fill(to.begin(), to.end(), T(0));
-                continue;
-            }
-            const RowIn<C> y = shifted(from, part);
-            for_each_lane<C>(size<C>(y), [&](const auto& lane) {
-                const auto p =
-                    S::mul(terms_(S::mul(b, lane(y.data(), -std::numeric_limits<C>::infinity()))).v[0], factor);
-                lane.store(part.data(), S::select_below(p, smallest, zero, p));
+        const auto zero = S::set(C(0));
+        if (edge_) {
+            const EntmaxRoot<C> root(static_cast<Accumulator<C>>(edge_->a()));
+            const auto edge = S::set(static_cast<C>(edge_->edge())),
+                       last = S::set(static_cast<C>(edge_->weight())), a = S::set(static_cast<C>(edge_->a())),
+                       power = S::set(static_cast<C>(edge_->power()));
+            write_parts(z, out, static_cast<C>(edge_->edge()), [&](auto x) {
+                const auto p = root(S::madd(a, S::sub(x, edge), power));
+                return S::select_below(x, edge, zero, S::select_below(edge, x, p, last));
             });
-            std::transform(y.begin(), y.end(), to.begin(), [](C p) { return static_cast<T>(p); });
+            return;
         }
+        const auto b = S::set(slope()), factor = S::set(static_cast<C>(unknown_.leading_weight(sum_))),
+                   top = S::set(top_);
+        write_parts(z, out, top_ + lowest_kept(),
+                    [&](auto x) { return S::mul(terms_(S::mul(b, S::sub(x, top))).v[0], factor); });
     }
 
     /// What `Entmax::threshold` tells.
     EntmaxThreshold<Accumulator<T>> threshold(RowIn<T> z) const {
         EntmaxThreshold<Accumulator<T>> result;
-        result.theta = static_cast<Accumulator<T>>(unknown_.theta());
-        result.residual = static_cast<Accumulator<T>>(unknown_.residual(sum_));
         result.steps = steps_;
         result.converged = converged_;
+        if (edge_) {
+            const A a = edge_->a(), power = edge_->power() + a * (A(top_) - edge_->edge());
+            result.theta = static_cast<Accumulator<T>>(std::max(A(0), (1 - power) / a));
+            result.residual = static_cast<Accumulator<T>>(edge_->residual());
+            result.steps += edge_->passes();
+            result.support = std::count_if(z.begin(), z.end(), [&](T x) { return A(x) >= edge_->edge(); });
+            return result;
+        }
+        result.theta = static_cast<Accumulator<T>>(unknown_.theta());
+        result.residual = static_cast<Accumulator<T>>(unknown_.residual(sum_));
         const C b = slope();
         result.support =
             std::count_if(z.begin(), z.end(), [&](T x) { return C(1) + b * (C(x) - top_) > C(0); });
@@ -290,11 +450,58 @@ private:
     /// Keys at or below have r <= 0, whatever is still to come; a little lower because of rounding.
     C lowest_kept() const { return -(1 + 4 * std::numeric_limits<C>::epsilon()) / clamped(unknown_.safe_b()); }
 
-    /// z - max z in `buffer`.
-    template <std::size_t N>
-    RowIn<C> shifted(RowIn<T> z, std::array<C, N>& buffer) const {
-        std::transform(z.begin(), z.end(), buffer.begin(), [&](T x) { return C(x) - top_; });
-        return {buffer.data(), z.size()};
+    /// x as a row of U, in `buffer` where that is another scalar.
+    template <Real U, Real V, std::size_t N>
+    static RowIn<U> widened(RowIn<V> x, std::array<U, N>& buffer) {
+        if constexpr (std::same_as<U, V>) {
+            return x;
+        } else {
+            std::transform(x.begin(), x.end(), buffer.begin(), [](V y) { return U(y); });
+            return {buffer.data(), x.size()};
+        }
+    }
+
+    /// Writes weight(x) of every key above `cut` and 0 elsewhere.
+    template <class Weight>
+    void write_parts(RowIn<T> z, RowOut<T> out, C cut, Weight&& weight) const {
+        using S = Simd<C>;
+        const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
+        std::array<C, chunk> part;
+        for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
+            const RowIn<T> from = z.subspan(begin, std::min(chunk, z.size() - begin));
+            const RowOut<T> to = out.subspan(begin, from.size());
+            if (!(C(row_max<T>(from)) >= cut)) {
+                std::fill(to.begin(), to.end(), T(0));
+                continue;
+            }
+            const RowIn<C> x = widened<C>(from, part);
+            for_each_lane<C>(size<C>(x), [&](const auto& lane) {
+                const auto p = weight(lane(x.data(), -std::numeric_limits<C>::infinity()));
+                lane.store(part.data(), S::select_below(p, smallest, zero, p));
+            });
+            std::transform(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(from.size()), to.begin(),
+                           [](C p) { return static_cast<T>(p); });
+        }
+    }
+
+    /// For a >= 1 the weights from the edge of the support, near where the root for X has it.
+    template <class Parts>
+    void settle(Parts&& for_each_part) {
+        if constexpr (std::same_as<Unknown, WeightPower<A>>) {
+            if (unknown_.a() < 1) return;
+            std::array<A, capacity> room;
+            const auto parts = [&](const auto& use) {
+                for_each_part([&](RowIn<C> part) { use(widened<A>(part, room)); });
+            };
+            const A b = unknown_.b(), top = A(top_);
+            A edge = top;
+            parts([&](RowIn<A> part) {
+                for (const A x : part) edge = 1 + b * (x - top) > 0 ? std::min(edge, x) : edge;
+            });
+            edge_.emplace(unknown_.a());
+            converged_ =
+                edge_->solve(parts, top, edge, unknown_.x() + unknown_.a() * (edge - top)) && converged_;
+        }
     }
 
     /// Whole packets, because a partial one is slow to load; keys at -inf have no weight.
@@ -307,12 +514,12 @@ private:
         return {buffer.data(), whole};
     }
 
-    EntmaxSums<A> sums(RowIn<C> y) const {
+    EntmaxSums<A> sums(RowIn<C> x) const {
         using S = Simd<C>;
-        const auto b = S::set(slope()), zero = S::set(C(0)), one = S::set(C(1));
+        const auto b = S::set(slope()), zero = S::set(C(0)), one = S::set(C(1)), top = S::set(top_);
         auto smallest = one;
-        const auto [q, slope_sum, count] = sum_lanes<C, 3>(size<C>(y), [&](const auto& lane) {
-            const auto c = S::mul(b, lane(y.data(), -std::numeric_limits<C>::infinity()));
+        const auto [q, slope_sum, count] = sum_lanes<C, 3>(size<C>(x), [&](const auto& lane) {
+            const auto c = S::mul(b, S::sub(lane(x.data(), -std::numeric_limits<C>::infinity()), top));
             const auto terms = terms_(c);
             if constexpr (Terms::steep && std::same_as<Unknown, WeightPower<A>>)
                 smallest = S::min(smallest, S::select_below(zero, terms.v[1], S::add(one, c), one));
@@ -340,9 +547,9 @@ private:
             const C cut = lowest_kept();
             std::size_t count = 0;
             for (std::size_t i = 0; i < kept; ++i) {
-                const C y = buffer[i];
-                buffer[count] = y;
-                count += y > cut;
+                const C x = buffer[i];
+                buffer[count] = x;
+                count += x - top_ > cut;
             }
             kept = count;
         };
@@ -360,6 +567,7 @@ private:
     A sum_ = 1;
     int steps_ = 0;
     bool converged_ = false;
+    std::optional<EntmaxEdge<A>> edge_;
 };
 
 } // namespace detail
@@ -368,10 +576,11 @@ private:
 /// p = 1; softmax at alpha = 1, to which it is continuous, sparsemax (arXiv:1602.02068) at alpha = 2. Keys
 /// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where p_i
 /// > 0, else 0. Error: the largest logit is subtracted first, so a weight feels u |z_i - max z| as if its logit
-/// had moved by as much; for alpha > 2 a key at the edge of the support reacts to that without bound.
-/// `threshold` states what is left of sum p - 1. Weights below the
-/// smallest normal number are 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step of the
-/// solver looks only at the keys that may have weight; no allocation.
+/// had moved by as much. For alpha >= 2 the smallest logit that has weight is subtracted instead, so that each
+/// weight is as exact as the mass it is given, and what is missing from 1 belongs to the keys at the edge of
+/// the support: the sum is 1 to rounding for every alpha. `threshold` states what is left of sum p - 1. Weights
+/// below the smallest normal number are 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step
+/// of the solver looks only at the keys that may have weight; no allocation.
 class Entmax {
 public:
     static constexpr NormalizerTraits traits{.simplex = true,
