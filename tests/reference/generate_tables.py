@@ -166,8 +166,12 @@ def quoted(s):
     return '"' + s + '"'
 
 
+def product_vector(n):
+    return [1.25 + (i % 3) / 2 for i in range(n)]
+
+
 def softmax_cases(out):
-    cases, logits, weights = [], [], []
+    cases, logits, weights, products = [], [], [], []
     for name, z in softmax_rows():
         logits_begin = len(logits)
         logits += z
@@ -181,6 +185,9 @@ def softmax_cases(out):
             row = [mpf(0) if x == MASKED else next(rest) for x in z]
             weights_begin = len(weights)
             weights += row
+            v = [mpf(x) for x in product_vector(len(z))]
+            products += [a * mp.fsum(b * (v[i] - v[j]) for j, b in enumerate(row)) / mpf(temperature)
+                         for i, a in enumerate(row)]
             ordered = sorted(p, reverse=True)
             s2, s3 = mp.fsum(x * x for x in p), mp.fsum(x**3 for x in p)
             mean = mp.fsum(a * mpf(b) for a, b in zip(p, visible))
@@ -202,6 +209,8 @@ def softmax_cases(out):
                                    + [listing(renyi(p, a) for a in ORDERS), text(spectral), listing(norms(jacobian))]))
     out.append("inline const double softmax_logits[] = {\n" + numbers(logits) + "};\n")
     out.append("inline const long double softmax_weights[] = {\n" + numbers(weights) + "};\n")
+    out.append("/// J v, at the places of the weights, of v_i = 5/4 + (i mod 3)/2.\n"
+               "inline const long double softmax_products[] = {\n" + numbers(products) + "};\n")
     out.append("inline const SoftmaxCase softmax_cases[] = {\n    " + ",\n    ".join(cases) + "};\n")
 
 

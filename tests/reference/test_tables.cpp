@@ -278,6 +278,52 @@ TEMPLATE_TEST_CASE("Renyi entropies agree with 40 digits, orders 1 -+ 1e-9 inclu
     }
 }
 
+TEMPLATE_TEST_CASE("products with the softmax Jacobian agree with 40 digits", "[reference]", float, double,
+                   long double) {
+    using T = TestType;
+    Figure product(name_of_scalar<T>, "J v", 2 * unit_of<T>, printed_floor<T>);
+    for (const SoftmaxCase& c : softmax_cases) {
+        const auto size = static_cast<std::size_t>(c.size);
+        const std::span<const double> logits(softmax_logits + c.logits_begin, size);
+        const std::span<const Exact> exact(softmax_weights + c.weights_begin, size),
+            right(softmax_products + c.weights_begin, size);
+        const std::vector<T> z = convert<T>(logits);
+        std::vector<T> p(size), v(size), jv(size), jtv(size);
+        for (std::size_t i = 0; i < size; ++i) v[i] = T(1.25) + static_cast<T>(i % 3) / 2;
+        const attnscope::Softmax softmax(c.temperature);
+        softmax.apply<T>(RowIn<T>(z), RowOut<T>(p));
+        softmax.jvp<T>(RowIn<T>(z), RowIn<T>(p), RowIn<T>(v), RowOut<T>(jv));
+        softmax.vjp<T>(RowIn<T>(z), RowIn<T>(p), RowIn<T>(v), RowOut<T>(jtv));
+        CHECK(jv == jtv);
+        // (v_i - origin) - mean of v - origin: each weight brings its error, and the sums and four roundings
+        // theirs.
+        const Shape shape = shape_of(logits, exact, c.temperature);
+        const std::size_t top =
+            static_cast<std::size_t>(std::max_element(exact.begin(), exact.end()) - exact.begin());
+        const Exact origin = exact[top] > 0.5L ? Exact(v[top]) : Exact(0), largest = logits[top];
+        const auto weight = [&](std::size_t i) {
+            return weight_error<T>(shape, (largest - logits[i]) / c.temperature);
+        };
+        Exact size_of_mean = 0, mean_error = 0;
+        for (std::size_t i = 0; i < size; ++i) {
+            const Exact term = exact[i] * std::abs(Exact(v[i]) - origin);
+            size_of_mean += term;
+            mean_error +=
+                term == 0 ? Exact(0) : term * (weight(i) + unit_of<T> * (sum_units(shape.visible) + 4));
+        }
+        for (std::size_t i = 0; i < size; ++i) {
+            if (exact[i] == 0) {
+                CHECK(jv[i] == 0);
+                continue;
+            }
+            const Exact around = std::abs(Exact(v[i]) - origin) + size_of_mean;
+            const Exact error = exact[i] * (mean_error + (weight(i) + 8 * unit_of<T>)*around) / c.temperature;
+            product.check(label(c.name, c.temperature), jv[i], right[i],
+                          error + underflow<T>(c.size) * 8 / Exact(c.temperature));
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("norms of the softmax Jacobian agree with 40 digits", "[reference]", float, double,
                    long double) {
     using T = TestType;

@@ -216,9 +216,10 @@ struct SimdGroup {
         return Simd<T>::add(sum, total);
     }
     static One max_to(One most, const P& x) {
+        One largest = x.v[0];
 #pragma GCC unroll 4
-        for (int j = 0; j < packets; ++j) most = Simd<T>::max(most, x.v[j]);
-        return most;
+        for (int j = 1; j < packets; ++j) largest = Simd<T>::max(largest, x.v[j]);
+        return Simd<T>::max(most, largest);
     }
 
 private:

@@ -40,7 +40,10 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SinkSoftmax::jvp", z, p, v, out);
-        detail::softmax_product<T>(p, v, T(1), out);
+        using A = detail::Accumulator<T>;
+        detail::softmax_product<T>(p, v, T(1), out, [&](std::size_t top) { // the sink's mass beside the largest
+            return A(p[top]) * std::exp(A(logit_in<T>()) - A(z[top]));
+        });
     }
     /// J is symmetric: the same as `jvp`.
     template <Real T>

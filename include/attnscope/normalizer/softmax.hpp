@@ -17,6 +17,26 @@ T clamped_inverse(double temperature) {
         std::clamp(inverse, static_cast<long double>(Limits::min()), static_cast<long double>(Limits::max())));
 }
 
+/// (a - b)/T, where the difference itself may overflow. Only differences of logits enter, so that an offset
+/// that all of them share is without effect.
+template <Real A>
+A temperatures_apart(A a, A b, A temperature) {
+    const A difference = a - b;
+    if (std::isinf(difference) && std::isfinite(a) && std::isfinite(b))
+        return 2 * ((a / 2 - b / 2) / temperature);
+    return difference / temperature;
+}
+
+/// Is 1/T a number of the scalar, with room for the parts of a product beside it? If not, logits are divided by
+/// T.
+template <Real T>
+constexpr bool has_inverse(double temperature) {
+    constexpr double least = static_cast<double>(2 / std::numeric_limits<T>::max()),
+                     largest = std::same_as<T, float> ? double(1 / std::numeric_limits<float>::min())
+                                                      : 1 / std::numeric_limits<double>::min();
+    return std::same_as<T, long double> || (temperature >= least && temperature <= largest);
+}
+
 inline double checked_temperature(std::string_view function, double temperature) {
     require(temperature > 0 && std::isfinite(temperature), function, "temperature must be > 0 and finite",
             temperature);
@@ -99,15 +119,104 @@ RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, Ro
     return RowStatus::normal;
 }
 
-/// out = beta p (v - <p, v>)
+/// softmax(z/T) key by key, for temperatures without an inverse in T; m = max z.
+template <Real T>
+RowStatus divided_softmax_row(RowIn<T> z, T m, double temperature, RowOut<T> out) {
+    using A = Accumulator<T>;
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
+    A sum = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        const A e = std::exp(temperatures_apart(A(z[i]), A(m), static_cast<A>(temperature)));
+        sum += e;
+        out[i] = static_cast<T>(e);
+    }
+    if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
+    scale_weights<T>(static_cast<T>(1 / sum), out);
+    return RowStatus::normal;
+}
+
+/// How v lies around its mean <p, v> under weights p: v_i - <p, v> = (v_i - origin) - mean.
+template <Real T>
+struct CentredRow {
+    T origin = 0;        ///< v of the largest weight where it is above 1/2, else 0
+    T mean = 0;          ///< of v - origin, under weights that sum to 1 with `rest`
+    bool masked = false; ///< leave out keys without weight: there v may be anything
+};
+
+/// From a weight above 1/2 on, the mean is taken of the distances to its own v, sum p_j (v_j - v_i) over the
+/// others: <p, v> itself would be v_i to rounding, and the distance of v_i to it lost. rest(i): mass that goes
+/// to no key, where v is 0, from the place of the largest weight.
+template <Real T, class Rest>
+CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v, Rest&& rest) {
+    using S = Simd<T>;
+    const Index n = size<T>(p);
+    constexpr int unroll = 4;
+    constexpr Index block = 60 * S::size * unroll;
+    typename S::P high[unroll];
+    for (auto& h : high) h = S::set(T(0));
+    Accumulator<T> mean = 0;
+    for (Index begin = 0; begin < n; begin += block) {
+        const Index end = std::min(n, begin + block);
+        typename S::P sum[unroll];
+        for (auto& s : sum) s = S::set(T(0));
+        const auto add = [&](const auto& lane, int j) {
+            const auto weight = lane(p.data(), T(0));
+            high[j] = S::max(high[j], weight);
+            sum[j] = S::madd(weight, lane(v.data(), T(0)), sum[j]);
+        };
+        Index i = begin;
+        for (; i + unroll * S::size <= end; i += unroll * S::size)
+            for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * S::size}, j);
+        for (; i + S::size <= end; i += S::size) add(FullLane<T>{i}, 0);
+        if (i < end) add(PartialLane<T>{i, end - i}, 0);
+        mean += Accumulator<T>(S::reduce_add(S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]))));
+    }
+    const T top = S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])));
+    CentredRow<T> row{T(0), static_cast<T>(mean)};
+    if (top <= T(0.5) && std::isfinite(row.mean)) return row;
+    const std::size_t place = first_not_below<T>(p, top);
+    if (place == p.size()) return row; // NaN
+    row.masked = true;
+    row.origin = top > T(0.5) ? v[place] : T(0);
+    const auto origin = S::set(row.origin), zero = S::set(T(0));
+    const auto distance = sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
+        const auto weight = lane(p.data(), T(0));
+        return Packets<T, 1>{
+            {S::select_below(zero, weight, S::mul(weight, S::sub(lane(v.data(), T(0)), origin)), zero)}};
+    })[0];
+    row.mean = static_cast<T>(distance);
+    if (row.origin != T(0)) row.mean = static_cast<T>(distance - rest(place) * Accumulator<T>(row.origin));
+    return row;
+}
+template <Real T>
+CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v) {
+    return centred_row<T>(p, v, [](std::size_t) { return Accumulator<T>(0); });
+}
+
+/// out = beta p (v - <p, v>), 0 at keys without weight, whatever v is there. Each entry is exact to a few units
+/// of beta p_i (|v_i - v_k| + sum_j p_j |v_j - v_k|), k any key if no weight is above 1/2, else the one with
+/// the largest weight.
+template <Real T, class Rest>
+void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out, Rest&& rest) {
+    using S = Simd<T>;
+    const CentredRow<T> row = centred_row<T>(p, v, rest);
+    const auto mean = S::set(row.mean), scale = S::set(beta);
+    if (!row.masked) {
+        for_each_lane<T>(size<T>(p), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
+        });
+        return;
+    }
+    const auto origin = S::set(row.origin), zero = S::set(T(0));
+    for_each_lane<T>(size<T>(p), [&](const auto& lane) {
+        const auto weight = lane(p.data());
+        const auto x = S::mul(S::mul(weight, S::sub(S::sub(lane(v.data()), origin), mean)), scale);
+        lane.store(out.data(), S::select_below(zero, weight, x, S::mul(weight, zero))); // NaN stays
+    });
+}
 template <Real T>
 void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out) {
-    using S = Simd<T>;
-    const auto mean = S::set(static_cast<T>(dot<T>(p, v)));
-    const auto scale = S::set(beta);
-    for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-        lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
-    });
+    softmax_product<T>(p, v, beta, out, [](std::size_t) { return Accumulator<T>(0); });
 }
 
 /// out = factor p (z - E_p z): how softmax weights move with the inverse temperature. Keys of weight 0 do not
@@ -144,10 +253,20 @@ template <Real T>
 T log_sum_exp(RowIn<T> z, double temperature = 1) {
     detail::checked_temperature("log_sum_exp", temperature);
     const T m = detail::row_max<T>(z);
+    using A = detail::Accumulator<T>;
     const T inverse = detail::clamped_inverse<T>(temperature);
-    const auto sum = std::isinf(m) ? std::numeric_limits<detail::Accumulator<T>>::quiet_NaN()
-                                   : detail::exp_sum<false, T>(z, m, inverse, nullptr);
-    if (sum == sum) return static_cast<T>(static_cast<detail::Accumulator<T>>(m) * inverse + std::log(sum));
+    A sum = std::numeric_limits<A>::quiet_NaN();
+    if (!std::isinf(m)) {
+        if (detail::has_inverse<T>(temperature)) {
+            sum = detail::exp_sum<false, T>(z, m, inverse, nullptr);
+            if (sum == sum) return static_cast<T>(static_cast<A>(m) * inverse + std::log(sum));
+        } else {
+            const A divisor = static_cast<A>(temperature);
+            sum = 0;
+            for (const T x : z) sum += std::exp(detail::temperatures_apart(A(x), A(m), divisor));
+            if (sum == sum) return static_cast<T>(A(m) / divisor + std::log(sum));
+        }
+    }
     switch (detail::classify<T>(z)) {
     case RowStatus::empty:
         return -std::numeric_limits<T>::infinity();
@@ -159,9 +278,12 @@ T log_sum_exp(RowIn<T> z, double temperature = 1) {
 }
 
 /// p_i = e^{z_i/T} / sum_j e^{z_j/T}.
-/// J = (diag p - p p^T)/T. Weights below the smallest normal number of the scalar are exactly 0.
-/// Error: |dp_i|/p_i <= u (3 |z_i - max z|/T + 6) + the rounding of the sum (`softmax_forward_error`).
-/// Special rows: see `RowStatus`. Cost O(n) for every member, no allocation.
+/// J = (diag p - p p^T)/T; jvp and vjp keep their digits on concentrated rows: each entry errs by a few units
+/// of p_i
+/// (|v_i - v_k| + sum_j p_j |v_j - v_k|)/T beyond what the weights lack, k the key with the largest weight if
+/// that is above 1/2. Entries of v at keys without weight do not matter. Weights below the smallest normal
+/// number of the scalar are exactly 0. Error: |dp_i|/p_i <= u (3 |z_i - max z|/T + 6) + the rounding of the sum
+/// (`softmax_forward_error`). Special rows: see `RowStatus`. Cost O(n) for every member, no allocation.
 class Softmax {
 public:
     static constexpr NormalizerTraits traits{.simplex = true,
@@ -183,6 +305,8 @@ public:
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("Softmax::apply", z, out);
         const T m = detail::row_max<T>(z);
+        if (!detail::has_inverse<T>(temperature_))
+            return detail::divided_softmax_row<T>(z, m, temperature_, out);
         return detail::softmax_row<T>(z, m, m, detail::clamped_inverse<T>(temperature_), 0, out);
     }
 
