@@ -54,8 +54,9 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b) {
     };
     result.status = worse(first.status, second.status);
     if (result.status != RowStatus::normal) return result;
-    // Logarithms of the weights. A hidden key stands where its weight is 0 and nothing is infinite.
-    constexpr double hidden = -2000;
+    // Logarithms of the weights. A hidden key stands where its weight is 0 and nothing is infinite; so do keys
+    // at the end of the range.
+    constexpr double hidden = -2000, lowest = std::numeric_limits<double>::lowest() / 4;
     const double top_a = static_cast<double>(first.max_logit), top_b = static_cast<double>(second.max_logit);
     const double mass_a = std::log1p(static_cast<double>(first.r)),
                  mass_b = std::log1p(static_cast<double>(second.r));
@@ -65,8 +66,8 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b) {
     for (std::size_t i = 0; i < a.size(); ++i) {
         const bool in_a = a[i] > -std::numeric_limits<T>::infinity(),
                    in_b = b[i] > -std::numeric_limits<T>::infinity();
-        p[i] = in_a ? std::max(hidden, (static_cast<double>(a[i]) - top_a) - mass_a) : hidden;
-        q[i] = in_b ? std::max(hidden, (static_cast<double>(b[i]) - top_b) - mass_b) : hidden;
+        p[i] = in_a ? std::max(lowest, (static_cast<double>(a[i]) - top_a) - mass_a) : hidden;
+        q[i] = in_b ? std::max(lowest, (static_cast<double>(b[i]) - top_b) - mass_b) : hidden;
         if (in_a && in_b)
             result.logit_difference = std::max(result.logit_difference,
                                                std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));

@@ -17,23 +17,38 @@ detail::Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double tempe
     const auto row = row_statistics<T>(z, temperature);
     if (!row.normal()) return row.nan();
     if (order == 0) return std::log(static_cast<A>(row.visible));
-    if (order == 1) return row.entropy_nats();
-    const A log_sum = std::log1p(row.r); // -log p1
+    const auto each = [&](auto&& visit) { // u of every visible key but the first of the largest
+        for (Index i = 0; i < detail::size<T>(z); ++i) {
+            const A key = static_cast<A>(z[static_cast<std::size_t>(i)]);
+            if (i != row.argmax && key != -std::numeric_limits<A>::infinity())
+                visit(detail::temperatures_apart(row.max_logit, key, static_cast<A>(temperature)));
+        }
+    };
+    // Sums of its own in A, so that all orders see the same keys, those that vanish in T too.
+    A r = 0, t = 0;
+    each([&](A u) {
+        const A weight = std::exp(-u);
+        r += weight;
+        t += weight > A(0) ? u * weight : A(0);
+    });
+    const A log_sum = std::log1p(r); // -log p1
+    if (order == 1) return log_sum + t / (1 + r);
     if (std::isinf(order)) return log_sum;
     const A a = static_cast<A>(order), delta = a - 1;
     A sum = 0;
-    const bool near_one = std::abs(delta) < A(0.5);
-    for (Index i = 0; i < detail::size<T>(z); ++i) {
-        const A key = static_cast<A>(z[static_cast<std::size_t>(i)]);
-        if (key == -std::numeric_limits<A>::infinity()) continue;
-        const A u = (row.max_logit - key) / static_cast<A>(temperature);
-        if (near_one)
-            sum += std::exp(-u - log_sum) * std::expm1(-delta * (u + log_sum));
-        else if (i != row.argmax)
-            sum += std::exp(-a * u);
+    if (std::abs(delta) >= A(0.5)) {
+        each([&](A u) { sum += std::exp(-a * u); });
+        // a/delta first: a log_sum would overflow at the largest orders.
+        return (a / delta) * log_sum - std::log1p(sum) / delta;
     }
-    // a/delta first: a log_sum would overflow at the largest orders.
-    return near_one ? -std::log1p(sum) / delta : (a / delta) * log_sum - std::log1p(sum) / delta;
+    // p (p^delta - 1), as a difference where it is far from 0 and p^delta may overflow.
+    const auto term = [&](A x) {
+        return std::abs(delta * x) < A(1) ? std::exp(-x) * std::expm1(-delta * x)
+                                          : std::exp(-a * x) - std::exp(-x);
+    };
+    sum = term(log_sum);
+    each([&](A u) { sum += term(u + log_sum); });
+    return -std::log1p(sum) / delta;
 }
 
 /// Hill number of order 0, 1, 2, 3 or inf from the sums of a row, so that it streams: visible keys, e^H, 1/S2,

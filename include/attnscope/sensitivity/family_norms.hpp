@@ -186,8 +186,8 @@ struct FamilyGradient<Softmax> {
     static constexpr bool known = true, closed = true;
     template <Real A>
     static void fill(const Softmax& normalizer, RowIn<A>, RowIn<A> p, RowOut<A> g) {
-        const A beta = 1 / A(normalizer.temperature());
-        std::transform(p.begin(), p.end(), g.begin(), [&](A x) { return beta * x; });
+        const A temperature = A(normalizer.temperature());
+        std::transform(p.begin(), p.end(), g.begin(), [&](A x) { return x / temperature; });
     }
 };
 template <class N>
@@ -216,7 +216,7 @@ struct FamilyGradient<MappedNormalizer<Map, N>> {
     template <Real A>
     static void fill(const MappedNormalizer<Map, N>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         std::vector<A> mapped(z.size());
-        normalizer.map().apply(z, RowOut<A>(mapped));
+        normalizer.template mapped<A>(z, RowOut<A>(mapped));
         FamilyGradient<N>::template fill<A>(normalizer.inner(), RowIn<A>(mapped), p, g);
         normalizer.map().template scale_by_slope<A>(z, RowIn<A>(g), g);
     }

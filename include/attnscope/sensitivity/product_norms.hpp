@@ -1,6 +1,7 @@
 // Norms of the Jacobian of any normaliser, from its products with vectors.
 #pragma once
 
+#include <attnscope/random.hpp>
 #include <attnscope/sensitivity/softmax_norms.hpp>
 
 #include <array>
@@ -212,12 +213,65 @@ private:
 
 } // namespace detail
 
+namespace detail {
+
+/// Is t I - A^T A positive definite? By Cholesky's method; the columns of A of n rows are overwritten.
+template <class A>
+bool below_in_norm(std::vector<A> gram, std::size_t n) {
+    for (std::size_t j = 0; j < n; ++j) {
+        A* row = gram.data() + j * n;
+        for (std::size_t k = 0; k < j; ++k) {
+            const A* other = gram.data() + k * n;
+            row[k] = (row[k] - std::inner_product(row, row + k, other, A(0))) / other[k];
+        }
+        const A pivot = row[j] - std::inner_product(row, row + j, row, A(0));
+        if (!(pivot > A(0))) return false;
+        row[j] = std::sqrt(pivot);
+    }
+    return true;
+}
+
+/// Closes the bracket of a largest singular value sigma that an iteration found, or says that it did not
+/// converge. A second one has at most the square |J|_F^2 - sigma^2; where that is the larger, (1 + c u)^2
+/// sigma^2 - J^T J must be positive definite, c u beyond the rounding of its own factorisation. `dense`: the
+/// columns of J, or none.
+template <class A>
+void certify(SpectralNorm<A>& norm, A frobenius, const std::vector<A>& dense, std::size_t n) {
+    if (!(norm.value > A(0)) || norm.bracket.lower == norm.bracket.upper) return;
+    const A room = 16 * static_cast<A>(n + 16) * std::numeric_limits<A>::epsilon();
+    const A limit = std::max(A(1) + room, A(1) + norm.residual * norm.residual);
+    const A share = frobenius / norm.value;
+    bool certain = share * share - 1 <= A(1);
+    if (!certain && !dense.empty()) {
+        std::vector<A> gram(n * n);
+        for (std::size_t i = 0; i < n; ++i)
+            for (std::size_t j = 0; j <= i; ++j) {
+                const A* a = dense.data() + i * n;
+                const A* b = dense.data() + j * n;
+                A sum = 0;
+                for (std::size_t k = 0; k < n; ++k) sum += (a[k] / norm.value) * (b[k] / norm.value);
+                gram[i * n + j] = (i == j ? limit * limit : A(0)) - sum;
+            }
+        certain = below_in_norm(std::move(gram), n);
+    }
+    norm.converged = norm.converged && certain;
+    if (certain) norm.bracket.upper = std::min(norm.bracket.upper, norm.value * limit);
+}
+
+} // namespace detail
+
+/// Rows up to this length have the spectral norm of `jacobian_norms` from products certified by a factorisation
+/// of O(n^3).
+inline constexpr std::size_t largest_certified_row = 256;
+
 /// Norms of dp/dz of any normaliser, from its jvp and vjp. Entrywise and induced norms exactly, column by
 /// column; the spectral norm by an iteration within the certified bracket [largest column norm,
-/// min(Frobenius, sqrt(1->1 inf->inf))]; `residual` tells how far it is from a singular pair, which could in
-/// theory be one below the largest. inf->1 within [spectral norm, sum of absolute entries]. Evaluated in the
-/// accumulator scalar at the logits (p is recomputed). An empty row gives 0, a NaN row NaN. O(n^2) time, O(n)
-/// memory.
+/// min(Frobenius, sqrt(1->1 inf->inf))]; `residual` tells how far it is from a singular pair, and `converged`
+/// that the bracket is closed by a certificate: no other singular value is larger, because too little of the
+/// Frobenius norm is left or, for rows up to `largest_certified_row`, by a factorisation. inf->1 within
+/// [spectral norm, sum of absolute entries]. Evaluated in the accumulator scalar at the logits (p is
+/// recomputed). An empty row gives 0, a NaN row NaN. O(n^2) time and O(n) memory, for short rows O(n^3) and
+/// O(n^2).
 template <class N, Real T>
 requires Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> JacobianNorms<detail::Accumulator<T>>
 jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
@@ -231,7 +285,8 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     if (status == RowStatus::nan) return norms;
     norms = detail::zero_norms<A>();
     A all = 0;
-    std::vector<A> start;
+    std::vector<A> start, dense; // all columns where they are few enough to be factored
+    if (n <= largest_certified_row) dense.assign(n * n, A(0));
     for (std::size_t j = 0; j < n; ++j) {
         if (z[j] == -std::numeric_limits<T>::infinity()) continue;
         direction[j] = A(1);
@@ -244,6 +299,8 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
             sum += entry;
             row_sums[i] += entry;
         }
+        if (!dense.empty())
+            std::copy(column.begin(), column.end(), dense.begin() + static_cast<std::ptrdiff_t>(j * n));
         if (largest == A(0)) continue;
         A square = 0; // in units of the largest entry, whose own square may underflow
         for (const A entry : column) square += (entry / largest) * (entry / largest);
@@ -258,6 +315,11 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
             // Not exactly the unit vector: that could be orthogonal to what is sought.
             for (std::size_t i = 0; i < n; ++i) start[i] = column[i] / size;
             start[j] += A(1);
+            // Nor alike on keys that are alike: what is sought may have opposite signs there.
+            SplitMix64 random(n);
+            for (std::size_t i = 0; i < n; ++i)
+                if (z[i] != -std::numeric_limits<T>::infinity())
+                    start[i] += static_cast<A>(0.1 * random.normal());
         }
     }
     for (const A sum : row_sums) norms.infinity = std::max(norms.infinity, sum);
@@ -265,9 +327,11 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
         norms.column,
         std::max(norms.column, std::min(norms.frobenius, std::sqrt(norms.one) * std::sqrt(norms.infinity)))};
     if (norms.column > A(0)) {
+        const A frobenius = norms.frobenius;
         norms.spectral = detail::LargestSingularValue<N, A>(normalizer, RowIn<A>(wide), RowIn<A>(weights),
                                                             std::move(start), norms.spectral.bracket)
                              .result();
+        detail::certify<A>(norms.spectral, frobenius, dense, n);
     }
     norms.infinity_to_one = {norms.spectral.value, all};
     return norms;

@@ -123,7 +123,8 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
         return norms;
     }
     const auto sums = detail::rest_sums<T>(p);
-    const A beta = 1 / A(softmax.temperature());
+    // Divided by T, because 1/T may overflow where a norm is 0.
+    const A temperature = A(softmax.temperature());
     const A p1 = sums.p1, p2 = sums.p2;
     // Squares and cubes of the other weights in units of `scale`: if those weights are so small that their
     // squares would underflow, the unit is their sum, beside which the cubes vanish.
@@ -137,20 +138,21 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
             if (const A x = i == sums.top ? A(0) : A(p[i]) / scale; x > A(0)) q += x * x;
     }
     // An entry p_i (1-p_i) is largest at p1: p2 <= 1-p1. A column is longest at p1 or p2.
-    norms.max_entry = beta * p1 * sums.rest;
+    norms.max_entry = p1 * sums.rest / temperature;
     const A first = p1 * scale * std::sqrt(rest * rest + q);
     const A others = 1 - 2 * p2 + p1 * p1 + sums.squares; // (1-p2)^2 + sum_{j != 2} p_j^2, all of it of order 1
-    norms.column = beta * std::max(first, p2 * std::sqrt(std::max(others, A(0))));
-    norms.spectral = {beta * A(spectral.value),
-                      {beta * A(spectral.bracket.lower), beta * A(spectral.bracket.upper)},
+    norms.column = std::max(first, p2 * std::sqrt(std::max(others, A(0)))) / temperature;
+    norms.spectral = {A(spectral.value) / temperature,
+                      {A(spectral.bracket.lower) / temperature, A(spectral.bracket.upper) / temperature},
                       spectral.steps,
                       spectral.converged};
-    norms.frobenius =
-        beta * scale * std::sqrt(p1 * p1 * (rest * rest + q) + q * (1 + p1 * p1 + sums.squares) - 2 * cubes);
+    norms.frobenius = scale *
+                      std::sqrt(p1 * p1 * (rest * rest + q) + q * (1 + p1 * p1 + sums.squares) - 2 * cubes) /
+                      temperature;
     norms.one = norms.infinity = 2 * norms.max_entry;
     norms.infinity_to_one = detail::cut_norm(sums);
-    norms.infinity_to_one.lower *= beta;
-    norms.infinity_to_one.upper *= beta;
+    norms.infinity_to_one.lower /= temperature;
+    norms.infinity_to_one.upper /= temperature;
     return norms;
 }
 
@@ -159,19 +161,10 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, Row
 template <Real A>
 Interval<A> softmax_spectral_bracket(const RowStatistics<A>& row) {
     if (!row.normal()) return {RowStatistics<A>::nan(), RowStatistics<A>::nan()};
-    const A p1 = row.max_weight(), beta = 1 / A(row.temperature);
+    const A p1 = row.max_weight(), temperature = A(row.temperature);
     const Interval<A> bracket =
         spectral_norm_bracket(p1, row.second_weight(), row.rest(), row.r > A(0) ? p1 * (row.q / row.r) : A(0));
-    return {beta * bracket.lower, beta * bracket.upper};
-}
-
-/// |J|_F of softmax from the same sums: of squares and cubes of the weights without the largest. O(1).
-template <Real A>
-A softmax_frobenius(const RowStatistics<A>& row) {
-    if (!row.normal()) return RowStatistics<A>::nan();
-    const A p1 = row.max_weight(), rest = row.rest(), square = p1 * p1 * row.q, cube = p1 * p1 * p1 * row.c;
-    const A sum = p1 * p1 * (rest * rest + square) + square * (1 + p1 * p1 + square) - 2 * cube;
-    return std::sqrt(std::max(sum, A(0))) / A(row.temperature);
+    return {bracket.lower / temperature, bracket.upper / temperature};
 }
 
 /// Softmax at an inverse temperature that depends on the number of visible keys.

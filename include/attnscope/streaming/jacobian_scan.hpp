@@ -15,7 +15,7 @@ struct JacobianScan : ScanExtent {
 };
 
 /// `jacobian_norms` of a normaliser on every row, keys that a query cannot see left out. Where brackets are
-/// enough, `softmax_spectral_bracket` and `softmax_frobenius` follow from a scan. Cost: for softmax about three
+/// enough, `softmax_spectral_bracket` follows from a scan. Cost: for softmax about three
 /// times that of a scan; memory as `scan_rows`. Rows that see no key get zeros, NaN rows NaN.
 template <Real T, LogitSource<T> Source, class N, Executor E = Sequential>
     requires Normalizer<N, T>

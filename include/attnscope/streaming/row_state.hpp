@@ -34,12 +34,14 @@ public:
     void merge(const RowState& other) {
         nan_ += other.nan_;
         infinite_ += other.infinite_;
+        infinite_key_ = std::min(infinite_key_, other.infinite_key_);
         if (other.visible_ == 0) return;
         if (visible_ == 0) {
-            const Index nan = nan_, infinite = infinite_;
+            const Index nan = nan_, infinite = infinite_, key = infinite_key_;
             *this = other;
             nan_ = nan;
             infinite_ = infinite;
+            infinite_key_ = key;
             return;
         }
         Sums sums = sums_, others = other.sums_;
@@ -75,7 +77,10 @@ public:
         row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
         row.status = status();
         row.visible = visible_ + nan_ + infinite_;
-        if (row.status == RowStatus::infinite) row.max_logit = std::numeric_limits<A>::infinity();
+        if (row.status == RowStatus::infinite) {
+            row.max_logit = std::numeric_limits<A>::infinity();
+            row.argmax = infinite_key_;
+        }
         if (row.status != RowStatus::normal) return row;
         row.argmax = leaders_.key(0);
         row.max_logit = A(leaders_.logit(0));
@@ -189,7 +194,10 @@ private:
     void count_special(RowIn<T> z, Index first_key) {
         for (std::size_t i = 0; i < z.size(); ++i) {
             nan_ += z[i] != z[i];
-            infinite_ += z[i] == std::numeric_limits<T>::infinity();
+            if (z[i] == std::numeric_limits<T>::infinity()) {
+                ++infinite_;
+                infinite_key_ = std::min(infinite_key_, first_key + static_cast<Index>(i));
+            }
             if (std::abs(z[i]) <= std::numeric_limits<T>::max())
                 add(z.subspan(i, 1), first_key + static_cast<Index>(i));
         }
@@ -197,6 +205,7 @@ private:
 
     Sums sums_;
     Index visible_ = 0, nan_ = 0, infinite_ = 0;
+    Index infinite_key_ = std::numeric_limits<Index>::max(); ///< the first of them
     T smallest_ = std::numeric_limits<T>::infinity();
     detail::Leaders<T, K> leaders_;
 };
