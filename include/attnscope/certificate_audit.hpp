@@ -55,17 +55,20 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
     box_weight_ranges<double>(RowIn<double>(scratch.lower), RowIn<double>(scratch.upper), temperature,
                               RowOut<double>(scratch.least), RowOut<double>(scratch.greatest));
     Softmax(temperature).apply<double>(z, RowOut<double>(scratch.weights));
-    const double spread = row.logit_spread() / temperature;
+    // Weights of 0 by underflow have infinite relative error and no influence: the spread is cut there.
+    const double spread = std::min(row.logit_spread() / temperature, -detail::exp_cutoff<double>());
     const double weight_error = detail::softmax_weight_error(row.visible, spread);
     audit.add(Form::sharp, box_sharp<double>(RowIn<double>(scratch.weights), RowIn<double>(scratch.least),
                                              RowIn<double>(scratch.greatest), weight_error,
                                              spread + 2 * width / temperature));
 
-    const double error = size();
+    const double error = size(), farthest = std::numeric_limits<double>::lowest() / 16;
     double largest = 0;
     for (std::size_t i = 0; i < n; ++i) {
-        // The rows at temperature 1 are z/T as rounded, and z/T as rounded plus an error.
-        scratch.lower[i] = z[i] / temperature;
+        // The rows at temperature 1 are (z - max z)/T as rounded, inside the finite numbers where z is, and
+        // that plus an error.
+        scratch.lower[i] = (z[i] - row.max_logit) / temperature;
+        if (z[i] > -infinity) scratch.lower[i] = std::max(scratch.lower[i], farthest);
         scratch.moved[i] = scratch.lower[i] + error / temperature * generator.normal();
         if (z[i] > -infinity) largest = std::max(largest, std::abs(scratch.moved[i] - scratch.lower[i]));
     }

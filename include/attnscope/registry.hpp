@@ -31,6 +31,7 @@ public:
     explicit Typed(AnyNormalizer normalizer) : any_(std::move(normalizer)) {}
     const AnyNormalizer& any() const { return any_; }
     const std::string& name() const { return any_.name(); }
+    NormalizerTraits promises() const { return any_.promises(); }
     template <ErasedScalar T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         return any_.apply(z, out);

@@ -228,7 +228,7 @@ requires Normalizer<N, double>
 void audit_row(Audit& audit, const MappedNormalizer<Temperature, N>& normalizer, RowIn<double> z,
                const RowAuditOptions& options, SplitMix64& generator, RowAuditScratch& scratch) {
     std::vector<double> divided(z.size());
-    normalizer.map().apply(z, RowOut<double>(divided));
+    normalizer.mapped(z, RowOut<double>(divided));
     RowAuditOptions inner = options;
     if (inner.delta) *inner.delta /= normalizer.map().temperature;
     audit_row(audit, normalizer.inner(), RowIn<double>(divided), inner, generator, scratch);

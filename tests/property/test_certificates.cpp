@@ -15,11 +15,11 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-RefRow ref_softmax(const RefRow& z) {
+RefRow ref_softmax(const RefRow& z, Ref temperature = 1) {
     const Ref top = *std::max_element(z.begin(), z.end());
     RefRow p(z.size());
     Ref sum = 0;
-    for (std::size_t i = 0; i < z.size(); ++i) sum += p[i] = std::exp(z[i] - top);
+    for (std::size_t i = 0; i < z.size(); ++i) sum += p[i] = std::exp((z[i] - top) / temperature);
     for (Ref& x : p) x /= sum;
     return p;
 }
@@ -70,6 +70,36 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
     }
 }
 
+TEST_CASE("every certificate of a row holds at temperatures to the ends of double", "[theorem][certificates]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    SplitMix64 random = generator(seed, 22);
+    for (const double temperature : extreme_temperatures) {
+        Audit audit;
+        CertificateScratch scratch;
+        std::size_t rows = 0;
+        const auto meet = [&](const std::vector<double>& z) {
+            rows += visible_count(z) > 0;
+            audit_certificates(audit, in(z), temperature, random, scratch);
+        };
+        for_each_row<double>(seed, lengths, 4, [&](const Where&, std::vector<double> z) {
+            meet(z);
+            // Gaps of the size of the temperature, too, down to subnormal ones.
+            const double size = std::min(temperature, 1e150);
+            for (double& x : z) x *= size;
+            meet(z);
+        });
+        for (const std::string_view id : {"box", "critical_temperature", "score_deficit", "perturbation_tv",
+                                          "perturbation_kl", "perturbation_gap"}) {
+            CAPTURE(temperature, std::string(id));
+            const AuditRecord& record = audit.at(id, Form::sharp);
+            CHECK(record.checked >= rows);
+            CHECK(record[Verdict::violated] == 0);
+            CHECK(record[Verdict::undefined] == 0);
+        }
+    }
+}
+
 TEST_CASE("the box bounds are attained at the corners of the box", "[theorem][box]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
@@ -86,16 +116,17 @@ TEST_CASE("the box bounds are attained at the corners of the box", "[theorem][bo
                     RefRow corner(n);
                     Ref widest = 0;
                     for (std::size_t j = 0; j < n; ++j) {
-                        corner[j] = Ref((j == i) == up ? high[j] : low[j]) / Ref(temperature);
-                        if (z[j] > -infinity) widest = std::max(widest, std::abs(corner[j] - corner[i]));
+                        corner[j] = (j == i) == up ? high[j] : low[j];
+                        if (z[j] > -infinity)
+                            widest = std::max(widest, std::abs(corner[j] - corner[i]) / Ref(temperature));
                     }
                     if (visible_count(z) == 0) continue;
-                    const Ref exact = z[i] > -infinity ? ref_softmax(corner)[i] : Ref(0);
+                    const Ref exact = z[i] > -infinity ? ref_softmax(corner, temperature)[i] : Ref(0);
                     const double found = up ? greatest[i] : least[i];
-                    // The exponents are rounded at their own size, and 1/T once.
+                    // The exponents are rounded at their own size, however large the logits are.
                     attained.meet(std::abs(Ref(found) - exact),
-                                  unit_roundoff<double> *
-                                          (6 * std::min(widest + Ref(1e4), Ref(4e4)) + 32 + Ref(n)) * exact +
+                                  unit_roundoff<double> * (6 * std::min(widest, Ref(750)) + 32 + Ref(n)) *
+                                          exact +
                                       4 * Ref(std::numeric_limits<double>::min()),
                                   where);
                 }
@@ -112,6 +143,46 @@ TEST_CASE("the box bounds are attained at the corners of the box", "[theorem][bo
     const std::vector<double> opposite = {1, 0, 0.5, -1};
     Softmax{}.apply<double>(in(opposite), out(p));
     check_attained(box_sharp<double>(in(p), in(least), in(greatest), 32 * unit_roundoff<double> * 1.0, 4.0)[0]);
+}
+
+TEMPLATE_TEST_CASE("an offset of all logits is without effect on the box, and equal logits have the weight 1/n",
+                   "[box][offset]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    const auto ranges = [](const std::vector<T>& low, const std::vector<T>& high, double temperature) {
+        std::vector<T> least(low.size()), greatest(low.size());
+        box_weight_ranges<T>(in(low), in(high), temperature, out(least), out(greatest));
+        return std::make_pair(least, greatest);
+    };
+    for (const Offset<T>& offset : offsets<T>)
+        for (const std::size_t n : lengths)
+            for (const double temperature : {0.3, 1.0, 7.0}) {
+                SplitMix64 random = generator(seed, n, 61);
+                std::vector<T> low(n), high(n);
+                for (std::size_t i = 0; i < n; ++i) {
+                    low[i] = on_grid(static_cast<T>(3 * random.normal()), offset);
+                    high[i] = low[i] + on_grid(static_cast<T>(2 * random.uniform()), offset);
+                }
+                CAPTURE(n, temperature, offset.value);
+                CHECK(ranges(low, high, temperature) ==
+                      ranges(moved(low, offset), moved(high, offset), temperature));
+            }
+    // 24 equal logits, however large.
+    for (const double size : {0.0, 1e6, 1e17, 1e38})
+        for (const double temperature : {1e-300, 1.0, 1e300}) {
+            const std::vector<T> z(24, static_cast<T>(size));
+            const auto [least, greatest] = ranges(z, z, temperature);
+            for (std::size_t i = 0; i < z.size(); ++i) {
+                CHECK(std::abs(24 * Ref(least[i]) - 1) < 16 * unit_roundoff<T>);
+                CHECK(least[i] == greatest[i]);
+            }
+        }
+    // Ends whose distance overflows.
+    const T far = std::numeric_limits<T>::max() / 2 * T(1.5);
+    const auto [least, greatest] = ranges({-far, far}, {-far, far}, static_cast<double>(far));
+    CHECK(std::abs(Ref(least[0]) - 1 / (1 + std::exp(Ref(2)))) < 8 * unit_roundoff<T>);
+    CHECK(greatest[0] == least[0]);
 }
 
 TEST_CASE("box bounds of unknown and masked logits", "[box]") {

@@ -633,7 +633,9 @@ TEMPLATE_TEST_CASE("the critical inverse temperature bounds the largest weight",
         }
     }
     // Long rows: the integral in place of the sum costs little.
-    const attnscope::CriticalInverseTemperature<double> one{{1, 1}, 2};
+    const std::vector<double> pair = {0, -std::log(2.0)};
+    const auto one = attnscope::critical_inverse_temperature<double>(in(pair), 2);
+    CHECK(one.value.lower == 1);
     double harmonic = 0;
     for (int k = 1; k <= 100'000; ++k) harmonic += 1.0 / k;
     const double lower = attnscope::critical_weight_bounds(one, 100'000, 1.0).lower;

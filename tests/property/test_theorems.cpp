@@ -114,11 +114,14 @@ TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
         normal += visible_count(z) > 0;
         for (double temperature : temperatures)
             attnscope::audit_row(audit, Softmax(temperature), in(z), options, directions, scratch);
+        for (double temperature : extreme_temperatures)
+            attnscope::audit_row(audit, Softmax(temperature), in(z), options, directions, scratch);
         attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Softplus>{}, in(z), std::nullopt, scratch);
         attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Quadratic>{}, in(z), std::nullopt, scratch);
     });
-    CHECK(audit.at("corollary1", Form::sharp).checked == normal * temperatures.size());
-    CHECK(audit.at("lemma1", Form::sharp).checked == normal * (temperatures.size() + 2));
+    constexpr std::size_t count = temperatures.size() + extreme_temperatures.size();
+    CHECK(audit.at("corollary1", Form::sharp).checked == normal * count);
+    CHECK(audit.at("lemma1", Form::sharp).checked == normal * (count + 2));
     CHECK(audit.sharp_violations() == 0);
     for (const auto& record : audit.records()) CHECK(record[Verdict::undefined] == 0);
 }

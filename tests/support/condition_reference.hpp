@@ -483,7 +483,9 @@ private:
     template <class T>
     static Ref relative(Ref units, std::size_t n) {
         const Ref u = unit_roundoff<T> + unit_roundoff<Ref>;
-        return std::expm1(u * units + 2 * plain_sum_error<T>(n) + Ref(n) * unit_roundoff<Ref>);
+        // What is not known at all stays finite, so that nothing times it is nothing.
+        return std::expm1(
+            std::min(Ref(1000), u * units + 2 * plain_sum_error<T>(n) + Ref(n) * unit_roundoff<Ref>));
     }
     template <class T>
     static RefRow factor_error(const FormulaRow& row, std::size_t n) {

@@ -171,19 +171,18 @@ void weight_laws(const N& normalizer, const R& reference, const std::vector<T>& 
         }
     }
 
-    // Logits on a grid of 1/256, so that adding a constant is exact.
-    std::vector<T> grid(n);
-    for (std::size_t i = 0; i < n; ++i)
-        grid[i] = std::abs(z[i]) < T(2000) ? std::round(z[i] * T(256)) / T(256) : z[i];
-    for (T shift : {T(-64), T(0.5), T(1024)}) {
-        std::vector<T> shifted(n);
+    // An offset that is added without rounding.
+    for (const Offset<T>& offset : offsets<T>) {
+        if (!N::traits.shift_invariant) break;
+        std::vector<T> grid = z;
         bool is_exact = true;
-        for (std::size_t i = 0; i < n; ++i) {
-            shifted[i] = grid[i] + shift;
-            is_exact = is_exact && (grid[i] == masked_logit || Ref(shifted[i]) == Ref(grid[i]) + Ref(shift));
+        for (T& x : grid) {
+            x = std::abs(x) < T(2000) ? on_grid(x, offset) : x;
+            is_exact = is_exact && (x == masked_logit || (x + offset.value) - offset.value == x);
         }
-        if (!N::traits.shift_invariant || !is_exact) continue;
-        const std::vector<T> before = weights_of(normalizer, grid), after = weights_of(normalizer, shifted);
+        if (!is_exact) continue;
+        const std::vector<T> before = weights_of(normalizer, grid),
+                             after = weights_of(normalizer, moved(grid, offset));
         const RefRow grid_bound = weight_bounds<T>(reference, widen(grid), reference.weights(widen(grid)));
         for (std::size_t i = 0; i < n; ++i)
             report.shift.meet(std::abs(Ref(before[i]) - Ref(after[i])), 2 * grid_bound[i], where);

@@ -56,9 +56,10 @@ struct SigmoidKey {
 
 struct SoftplusKey {
     static Ref value(Ref z) { return std::max(z, Ref(0)) + std::log1p(std::exp(-std::abs(z))); }
-    Ref log(Ref z) const { return std::log(value(z)); }
+    // Far below 0 the value is e^z (1 - e^z/2), which underflows before its logarithm does.
+    Ref log(Ref z) const { return z < -50 ? z - std::exp(z) / 2 : std::log(value(z)); }
     Ref gap(Ref top, Ref z) const { return log(top) - log(z); }
-    Ref slope(Ref z) const { return SigmoidKey{}.slope(-z) / value(z); }
+    Ref slope(Ref z) const { return z < -50 ? 1 - std::exp(z) / 2 : SigmoidKey{}.slope(-z) / value(z); }
     Ref log_units(Ref log, Ref top) const { return composed_log_units(log, top); }
     Ref slope_units() const { return 12; }
 };

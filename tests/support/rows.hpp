@@ -11,6 +11,10 @@ namespace attnscope_test {
 inline constexpr std::array<std::size_t, 12> lengths = {1, 2, 3, 7, 8, 9, 16, 17, 255, 256, 257, 1000};
 inline constexpr std::array<std::size_t, 8> short_lengths = {1, 2, 3, 7, 8, 9, 16, 17};
 inline constexpr std::array<double, 5> temperatures = {0.05, 0.5, 1, 2, 50};
+/// At the ends of double: keys are ties or worlds apart, or all alike.
+inline constexpr std::array<double, 8> extreme_temperatures = {
+    std::numeric_limits<double>::denorm_min(), 1e-310, 1e-300, 1e-30, 1e30, 1e155, 1e300,
+    std::numeric_limits<double>::max()};
 
 struct Family {
     std::string_view name;
@@ -51,6 +55,11 @@ inline void masked(SplitMix64& random, std::span<double> row) {
 }
 inline void tiny(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 1e-30); }
 inline void large_offset(SplitMix64& random, std::span<double> row) { fill_normal(random, row, 2, 1e4); }
+/// An offset of any size: from one that costs three digits to one beside which all logits are equal.
+inline void common_offset(SplitMix64& random, std::span<double> row) {
+    const double size = std::pow(10.0, 3 + 14 * random.uniform());
+    fill_normal(random, row, 3, random.below(2) == 0 ? size : -size);
+}
 inline void all_equal(SplitMix64& random, std::span<double> row) {
     std::fill(row.begin(), row.end(), 5 * random.normal());
 }
@@ -61,7 +70,7 @@ inline void near_one_hot(SplitMix64& random, std::span<double> row) {
 
 } // namespace families
 
-inline constexpr std::array<Family, 12> row_families = {{
+inline constexpr std::array<Family, 13> row_families = {{
     {"narrow_normal", families::narrow_normal},
     {"normal", families::normal},
     {"broad_normal", families::broad_normal},
@@ -72,6 +81,7 @@ inline constexpr std::array<Family, 12> row_families = {{
     {"masked", families::masked},
     {"tiny", families::tiny},
     {"large_offset", families::large_offset},
+    {"common_offset", families::common_offset},
     {"all_equal", families::all_equal},
     {"near_one_hot", families::near_one_hot},
 }};
@@ -89,6 +99,38 @@ void for_each_row(std::uint64_t seed, const std::array<std::size_t, N>& row_leng
             }
         }
     }
+}
+
+/// An offset, and the grid on which logits of up to 2000 stand so that adding the offset is exact.
+template <class T>
+struct Offset {
+    T value, grid;
+};
+template <class T>
+inline constexpr std::array<Offset<T>, 5> offsets = {{{T(-64), T(1) / 256},
+                                                      {T(0.5), T(1) / 256},
+                                                      {T(1024), T(1) / 256},
+                                                      {T(-1e4), T(1) / 64},
+                                                      {T(1e6), T(1) / 16}}};
+template <class T>
+    requires(std::numeric_limits<T>::digits >= 53)
+inline constexpr std::array<Offset<T>, 6> offsets<T> = {{{T(-64), T(1) / 256},
+                                                         {T(0.5), T(1) / 256},
+                                                         {T(1024), T(1) / 256},
+                                                         {T(1e6), T(1) / 256},
+                                                         {T(-1e12), T(1) / 256},
+                                                         {T(1e15), T(1) / 8}}};
+
+/// The logit on the grid nearest to z.
+template <class T>
+T on_grid(T z, const Offset<T>& offset) {
+    return std::round(z / offset.grid) * offset.grid + T(0); // no -0, which an offset would not keep
+}
+/// z + offset.
+template <class T>
+std::vector<T> moved(std::vector<T> z, const Offset<T>& offset) {
+    for (T& x : z) x += offset.value;
+    return z;
 }
 
 template <class T>

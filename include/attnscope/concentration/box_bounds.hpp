@@ -4,87 +4,93 @@
 #include <attnscope/bound.hpp>
 #include <attnscope/concentration/row_statistics.hpp>
 
-#include <vector>
-
 namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// log sum_{j != i} e^{x_j} for every i, without subtracting what is nearly the whole: the largest is left out
-/// of the sum that all others share. -inf where nothing is left.
+/// sum_{j != i} e^{(x_j - own)/T} for any key i, without subtracting what is nearly the whole: the largest x is
+/// left out of the sum that all others share.
 template <Real T>
-std::vector<T> log_sums_of_others(RowIn<T> x) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    std::vector<T> sums(x.size(), -infinity);
-    const std::size_t top = static_cast<std::size_t>(std::max_element(x.begin(), x.end()) - x.begin());
-    if (x.empty() || x[top] == -infinity) return sums;
-    if (x[top] == infinity) {
-        const auto count = std::count(x.begin(), x.end(), infinity);
-        std::fill(sums.begin(), sums.end(), infinity);
-        if (count > 1) return sums;
+class SumOfOthers {
+    using A = Accumulator<T>;
+    static constexpr A infinity = std::numeric_limits<A>::infinity();
+
+public:
+    SumOfOthers(RowIn<T> x, A temperature) : temperature_(temperature) {
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            if (i == 0 || A(x[i]) > top_) {
+                second_ = top_;
+                top_ = A(x[i]);
+                at_top_ = i;
+            } else {
+                second_ = std::max(second_, A(x[i]));
+            }
+        }
+        if (std::abs(second_) == infinity) return;
+        for (std::size_t i = 0; i < x.size(); ++i)
+            if (i != at_top_) below_second_ += term(A(x[i]), second_);
+        below_top_ = below_second_ * term(second_, top_);
     }
-    T second = -infinity, rest = 0;
-    for (std::size_t i = 0; i < x.size(); ++i)
-        if (i != top) second = std::max(second, x[i]);
-    if (second == -infinity) {
-        std::fill(sums.begin(), sums.end(), x[top]);
-        sums[top] = -infinity;
-        return sums;
+
+    /// The largest x_j of the others; -inf if there is none.
+    A largest(std::size_t i) const { return i == at_top_ ? second_ : top_; }
+
+    /// The sum, for finite `largest(i)` and any `own` > -inf. x: that of key i.
+    A operator()(std::size_t i, T x, A own) const {
+        // What is left beside the largest, below_top - e^{(x_i - x_top)/T}, is a sum of positive terms.
+        const A sum = i == at_top_ ? below_second_ : 1 + std::max(A(0), below_top_ - term(A(x), top_));
+        return std::exp(temperatures_apart(largest(i), own, temperature_)) * sum;
     }
-    for (std::size_t i = 0; i < x.size(); ++i)
-        if (i != top) rest += std::exp(x[i] - second);
-    sums[top] = second + std::log(rest);
-    if (x[top] == infinity) return sums;
-    rest *= std::exp(second - x[top]);
-    for (std::size_t i = 0; i < x.size(); ++i)
-        // What is left, 1 + rest - e^{x_i - x_top}, is at least 1.
-        if (i != top) sums[i] = x[top] + std::log1p(std::max(T(0), rest - std::exp(x[i] - x[top])));
-    return sums;
-}
+
+private:
+    A term(A x, A largest) const { return std::exp(temperatures_apart(x, largest, temperature_)); }
+
+    A temperature_, top_ = -infinity, second_ = -infinity;
+    A below_top_ = 0, below_second_ = 0; ///< sums over all keys but the top one, in units of these two
+    std::size_t at_top_ = 0;
+};
 
 } // namespace detail
 
 /// Box form of the range of weights: for every row with lower[i] <= z_i <= upper[i] and softmax(z/T),
 ///     1/(1 + sum_{j != i} e^{(u_j - l_i)/T}) <= p_i <= 1/(1 + sum_{j != i} e^{(l_j - u_i)/T}).
 /// Each of the 2n limits is attained, at a corner of the box. An interval may be infinite on either side; both
-/// ends -inf is a masked key, whose weight is 0. Relative error: a few units times the largest |u_j - l_i|/T.
-/// O(n), three rows of memory. Throws `invalid_argument` for rows of different lengths, lower > upper or NaN,
-/// and T <= 0. Source: after arXiv:2303.01713.
+/// ends -inf is a masked key, whose weight is 0. Only differences of logits enter: an offset that all ends
+/// share changes nothing. Relative error: a few units times the largest |u_j - l_i|/T, plus n/2 units. O(n), no
+/// allocation; the results may overwrite the ends. Throws `invalid_argument` for rows of different lengths,
+/// lower > upper or NaN, and T <= 0. Source: after arXiv:2303.01713.
 template <Real T>
 void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOut<T> least,
                        RowOut<T> greatest) {
+    using A = detail::Accumulator<T>;
+    constexpr A infinity = std::numeric_limits<A>::infinity();
     detail::require_same_size<T>("box_weight_ranges", lower, upper, least, greatest);
-    const T divisor = static_cast<T>(detail::checked_temperature("box_weight_ranges", temperature));
-    std::vector<T> l(lower.begin(), lower.end()), u(upper.begin(), upper.end());
-    for (std::size_t i = 0; i < l.size(); ++i) {
-        detail::require(l[i] <= u[i], "box_weight_ranges", "lower must be <= upper", l[i], u[i]);
-        l[i] /= divisor; // may overflow to what is as good as infinite; 1/T could, too
-        u[i] /= divisor;
-    }
-    const auto others_low = detail::log_sums_of_others<T>(RowIn<T>(l)),
-               others_high = detail::log_sums_of_others<T>(RowIn<T>(u));
-    // 1/(1 + e^{sum - own}); a key without any other takes all, unless it may be masked itself.
-    const auto weight = [](T own, T sum) {
-        constexpr T infinity = std::numeric_limits<T>::infinity();
-        if (own == -infinity) return T(0);
-        if (sum == -infinity) return T(1);
-        return own == sum ? T(0.5) : 1 / (1 + std::exp(sum - own)); // inf - inf: any share, see below
+    const A divisor = static_cast<A>(detail::checked_temperature("box_weight_ranges", temperature));
+    for (std::size_t i = 0; i < lower.size(); ++i)
+        detail::require(lower[i] <= upper[i], "box_weight_ranges", "lower must be <= upper", lower[i],
+                        upper[i]);
+    const detail::SumOfOthers<T> lows(lower, divisor), highs(upper, divisor);
+    // A key without any other takes all, unless it may be masked itself; beside one that may be +inf, nothing.
+    const auto weight = [&](const detail::SumOfOthers<T>& others, std::size_t i, T x, A own) {
+        if (own == -infinity || others.largest(i) == infinity) return T(0);
+        if (others.largest(i) == -infinity) return T(1);
+        return static_cast<T>(1 / (1 + others(i, x, own)));
     };
-    for (std::size_t i = 0; i < l.size(); ++i) {
-        constexpr T infinity = std::numeric_limits<T>::infinity();
-        greatest[i] = u[i] == infinity ? T(1) : weight(u[i], others_low[i]);
-        least[i] = others_high[i] == infinity ? T(0) : weight(l[i], others_high[i]);
+    for (std::size_t i = 0; i < lower.size(); ++i) {
+        const T l = lower[i], u = upper[i];
+        greatest[i] = A(u) == infinity ? T(1) : weight(lows, i, l, A(u));
+        least[i] = weight(highs, i, u, A(l));
     }
 }
 
 /// Bounds "box" of one row whose weights p = softmax(z/T) are exact to `relative_error`, from the ranges of its
 /// weights: for each side the key that uses most of its limit. `largest_exponent`: the largest (u_j - l_i)/T
-/// that is finite, for the rounding of the limits.
+/// that is finite, for the rounding of the limits; beyond the range of exp a limit is 0 or 1 without rounding.
 template <Real T>
 BoundPair<T> box_sharp(RowIn<T> p, RowIn<T> least, RowIn<T> greatest, T relative_error, T largest_exponent) {
     detail::require_same_size<T>("box_sharp", p, least, greatest);
     const T unit = std::numeric_limits<T>::epsilon(), n = static_cast<T>(p.size());
-    const T limit_error = unit * (4 * largest_exponent + 16 + n / 2);
+    const T limit_error = unit * (4 * std::min(largest_exponent, -detail::exp_cutoff<T>()) + 16 + n / 2);
     // Weights below the smallest normal number have no relative error.
     const auto tolerance = [&](T limit, T measured) {
         return relative_error * measured + limit_error * limit + n * std::numeric_limits<T>::min();

@@ -17,7 +17,22 @@ template <Real A>
 struct CriticalInverseTemperature {
     Interval<A> value{0, 0}; ///< both ends the same if all logits are known
     Index rank = 1;          ///< k* of the lower end
+    A gap = 0;               ///< z_(1) - z_(k*) there, which is known where beta* overflows
+    Index last_rank = 1;     ///< the upper end is at most log(last_rank)/last_gap
+    A last_gap = 0;
 };
+
+namespace detail {
+
+/// Is gap a/log(rank a) at most gap b/log(rank b)? Gaps near the end of the range are compared with all their
+/// digits.
+template <Real A>
+bool critical_first(A gap_a, Index rank_a, A gap_b, Index rank_b) {
+    const A scale = std::max(gap_a, gap_b) < A(1) ? 1 / std::numeric_limits<A>::epsilon() : A(1);
+    return scale * gap_a * std::log(static_cast<A>(rank_b)) <= scale * gap_b * std::log(static_cast<A>(rank_a));
+}
+
+} // namespace detail
 
 /// From the largest logits of a row, descending, at temperature 1, of `visible` in all: every unknown logit is
 /// at most the last known one, so that beta* is at most log(visible)/(z_(1) - z_(K)) there. Ties at the top
@@ -39,27 +54,50 @@ CriticalInverseTemperature<A> critical_inverse_temperature(std::span<const A> le
         detail::require(leading[at] <= leading[at - 1], "critical_inverse_temperature",
                         "the logits must descend", leading[at - 1], leading[at]);
         const A gap = leading[0] - leading[at];
-        const A beta = gap > A(0) ? std::log(static_cast<A>(k)) / gap : infinity;
-        if (beta >= result.value.lower) {
-            result.value.lower = beta;
+        if (result.rank == 1 || detail::critical_first(gap, k, result.gap, result.rank)) {
+            result.gap = gap;
             result.rank = k;
         }
     }
-    result.value.upper = result.value.lower;
+    result.last_gap = result.gap;
+    result.last_rank = result.rank;
     if (known < visible) {
         const A gap = leading[0] - leading.back();
-        result.value.upper =
-            std::max(result.value.lower, gap > A(0) ? std::log(static_cast<A>(visible)) / gap : infinity);
+        if (result.rank == 1 || detail::critical_first(gap, visible, result.gap, result.rank)) {
+            result.last_gap = gap;
+            result.last_rank = visible;
+        }
     }
+    const auto beta = [](Index rank, A gap) {
+        return rank == 1 ? A(0) : gap > A(0) ? std::log(static_cast<A>(rank)) / gap : infinity;
+    };
+    result.value = {beta(result.rank, result.gap), beta(result.last_rank, result.last_gap)};
     return result;
 }
 
 namespace detail {
 
-/// beta/beta*; 0 for ties at the top (beta* = inf), however large beta is.
+/// `critical_weight_bounds` from the gaps to the two ranks in temperatures.
 template <Real A>
-A critical_ratio(A beta, A critical) {
-    return std::isinf(critical) ? A(0) : beta / critical;
+Interval<A> critical_range(const CriticalInverseTemperature<A>& critical, Index visible, A gap, A last_gap) {
+    if (!(critical.value.lower == critical.value.lower)) return critical.value;
+    if (visible <= 1) return {1, 1};
+    // beta/beta*
+    const A power = last_gap > A(0) ? last_gap / std::log(static_cast<A>(critical.last_rank)) : A(0);
+    A sum = 0;
+    constexpr Index terms = 64;
+    for (Index k = 1; k <= std::min(visible, terms); ++k) sum += std::pow(static_cast<A>(k), -power);
+    if (visible > terms) {
+        // A convex function is at most its mean over the unit interval around: integrals from k - 1/2 to k +
+        // 1/2.
+        const A low = std::log(static_cast<A>(terms) + A(0.5)),
+                high = std::log(static_cast<A>(visible) + A(0.5));
+        // The integral of x^{-power}, continuous through power = 1.
+        const A rate = (1 - power) * (high - low);
+        sum += std::exp((1 - power) * low) * (high - low) * (rate == A(0) ? A(1) : std::expm1(rate) / rate);
+    }
+    // The first key counts 1, and k* - 1 others are no further than the gap below it.
+    return {1 / sum, 1 / (1 + static_cast<A>(critical.rank - 1) * std::exp(-gap))};
 }
 
 } // namespace detail
@@ -74,25 +112,8 @@ A critical_ratio(A beta, A critical) {
 template <Real A>
 Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical, Index visible, A beta = 1) {
     detail::require(beta > A(0), "critical_weight_bounds", "beta must be > 0", beta);
-    if (!(critical.value.lower == critical.value.lower)) return critical.value;
-    if (visible <= 1) return {1, 1};
-    const A power = detail::critical_ratio(beta, critical.value.upper);
-    A sum = 0;
-    constexpr Index terms = 64;
-    for (Index k = 1; k <= std::min(visible, terms); ++k) sum += std::pow(static_cast<A>(k), -power);
-    if (visible > terms) {
-        // A convex function is at most its mean over the unit interval around: integrals from k - 1/2 to k +
-        // 1/2.
-        const A low = std::log(static_cast<A>(terms) + A(0.5)),
-                high = std::log(static_cast<A>(visible) + A(0.5));
-        // The integral of x^{-power}, continuous through power = 1.
-        const A rate = (1 - power) * (high - low);
-        sum += std::exp((1 - power) * low) * (high - low) * (rate == A(0) ? A(1) : std::expm1(rate) / rate);
-    }
-    // The first key counts 1, and k* - 1 others are no further than log k*/beta* below it.
-    const A rank = static_cast<A>(critical.rank);
-    return {1 / sum,
-            1 / (1 + (rank - 1) * std::pow(rank, -detail::critical_ratio(beta, critical.value.lower)))};
+    const auto scaled = [&](A gap) { return gap > A(0) ? beta * gap : A(0); };
+    return detail::critical_range(critical, visible, scaled(critical.gap), scaled(critical.last_gap));
 }
 
 /// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
@@ -101,26 +122,28 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
 template <Real A>
 BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
                                         const CriticalInverseTemperature<A>& critical) {
-    const A beta = 1 / A(row.temperature), p1 = row.max_weight(), unit = std::numeric_limits<A>::epsilon();
+    const A temperature = A(row.temperature), p1 = row.max_weight(), unit = std::numeric_limits<A>::epsilon();
+    const A gap = critical.gap / temperature, last_gap = critical.last_gap / temperature;
     const A undefined = std::numeric_limits<A>::quiet_NaN();
     Interval<A> range{undefined, undefined};
-    if (row.normal()) range = critical_weight_bounds(critical, row.visible, beta);
-    // A power k^{-x} is exact to x log k units, x = beta/beta* to four; terms that vanish have no say.
+    if (row.normal()) range = detail::critical_range(critical, row.visible, gap, last_gap);
+    // A power k^{-x} is exact to x log k units, x = gap/log(rank) to four; terms that vanish have no say.
     const A count = static_cast<A>(std::max(row.visible, Index(1))),
             cut = -std::log(std::numeric_limits<A>::min());
-    const auto error = [&](Index keys, A critical_beta) {
-        const A exponent = std::log(static_cast<A>(keys)) * detail::critical_ratio(beta, critical_beta);
+    const auto error = [&](Index keys, A exponent) {
         return keys <= 1 ? unit : unit * (16 + 4 * std::min(exponent, cut));
     };
+    const A farthest = last_gap > A(0) ? last_gap / std::log(static_cast<A>(critical.last_rank)) *
+                                             std::log(static_cast<A>(row.visible))
+                                       : A(0);
     const A own = row.sum_error() + 8 * unit;
     // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
-    const A error_above = 2 * unit + error(critical.rank, critical.value.lower) * (1 - range.upper);
-    return {lower_bound<A>(
-                "critical_temperature",
-                {.limit = range.lower,
-                 .measured = p1,
-                 .tolerance = own * p1 + (64 * unit + error(row.visible, critical.value.upper)) * range.lower,
-                 .trivial = 1 / count}),
+    const A error_above = 2 * unit + error(critical.rank, gap) * (1 - range.upper);
+    return {lower_bound<A>("critical_temperature",
+                           {.limit = range.lower,
+                            .measured = p1,
+                            .tolerance = own * p1 + (64 * unit + error(row.visible, farthest)) * range.lower,
+                            .trivial = 1 / count}),
             upper_bound<A>("critical_temperature", {.limit = range.upper,
                                                     .measured = p1,
                                                     .tolerance = own * p1 + error_above * range.upper,

@@ -15,20 +15,22 @@ typename S::P product_error(const typename S::P& a, typename Simd<T>::P b, const
 #if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
     if constexpr (!Simd<T>::scalar) return S::madd(a, b, S::sub(S::set(T(0)), product));
 #endif
-    // Dekker's product with Veltkamp's split.
+    // Dekker's product with Veltkamp's split, that of b with room for the largest numbers.
     using P = typename S::P;
     constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
     const auto factor = S::set(static_cast<T>((1ull << half_digits) + 1));
     const P y = S::mul(a, factor), a1 = S::sub(y, S::sub(y, a)), a2 = S::sub(a, a1);
-    const auto x = Simd<T>::mul(b, factor), b1 = Simd<T>::sub(x, Simd<T>::sub(x, b)), b2 = Simd<T>::sub(b, b1);
+    constexpr T room = 1 / static_cast<T>(1ull << (half_digits + 1));
+    const auto small = Simd<T>::mul(b, Simd<T>::set(room)), x = Simd<T>::mul(small, factor);
+    const auto b1 = Simd<T>::mul(Simd<T>::sub(x, Simd<T>::sub(x, small)), Simd<T>::set(1 / room));
+    const auto b2 = Simd<T>::sub(b, b1);
     const P e1 = S::sub(S::mul(a1, b1), product);
     return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));
 }
 
-/// 1/temperature - high in the precision of T; 0 where `high` is clamped.
+/// 1/temperature - high in the precision of T.
 template <Real T>
 T inverse_remainder(double temperature, T high) {
-    if (high == std::numeric_limits<T>::max() || high == std::numeric_limits<T>::min()) return T(0);
     if constexpr (std::same_as<T, float>)
         return static_cast<T>(1 / temperature - static_cast<double>(high));
     else // a wider scalar may not exist: (1 - high temperature)/temperature, the product exact
@@ -56,9 +58,9 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     constexpr T infinity = std::numeric_limits<T>::infinity();
     const P maximum = S::set(m), inverse = S::set(high), remainder = S::set(low), zero = S::set(T(0)),
             limit = S::set(exp_cutoff<T>());
-    // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite.
-    const P floor =
-        S::set(m - std::max(2 - exp_cutoff<T>(), 8 * std::numeric_limits<T>::epsilon() * std::abs(m)));
+    // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite. It is rounded
+    // at the size of m, and still beyond the cutoff.
+    const P floor = S::set(m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m)));
     P largest = S::set(-infinity);
     const auto sums = sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
         using G = typename std::decay_t<decltype(lane)>::S;
@@ -107,6 +109,25 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     return result;
 }
 
+/// The same key by key, for temperatures without an inverse in T.
+template <Real T>
+KeySums<T> divided_key_sums(RowIn<T> z, T m, std::size_t top, double temperature) {
+    using A = Accumulator<T>;
+    KeySums<T> sums;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        if (i == top) continue;
+        sums.second = std::max(sums.second, z[i]);
+        const A u = temperatures_apart(A(m), A(z[i]), static_cast<A>(temperature)), weight = std::exp(-u);
+        if (weight < std::numeric_limits<A>::min()) continue; // NaN goes on
+        sums.r += weight;
+        sums.t += u * weight;
+        sums.q += weight * weight;
+        sums.c += weight * weight * weight;
+        sums.v += u * u * weight;
+    }
+    return sums;
+}
+
 /// Smallest logit above -inf, and how many there are.
 template <Real T>
 std::pair<T, Index> visible_range(RowIn<T> z) {
@@ -129,9 +150,10 @@ KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperatur
     // At the very end of the range there is no logit for what has no weight; the scaled form needs none.
     const bool plain = temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
     const T high = clamped_inverse<T>(temperature);
-    KeySums<T> result = plain ? key_sums_without_range<false, false, T>(z, m, top, high, T(0), nullptr)
-                              : key_sums_without_range<true, false, T>(
-                                    z, m, top, high, inverse_remainder<T>(temperature, high), nullptr);
+    KeySums<T> result = !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
+                        : plain ? key_sums_without_range<false, false, T>(z, m, top, high, T(0), nullptr)
+                                : key_sums_without_range<true, false, T>(
+                                      z, m, top, high, inverse_remainder<T>(temperature, high), nullptr);
     if (least > -std::numeric_limits<T>::infinity()) {
         result.smallest = least;
         result.visible = size(z);

@@ -12,7 +12,8 @@ inline namespace v0_1 {
 /// sharp or flat the row is. A is the accumulator scalar: double for float rows.
 ///
 /// On rows that are not `normal` every figure is NaN, except that an empty row has log_sum_exp -inf, and that
-/// the maximum of an infinite row is +inf. A row of one visible key has entropy 0 and weight 1.
+/// an infinite row has the maximum +inf, at its first key of +inf. A row of one visible key has entropy 0 and
+/// weight 1.
 template <Real A>
 struct RowStatistics {
     RowStatus status = RowStatus::empty;
@@ -28,6 +29,9 @@ struct RowStatistics {
     A q = 0;                ///< sum e^{-2u}
     A c = 0;                ///< sum e^{-3u}
     A v = 0;                ///< sum u^2 e^{-u}
+    /// Where all keys are so near each other that u^2 underflows: their spread D, and t and v with (m - z_i)/D
+    /// in place of u. Else D = 0.
+    A flat_spread = 0, flat_t = 0, flat_v = 0;
 
     bool normal() const { return status == RowStatus::normal; }
 
@@ -64,12 +68,16 @@ struct RowStatistics {
     A logit_spread() const { return figure(max_logit - min_logit); }
     /// (z_(1) - z_(2)), before the temperature; NaN when only one key is visible
     A logit_gap() const { return figure(max_logit - second_logit); }
+    /// max z - E_p z, a sum of terms >= 0
+    A score_deficit() const {
+        return figure(flat_spread > 0 ? flat_spread * (flat_t / (1 + r)) : A(temperature) * (t / (1 + r)));
+    }
     /// E_p z
-    A mean_logit() const { return figure(max_logit - A(temperature) * t / (1 + r)); }
+    A mean_logit() const { return max_logit - score_deficit(); }
     /// Var_p z. Its relative error grows like 1 + r = 1/p1 when all other keys lie equally far below the
     /// maximum: (1+r) v and t^2 <= r v then nearly cancel.
     A logit_variance() const {
-        return figure(A(temperature) * A(temperature) * ((1 + r) * v - t * t) / ((1 + r) * (1 + r)));
+        return figure(flat_spread > 0 ? variance(flat_spread, flat_t, flat_v) : variance(A(temperature), t, v));
     }
 
     /// Bound on the relative rounding error of each of the sums r, t, q and v: the terms are exact to 24 units,
@@ -91,7 +99,32 @@ struct RowStatistics {
 
 private:
     A figure(A x) const { return normal() ? x : nan(); }
+    /// (1+r) second - first^2 >= second, by Cauchy and Schwarz, in squares of a unit.
+    A variance(A unit, A first, A second) const {
+        const A spare = std::max(A(0), r * second - first * first);
+        return unit * (unit * ((second + spare) / ((1 + r) * (1 + r))));
+    }
 };
+
+namespace detail {
+
+/// The sums of a row whose squares of u underflow in T; all weights are 1 there.
+template <Real T>
+void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
+    using A = Accumulator<T>;
+    const A spread = row.max_logit - row.min_logit;
+    const A flat = std::sqrt(A(std::numeric_limits<T>::min()) / A(std::numeric_limits<T>::epsilon()));
+    if (!(spread > 0 && spread / A(row.temperature) < flat)) return;
+    row.flat_spread = spread;
+    for (const T x : z) {
+        if (x == -std::numeric_limits<T>::infinity()) continue;
+        const A share = (row.max_logit - A(x)) / spread;
+        row.flat_t += share;
+        row.flat_v += share * share;
+    }
+}
+
+} // namespace detail
 
 /// Statistics of a row of logits at a temperature > 0 (-inf masks a key). Relative error of the entropy, of 1 -
 /// p1 and of S2: below 1e-6 for float and 1e-13 for double (1.5 times that for S3), down to entropies of 1e-8
@@ -120,7 +153,10 @@ RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperat
             row.q = sums.q;
             row.c = sums.c;
             row.v = sums.v;
-            if (row.r == row.r) return row;
+            if (row.r == row.r) {
+                detail::add_flat_sums<T>(z, row);
+                return row;
+            }
         }
     }
     RowStatistics<A> special;

@@ -22,17 +22,11 @@ A score_deficit_limit(Index n, A temperature) {
     return temperature * boost::math::lambert_w0(static_cast<A>(n - 1) / std::numbers::e_v<A>);
 }
 
-/// max z - E_p z of a softmax row, before the temperature: T t/(1+r), a sum of terms >= 0. NaN for rows that
-/// are not normal.
-template <Real A>
-A score_deficit(const RowStatistics<A>& row) {
-    return row.normal() ? A(row.temperature) * row.t / (1 + row.r) : row.nan();
-}
-
-/// The two on one row: statement `score_deficit`. What holds without it is the spread of the logits.
+/// The same beside that of a row, `RowStatistics::score_deficit`: statement `score_deficit`. What holds without
+/// it is the spread of the logits.
 template <Real A>
 Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
-    auto bound = upper_bound<A>("score_deficit", {.measured = score_deficit(row)});
+    auto bound = upper_bound<A>("score_deficit", {.measured = row.score_deficit()});
     if (!row.normal()) return bound;
     bound.value = score_deficit_limit(row.visible, A(row.temperature));
     bound.trivial = row.logit_spread();

@@ -8,20 +8,20 @@ inline namespace v0_1 {
 
 namespace detail {
 
-/// factor p_i (u_i - E_p u) with u_i = (m - z_i)/T, into `out`; 0 at masked keys and for an empty row, NaN for
+/// scaled(p_i (u_i - E_p u)) with u_i = (m - z_i)/T, into `out`; 0 at masked keys and for an empty row, NaN for
 /// other rows that are not normal.
-template <Real T>
-void centred_weights(RowIn<T> z, double temperature, Accumulator<T> factor, RowOut<T> out) {
+template <Real T, class Scaled>
+void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& scaled) {
     using A = Accumulator<T>;
     const RowStatistics<A> row = row_statistics<T>(z, temperature);
-    const A beta = 1 / A(temperature), log_sum = std::log1p(row.r), mean = row.t / (1 + row.r);
+    const A log_sum = std::log1p(row.r), mean = row.t / (1 + row.r);
     for (std::size_t i = 0; i < z.size(); ++i) {
         if (!row.normal()) {
             out[i] = row.status == RowStatus::empty ? T(0) : std::numeric_limits<T>::quiet_NaN();
             continue;
         }
-        const A u = beta * (row.max_logit - A(z[i])), p = std::exp(-u - log_sum);
-        out[i] = p > A(0) ? static_cast<T>(factor * p * (u - mean)) : T(0);
+        const A u = temperatures_apart(row.max_logit, A(z[i]), A(temperature)), p = std::exp(-u - log_sum);
+        out[i] = p > A(0) ? static_cast<T>(scaled(p * (u - mean))) : T(0);
     }
 }
 
@@ -35,7 +35,8 @@ template <Real T>
 void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("entropy_gradient", z, out);
     // log p_i + H = E_p u - u_i.
-    detail::centred_weights<T>(z, temperature, 1 / detail::Accumulator<T>(temperature), out);
+    detail::centred_weights<T>(z, temperature, out,
+                               [&](auto x) { return x / static_cast<decltype(x)>(temperature); });
 }
 
 /// dp_i/dbeta = p_i (z_i - E_p z) of p = softmax(beta z), beta = 1/T, into `out`. They sum to 0. Special
@@ -43,7 +44,8 @@ void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
 template <Real T>
 void weight_temperature_derivative(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("weight_temperature_derivative", z, out);
-    detail::centred_weights<T>(z, temperature, -detail::Accumulator<T>(temperature), out);
+    detail::centred_weights<T>(z, temperature, out,
+                               [&](auto x) { return -static_cast<decltype(x)>(temperature) * x; });
 }
 
 /// dH/dbeta = -beta Var_p z at beta = 1/T, in nats per unit of inverse temperature: never > 0, so that entropy

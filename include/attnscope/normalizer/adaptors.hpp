@@ -57,14 +57,25 @@ struct Softcap {
     }
 };
 
-/// z -> z/T. A common offset of the logits costs its rounding, and a quotient that overflows counts as +inf:
-/// `Softmax(T)` divides differences and has neither.
+/// z -> z/T. A quotient that overflows counts as +inf. In front of a normaliser that knows its logits up to a
+/// shift, (z - max z)/T: an offset of all logits is then without effect.
 struct Temperature {
     double temperature = 1;
     static constexpr std::string_view name() { return "temperature"; }
     template <Real T>
     void apply(std::span<const T> z, std::span<T> out) const {
         scale_by_slope<T>(z, z, out);
+    }
+    /// (z - max z)/T; z/T where max z is not finite.
+    template <Real T>
+    void apply_shifted(std::span<const T> z, std::span<T> out) const {
+        using S = detail::Simd<T>;
+        const T m = detail::row_max<T>(z);
+        const auto top = S::set(std::abs(m) <= std::numeric_limits<T>::max() ? m : T(0));
+        const auto inverse = S::set(detail::clamped_inverse<T>(temperature));
+        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+            lane.store(out.data(), S::mul(S::sub(lane(z.data()), top), inverse));
+        });
     }
     template <Real T>
     void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
@@ -121,8 +132,15 @@ public:
         requires Normalizer<N, T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::apply", z, out);
-        map_.apply(z, out);
+        mapped(z, out);
         return inner_.apply(std::span<const T>(out), out);
+    }
+    /// The logits at which N gives the weights and their derivative.
+    template <Real T>
+    void mapped(std::span<const T> z, std::span<T> out) const {
+        if constexpr (std::same_as<Map, Temperature>)
+            if (promises_of(inner_).shift_invariant) return map_.apply_shifted(z, out);
+        map_.apply(z, out);
     }
     template <Real T>
         requires Normalizer<N, T>
@@ -147,9 +165,9 @@ public:
     template <Real T>
     requires HasLogNormalizer<N, T> T log_normalizer(std::span<const T> z)
     const {
-        std::vector<T> mapped(z.size());
-        map_.apply(z, std::span<T>(mapped));
-        return inner_.log_normalizer(std::span<const T>(mapped));
+        std::vector<T> row(z.size());
+        map_.apply(z, std::span<T>(row));
+        return inner_.log_normalizer(std::span<const T>(row));
     }
 
 private:
@@ -158,9 +176,9 @@ private:
         if (promises_of(inner_).derivative_from_weights) {
             f(z); // the same keys are masked, and nothing else is looked at
         } else {
-            std::vector<T> mapped(z.size());
-            map_.apply(z, std::span<T>(mapped));
-            f(std::span<const T>(mapped));
+            std::vector<T> row(z.size());
+            mapped(z, std::span<T>(row));
+            f(std::span<const T>(row));
         }
     }
     Map map_;

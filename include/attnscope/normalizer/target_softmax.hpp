@@ -96,7 +96,7 @@ public:
         const auto twice = row_statistics<T>(z, static_cast<double>(A(0.5) / beta));
         const A outside = row.one_minus_power_sum_2(), square = row.power_sum_2();
         return {std::log(outside / square / A(keys_ - 1)),
-                -2 * (twice.mean_logit() - row.mean_logit()) / outside};
+                -2 * (row.score_deficit() - twice.score_deficit()) / outside};
     }
 
 private:
