@@ -75,7 +75,12 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
     audit.add(Form::sharp, lemma2_sharp(norms, 1 / temperature, error));
     audit.add(Form::published, corollary3_published(norms, temperature, error));
     audit.add(Form::sharp, corollary3_sharp(norms, temperature, error));
-    audit.add(Form::sharp, spectral_bracket_sharp<double>(p, 1 / temperature, norms.spectral.value, error));
+    // Where 1/T overflows, the same matrix before it is divided by T.
+    const double beta = 1 / temperature;
+    audit.add(Form::sharp, std::isfinite(beta)
+                               ? spectral_bracket_sharp<double>(p, beta, norms.spectral.value, error)
+                               : spectral_bracket_sharp<double>(
+                                     p, 1, jacobian_norms(Softmax(), z, p).spectral.value, error));
 
     if (options.steps.empty()) return;
     scratch.direction.resize(n);

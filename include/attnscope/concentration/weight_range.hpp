@@ -41,15 +41,17 @@ template <Real A>
 WeightExtremes<A> weight_extremes(const RowStatistics<A>& row) {
     const A spread = row.logit_spread() / A(row.temperature);
     return {row.visible, row.max_weight(), row.max_weight() * std::exp(-spread),
-            row.sum_error() + std::numeric_limits<A>::epsilon() * (2 * spread + 8)};
+            row.sum_error() +
+                std::numeric_limits<A>::epsilon() * (2 * std::min(spread, -detail::exp_cutoff<A>()) + 8)};
 }
 
 namespace detail {
 
 template <Real A>
 BoundPair<A> weight_bounds(std::string_view id, const WeightExtremes<A>& p, Interval<A> range, A log_kappa) {
-    // A limit is exact to the rounding of log kappa (2 units relative) and of exp.
-    const A limit_error = std::numeric_limits<A>::epsilon() * (2 * log_kappa + 8);
+    // A limit is exact to the rounding of log kappa (2 units relative) and of exp; where exp vanishes nothing is left
+    // of it.
+    const A limit_error = std::numeric_limits<A>::epsilon() * (2 * std::min(log_kappa, -exp_cutoff<A>()) + 8);
     const auto tolerance = [&](A measured, A limit) {
         return p.relative_error * measured + (std::isinf(limit) ? A(0) : limit_error * limit);
     };

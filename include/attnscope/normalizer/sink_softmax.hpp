@@ -12,8 +12,7 @@ inline namespace v0_1 {
 /// n0). A row in which all keys vanish beside the sink is `empty`. Cost O(n) for every member, no allocation.
 class SinkSoftmax {
 public:
-    static constexpr NormalizerTraits traits{
-        .order_preserving = true, .symmetric_jacobian = true, .derivative_from_weights = true};
+    static constexpr NormalizerTraits traits{.order_preserving = true, .symmetric_jacobian = true};
 
     /// Throws `invalid_argument` unless n0 is >= 0 and finite.
     explicit SinkSoftmax(double n0 = 1)
