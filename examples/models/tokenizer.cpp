@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <queue>
@@ -146,27 +148,204 @@ std::vector<Tokenizer::Id> parse_ids(std::string_view text, const std::string& f
     return ids;
 }
 
-Tokenizer::Tokenizer(const std::string& folder)
-    : vocabulary_file_(folder + "/vocab.json"), merges_file_(folder + "/merges.txt") {
-    std::unordered_map<std::string, Id> ids; // by bytes
-    read_vocabulary(ids);
-    read_merges(ids);
+namespace {
+
+using Json = nlohmann::json;
+
+std::string shown(const Json& value) {
+    return excerpt(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-void Tokenizer::read_vocabulary(std::unordered_map<std::string, Id>& ids) {
-    const nlohmann::json vocabulary = attnscope::io::read_json(vocabulary_file_);
+/// null for a member that is not there.
+const Json& member(const Json& object, std::string_view name) {
+    static const Json nothing;
+    const auto found = object.find(std::string(name));
+    return found == object.end() ? nothing : *found;
+}
+
+/// Is it absent, or one of these?
+bool is_one_of(const Json& value, std::initializer_list<Json> values) {
+    return value.is_null() || std::find(values.begin(), values.end(), value) != values.end();
+}
+
+/// Refuses a tokenizer.json whose ids are not those of GPT-2's way to split and merge.
+void require_gpt2(const Json& file, const std::string& path) {
+    const auto refuse = [&](std::string_view item, std::string_view expected, const Json& found) {
+        fail(
+            "{}: {}: expected {}, found {}: only GPT-2's way is implemented, give ids of other tokenizers with "
+            "--tokens",
+            path, item, expected, shown(found));
+    };
+    if (!file.is_object()) fail("{}: expected a JSON object, found: {}", path, file.type_name());
+    const Json& model = member(file, "model");
+    if (!model.is_object()) refuse("model", "an object", model);
+    if (!is_one_of(member(model, "type"), {"BPE"})) refuse("model.type", "BPE", member(model, "type"));
+    for (const char* name : {"dropout", "byte_fallback", "ignore_merges"})
+        if (!is_one_of(member(model, name), {false, 0}))
+            refuse(fmt::format("model.{}", name), "null or false", member(model, name));
+    for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"})
+        if (!is_one_of(member(model, name), {""}))
+            refuse(fmt::format("model.{}", name), "null or an empty text", member(model, name));
+    for (const char* name : {"normalizer", "truncation", "padding"})
+        if (!member(file, name).is_null()) refuse(name, "null", member(file, name));
+
+    const Json* splitter = &member(file, "pre_tokenizer");
+    if (splitter->is_object() && member(*splitter, "type") == "Sequence" &&
+        member(*splitter, "pretokenizers").is_array() && member(*splitter, "pretokenizers").size() == 1)
+        splitter = &member(*splitter, "pretokenizers").front();
+    if (!splitter->is_object() || member(*splitter, "type") != "ByteLevel" ||
+        member(*splitter, "add_prefix_space") != false || !is_one_of(member(*splitter, "use_regex"), {true}))
+        refuse("pre_tokenizer", "ByteLevel without a prefix space", *splitter);
+
+    // What may stand behind: offsets only, or a template of the text alone.
+    const Json& frame = member(file, "post_processor");
+    const auto plain = [&] {
+        if (frame.is_null()) return true;
+        if (!frame.is_object()) return false;
+        if (member(frame, "type") == "ByteLevel") return true;
+        const Json& single = member(frame, "single");
+        return member(frame, "type") == "TemplateProcessing" && single.is_array() && single.size() == 1 &&
+               single.front().is_object() && single.front().contains("Sequence");
+    };
+    if (!plain()) refuse("post_processor", "null or ByteLevel: no tokens before or behind the text", frame);
+}
+
+} // namespace
+
+Tokenizer::Tokenizer(const std::string& folder)
+    : vocabulary_file_(folder + "/vocab.json"), merges_file_(folder + "/merges.txt") {
+    const bool one_file = std::filesystem::exists(folder + "/tokenizer.json");
+    const std::string settings = folder + "/tokenizer_config.json";
+    if (std::filesystem::exists(settings)) read_settings(settings, !one_file);
+    if (one_file) {
+        read_one_file(folder);
+        return;
+    }
+    Ids ids;
+    const Json vocabulary = attnscope::io::read_json(vocabulary_file_);
+    if (vocabulary.is_object() && vocabulary.contains(end_of_text_name))
+        read_added(end_of_text_name, vocabulary.at(std::string(end_of_text_name)), vocabulary_file_);
+    read_vocabulary(vocabulary, ids);
+    read_merge_lines(attnscope::io::read_file(merges_file_), ids);
+    place_added();
+}
+
+void Tokenizer::read_one_file(const std::string& folder) {
+    const std::string file = folder + "/tokenizer.json", names = std::exchange(vocabulary_file_, file),
+                      lines = std::exchange(merges_file_, file);
+    const Json json = attnscope::io::read_json(file);
+    require_gpt2(json, file);
+    const Json& added = member(json, "added_tokens");
+    if (!added.is_null() && !added.is_array()) fail("{}: added_tokens: expected a list", file);
+    for (const Json& token : added) read_added(token, token.is_object() ? member(token, "id") : Json(), file);
+
+    Ids ids;
+    const Json& vocabulary = member(member(json, "model"), "vocab");
+    read_vocabulary(vocabulary, ids);
+    const Json& merges = member(member(json, "model"), "merges");
+    if (!merges.is_array()) fail("{}: model.merges: expected a list, found: {}", file, merges.type_name());
+    std::string as_lines; // the same merges as merges.txt writes them
+    for (const Json& merge : merges) {
+        std::string line;
+        if (merge.is_string())
+            line = merge.get<std::string>();
+        else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
+            line = merge[0].get<std::string>() + ' ' + merge[1].get<std::string>();
+        else
+            fail("{}: model.merges: expected texts or pairs of texts, found {}", file, shown(merge));
+        as_lines += line + '\n';
+    }
+    read_merge_lines(as_lines, ids);
+    place_added();
+
+    // Older programs read the two files beside it: they must say the same.
+    if (std::filesystem::exists(names)) {
+        Json other = attnscope::io::read_json(names), own = vocabulary;
+        if (other.is_object())
+            for (const Added& token : added_) other.erase(token.name), own.erase(token.name);
+        if (other != own) fail("{}: expected the vocabulary of {} beside it, found another", names, file);
+    }
+    if (std::filesystem::exists(lines)) {
+        Tokenizer other(*this);
+        other.merges_.clear();
+        other.merges_file_ = lines;
+        other.read_merge_lines(attnscope::io::read_file(lines), ids);
+        const auto same = [&](const auto& entry) {
+            const auto found = other.merges_.find(entry.first);
+            return found != other.merges_.end() && found->second.rank == entry.second.rank;
+        };
+        if (merges_.size() != other.merges_.size() || !std::all_of(merges_.begin(), merges_.end(), same))
+            fail("{}: expected the merges of {} beside it, found others", lines, file);
+    }
+}
+
+void Tokenizer::read_settings(const std::string& file, bool alone) {
+    const Json json = attnscope::io::read_json(file);
+    if (!json.is_object()) fail("{}: expected a JSON object, found: {}", file, json.type_name());
+    for (const char* name : {"add_prefix_space", "add_bos_token", "add_eos_token"})
+        if (!is_one_of(member(json, name), {false}))
+            fail("{}: {}: expected null or false, found {}: not implemented, give ids with --tokens", file,
+                 name, shown(member(json, name)));
+    if (!alone) return;
+    const Json& kind = member(json, "tokenizer_class");
+    if (!is_one_of(kind, {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"}))
+        fail(
+            "{}: tokenizer_class: expected GPT2Tokenizer, found {}: give ids of other tokenizers with --tokens",
+            file, shown(kind));
+    const Json& added = member(json, "added_tokens_decoder");
+    if (!added.is_null() && !added.is_object()) fail("{}: added_tokens_decoder: expected an object", file);
+    for (const auto& [id, token] : added.items()) {
+        std::uint64_t number = 0;
+        const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
+        const bool whole = error == std::errc{} && end == id.data() + id.size();
+        read_added(token, whole ? Json(number) : Json(id), file);
+    }
+}
+
+void Tokenizer::read_added(const Json& token, const Json& id, const std::string& file) {
+    constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Id>::max());
+    const Json& name = token.is_object() ? member(token, "content") : token;
+    if (!name.is_string() || name.get_ref<const std::string&>().empty())
+        fail("{}: added token: expected a name, found {}", file, shown(name));
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > most)
+        fail("{}: token {}: expected an id from 0 to {}, found {}", file, shown(name), most, shown(id));
+    if (token.is_object())
+        for (const char* flag : {"single_word", "lstrip", "rstrip"})
+            if (!is_one_of(member(token, flag), {false}))
+                fail(
+                    "{}: added token {}: {}: expected false, found {}: not implemented, give ids with --tokens",
+                    file, shown(name), flag, shown(member(token, flag)));
+    const Added added{name.get<std::string>(), id.get<Id>()};
+    for (const Added& other : added_) {
+        if (other.name == added.name && other.id == added.id) return;
+        if (other.name == added.name || other.id == added.id)
+            fail("{}: added token {}: expected a name and an id of its own, found {} once more", file,
+                 shown(name), other.name == added.name ? "the name" : "the id");
+    }
+    added_.push_back(added);
+}
+
+void Tokenizer::read_vocabulary(const Json& vocabulary, Ids& ids) {
     if (!vocabulary.is_object())
         fail("{}: expected a JSON object, found: {}", vocabulary_file_, vocabulary.type_name());
     for (const auto& [name, value] : vocabulary.items()) {
         constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<Id>::max());
         if (!value.is_number_unsigned() || value.get<std::uint64_t>() > most)
             fail("{}: token {}: expected an id from 0 to {}, found {}", vocabulary_file_, excerpt(name), most,
-                 excerpt(value.dump()));
+                 shown(value));
+        const Id id = value.get<Id>();
+        const auto added = std::find_if(added_.begin(), added_.end(),
+                                        [&name = name](const Added& token) { return token.name == name; });
+        if (added != added_.end()) {
+            if (added->id != id)
+                fail("{}: token {}: expected the id {} of the added token, found {}", vocabulary_file_,
+                     excerpt(name), added->id, id);
+            continue; // `place_added` has its bytes
+        }
         const auto bytes = bytes_of_name(name);
         if (!bytes || bytes->empty())
             fail("{}: token {}: expected characters of the byte alphabet, found others or none",
                  vocabulary_file_, excerpt(name));
-        const Id id = value.get<Id>();
         if (!bytes_of_.emplace(id, *bytes).second)
             fail("{}: token {}: expected an id of its own, found {} once more", vocabulary_file_, excerpt(name),
                  id);
@@ -180,12 +359,21 @@ void Tokenizer::read_vocabulary(std::unordered_map<std::string, Id>& ids) {
                  utf8(points[b]), b);
         byte_ids_[b] = found->second;
     }
-    const auto special = ids.find(std::string(end_of_text_name));
-    if (special != ids.end()) end_of_text_ = special->second;
 }
 
-void Tokenizer::read_merges(const std::unordered_map<std::string, Id>& ids) {
-    const std::string content = attnscope::io::read_file(merges_file_);
+void Tokenizer::place_added() {
+    for (const Added& token : added_) {
+        if (!bytes_of_.emplace(token.id, token.name).second)
+            fail("{}: added token {}: expected an id of its own, found {} once more", vocabulary_file_,
+                 excerpt(token.name), token.id);
+        if (token.name == end_of_text_name) end_of_text_ = token.id;
+    }
+    // The longest of those that begin at one place is the one that is meant.
+    std::sort(added_.begin(), added_.end(),
+              [](const Added& a, const Added& b) { return a.name.size() > b.name.size(); });
+}
+
+void Tokenizer::read_merge_lines(const std::string& content, const Ids& ids) {
     std::string_view rest = content;
     for (std::size_t number = 1; !rest.empty(); ++number) {
         const std::size_t end = std::min(rest.find('\n'), rest.size());
@@ -217,16 +405,22 @@ void Tokenizer::read_merges(const std::unordered_map<std::string, Id>& ids) {
 
 std::vector<Tokenizer::Id> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
     std::vector<Id> ids;
-    if (special == SpecialTokens::as_text || !end_of_text_) {
+    if (special == SpecialTokens::as_text || added_.empty()) {
         append_words(text, ids);
         return ids;
     }
+    std::vector<std::size_t> next(added_.size(), 0); // where each name stands next, npos: nowhere
+    std::size_t at = 0;
     while (true) {
-        const std::size_t at = text.find(end_of_text_name);
-        append_words(text.substr(0, at), ids);
-        if (at == text.npos) return ids;
-        ids.push_back(*end_of_text_);
-        text.remove_prefix(at + end_of_text_name.size());
+        std::size_t first = text.npos, which = 0;
+        for (std::size_t i = 0; i < added_.size(); ++i) {
+            if (next[i] != text.npos && (next[i] < at || at == 0)) next[i] = text.find(added_[i].name, at);
+            if (next[i] < first) first = next[i], which = i;
+        }
+        append_words(text.substr(at, first - at), ids);
+        if (first == text.npos) return ids;
+        ids.push_back(added_[which].id);
+        at = first + added_[which].name.size();
     }
 }
 

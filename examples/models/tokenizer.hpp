@@ -1,5 +1,8 @@
-// The byte-level BPE tokenizer of GPT-2, from the vocab.json and merges.txt that models are published with.
+// The byte-level BPE tokenizer of GPT-2, from the tokenizer.json or the vocab.json and merges.txt that models
+// are published with.
 #pragma once
+
+#include <nlohmann/json_fwd.hpp>
 
 #include <cstdint>
 #include <optional>
@@ -11,7 +14,8 @@
 
 namespace models {
 
-/// What `<|endoftext|>` in a text means: the one token of that name, or thirteen characters like any others.
+/// What the name of an added token such as `<|endoftext|>` in a text means: that one token, or characters like
+/// any others.
 enum class SpecialTokens { recognize, as_text };
 
 /// A tokenizer: text is split into words, a word's bytes are single tokens at first, and neighbours are merged
@@ -37,19 +41,23 @@ class Tokenizer {
 public:
     using Id = std::int32_t;
 
-    /// Reads vocab.json and merges.txt of `folder`; no other file is looked at. merges.txt may be empty, then
-    /// every byte is a token.
+    /// Reads tokenizer.json of `folder` if it is there, else vocab.json and merges.txt. merges.txt may be
+    /// empty, then every byte is a token. A tokenizer.json that splits, normalises or frames text in another
+    /// way than GPT-2 is refused, as are a vocab.json or merges.txt beside it that hold something else, and a
+    /// tokenizer_config.json that asks for a prefix space, for begin and end tokens, or (without a
+    /// tokenizer.json) for another class. Added tokens are recognized wherever their names stand in a text.
     /// Errors: attnscope::io_error for a file that cannot be read and for broken JSON, else std::runtime_error,
-    /// one line that names file, item, what was expected and what was found: no JSON object of whole numbers
-    /// from 0, an id used twice, a name with characters outside the byte alphabet, a byte without a token, a
-    /// line of merges.txt that is not two symbols, one that is there twice, one whose parts or whole the
-    /// vocabulary lacks.
+    /// one line that names file, item, what was expected and what was found: what is said above, no JSON object
+    /// of whole numbers from 0, an id used twice, a name with characters outside the byte alphabet, a byte
+    /// without a token, a line of merges.txt that is not two symbols, one that is there twice, one whose parts
+    /// or whole the vocabulary lacks.
     explicit Tokenizer(const std::string& folder);
 
     /// The ids of `text`; none for the empty text. With `recognize`, as Hugging Face's tokenizers do by
-    /// default, each `<|endoftext|>` is one id and what lies between is split on its own; a vocabulary without
-    /// that token has nothing to recognize.
-    /// Time O(n log n) for n bytes whatever they are, linear for ordinary text, whose words repeat.
+    /// default, each name of an added token (`<|endoftext|>` if the vocabulary has it, and what tokenizer.json
+    /// or tokenizer_config.json adds) is one id, the longest of those that begin first, and what lies between
+    /// is split on its own. Time O(n log n) for n bytes whatever they are, linear for ordinary text, whose
+    /// words repeat.
     std::vector<Id> encode(std::string_view text, SpecialTokens special = SpecialTokens::recognize) const;
 
     /// The bytes of the tokens, one after the other: UTF-8 only if the text was.
@@ -70,8 +78,18 @@ private:
     static std::uint64_t key(Id left, Id right) {
         return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
     }
-    void read_vocabulary(std::unordered_map<std::string, Id>& ids);
-    void read_merges(const std::unordered_map<std::string, Id>& ids);
+    /// A token whose name in a text stands for it as a whole.
+    struct Added {
+        std::string name;
+        Id id;
+    };
+    using Ids = std::unordered_map<std::string, Id>; ///< by bytes
+    void read_one_file(const std::string& folder);
+    void read_settings(const std::string& file, bool alone);
+    void read_added(const nlohmann::json& token, const nlohmann::json& id, const std::string& file);
+    void read_vocabulary(const nlohmann::json& vocabulary, Ids& ids);
+    void read_merge_lines(const std::string& content, const Ids& ids);
+    void place_added();
     void append_words(std::string_view text, std::vector<Id>& out) const;
     void append_word(std::string_view word, std::vector<Id>& out) const;
 
@@ -79,6 +97,7 @@ private:
     std::unordered_map<Id, std::string> bytes_of_;
     std::unordered_map<std::uint64_t, Merge> merges_;
     Id byte_ids_[256] = {};
+    std::vector<Added> added_;
     std::optional<Id> end_of_text_;
 };
 

@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
                  "attnscope-tokenize");
     std::string folder, file;
     bool decode = false, as_text = false;
-    app.add_option("FOLDER", folder, "where vocab.json and merges.txt are")->required();
+    app.add_option("FOLDER", folder, "where tokenizer.json, or vocab.json and merges.txt are")->required();
     app.add_option("--text,--tokens", file,
                    "the file to read: a text, whose every byte counts, or with --decode token ids separated by "
                    "white space")
@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
         ->required();
     auto* const back = app.add_flag("--decode", decode, "write the bytes of the ids in FILE, nothing else");
     app.add_flag("--no-special", as_text,
-                 "take <|endoftext|> in the text for ordinary characters, not for the one token of that name")
+                 "take the names of added tokens, such as <|endoftext|>, in the text for ordinary characters")
         ->excludes(back);
     return program::run(app, argc, argv, [&] {
         const models::Tokenizer tokenizer(folder);

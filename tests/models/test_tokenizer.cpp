@@ -207,3 +207,108 @@ TEST_CASE("broken vocabularies are refused in one line", "[models][tokenizer]") 
     for (const std::string text : {"1 x", "1 -2", "99999999999", "1.5"})
         CHECK_THROWS_WITH(models::parse_ids(text, "ids.txt"), ContainsSubstring("ids.txt"));
 }
+
+namespace {
+
+/// tokenizer.json of the vocabulary that `write_vocabulary` has written, with `<|end of text|>` and `<|end|>`
+/// added; with `alone` the two files go.
+Json one_file(const TemporaryFolder& folder, bool alone) {
+    Json merges = Json::array();
+    std::ifstream lines(folder.path("merges.txt"));
+    for (std::string line; std::getline(lines, line);)
+        if (!line.starts_with("#version")) merges.push_back(line);
+    const auto added = [](const char* name, int id) {
+        return Json{{"content", name}, {"id", id},        {"single_word", false},
+                    {"lstrip", false}, {"rstrip", false}, {"special", true}};
+    };
+    const Json json = {{"truncation", nullptr},
+                       {"padding", nullptr},
+                       {"added_tokens", Json::array({added("<|end of text|>", 300), added("<|end", 301)})},
+                       {"normalizer", nullptr},
+                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+                       {"post_processor", {{"type", "ByteLevel"}}},
+                       {"model",
+                        {{"type", "BPE"},
+                         {"vocab", Json::parse(attnscope::io::read_file(folder.path("vocab.json")))},
+                         {"merges", merges}}}};
+    folder.write("tokenizer.json", json.dump());
+    if (alone) {
+        std::filesystem::remove(folder.path("vocab.json"));
+        std::filesystem::remove(folder.path("merges.txt"));
+    }
+    return json;
+}
+
+} // namespace
+
+TEST_CASE("tokenizer.json alone, or beside two files that say the same", "[models][tokenizer]") {
+    using Ids = std::vector<Tokenizer::Id>;
+    for (const bool alone : {true, false}) {
+        const TemporaryFolder folder;
+        write_vocabulary(folder, {{"a", "b"}, {"c", "ab"}});
+        Json json = one_file(folder, alone);
+        const Tokenizer tokenizer(folder.path());
+        CHECK(tokenizer.size() == 260);
+        CHECK(tokenizer.encode("cab<|end of text|>ab<|end|>") == Ids{257, 300, 256, 301, '|', '>'});
+        CHECK(tokenizer.encode("<|end", SpecialTokens::as_text) == Ids{'<', '|', 'e', 'n', 'd'});
+        CHECK(tokenizer.decode(Ids{257, 300, 301}) == "cab<|end of text|><|end");
+        json["model"]["merges"] =
+            Json::array({Json::array({"a", "b"}), Json::array({"c", "ab"})}); // newer files
+        folder.write("tokenizer.json", json.dump());
+        CHECK(Tokenizer(folder.path()).encode("cab") == Ids{257});
+    }
+}
+
+TEST_CASE("another tokenizer than GPT-2's is refused with the reason", "[models][tokenizer]") {
+    const TemporaryFolder folder;
+    write_vocabulary(folder, {{"a", "b"}, {"c", "ab"}});
+    const Json original = one_file(folder, false);
+    CHECK(refusal(folder.path()) == "nothing is refused");
+    const Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+    const Json digits = {{"type", "Digits"}, {"individual_digits", true}};
+    for (const auto& [pointer, value, part] : std::vector<std::tuple<const char*, Json, std::string>>{
+             {"/pre_tokenizer/add_prefix_space", true, "pre_tokenizer"},
+             {"/pre_tokenizer/use_regex", false, "pre_tokenizer"},
+             {"/pre_tokenizer",
+              {{"type", "Sequence"}, {"pretokenizers", Json::array({digits, bytes})}},
+              "pre_tokenizer"},
+             {"/pre_tokenizer", nullptr, "pre_tokenizer"},
+             {"/normalizer", {{"type", "NFC"}}, "normalizer"},
+             {"/model/type", "WordPiece", "model.type"},
+             {"/model/dropout", 0.1, "model.dropout"},
+             {"/model/byte_fallback", true, "model.byte_fallback"},
+             {"/post_processor", {{"type", "RobertaProcessing"}}, "post_processor"},
+             {"/truncation", {{"max_length", 5}}, "truncation"},
+             {"/added_tokens/0/lstrip", true, "lstrip"},
+             {"/added_tokens/0/id", 97, "97 once more"},
+             {"/added_tokens/0/id", -1, "found '-1'"},
+             {"/added_tokens/1/id", 300, "the id once more"},
+             {"/model/vocab/a", 500, "vocab.json: expected the vocabulary of"},
+             {"/model/merges", Json::array({"a b"}), "merges.txt: expected the merges of"},
+             {"/model/merges", Json::array({"c ab", "a b"}), "merges.txt: expected the merges of"},
+             {"/model/merges", Json::array({5}), "model.merges"},
+             {"/model", 5, "model"}}) {
+        CAPTURE(pointer, value.dump());
+        Json json = original;
+        json[Json::json_pointer(pointer)] = value;
+        folder.write("tokenizer.json", json.dump());
+        CHECK_THAT(refusal(folder.path()), ContainsSubstring(part));
+    }
+    folder.write("tokenizer.json", std::string(200'000, '['));
+    CHECK_THAT(refusal(folder.path()), ContainsSubstring("tokenizer.json: at byte 65: "));
+
+    std::filesystem::remove(folder.path("tokenizer.json"));
+    for (const auto& [json, part] : std::vector<std::pair<Json, std::string>>{
+             {{{"add_prefix_space", true}}, "add_prefix_space"},
+             {{{"add_bos_token", true}}, "add_bos_token"},
+             {{{"tokenizer_class", "Qwen2Tokenizer"}}, "tokenizer_class"},
+             {{{"added_tokens_decoder", {{"x", {{"content", "<x>"}}}}}}, "expected an id"}}) {
+        folder.write("tokenizer_config.json", json.dump());
+        CHECK_THAT(refusal(folder.path()),
+                   ContainsSubstring("tokenizer_config.json: ") && ContainsSubstring(part));
+    }
+    folder.write("tokenizer_config.json", Json{{"tokenizer_class", "GPT2Tokenizer"},
+                                               {"added_tokens_decoder", {{"400", {{"content", "<x>"}}}}}}
+                                              .dump());
+    CHECK(Tokenizer(folder.path()).encode("a<x>b") == std::vector<Tokenizer::Id>{'a', 400, 'b'});
+}
