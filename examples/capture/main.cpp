@@ -1,6 +1,7 @@
 // attnscope-capture: runs a model on a text and writes its attention to a file that attnscope-report reads.
 
 #include <models/prompt.hpp>
+#include <support/attention_metadata.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <thread>
@@ -34,7 +35,7 @@ struct Captured {
 
 void write(const std::string& out, const Captured& captured, const models::Config& config, Index n,
            const Ids& ids, const models::RunResult<float>& result, const std::string& source,
-           const std::string& normalizer) {
+           const std::string& normalizer, double temperature) {
     attnscope::io::SafetensorsWriter writer;
     const Index layers = config.layers, heads = config.heads, d = config.head_width;
     writer.add("q", std::span<const float>(captured.q), {layers, heads, n, d});
@@ -46,13 +47,17 @@ void write(const std::string& out, const Captured& captured, const models::Confi
         writer.add("hidden", std::span<const float>(captured.hidden), {layers + 1, n, config.width});
     const std::vector<std::int64_t> wide(ids.begin(), ids.end());
     writer.add("token_ids", std::span<const std::int64_t>(wide), {n});
-    writer.add(
-        "logits_last",
-        std::span<const float>(result.logits_last.data(), static_cast<std::size_t>(result.logits_last.size())),
-        {config.vocabulary});
-    writer.set_metadata("causal", "true");
+    if (config.has_head)
+        writer.add("logits_last",
+                   std::span<const float>(result.logits_last.data(),
+                                          static_cast<std::size_t>(result.logits_last.size())),
+                   {config.vocabulary});
+    std::vector<program::LayerAttention> attention;
+    for (Index layer = 0; layer < layers; ++layer)
+        attention.push_back(
+            {true, logit_scale(config, layer), config.window(layer).value_or(0), normalizer, temperature});
+    for (const auto& [key, value] : program::attention_metadata(attention)) writer.set_metadata(key, value);
     writer.set_metadata("source", attnscope::detail::printable(source)); // metadata are UTF-8
-    writer.set_metadata("normalizer", normalizer);
     writer.write(out);
 }
 
@@ -63,19 +68,19 @@ int main(int argc, char** argv) {
         "Runs a GPT-2 or Llama model on a text, writes queries, keys and values of every head to a file "
         "that attnscope-report reads, and prints the loss.",
         "attnscope-capture");
-    std::string out, normalizer = "softmax", generate = "0";
+    std::string out, normalizer, generate = "0";
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    double temperature = 1;
+    std::optional<double> temperature;
     bool keep_weights = false, keep_hidden = false;
     models::PromptOptions prompt_options(app, "--random-weights");
     app.add_flag("--weights", keep_weights, "also write the attention weights");
     app.add_flag("--hidden", keep_hidden,
                  "also write the residual stream before every layer and after the last");
     app.add_option("--normalizer", normalizer,
-                   "in place of softmax, such as ssmax:0.43 or entmax:1.5; prints the "
-                   "loss of both")
-        ->capture_default_str();
-    app.add_option("--temperature", temperature, "divides the logits of attention")->capture_default_str();
+                   "in place of the model's own, such as ssmax:0.43 or entmax:1.5; prints the loss of both "
+                   "[the one in config.json, else softmax]");
+    app.add_option("--temperature", temperature,
+                   "divides the logits of attention [the one in config.json, else 1]");
     app.add_option("--generate", generate, "print so many tokens more, each the likeliest")
         ->capture_default_str();
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
@@ -83,17 +88,20 @@ int main(int argc, char** argv) {
 
     return program::run(app, argc, argv, [&] {
         prompt_options.check();
-        if (!(temperature > 0) || !std::isfinite(temperature))
+        if (temperature && (!(*temperature > 0) || !std::isfinite(*temperature)))
             throw program::usage_error(
-                fmt::format("--temperature must be > 0 and finite, got {}", temperature));
+                fmt::format("--temperature must be > 0 and finite, got {}", *temperature));
         models::RunOptions<float> options;
         options.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         const Index more = program::whole_number<Index>("--generate", generate, 0, 1 << 20);
-        try {
-            options.normalizer = program::named_normalizer(normalizer, temperature);
-        } catch (const attnscope::invalid_argument& error) {
-            throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
-        }
+        const auto named = [&](const std::string& name, double t) {
+            try {
+                return program::named_normalizer(name, t);
+            } catch (const attnscope::invalid_argument& error) {
+                throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
+            }
+        };
+        if (!normalizer.empty()) (void)named(normalizer, temperature.value_or(1)); // before the model is read
         if (!out.empty()) program::require_output("--out", out, prompt_options.inputs());
 
         const models::Prompt prompt = prompt_options.read();
@@ -101,15 +109,29 @@ int main(int argc, char** argv) {
         const models::Config& config = model.config();
         const Ids& ids = prompt.ids;
         const Index n = static_cast<Index>(ids.size());
+        for (const std::string& remark : model.remarks()) program::warn(app.get_name(), remark);
         fmt::print("model     {}\n          {}\n", model.parameters().origin(), models::described(config));
         fmt::print("text      {}, {} tokens{}\n", prompt.source, n,
                    n < prompt.available ? fmt::format(" of {}: the rest is left out", prompt.available)
                                         : std::string());
 
         Captured captured;
+        if (!out.empty()) {
+            const double floats = static_cast<double>(config.layers) * static_cast<double>(config.heads) *
+                                  static_cast<double>(n) *
+                                  static_cast<double>(3 * config.head_width + (keep_weights ? n : 0));
+            program::require_memory("--out", floats * static_cast<double>(sizeof(float)));
+        }
         options.loss = n > 1;
-        models::RunOptions<float> usual = options; // as the model was trained
-        usual.normalizer = attnscope::AnyNormalizer();
+        const models::RunOptions<float> usual = options; // as the model was trained
+        const std::string name = normalizer.empty() ? config.normalizer : normalizer;
+        const double divisor = temperature.value_or(normalizer.empty() ? config.temperature : 1);
+        options.normalizer = named(name, divisor);
+        const auto described = [](const std::string& what, double t) {
+            return t == 1 ? what : fmt::format("{} at temperature {}", what, t);
+        };
+        const std::string used = described(name, divisor),
+                          own = described(config.normalizer, config.temperature);
         options.weights = keep_weights;
         program::Progress progress("layer", static_cast<std::size_t>(config.layers));
         options.layer = [&](const models::LayerView<float>& layer) {
@@ -121,20 +143,21 @@ int main(int argc, char** argv) {
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         if (!out.empty() && keep_hidden)
             Captured::append(captured.hidden, attnscope::MatrixView<float>(result.hidden));
-        const std::string used =
-            temperature == 1 ? normalizer : fmt::format("{} at temperature {}", normalizer, temperature);
-        if (n > 1) {
-            const auto line = [](const std::string& name, double loss) {
+        if (!config.has_head) {
+            fmt::print("loss      none: config.json names an architecture without a head\n");
+        } else if (n > 1) {
+            const auto line = [](const std::string& with, double loss) {
                 fmt::print("loss      {:.4f} nats a token, perplexity {:.4g}, with {}\n", loss, std::exp(loss),
-                           name);
+                           with);
             };
             line(used, result.loss);
-            if (used != "softmax") line("softmax", model.run<float>(ids, usual).loss);
+            if (used != own) line(own, model.run<float>(ids, usual).loss);
         }
         fmt::print("time      {:.2f} s, {} thread{}\n", seconds, options.threads,
                    options.threads == 1 ? "" : "s");
         if (more > 0) {
-            if (used != "softmax") throw program::usage_error("--generate: only with softmax at temperature 1");
+            if (used != own)
+                throw program::usage_error(fmt::format("--generate: only with the model's own {}", own));
             if (n + more > config.context + 1)
                 throw program::usage_error(fmt::format(
                     "--generate: {} tokens and {} more exceed the context of {}", n, more, config.context));
@@ -142,7 +165,7 @@ int main(int argc, char** argv) {
             fmt::print("generated {}\n", fmt::join(longer.begin() + n, longer.end(), " "));
         }
         if (!out.empty()) {
-            write(out, captured, config, n, ids, result, model.parameters().origin(), used);
+            write(out, captured, config, n, ids, result, model.parameters().origin(), name, divisor);
             fmt::print("written   {}\n", out);
         }
     });

@@ -1,5 +1,6 @@
 #include <models/forward.hpp>
 #include <models/layers.hpp>
+#include <support/named_normalizer.hpp>
 
 namespace models {
 namespace {
@@ -9,26 +10,38 @@ using attnscope::Mask;
 
 /// Output of all heads side by side, and their weights if asked for.
 template <Real T>
-Matrix<T> attention(const HeadGroup<T>& heads, const Mask& mask, const RunOptions<T>& options,
-                    std::vector<Matrix<T>>& weights, const Threads& threads) {
+Matrix<T> attention(const HeadGroup<T>& heads, const Mask& mask, const attnscope::AnyNormalizer& normalizer,
+                    bool keep_weights, std::vector<Matrix<T>>& weights, const Threads& threads) {
     const Index width = heads[0].v().cols();
     Matrix<T> out(heads.queries(), heads.heads() * width);
-    if (options.normalizer.name() == "softmax" && !options.weights) {
+    if (normalizer.name() == "softmax" && !keep_weights) {
         const auto scans = attnscope::scan_heads<2>(heads, mask, {.output = true}, threads);
         for (Index h = 0; h < heads.heads(); ++h)
             out.middleCols(h * width, width) = scans[static_cast<std::size_t>(h)].output;
         return out;
     }
-    weights.resize(options.weights ? static_cast<std::size_t>(heads.heads()) : 0);
+    weights.resize(keep_weights ? static_cast<std::size_t>(heads.heads()) : 0);
     threads(heads.heads(), [&](Index h) {
-        auto found = attnscope::attend(heads[h], options.normalizer, mask, {.weights = options.weights});
+        auto found = attnscope::attend(heads[h], normalizer, mask, {.weights = keep_weights});
         out.middleCols(h * width, width) = found.output;
-        if (options.weights) weights[static_cast<std::size_t>(h)] = std::move(found.weights);
+        if (keep_weights) weights[static_cast<std::size_t>(h)] = std::move(found.weights);
     });
     return out;
 }
 
 } // namespace
+
+attnscope::AnyNormalizer Model::normalizer() const {
+    return program::named_normalizer(config_.normalizer, config_.temperature);
+}
+
+std::vector<std::string> Model::remarks() const {
+    std::vector<std::string> remarks = parameters_->remarks();
+    if (!config_.unknown_keys.empty())
+        remarks.push_back(fmt::format("{}: keys of config.json that are not known and not used: {}",
+                                      parameters_->origin(), listed(config_.unknown_keys)));
+    return remarks;
+}
 
 template <Real T>
 RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& options) const {
@@ -60,12 +73,14 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
         }
     }
 
-    const Mask mask = config.sliding_window ? Mask::sliding_window(*config.sliding_window) : Mask::causal();
+    const attnscope::AnyNormalizer normalizer = options.normalizer ? *options.normalizer : this->normalizer();
     for (Index layer = 0; layer < config.layers; ++layer) {
+        const auto window = config.window(layer);
+        const Mask mask = window ? Mask::sliding_window(*window) : Mask::causal();
         const auto attend = [&](const Matrix<T>& fused) {
             const HeadGroup<T> heads = heads_of(config, fused, 0, n, logit_scale(config, layer));
             std::vector<Matrix<T>> weights;
-            Matrix<T> output = attention(heads, mask, options, weights, threads);
+            Matrix<T> output = attention(heads, mask, normalizer, options.weights, weights, threads);
             if (options.layer) options.layer({layer, x, heads, mask, weights});
             return output;
         };
@@ -74,6 +89,7 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
 
     RunResult<T> result;
     result.hidden = x;
+    if (!config.has_head) return result;
     const Norm<T> last = reader.norm(gpt2 ? "ln_f" : "norm");
     const std::string head = config.tied_head ? embedding : "lm_head.weight";
     const Linear<T> output{
@@ -138,6 +154,9 @@ template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOp
 
 std::vector<std::int32_t> continue_greedily(const Model& model, std::vector<std::int32_t> ids, Index count,
                                             Index threads) {
+    if (!model.config().has_head)
+        throw std::runtime_error(fmt::format("{}: a model without a head has no next token",
+                                             model.parameters().origin()));
     RunOptions<float> options;
     options.threads = threads;
     for (Index i = 0; i < count; ++i) {

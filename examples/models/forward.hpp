@@ -26,7 +26,7 @@ struct LayerView {
 
 template <Real T>
 struct RunOptions {
-    attnscope::AnyNormalizer normalizer; ///< in place of softmax
+    std::optional<attnscope::AnyNormalizer> normalizer = {}; ///< in place of the model's own
     bool weights = false;
     bool loss = false; ///< of the next token, for which all logits are needed
     std::function<void(const LayerView<T>&)> layer = {};
@@ -36,8 +36,8 @@ struct RunOptions {
 template <Real T>
 struct RunResult {
     Matrix<T> hidden;   ///< [n, width], the residual stream after the last layer, before the last norm
-    Row<T> logits_last; ///< [vocabulary], of the token that would come next
-    double loss = std::numeric_limits<double>::quiet_NaN(); ///< mean of -log p(next token), nats
+    Row<T> logits_last; ///< [vocabulary], of the token that would come next; empty without a head
+    double loss = std::numeric_limits<double>::quiet_NaN(); ///< mean of -log p(next token), nats; NaN without
 };
 
 /// A model whose parameters are read layer by layer while it runs and released again.
@@ -45,14 +45,19 @@ class Model {
 public:
     Model(Config config, std::shared_ptr<const Parameters> parameters)
         : config_(config), parameters_(std::move(parameters)) {}
-    /// config.json and model.safetensors (or its parts) of a folder.
+    /// config.json and model.safetensors (or its parts) of a folder; throws what `read_config` and
+    /// `FileParameters` throw.
     static Model load(const std::string& folder) {
         const Config config = read_config(folder + "/config.json");
-        return Model(config, std::make_shared<FileParameters>(folder, config.family));
+        return Model(config, std::make_shared<FileParameters>(folder, config));
     }
 
     const Config& config() const { return config_; }
     const Parameters& parameters() const { return *parameters_; }
+    /// The one that config.json names; softmax if it names none.
+    attnscope::AnyNormalizer normalizer() const;
+    /// What was found and not used, one line each, for whoever shows results of this model.
+    std::vector<std::string> remarks() const;
 
     /// One pass over 1 <= n <= context tokens. Cost O(n) products with each parameter, O(n^2 width) for
     /// attention. Errors: std::runtime_error for ids outside the vocabulary and prompts of another length, and
@@ -77,7 +82,7 @@ private:
 };
 
 /// `count` tokens more, each the likeliest after all that came before (ties: the smallest id). A whole pass for
-/// each of them.
+/// each of them. Errors: std::runtime_error for a model without a head, and what `Model::run` throws.
 std::vector<std::int32_t> continue_greedily(const Model& model, std::vector<std::int32_t> ids, Index count,
                                             Index threads = 1);
 

@@ -211,11 +211,6 @@ private:
     const Parameters& parameters_;
 };
 
-/// What the names of a layer's tensors begin with.
-inline std::string layer_prefix(const Config& config, Index layer) {
-    return fmt::format("{}.{}.", config.family == Family::gpt2 ? "h" : "layers", layer);
-}
-
 /// The numbers of a layer.
 template <Real T>
 struct Layer {
@@ -250,14 +245,13 @@ Layer<T> read_layer(const Config& config, const Parameters& parameters, Index la
             reader.linear(name + "mlp.down_proj", config.inner, config.width, config.mlp_bias)};
 }
 
-/// Turns pairs (c, c + d/2) of every head's row at position n by the angle n theta^{-2c/d}.
+/// Turns pairs (c, c + d/2) of every head's row at position n by the angle n f_c of `frequencies`.
 template <Real T>
-void rotate(Matrix<T>& x, Index heads, Index width, Index row_width, double theta) {
+void rotate(Matrix<T>& x, Index heads, Index width, Index row_width, std::span<const double> frequencies) {
     const Index half = width / 2;
     for (Index position = 0; position < x.rows(); ++position)
         for (Index c = 0; c < half; ++c) {
-            const double angle = static_cast<double>(position) *
-                                 std::pow(theta, -2.0 * static_cast<double>(c) / static_cast<double>(width));
+            const double angle = static_cast<double>(position) * frequencies[static_cast<std::size_t>(c)];
             const T cosine = static_cast<T>(std::cos(angle)), sine = static_cast<T>(std::sin(angle));
             for (Index head = 0; head < heads; ++head) {
                 T& a = x.data()[position * row_width + head * width + c];
@@ -275,13 +269,6 @@ struct LayerTape {
     Matrix<T> entering, normed, fused, attended; ///< residual stream; its norm; q, k, v; output of the heads
     Matrix<T> between, mlp_normed, inner, active;
 };
-
-/// The factor of q.k in a layer.
-inline double logit_scale(const Config& config, Index layer) {
-    double scale = config.scale_by_head_width ? 1 / std::sqrt(static_cast<double>(config.head_width)) : 1.0;
-    if (config.scale_by_layer) scale /= static_cast<double>(layer + 1);
-    return scale;
-}
 
 /// q, k and v of some consecutive rows of the fused matrix, which are one sequence.
 template <Real T>
@@ -310,7 +297,8 @@ void forward(const Config& config, const Layer<T>& layer, Matrix<T>& x, const At
         columns += part.outputs();
     }
     if (config.family == Family::llama) // queries and keys stand side by side: one turn for both
-        rotate(fused, config.heads + config.key_heads, config.head_width, fused.cols(), config.rope_theta);
+        rotate(fused, config.heads + config.key_heads, config.head_width, fused.cols(),
+               config.rotary.frequencies(config.head_width));
     const Matrix<T> attended = attend(fused);
     if (tape) tape->entering = x;
     layer.output.add_to(x, attended, threads);

@@ -5,6 +5,8 @@
 
 #include <attnscope/io/safetensors.hpp>
 
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <span>
@@ -28,35 +30,68 @@ public:
     virtual void read_row(const std::string& name, Index row, std::span<double> out) const = 0;
     /// Says where they come from.
     virtual std::string origin() const = 0;
+    /// What the caller should know of them, one line each, such as tensors that are not used.
+    virtual std::vector<std::string> remarks() const { return {}; }
 };
 
-/// model.safetensors of a folder, or the files that model.safetensors.index.json names. Names are found with
-/// and without the prefix that some files give them ("transformer." for GPT-2, "model." for Llama). F32, F16,
-/// BF16 and F64 are read. Errors as above, and io_error for broken files.
+/// What the names of a layer's tensors begin with.
+inline std::string layer_prefix(const Config& config, Index layer) {
+    return fmt::format("{}.{}.", config.family == Family::gpt2 ? "h" : "layers", layer);
+}
+
+/// A tensor that a configuration asks for.
+struct TensorShape {
+    std::string name;
+    std::vector<Index> shape;
+    bool optional = false;
+};
+
+/// Those outside of the layers, in the order of the arithmetic: tables first, norm and head last.
+std::vector<TensorShape> tensors_around_layers(const Config& config);
+std::vector<TensorShape> tensors_of_layer(const Config& config, Index layer);
+
+/// Numbers of all tensors that are not optional; a double, since a configuration may ask for more than any file
+/// can hold.
+double parameter_count(const Config& config);
+/// Of those outside of the layers and of one layer: what a run holds at a time.
+double largest_part(const Config& config);
+
+/// model.safetensors of a folder, or the files that model.safetensors.index.json names: of each tensor the copy
+/// in the file that the index says. Names are found with and without the prefix that some files give them
+/// ("transformer." for GPT-2, "model." for Llama). F32, F16, BF16 and F64 are read.
+/// Every tensor that the configuration asks for is looked up, with its shape, before the constructor returns.
+/// Errors as above, and io_error for broken files.
 class FileParameters : public Parameters {
 public:
-    FileParameters(const std::string& folder, Family family);
-    bool contains(const std::string& name) const override;
+    FileParameters(const std::string& folder, const Config& config);
+    bool contains(const std::string& name) const override { return places_.contains(name); }
     void read(const std::string& name, const std::vector<Index>& shape, std::span<float> out) const override;
     void read(const std::string& name, const std::vector<Index>& shape, std::span<double> out) const override;
     void read_row(const std::string& name, Index row, std::span<float> out) const override;
     void read_row(const std::string& name, Index row, std::span<double> out) const override;
     std::string origin() const override { return folder_; }
+    std::vector<std::string> remarks() const override { return remarks_; }
 
 private:
+    using File = attnscope::io::SafetensorsFile;
     struct Place {
-        const attnscope::io::SafetensorsFile* file;
+        const File* file;
         std::string name;
     };
-    std::optional<Place> find(const std::string& name) const;
-    Place place(const std::string& name) const;
+    void open_files();
+    void place(const TensorShape& tensor);
+    void remark_on_the_rest();
+    const Place& at(const std::string& name) const;
     template <class T>
     void read_any(const std::string& name, const std::vector<Index>& shape, std::span<T> out) const;
     template <class T>
     void read_any_row(const std::string& name, Index row, std::span<T> out) const;
 
     std::string folder_, prefix_;
-    std::vector<std::unique_ptr<attnscope::io::SafetensorsFile>> files_;
+    std::map<std::string, std::unique_ptr<File>> files_;        ///< by their names in the folder
+    std::optional<std::map<std::string, const File*>> indexed_; ///< by names of tensors, if there is an index
+    std::map<std::string, Place> places_;                       ///< of the tensors that are used
+    std::vector<std::string> remarks_;
 };
 
 /// GPT-2's initial distribution: matrices N(0, 0.02^2), projections back into the residual stream divided by

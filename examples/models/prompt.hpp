@@ -3,6 +3,7 @@
 
 #include <models/forward.hpp>
 #include <models/tokenizer.hpp>
+#include <support/memory.hpp>
 #include <support/program.hpp>
 
 #include <attnscope/io/file.hpp>
@@ -26,12 +27,12 @@ public:
         app.add_option(
             "--random-weights", random_,
             "instead of MODEL: gpt2, gpt2-medium or a config.json, with weights that nobody trained");
-        auto* const text =
-            app.add_option("--text", text_, "a file; needs vocab.json and merges.txt")->type_name("FILE");
+        auto* const text = app.add_option("--text", text_, "a file; needs a tokenizer")->type_name("FILE");
         app.add_option("--tokens", tokens_, "a file of token ids separated by white space")
             ->type_name("FILE")
             ->excludes(text);
-        app.add_option("--tokenizer", tokenizer_, "the folder of vocab.json and merges.txt [MODEL]")
+        app.add_option("--tokenizer", tokenizer_,
+                       "the folder of tokenizer.json, or vocab.json and merges.txt [MODEL]")
             ->type_name("FOLDER");
         app.add_option("--length", length_, "tokens to run [what there is, at most 1024 and the context]")
             ->type_name("N");
@@ -60,8 +61,8 @@ public:
             prompt.ids =
                 Tokenizer(tokenizer_.empty() ? folder_ : tokenizer_).encode(attnscope::io::read_file(text_));
         else
-            prompt.source = random_ids(prompt.model.config(), prompt.ids);
-        prompt.available = static_cast<Index>(prompt.ids.size());
+            random_ids(prompt);
+        if (prompt.available == 0) prompt.available = static_cast<Index>(prompt.ids.size());
         if (prompt.ids.empty())
             throw std::runtime_error(fmt::format("{}: expected tokens, found none", prompt.source));
         cut(prompt);
@@ -76,21 +77,30 @@ private:
         if (random_.empty()) return Model::load(folder_);
         const auto known = preset(random_);
         const Config config = known ? *known : read_config(random_);
+        program::require_memory(random_, static_cast<double>(sizeof(float)) * largest_part(config));
         return Model(config, std::make_shared<RandomParameters>(config, seed_number_));
     }
 
-    std::string random_ids(const Config& config, std::vector<std::int32_t>& ids) const {
+    /// As many as a run can take; the context has more.
+    void random_ids(Prompt& prompt) const {
+        const Config& config = prompt.model.config();
         attnscope::SplitMix64 random(seed_number_);
-        for (Index i = 0; i < config.context; ++i)
-            ids.push_back(static_cast<std::int32_t>(random.below(config.vocabulary)));
-        return fmt::format("random tokens of seed {}", seed_number_);
+        const Index wanted = std::min(config.context, length_.empty() ? Index{1024} : length());
+        for (Index i = 0; i < wanted; ++i)
+            prompt.ids.push_back(static_cast<std::int32_t>(random.below(config.vocabulary)));
+        prompt.available = config.context;
+        prompt.source = fmt::format("random tokens of seed {}", seed_number_);
+    }
+
+    Index length() const {
+        return program::whole_number<Index>("--length", length_, 1, std::numeric_limits<Index>::max());
     }
 
     void cut(Prompt& prompt) const {
         const Index context = prompt.model.config().context;
         Index n = std::min<Index>({1024, context, prompt.available});
         if (!length_.empty()) {
-            n = program::whole_number<Index>("--length", length_, 1, std::numeric_limits<Index>::max());
+            n = length();
             if (n > context)
                 throw program::usage_error(
                     fmt::format("--length: the context of the model is {}, got {}", context, n));

@@ -27,7 +27,10 @@ void print(const Result& result) {
     fmt::print("text      {}, {} tokens{}\n", result.text, result.tokens,
                result.tokens < result.available ? fmt::format(" of {}: the rest is left out", result.available)
                                                 : std::string());
-    if (!std::isnan(result.loss)) fmt::print("loss      {:.4f} nats a token\n", result.loss);
+    if (std::isnan(result.loss))
+        fmt::print("loss      none: config.json names an architecture without a head\n");
+    else
+        fmt::print("loss      {:.4f} nats a token\n", result.loss);
     for (const auto& [name, choice] : choices(result)) fmt::print("{}: {}\n", name, choice);
     fmt::print("\n");
     for (const paper::Finding& finding : findings(result))
@@ -108,6 +111,14 @@ int main(int argc, char** argv) {
         if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
 
         models::Prompt prompt = prompt_options.read();
+        for (const std::string& remark : prompt.model.remarks()) program::warn(app.get_name(), remark);
+        const models::Config& config = prompt.model.config();
+        if (config.normalizer != "softmax" || config.temperature != 1)
+            program::warn(
+                app.get_name(),
+                fmt::format("the model attends with {} at temperature {}, and so it runs; every figure "
+                            "is of softmax at temperature 1 on its queries and keys",
+                            config.normalizer, config.temperature));
         if (quick && prompt.ids.size() > 256) prompt.ids.resize(256);
         if (prompt.ids.size() < 2)
             throw std::runtime_error(fmt::format("{}: at least 2 tokens are needed, found 1", prompt.source));

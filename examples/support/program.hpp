@@ -67,14 +67,23 @@ inline double positive_number(std::string_view option, std::string_view text,
     return value;
 }
 
+/// One line on standard error. Names and values from files are quoted in messages: they shall not break the line,
+/// drive a terminal or fill the screen.
+inline void print_line(std::string_view program, std::string_view message) {
+    fmt::print(stderr, "{}: {}\n", program, attnscope::detail::printable(message, 2000));
+}
+
+/// Says what the user should know and what keeps nobody from the result.
+inline void warn(std::string_view program, std::string_view message) {
+    print_line(program, fmt::format("warning: {}", message));
+}
+
 /// Parses the command line, runs `work` and turns exceptions into one line on stderr.
 /// Exit status: 0 success, `--help` and `--version`; 2 wrong use; 1 failed work.
 template <class Work>
 int run(CLI::App& app, int argc, char** argv, Work&& work) {
     const auto complain = [&](std::string_view message, int status) {
-        // Names and values from files are quoted in messages: they shall not break the line, drive a terminal
-        // or fill the screen.
-        fmt::print(stderr, "{}: {}\n", app.get_name(), attnscope::detail::printable(message, 2000));
+        print_line(app.get_name(), message);
         return status;
     };
 #ifdef SIGXFSZ

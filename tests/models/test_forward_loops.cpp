@@ -86,6 +86,8 @@ struct Loops {
     Real epsilon, theta;
     bool tied, scale_by_layer;
     std::optional<Index> window;
+    Real stretch = 1;         ///< positions are divided by it
+    std::vector<bool> full{}; ///< layers without the window
 
     Vector linear(const std::string& name, const Vector& x, Index out) const {
         Vector y(static_cast<std::size_t>(out));
@@ -113,7 +115,7 @@ struct Loops {
     void turn(Vector& x, Index count, Index position) const {
         for (Index h = 0; h < count; ++h)
             for (Index c = 0; c < head / 2; ++c) {
-                const Real angle = static_cast<Real>(position) /
+                const Real angle = static_cast<Real>(position) / stretch /
                                    std::pow(theta, 2 * static_cast<Real>(c) / static_cast<Real>(head));
                 Real& a = x[static_cast<std::size_t>(h * head + c)];
                 Real& b = x[static_cast<std::size_t>(h * head + c + head / 2)];
@@ -156,7 +158,9 @@ struct Loops {
                     Real total = 0;
                     Vector sum(static_cast<std::size_t>(head));
                     for (std::size_t m = 0; m <= n; ++m) {
-                        if (window && static_cast<Index>(n - m) >= *window) continue;
+                        const bool windowed =
+                            window && (full.empty() || !full[static_cast<std::size_t>(layer)]);
+                        if (windowed && static_cast<Index>(n - m) >= *window) continue;
                         Real z = 0;
                         for (Index c = 0; c < head; ++c)
                             z += q[n][static_cast<std::size_t>(h * head + c)] *
@@ -291,18 +295,28 @@ TEST_CASE("Mistral with grouped queries, sliding window, biases and a head of it
     t.add("norm.weight", {width});
     const Loops loops{t,     false,      2,     heads, key_heads, width, head,
                       inner, vocabulary, 1e-6L, 500,   false,     false, Index(4)};
-    meet(loops, {{"model_type", "mistral"},
-                 {"hidden_size", width},
-                 {"num_attention_heads", heads},
-                 {"num_key_value_heads", key_heads},
-                 {"head_dim", head},
-                 {"num_hidden_layers", 2},
-                 {"intermediate_size", inner},
-                 {"max_position_embeddings", 16},
-                 {"vocab_size", vocabulary},
-                 {"rms_norm_eps", 1e-6},
-                 {"rope_theta", 500.0},
-                 {"sliding_window", 4},
-                 {"attention_bias", true},
-                 {"mlp_bias", true}});
+    Json config = {{"model_type", "mistral"},
+                   {"hidden_size", width},
+                   {"num_attention_heads", heads},
+                   {"num_key_value_heads", key_heads},
+                   {"head_dim", head},
+                   {"num_hidden_layers", 2},
+                   {"intermediate_size", inner},
+                   {"max_position_embeddings", 16},
+                   {"vocab_size", vocabulary},
+                   {"rms_norm_eps", 1e-6},
+                   {"rope_theta", 500.0},
+                   {"sliding_window", 4},
+                   {"attention_bias", true},
+                   {"mlp_bias", true}};
+    meet(loops, config);
+
+    // As transformers 5 writes it, with scaled positions, and a window in the first layer only.
+    config.erase("rope_theta");
+    config["rope_parameters"] = {{"rope_type", "linear"}, {"rope_theta", 500.0}, {"factor", 3}};
+    config["layer_types"] = {"sliding_attention", "full_attention"};
+    Loops newer = loops;
+    newer.stretch = 3;
+    newer.full = {false, true};
+    meet(newer, config);
 }

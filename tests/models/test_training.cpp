@@ -105,7 +105,7 @@ TEST_CASE("training and inference have one forward pass", "[training]") {
     options.normalizer = program::named_normalizer("entmax:1.5");
     const Batch batch{1, 8, {ids.begin(), ids.end() - 1}, {ids.begin() + 1, ids.end()}};
     const Network<double> network(config, models::read_weights<double>(config, *parameters),
-                                  options.normalizer);
+                                  *options.normalizer);
     const auto pass = network.run(batch, Threads(1));
     CHECK(pass.loss == Catch::Approx(model.run<double>(ids, options).loss).epsilon(1e-12));
     CHECK(pass.counted == 8);
