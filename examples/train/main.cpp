@@ -3,7 +3,7 @@
 #include "trainer.hpp"
 
 #include <models/forward.hpp>
-#include <models/tokenizer.hpp>
+#include <support/memory.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
@@ -66,9 +66,8 @@ int main(int argc, char** argv) {
         "Writes a "
         "folder that the other programs take as a model, and a checkpoint from which --resume goes on.",
         "attnscope-train");
-    std::string text, out, config_file, normalizer = "softmax", temperature = "1", steps, seed = "1",
-                                        rate = "0.002", batch_tokens = "4096", sample_bytes = "0",
-                                        every = "100";
+    std::string text, out, config_file, normalizer, temperature, steps,
+        seed = "1", rate = "0.002", batch_tokens = "4096", sample_bytes = "0", every = "100";
     std::string threads_text = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool resume = false, quick = false, half = false, learn = false;
     app.add_option("--text", text, "a file; its last tenth is for validation")->type_name("FILE")->required();
@@ -76,9 +75,10 @@ int main(int argc, char** argv) {
     app.add_option("--config", config_file,
                    "a GPT-2 config.json with vocab_size 256 [5 layers, 4 heads, width 128, context 512]")
         ->type_name("FILE");
-    app.add_option("--normalizer", normalizer, "of attention, such as ssmax:0.43 or entmax:1.5")
-        ->capture_default_str();
-    app.add_option("--temperature", temperature, "divides the logits of attention")->capture_default_str();
+    app.add_option("--normalizer", normalizer,
+                   "of attention, such as ssmax:0.43 or entmax:1.5 [the one in --config, else softmax]");
+    app.add_option("--temperature", temperature,
+                   "divides the logits of attention [the one in --config, else 1]");
     app.add_flag(
         "--learn-parameter", learn,
         "train the normaliser's parameter too: temperature, S, KAPPA, ALPHA, N0 or BIAS, from the given value");
@@ -99,8 +99,15 @@ int main(int argc, char** argv) {
         train::Plan plan;
         plan.config = shape(quick);
         if (!config_file.empty()) plan.config = models::read_config(config_file);
+        if (!plan.config.unknown_keys.empty())
+            program::warn(app.get_name(), fmt::format("{}: keys that are not known and not used: {}",
+                                                      config_file, models::listed(plan.config.unknown_keys)));
+        if (!plan.config.has_head)
+            throw std::runtime_error(fmt::format("{}: a model without a head cannot be trained", config_file));
+        if (normalizer.empty()) normalizer = plan.config.normalizer;
         plan.normalizer = normalizer;
-        plan.temperature = program::positive_number("--temperature", temperature);
+        plan.temperature = temperature.empty() ? plan.config.temperature
+                                               : program::positive_number("--temperature", temperature);
         plan.learn = learn;
         plan.rate = program::positive_number("--rate", rate);
         plan.steps = steps.empty() ? (quick ? 300 : 4000)
@@ -129,6 +136,9 @@ int main(int argc, char** argv) {
         if (resume && !std::filesystem::exists(checkpoint))
             throw std::runtime_error(fmt::format("{}: there is no checkpoint to go on from", checkpoint));
 
+        // Weights, gradient and two moments of each.
+        program::require_memory("training",
+                                4 * static_cast<double>(sizeof(float)) * models::parameter_count(plan.config));
         train::Trainer trainer(plan, {attnscope::io::read_file(text)});
         if (resume) trainer.load(checkpoint);
         std::filesystem::create_directories(out);
@@ -148,11 +158,13 @@ int main(int argc, char** argv) {
         Index done = 0;
         while (!trainer.done()) {
             const double loss = trainer.advance(threads);
-            if (!std::isfinite(loss))
-                throw std::runtime_error(
-                    fmt::format("the loss is {} at step {}: a smaller --rate may help; the checkpoint "
-                                "before it is in {}",
-                                loss, trainer.step(), out));
+            const auto require_finite = [&](const char* what, double x) {
+                if (std::isfinite(x)) return;
+                throw std::runtime_error(fmt::format(
+                    "the {} is {} at step {}: a smaller --rate may help{}", what, x, trainer.step(),
+                    std::filesystem::exists(checkpoint) ? "; the checkpoint before it is in " + out : ""));
+            };
+            require_finite("loss", loss);
             ++done;
             const double seconds =
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
@@ -160,7 +172,11 @@ int main(int argc, char** argv) {
             progress.reach(static_cast<std::size_t>(trainer.step()),
                            fmt::format(", loss {:.3f}, {:.0f} tokens/s", loss, speed));
             if (trainer.step() % line_every != 0 && !trainer.done()) continue;
-            print(trainer.log(threads), speed);
+            const train::LogLine& line = trainer.log(threads);
+            require_finite("validation loss", line.validation_loss);
+            require_finite("norm of the gradient", line.gradient_norm);
+            trainer.require_finite(); // never over a good checkpoint
+            print(line, speed);
             trainer.save(checkpoint);
             since = std::chrono::steady_clock::now();
             done = 0;

@@ -4,6 +4,7 @@
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <numbers>
@@ -22,6 +23,41 @@ models::Network<float> initial(const Plan& plan) {
         return {plan.config, std::move(weights), models::LearnedNormalizer(plan.normalizer, plan.temperature)};
     return {plan.config, std::move(weights), program::named_normalizer(plan.normalizer, plan.temperature)};
 }
+
+/// FNV-1a, 64 bits.
+class Checksum {
+public:
+    void add(std::string_view bytes) {
+        for (const char c : bytes) hash_ = (hash_ ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+    }
+    template <class T>
+    void add(std::span<const T> values) {
+        add(std::string_view(reinterpret_cast<const char*>(values.data()), values.size_bytes()));
+    }
+    std::uint64_t value() const { return hash_; }
+
+private:
+    std::uint64_t hash_ = 0xcbf29ce484222325U;
+};
+
+/// All that decides how a run goes on.
+struct Saved {
+    models::Weights<float> weights, first, second;
+    std::vector<double> curve, state;
+
+    std::string checksum(const std::map<std::string, std::string>& identity) {
+        Checksum sum;
+        for (const auto& [key, value] : identity) sum.add(key + '=' + value + '\n');
+        for (models::Weights<float>* part : {&weights, &first, &second})
+            for (const Tensor<float>& tensor : tensors_of(*part)) {
+                sum.add(tensor.name);
+                sum.add(std::span<const float>(tensor.values));
+            }
+        sum.add(std::span<const double>(curve));
+        sum.add(std::span<const double>(state));
+        return fmt::format("{:016x}", sum.value());
+    }
+};
 
 /// `sequences` windows of bytes that begin at `starts`; the target of each byte is the next one.
 models::Batch windows(std::string_view text, std::span<const Index> starts, Index length) {
@@ -47,6 +83,8 @@ nlohmann::ordered_json config_json(const models::Config& config, const std::stri
             {"vocab_size", config.vocabulary},
             {"activation_function", "gelu_new"},
             {"layer_norm_epsilon", config.norm_epsilon},
+            {"scale_attn_weights", config.scale_by_head_width},
+            {"scale_attn_by_inverse_layer_idx", config.scale_by_layer},
             {"tie_word_embeddings", true},
             {"attention_normalizer", normalizer},
             {"attention_temperature", temperature}};
@@ -178,59 +216,110 @@ std::map<std::string, std::string> Trainer::identity() const {
             {"rate", fmt::format("{}", plan_.rate)},
             {"seed", fmt::format("{}", plan_.seed)},
             {"text", fmt::format("{} bytes, sum {}", text_.bytes.size(), [&] {
-                 std::uint64_t hash = 0xcbf29ce484222325U; // FNV-1a
-                 for (const char c : text_.bytes)
-                     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-                 return hash;
+                 Checksum sum;
+                 sum.add(text_.bytes);
+                 return sum.value();
              }())}};
 }
 
+void Trainer::require_finite() {
+    for (const Tensor<float>& tensor : tensors_of(network_.weights()))
+        for (const float x : tensor.values)
+            if (!std::isfinite(x))
+                throw std::runtime_error(
+                    fmt::format("{} holds {} after step {}: a smaller rate may help", tensor.name, x, step()));
+}
+
 void Trainer::save(const std::string& file) {
+    Saved saved{network_.weights(), optimizer_.first(), optimizer_.second(), {}, {}};
+    for (const LogLine& line : curve_)
+        saved.curve.insert(saved.curve.end(), {line.step, line.window, line.training_loss, line.validation_loss,
+                                               line.gradient_norm});
+    saved.state = {static_cast<double>(optimizer_.steps), loss_sum_, norm_sum_,
+                   static_cast<double>(loss_count_)};
     SafetensorsWriter writer;
     const auto add = [&](const std::string& prefix, models::Weights<float>& weights) {
         for (const Tensor<float>& tensor : tensors_of(weights))
             writer.add(prefix + tensor.name, std::span<const float>(tensor.values), tensor.shape);
     };
-    add("weights/", network_.weights());
-    add("first/", optimizer_.first());
-    add("second/", optimizer_.second());
-    std::vector<double> lines;
-    for (const LogLine& line : curve_)
-        lines.insert(lines.end(),
-                     {line.step, line.window, line.training_loss, line.validation_loss, line.gradient_norm});
-    writer.add("curve", std::span<const double>(lines), {static_cast<Index>(curve_.size()), 5});
-    const std::array<double, 4> state = {static_cast<double>(optimizer_.steps), loss_sum_, norm_sum_,
-                                         static_cast<double>(loss_count_)};
-    writer.add("state", std::span<const double>(state), {4});
+    add("weights/", saved.weights);
+    add("first/", saved.first);
+    add("second/", saved.second);
+    writer.add("curve", std::span<const double>(saved.curve), {static_cast<Index>(curve_.size()), 5});
+    writer.add("state", std::span<const double>(saved.state), {4});
     for (const auto& [key, value] : identity()) writer.set_metadata(key, value);
+    writer.set_metadata("checksum", saved.checksum(identity()));
     writer.write(file);
 }
 
 void Trainer::load(const std::string& file) {
     const SafetensorsFile checkpoint(file);
-    for (const auto& [key, value] : identity()) {
-        const auto found = checkpoint.metadata().find(key);
-        const std::string there = found == checkpoint.metadata().end() ? "nothing" : found->second;
-        if (there != value)
-            throw std::runtime_error(
-                fmt::format("{}: {}: expected {} as in this run, found {}", file, key, value, there));
-    }
-    const auto read = [&](const std::string& prefix, models::Weights<float>& weights) {
-        for (const Tensor<float>& tensor : tensors_of(weights))
-            checkpoint.read_into<float>(prefix + tensor.name, 0, tensor.values);
+    const auto refuse = [&](const std::string& what, const auto& expected, const auto& found) {
+        throw std::runtime_error(fmt::format("{}: {}: expected {}, found {}", file, what, expected, found));
     };
-    read("weights/", network_.weights());
-    read("first/", optimizer_.first());
-    read("second/", optimizer_.second());
-    const std::vector<double> lines = checkpoint.read<double>("curve"),
-                              state = checkpoint.read<double>("state");
+    const auto said = [&](const std::string& key) {
+        const auto found = checkpoint.metadata().find(key);
+        return found == checkpoint.metadata().end() ? std::string("nothing") : found->second;
+    };
+    for (const auto& [key, value] : identity())
+        if (said(key) != value) refuse(key, value + " as in this run", said(key));
+
+    std::size_t tensors = 0;
+    const auto read = [&]<class T>(const std::string& name, const std::vector<Index>& shape, std::span<T> out) {
+        const auto& info = checkpoint.info(name);
+        const auto described = [](const std::vector<Index>& size, std::string_view type) {
+            return fmt::format("{} [{}]", type, fmt::join(size, ", "));
+        };
+        const std::string_view type = sizeof(T) == 4 ? "F32" : "F64";
+        if (info.shape != shape || info.dtype_name != type)
+            refuse(name, described(shape, type), described(info.shape, info.dtype_name));
+        checkpoint.read_into<T>(name, 0, out);
+        for (const T x : out)
+            if (!std::isfinite(x)) refuse(name, "finite numbers", x);
+        ++tensors;
+    };
+    Saved saved{network_.weights(), optimizer_.first(), optimizer_.second(), {}, {}};
+    const auto read_all = [&](const std::string& prefix, models::Weights<float>& weights) {
+        for (const Tensor<float>& tensor : tensors_of(weights))
+            read(prefix + tensor.name, tensor.shape, tensor.values);
+    };
+    read_all("weights/", saved.weights);
+    read_all("first/", saved.first);
+    read_all("second/", saved.second);
+    for (const Tensor<float>& tensor : tensors_of(saved.second))
+        for (const float x : tensor.values)
+            if (x < 0) refuse("second/" + tensor.name, "numbers >= 0", x);
+    const auto& lines = checkpoint.info("curve").shape;
+    if (lines.size() != 2 || lines[1] != 5 || lines[0] > plan_.steps)
+        refuse("curve", fmt::format("[lines, 5] with at most {} lines", plan_.steps),
+               fmt::format("[{}]", fmt::join(lines, ", ")));
+    saved.curve.resize(static_cast<std::size_t>(lines[0] * 5));
+    saved.state.resize(4);
+    read("curve", lines, std::span<double>(saved.curve));
+    read("state", {4}, std::span<double>(saved.state));
+    if (checkpoint.names().size() != tensors) refuse("tensors", tensors, checkpoint.names().size());
+    const auto whole = [&](std::size_t at, std::string_view what, double most) {
+        const double x = saved.state[at];
+        if (!(x >= 0 && x <= most && x == std::floor(x)))
+            refuse("state", fmt::format("{}: a whole number from 0 to {}", what, most), x);
+    };
+    whole(0, "step", static_cast<double>(plan_.steps));
+    whole(3, "steps since the last line", saved.state[0]);
+    if (const std::string sum = saved.checksum(identity()); said("checksum") != sum)
+        refuse("checksum", sum + " of what the file holds", said("checksum"));
+
     curve_.clear();
-    for (std::size_t i = 0; i + 5 <= lines.size(); i += 5)
-        curve_.push_back({lines[i], lines[i + 1], lines[i + 2], lines[i + 3], lines[i + 4]});
-    optimizer_.steps = static_cast<std::int64_t>(state.at(0));
-    loss_sum_ = state.at(1);
-    norm_sum_ = state.at(2);
-    loss_count_ = static_cast<Index>(state.at(3));
+    for (std::size_t i = 0; i < saved.curve.size(); i += 5) {
+        const double* const line = saved.curve.data() + i;
+        curve_.push_back({line[0], line[1], line[2], line[3], line[4]});
+    }
+    network_.weights() = std::move(saved.weights);
+    optimizer_.first() = std::move(saved.first);
+    optimizer_.second() = std::move(saved.second);
+    optimizer_.steps = static_cast<std::int64_t>(saved.state[0]);
+    loss_sum_ = saved.state[1];
+    norm_sum_ = saved.state[2];
+    loss_count_ = static_cast<Index>(saved.state[3]);
 }
 
 void write_model(Trainer& trainer, const std::filesystem::path& folder, bool half) {

@@ -46,8 +46,12 @@ public:
     /// window, and for a vocabulary other than the 256 bytes.
     Trainer(Plan plan, Text text);
 
-    /// Goes on from a checkpoint of the same plan. Throws std::runtime_error naming what differs.
+    /// Goes on from a checkpoint of the same plan. Throws std::runtime_error, and leaves the trainer as it was,
+    /// naming what differs from the plan, a tensor that is missing, too many, of another shape or type or not
+    /// finite, a state that no run has, and a content that is not the one that was saved (its checksum).
     void load(const std::string& file);
+    /// Throws std::runtime_error that names the first tensor with a number that is not finite.
+    void require_finite();
     /// Weights, moments, step and loss curve, whole or not at all.
     void save(const std::string& file);
 

@@ -50,5 +50,56 @@ refused 2 "--temperature must be a number > 0, got 0" "${base[@]}" --out "$work/
 refused 2 "--steps must be a whole number" "${base[@]}" --out "$work/none" --steps -1
 refused 1 "$work/missing" --text "$work/missing" --out "$work/none" --quick
 refused 1 "no checkpoint" "${base[@]}" --out "$work/none" --resume
+
+# A checkpoint is what the run has written, or nothing.
+run --steps 4 --every 2 --out "$work/good" >"$work/out" || complain "it fails"
+cat >"$work/alter.py" <<'PYTHON'
+import json, struct, sys
+source, target, what = sys.argv[1:]
+data = open(source, "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+header, body = json.loads(data[8:8 + size]), bytearray(data[8 + size:])
+at = lambda name: header[name]["data_offsets"][0]
+if what == "nan": body[at("weights/wte.weight"):at("weights/wte.weight") + 4] = struct.pack("<f", float("nan"))
+if what == "bit": body[at("weights/wte.weight")] ^= 1
+if what == "negative": body[at("second/wpe.weight"):at("second/wpe.weight") + 4] = struct.pack("<f", -1.0)
+if what == "step_nan": body[at("state"):at("state") + 8] = struct.pack("<d", float("nan"))
+if what == "step_large": body[at("state"):at("state") + 8] = struct.pack("<d", 2.0 ** 62)
+if what == "step_half": body[at("state"):at("state") + 8] = struct.pack("<d", 1.5)
+if what == "short": header["state"]["shape"] = [2]; header["state"]["data_offsets"][1] -= 16
+if what == "larger": header["weights/wpe.weight"]["shape"][0] //= 2; header["weights/wpe.weight"]["shape"][1] *= 2
+if what == "unsaid": del header["__metadata__"]["checksum"]
+if what == "short": # the file shall end with its last tensor
+    first, last = header["state"]["data_offsets"]
+    del body[last:last + 16]
+    for name, tensor in header.items():
+        if name != "__metadata__" and tensor["data_offsets"][0] > last:
+            tensor["data_offsets"] = [x - 16 for x in tensor["data_offsets"]]
+text = json.dumps(header).encode()
+open(target, "wb").write(struct.pack("<Q", len(text)) + text + body)
+PYTHON
+if command -v python3 >/dev/null; then
+    while read -r what part; do
+        rm -rf "$work/altered" && cp -r "$work/good" "$work/altered"
+        python3 "$work/alter.py" "$work/good/checkpoint.safetensors" "$work/altered/checkpoint.safetensors" "$what"
+        refused 1 "$part" "${base[@]}" --batch-tokens 1024 --steps 4 --every 2 --out "$work/altered" --resume
+        cmp -s "$work/good/model.safetensors" "$work/altered/model.safetensors" || complain "$what: the model is written"
+    done <<'CASES'
+nan weights/wte.weight: expected finite numbers, found nan
+bit checksum: expected
+negative second/wpe.weight: expected numbers >= 0, found -1
+step_nan state: expected finite numbers, found nan
+step_large state: expected step: a whole number from 0 to 4
+step_half state: expected step: a whole number from 0 to 4, found 1.5
+short state: expected F64 [4], found F64 [2]
+larger weights/wpe.weight: expected F32 [128, 64], found F32 [64, 128]
+unsaid checksum: expected
+CASES
+fi
+run --steps 4 --every 2 --out "$work/good" --resume >/dev/null || complain "it does not resume a finished run"
+
+# A loss that is no number ends the run and leaves the last good checkpoint.
+refused 1 "a smaller --rate may help" "${base[@]}" --out "$work/wild" --rate 1e300 --steps 1 --batch-tokens 1024
+[ -e "$work/wild/model.safetensors" ] || [ -e "$work/wild/checkpoint.safetensors" ] && complain "a model of NaN is written"
 [ -e "$work/none" ] && complain "a refused run leaves a folder"
 exit "$failed"
