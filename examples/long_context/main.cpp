@@ -1,9 +1,9 @@
 // attnscope-long-context: exact statistics of every row of one long head, without the matrix of its weights.
 
 #include <attnscope/attnscope.hpp>
-#include <attnscope/io/safetensors.hpp>
 #include <attnscope/streaming/threads.hpp>
 
+#include <support/capture.hpp>
 #include <support/program.hpp>
 
 #include <sys/resource.h>
@@ -16,11 +16,17 @@ using State = RowState<float, 8>;
 struct Head {
     std::string name;
     Matrix<float> q, k, v; ///< v may be empty
+    float scale = 0;
+    Mask mask;
+    std::string mask_name;
+    std::vector<std::string> notes; ///< about the capture, a line each
 };
 
 /// A seeded head whose first key draws every query a little.
 Head synthetic_head(Index length, Index width, std::uint64_t seed) {
-    Head head{fmt::format("synthetic, seed {} (not a trained model)", seed), {}, {}, {}};
+    Head head;
+    head.name = fmt::format("synthetic, seed {} (not a trained model)", seed);
+    head.scale = HeadView<float>::default_scale(width);
     SplitMix64 random(seed);
     for (Matrix<float>* m : {&head.q, &head.k, &head.v}) {
         m->resize(length, width);
@@ -31,36 +37,39 @@ Head synthetic_head(Index length, Index width, std::uint64_t seed) {
     return head;
 }
 
-/// One head of the tensors q, k and v, [layers,heads,n,d] or [heads,n,d]; fewer key heads than query heads are
-/// shared.
-Head load_head(const std::string& path, Index layer, Index number) {
-    const io::SafetensorsFile file(path);
-    Head head{fmt::format("{}, layer {}, head {}", path, layer, number), {}, {}, {}};
-    Index query_heads = 0;
-    const auto read = [&](std::string_view name, Matrix<float>& out) {
-        const auto& shape = file.info(name).shape;
-        if (shape.size() != 3 && shape.size() != 4)
-            throw std::runtime_error(
-                fmt::format("{}: {} must be [layers,heads,n,d] or [heads,n,d]", path, name));
-        const std::size_t at = shape.size() - 3;
-        const Index layers = at == 0 ? 1 : shape[0], heads = shape[at], n = shape[at + 1], d = shape[at + 2];
-        if (name == "q") query_heads = heads;
-        if (layer < 0 || layer >= layers || number < 0 || number >= query_heads)
-            throw program::usage_error(
-                fmt::format("--layer, --head: {} has {} layers of {} heads", path, layers, query_heads));
-        if (heads == 0 || query_heads % heads != 0)
-            throw std::runtime_error(fmt::format("{}: the heads of {} must divide those of q", path, name));
-        const Index index = layer * heads + number / (query_heads / heads);
-        const auto values = file.read<float>(name, static_cast<std::uint64_t>(index * n * d),
-                                             static_cast<std::uint64_t>(n * d));
-        out = Eigen::Map<const Matrix<float>>(values.data(), n, d);
+/// One head of a capture, as its file says that it attends. Its scan is one of softmax of q and k.
+Head scanned_head(const program::Capture& capture, const program::HeadPlace& place) {
+    const auto refuse = [&](std::string_view what) {
+        throw std::runtime_error(fmt::format("{}: {}", capture.name, what));
     };
-    for (const std::string_view part : {"q", "k"})
-        if (!file.contains(part))
-            throw std::runtime_error(fmt::format("{}: there is no tensor {}", path, part));
-    read("q", head.q);
-    read("k", head.k);
-    if (file.contains("v")) read("v", head.v);
+    if (capture.kind != program::Capture::Kind::queries_and_keys) refuse("needs tensors q and k");
+    if (place.layer >= capture.layers || place.head >= capture.heads)
+        throw program::usage_error(fmt::format("--layer, --head: {} has {} layers of {} heads", capture.name,
+                                               capture.layers, capture.heads));
+    if (capture.bias)
+        refuse("has a bias of the logits, which a scan does not hold (attnscope-report takes it)");
+    for (Index query = 0; query < capture.queries; ++query)
+        if (capture.is_padding(place, query) && capture.mask(place).visible(query, capture.keys).count() > 0)
+            refuse("has padding whose rows would count (attnscope-report leaves them out)");
+    program::HeadVectors<float> vectors = program::load_vectors<float>(capture, place);
+    const program::LayerAttention& layer = capture.layer(place.layer);
+    Head head;
+    head.name = fmt::format("{}, layer {}, head {}", capture.name, place.layer, place.head);
+    head.q = std::move(vectors.q);
+    head.k = std::move(vectors.k);
+    if (vectors.v) head.v = std::move(*vectors.v);
+    head.scale = static_cast<float>(capture.scale(place.layer) / layer.temperature.value_or(1));
+    head.mask = capture.mask(place);
+    const Index window = layer.window.value_or(0);
+    head.mask_name = fmt::format("{}{}", layer.causal.value_or(false) ? "causal" : "every query sees every key",
+                                 window > 0 ? fmt::format(", window {}", window) : "");
+    head.notes = capture.assumptions;
+    for (const std::string& line : capture.warnings) head.notes.push_back("warning: " + line);
+    if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax")
+        head.notes.push_back(
+            fmt::format("warning: the file says {}, what follows is about softmax of the same logits", name));
+    if (!capture.sinks.empty())
+        head.notes.push_back("warning: the file has sinks, what follows is about softmax without them");
     return head;
 }
 
@@ -99,18 +108,17 @@ int main(int argc, char** argv) {
                  "entropy, weights, "
                  "sensitivity, the keys that collect weight. Without INPUT, a synthetic head is scanned.",
                  "attnscope-long-context");
-    std::string input, layer = "0", number = "0", length = "131072", width = "64", window = "0", seed = "1",
+    std::string input, layer = "0", number = "0", length = "131072", width = "64", seed = "1",
                        threads = std::to_string(std::max(1u, std::thread::hardware_concurrency()));
-    bool all_keys = false, output = false, no_sinks = false;
+    bool output = false, no_sinks = false;
     app.add_option("INPUT", input,
-                   "a safetensors file with q, k and optional v, each [layers,heads,n,d] or [heads,n,d]");
+                   "a safetensors file with q, k and optional v, each [layers,heads,n,d] or [heads,n,d]; it is "
+                   "causal unless its metadata say otherwise");
     app.add_option("--layer", layer, "of INPUT")->capture_default_str();
     app.add_option("--head", number, "of INPUT")->capture_default_str();
     app.add_option("--length", length, "keys and queries of the synthetic head")->capture_default_str();
     app.add_option("--dimension", width, "of the synthetic head")->capture_default_str();
-    app.add_option("--window", window, "each query sees so many keys up to its own; 0: all of them")
-        ->capture_default_str();
-    app.add_flag("--no-causal", all_keys, "every query sees every key");
+    const auto capture_options = program::add_capture_options(app, false);
     app.add_flag("--output", output, "also compute the output o = sum p v of every row");
     app.add_flag("--no-sinks", no_sinks, "leave out the second pass, which finds the keys that collect weight");
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
@@ -119,29 +127,49 @@ int main(int argc, char** argv) {
     return program::run(app, argc, argv, [&] {
         const Index n = program::whole_number<Index>("--length", length, 1, Index(1) << 24);
         const Index d = program::whole_number<Index>("--dimension", width, 1, 4096);
-        const Index keep = program::whole_number<Index>("--window", window, 0, Index(1) << 40);
         const Threads executor(program::whole_number<Index>("--threads", threads, 1, 1024));
         const Index seed_number =
             program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max());
-        if (all_keys && keep > 0)
+        program::CaptureOptions options_of_capture = capture_options();
+        if (options_of_capture.causal == false && options_of_capture.window)
             throw program::usage_error("--window: without the causal mask there is no window");
-        const Head head = input.empty()
-                              ? synthetic_head(n, d, static_cast<std::uint64_t>(seed_number))
-                              : load_head(input, program::whole_number<Index>("--layer", layer, 0, 1 << 20),
-                                          program::whole_number<Index>("--head", number, 0, 1 << 20));
+        Head head;
+        if (input.empty()) {
+            if (options_of_capture.batch || options_of_capture.nhd || options_of_capture.scale)
+                throw program::usage_error("--batch, --layout, --scale: there is no INPUT");
+            head = synthetic_head(n, d, static_cast<std::uint64_t>(seed_number));
+            std::array<program::LayerAttention, 1> own;
+            own[0].causal = options_of_capture.causal.value_or(true);
+            try {
+                if (options_of_capture.window)
+                    program::set_attention(own, "window", *options_of_capture.window, "--window");
+            } catch (const std::runtime_error& error) {
+                throw program::usage_error(error.what());
+            }
+            head.mask = program::mask_of(own[0], n, n);
+            const Index window = own[0].window.value_or(0);
+            head.mask_name = fmt::format("{}{}", *own[0].causal ? "causal" : "every query sees every key",
+                                         window > 0 ? fmt::format(", window {}", window) : "");
+        } else {
+            program::Capture capture = program::open_capture({input}, 0, options_of_capture);
+            for (program::LayerAttention& own : capture.attention)
+                if (!own.causal) own.causal = true;
+            const auto batches = capture.chosen_batches();
+            if (batches.size() > 1)
+                capture.assumptions.push_back("batch 0 is scanned (--batch B picks another)");
+            head = scanned_head(capture,
+                                {batches.front(), program::whole_number<Index>("--layer", layer, 0, 1 << 20),
+                                 program::whole_number<Index>("--head", number, 0, 1 << 20)});
+        }
         if (output && head.v.size() == 0) throw program::usage_error("--output: the input has no tensor v");
         const Index queries = head.q.rows(), keys = head.k.rows();
-        const HeadView<float> view =
-            head.v.size() > 0 ? HeadView<float>(head.q, head.k, head.v) : HeadView<float>(head.q, head.k);
-        const Mask mask = all_keys   ? Mask::none()
-                          : keep > 0 ? Mask::sliding_window(keep, keys - queries)
-                                     : Mask::causal_bottom_right(queries, keys);
+        const HeadView<float> view(
+            head.q, head.k, head.v.size() > 0 ? MatrixView<float>(head.v) : MatrixView<float>(), head.scale);
+        const Mask& mask = head.mask;
         const double pairs = pairs_of(mask, queries, keys);
         fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n", head.name, queries, keys,
-                   head.q.cols(),
-                   all_keys   ? "every query sees every key"
-                   : keep > 0 ? fmt::format("causal, window {}", keep)
-                              : "causal");
+                   head.q.cols(), head.mask_name);
+        for (const std::string& note : head.notes) fmt::print("taken     {}\n", note);
 
         Scan<float, 8> result;
         program::Progress progress("scanning row", static_cast<std::size_t>(queries));
@@ -188,7 +216,8 @@ int main(int argc, char** argv) {
             for (Index key = 0; key < keys; ++key)
                 if (mass[key] == mass[key]) order.push_back(key);
             // The last keys are seen by few queries: a mean of at least 64 says something.
-            std::erase_if(order, [&](Index key) { return queries > 64 && !all_keys && keys - key < 64; });
+            std::erase_if(order,
+                          [&](Index key) { return queries > 64 && mask.is_causal() && keys - key < 64; });
             std::partial_sort(order.begin(), order.begin() + std::min<std::ptrdiff_t>(5, std::ssize(order)),
                               order.end(), [&](Index a, Index b) { return mass[a] > mass[b]; });
             fmt::print("\nkeys that collect most, key: mean weight over the queries that see it\n");

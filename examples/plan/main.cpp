@@ -34,59 +34,84 @@ double largest_norm(const attnscope::Matrix<double>& x) {
     return largest;
 }
 
-plan::Plan make_plan(const Capture& capture, const Question& question, bool causal, std::optional<double> scale,
-                     Index threads) {
+/// Do q, k and the mask alone say what the logits are?
+bool has_plain_keys(const Capture& capture) {
+    return capture.kind == Capture::Kind::queries_and_keys && !capture.bias && capture.tokens.empty();
+}
+
+plan::Plan make_plan(const Capture& capture, const Question& question, Index threads) {
     plan::Plan result;
     result.source = capture.name;
     result.question = question;
     result.queries = capture.queries;
     result.keys = capture.keys;
-    result.causal = causal;
-    const attnscope::Mask mask =
-        causal ? attnscope::Mask::causal_bottom_right(capture.queries, capture.keys) : attnscope::Mask::none();
-    const Index heads = capture.layers * capture.heads;
+    result.causal = std::all_of(capture.attention.begin(), capture.attention.end(),
+                                [](const auto& layer) { return layer.causal.value_or(false); });
+    result.assumptions = capture.assumptions;
+    const std::vector<Index> batches = capture.chosen_batches();
+    const Index heads_of_batch = capture.layers * capture.heads, heads = std::ssize(batches) * heads_of_batch;
+    program::RowTally tally;
     result.heads.resize(static_cast<std::size_t>(heads));
     program::Progress progress("planning heads", static_cast<std::size_t>(heads));
     std::mutex mutex; // the file is read, and progress shown, by one at a time
     attnscope::Threads{threads}(heads, [&](Index i) {
         plan::HeadInput input;
-        const Index layer = i / capture.heads, head = i % capture.heads;
+        const program::HeadPlace place{batches[static_cast<std::size_t>(i / heads_of_batch)],
+                                       i % heads_of_batch / capture.heads, i % capture.heads};
+        const double temperature = capture.layer(place.layer).temperature.value_or(1);
         input.queries = capture.queries;
         input.keys = capture.keys;
-        input.mask = mask;
         program::HeadRows stored; // logits or weights that the file holds as a matrix
-        if (capture.kind == Capture::Kind::queries_and_keys) {
+        if (has_plain_keys(capture)) {
             {
                 const std::lock_guard lock(mutex);
-                program::HeadVectors vectors = program::load_vectors(capture, layer, head, scale);
+                program::HeadVectors<double> vectors = program::load_vectors(capture, place);
                 input.q = std::move(vectors.q);
                 input.k = std::move(vectors.k);
                 input.values = std::move(vectors.v);
-                input.scale = vectors.scale;
+                input.scale = vectors.scale / temperature;
             }
+            input.mask = capture.mask(place);
             const double longest = std::abs(input.scale) * largest_norm(*input.q) * largest_norm(*input.k);
             input.finite = longest <= std::numeric_limits<double>::max() / 2;
             input.logits = [view = attnscope::HeadView<double>(*input.q, *input.k, {}, input.scale),
-                            &mask](Index query, std::span<double> z) {
+                            mask = input.mask](Index query, std::span<double> z) {
                 attnscope::logits_of<double>(view, mask, query, z);
             };
         } else {
             {
                 const std::lock_guard lock(mutex);
-                stored = program::load_head(capture, layer, head, mask, scale);
+                stored = program::load_head(capture, place);
+                tally.merge(stored.tally);
             }
             input.values = std::move(stored.values);
+            input.mask = stored.mask;
+            stored.logits /= temperature;
             input.logits = [&stored](Index query, std::span<double> z) {
                 std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
             };
         }
         plan::HeadPlan& own = result.heads[static_cast<std::size_t>(i)];
         own = plan::plan_head(input, question);
-        own.layer = layer;
-        own.head = head;
+        own.batch = place.batch;
+        own.layer = place.layer;
+        own.head = place.head;
         const std::lock_guard lock(mutex);
         progress.step();
     });
+    for (const std::string& line : findings_of(capture, tally)) result.assumptions.push_back(line);
+    result.warnings = warnings_of(capture, tally);
+    if (tally.not_one > 0 && !capture.options.normalise_weights)
+        result.warnings.push_back(
+            "rows of weights that do not sum to 1 are planned for as if divided by their sum");
+    for (const program::LayerAttention& layer : capture.attention)
+        if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax") {
+            result.warnings.push_back(
+                fmt::format("the file says {}, what follows is about softmax of the same logits", name));
+            break;
+        }
+    if (!capture.sinks.empty())
+        result.warnings.push_back("the file has sinks, what follows is about softmax without them");
     return result;
 }
 
@@ -101,15 +126,15 @@ int main(int argc, char** argv) {
         "bits to store them in. Every answer is applied and measured. Without a question, all are asked.",
         "attnscope-plan");
     std::vector<std::string> inputs;
-    std::string length = "131072", weight, output_error, mass, share, growth, scale, key_scale = "channel",
-                json, rows = "64", seed = "1";
+    std::string length = "131072", weight, output_error, mass, share, growth, key_scale = "channel", json,
+                rows = "64", seed = "1";
     std::vector<std::string> entropy, participation;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    bool bits = false, causal = false, no_causal = false;
-    app.add_option(
-        "CAPTURE", inputs,
-        "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
-        "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
+    bool bits = false;
+    app.add_option("CAPTURE", inputs,
+                   "a safetensors file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
+                   "[batch,layers,heads,n,d], and optional "
+                   "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
     app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
     // Their number is optional, and what follows may be the capture.
     constexpr int most = 8;
@@ -136,10 +161,7 @@ int main(int argc, char** argv) {
     const auto* growth_option =
         app.add_option("--growth", growth,
                        "exponent c of the background e^-gap ~ n^c, 0: as it is [what each head's rows show]");
-    const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
-    auto* causal_flag =
-        app.add_flag("--causal", causal, "query i sees the keys up to its own [as the file says, else no]");
-    app.add_flag("--no-causal", no_causal, "every query sees every key")->excludes(causal_flag);
+    const auto capture_options = program::add_capture_options(app);
     app.add_option("--rows", rows, "of each head, evenly spaced")->capture_default_str();
     app.add_option("--seed", seed, "of the synthetic heads")->capture_default_str();
     app.add_option("--json", json,
@@ -181,8 +203,6 @@ int main(int argc, char** argv) {
         if (share_option->count() > 0) question.share = number("--share", share, above_0, 1, "in (0, 1]");
         if (growth_option->count() > 0)
             question.growth = number("--growth", growth, -largest, largest, "such as 0 or -0.1");
-        std::optional<double> factor;
-        if (scale_option->count() > 0) factor = number("--scale", scale, -largest, largest, "that is finite");
         if (key_scale != "channel" && key_scale != "token")
             throw program::usage_error(fmt::format("--key-scale must be channel or token, got {}", key_scale));
         question.scale = key_scale == "channel" ? attnscope::CacheScale::channel : attnscope::CacheScale::token;
@@ -193,10 +213,9 @@ int main(int argc, char** argv) {
         const auto seed_number = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
         if (!json.empty()) program::require_output("--json", json, inputs);
 
-        const Capture capture = program::open_capture(inputs, seed_number);
-        if (factor && capture.kind != Capture::Kind::queries_and_keys)
-            throw program::usage_error("--scale: only q and k are scaled, the input has logits or weights");
-        const bool has_keys = capture.kind == Capture::Kind::queries_and_keys;
+        const Capture capture = program::open_capture(inputs, seed_number, capture_options());
+        // Bits are tried on softmax of q.k alone.
+        const bool has_keys = has_plain_keys(capture);
         if (!question.weight && !question.entropy && !question.participation && !question.output_error &&
             !question.mass && !question.bits) {
             question.weight = 0.5;
@@ -209,9 +228,9 @@ int main(int argc, char** argv) {
         if (question.output_error && !capture.v)
             throw program::usage_error("--output-error: the capture has no values v (--mass does without)");
         if (question.bits && !(capture.v && has_keys))
-            throw program::usage_error("--bits: the capture must have q, k and v");
-        const plan::Plan result = make_plan(
-            capture, question, causal || (!no_causal && capture.causal.value_or(false)), factor, thread_count);
+            throw program::usage_error(
+                "--bits: the capture must have q, k and v, and neither bias nor padding");
+        const plan::Plan result = make_plan(capture, question, thread_count);
         Index planned = 0;
         for (const plan::HeadPlan& head : result.heads) planned += head.rows;
         if (planned == 0)

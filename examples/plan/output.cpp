@@ -253,6 +253,8 @@ std::string to_text(const Plan& plan) {
     std::string text = fmt::format(
         "{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n", plan.source,
         plan.heads.size(), plan.queries, plan.keys, plan.causal ? "causal" : "not causal", rows);
+    for (const std::string& line : plan.assumptions) text += fmt::format("taken: {}\n", line);
+    for (const std::string& line : plan.warnings) text += fmt::format("warning: {}\n", line);
     if (empty > 0) text += fmt::format("{} heads have no row of two visible keys and finite logits\n", empty);
     if (rows == 0) return text;
     int measured = 0, unsure = 0;
@@ -324,6 +326,8 @@ std::string to_json(const Plan& plan) {
     json["queries"] = plan.queries;
     json["keys"] = plan.keys;
     json["causal"] = plan.causal;
+    json["assumptions"] = plan.assumptions;
+    json["warnings"] = plan.warnings;
     Json asked;
     asked["length"] = question.length;
     if (question.weight || question.entropy || question.participation)
@@ -335,6 +339,7 @@ std::string to_json(const Plan& plan) {
     Json heads = Json::array();
     for (const HeadPlan& head : plan.heads) {
         Json own;
+        own["batch"] = head.batch;
         own["layer"] = head.layer;
         own["head"] = head.head;
         own["rows"] = head.rows;

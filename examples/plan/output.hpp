@@ -4,6 +4,7 @@
 #include <support/head_plan.hpp>
 
 #include <string>
+#include <vector>
 
 namespace plan {
 
@@ -13,6 +14,7 @@ struct Plan {
     Question question;
     Index queries = 0, keys = 0;
     bool causal = false;
+    std::vector<std::string> assumptions, warnings; ///< about the capture, a line each
     std::vector<HeadPlan> heads;
 };
 

@@ -17,11 +17,9 @@ enum class Scalar { float32, float64 };
 inline constexpr std::array<std::string_view, 2> scalar_names = {"float", "double"};
 
 struct Settings {
-    double temperature = 1;
-    attnscope::AnyNormalizer normalizer; ///< at that temperature
+    std::optional<double> temperature;     ///< unless given, that of each layer, else 1
+    std::optional<std::string> normalizer; ///< unless given, that of each layer, else softmax
     Scalar scalar = Scalar::float64;
-    std::optional<double> scale;
-    bool causal = false;
     std::vector<Index> layers, heads; ///< which; empty: all
     std::uint64_t seed = 1;
     std::optional<bool> stream; ///< unless given, heads of more than `stream_above` logits
@@ -44,7 +42,9 @@ struct RowFigures {
     double log_sum_exp, max_logit, entropy_nats, max_weight, second_weight, first_key_weight,
         participation_ratio, logit_spread;
     double spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian
+    double row_sum, unassigned_mass, hidden_mass;       ///< of stored weights
     std::vector<SelectionFigures> selection;            ///< for the N below the number of visible keys
+    bool negative = false;                              ///< stored weights below 0
 };
 
 /// Name of a figure and where it stands; the group is the JSON object it is nested in, if any.
@@ -68,8 +68,15 @@ inline constexpr std::array<Figure, 13> row_figures = {{
     {"jacobian", "max_entry", &RowFigures::max_entry},
 }};
 
+/// Further figures of a capture that holds weights only.
+inline constexpr std::array<Figure, 3> stored_figures = {{
+    {"", "row_sum", &RowFigures::row_sum},
+    {"", "unassigned_mass", &RowFigures::unassigned_mass},
+    {"", "hidden_mass", &RowFigures::hidden_mass},
+}};
+
 struct HeadFigures {
-    Index layer = 0, head = 0;
+    Index batch = 0, layer = 0, head = 0;
     std::vector<RowFigures> rows;
 
     /// Mean of a figure over the rows that have it, NaN if none has.
@@ -82,14 +89,26 @@ struct HeadFigures {
 /// As `HeadFigures::mean_selection`, over the rows of all heads.
 std::vector<SelectionFigures> mean_selection(std::span<const HeadFigures> heads);
 
+/// What makes weights of the logits of a head.
+struct HeadNormalizer {
+    double temperature = 1;
+    attnscope::AnyNormalizer normalizer; ///< at that temperature
+};
+
 struct Report {
     Capture capture;
     Settings settings;
+    std::vector<Index> layers;               ///< the chosen ones
+    std::vector<HeadNormalizer> normalizers; ///< of each layer, without its sinks
     std::vector<HeadFigures> heads;
     attnscope::Audit audit;
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
+    program::RowTally tally;
     bool streamed = false; ///< no matrix of logits was held; selections and audit are those of `audited_rows`
 };
+
+/// The figures that the rows of this report have.
+std::vector<Figure> columns_of(const Report& report);
 
 /// Analyses the chosen heads. Throws `usage_error` for a layer or head that is not there, and for a normaliser
 /// that stored weights cannot serve or that cannot be streamed.

@@ -51,24 +51,21 @@ int main(int argc, char** argv) {
         "analysed.",
         "attnscope-report");
     std::vector<std::string> inputs;
-    double temperature = 1, scale = 0;
+    double temperature = 1;
     std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    bool causal = false, no_causal = false, rows = false, stream = false, no_stream = false;
-    app.add_option(
-        "INPUT", inputs,
-        "a safetensors file with q,k | logits | weights, each [heads,n,d] or [layers,heads,n,d], and optional "
-        "v; or .npy parts q=FILE k=FILE v=FILE");
-    app.add_option("--temperature", temperature, "divides the logits, > 0")->capture_default_str();
-    app.add_option("--normalizer", normalizer, program::normalizer_help())->capture_default_str();
+    bool rows = false, stream = false, no_stream = false;
+    app.add_option("INPUT", inputs,
+                   "a safetensors file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
+                   "[batch,layers,heads,n,d], and optional v; or .npy parts q=FILE k=FILE v=FILE");
+    const auto* temperature_option =
+        app.add_option("--temperature", temperature, "divides the logits, > 0 [as the file says, else 1]");
+    const auto* normalizer_option = app.add_option(
+        "--normalizer", normalizer, program::normalizer_help() + " [as the file says, else softmax]");
     app.add_option("--scalar", scalar, "in which weights and norms are computed: float or double")
         ->capture_default_str();
-    const auto* scale_option = app.add_option("--scale", scale, "factor of q.k [1/sqrt(d)]");
-    auto* causal_flag = app.add_flag("--causal", causal,
-                                     "query i sees the keys up to its own, aligned bottom-right "
-                                     "[as the file's metadata say, else no]");
-    app.add_flag("--no-causal", no_causal, "every query sees every key")->excludes(causal_flag);
+    const auto capture_options = program::add_capture_options(app);
     app.add_option("--select", select, "the N of the top-N figures, each >= 1")->capture_default_str();
     app.add_option("--reading", reading, "distance of a selection: cumulative or resultant")
         ->capture_default_str();
@@ -101,21 +98,17 @@ int main(int argc, char** argv) {
         if (!(temperature > 0) || !std::isfinite(temperature))
             throw program::usage_error(
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
-        settings.temperature = temperature;
+        if (temperature_option->count() > 0) settings.temperature = temperature;
         try {
-            settings.normalizer = program::named_normalizer(normalizer, temperature);
+            program::named_normalizer(normalizer, temperature);
         } catch (const attnscope::invalid_argument& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
+        if (normalizer_option->count() > 0) settings.normalizer = normalizer;
         const auto scalar_name = std::find(report::scalar_names.begin(), report::scalar_names.end(), scalar);
         if (scalar_name == report::scalar_names.end())
             throw program::usage_error(fmt::format("--scalar must be float or double, got {}", scalar));
         settings.scalar = static_cast<report::Scalar>(scalar_name - report::scalar_names.begin());
-        if (scale_option->count() > 0) {
-            if (!std::isfinite(scale))
-                throw program::usage_error(fmt::format("--scale must be finite, got {}", scale));
-            settings.scale = scale;
-        }
         settings.selection.counts = parse_list(select, "--select");
         for (const Index n : settings.selection.counts)
             if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
@@ -151,8 +144,7 @@ int main(int argc, char** argv) {
             for (const std::string_view name : report::csv_names)
                 program::require_output("--csv", std::filesystem::path(csv) / name, inputs);
 
-        program::Capture capture = program::open_capture(inputs, settings.seed);
-        settings.causal = causal || (!no_causal && capture.causal.value_or(false));
+        program::Capture capture = program::open_capture(inputs, settings.seed, capture_options());
         const report::Report report = report::analyse(std::move(capture), settings);
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);

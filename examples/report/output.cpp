@@ -40,9 +40,10 @@ Json selection_json(std::span<const SelectionFigures> selections) {
 }
 
 template <class Value>
-Json figures_json(Value&& value, std::span<const SelectionFigures> selections) {
+Json figures_json(std::span<const Figure> figures, Value&& value,
+                  std::span<const SelectionFigures> selections) {
     Json object;
-    for (const Figure& figure : row_figures) {
+    for (const Figure& figure : figures) {
         Json& place = figure.group.empty() ? object : object[std::string(figure.group)];
         place[std::string(figure.name)] = number(value(figure.value));
     }
@@ -67,6 +68,100 @@ Json audit_json(const attnscope::Audit& audit) {
     return list;
 }
 
+/// Of the chosen layers.
+bool is_causal(const Report& report) {
+    return std::all_of(report.layers.begin(), report.layers.end(),
+                       [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); });
+}
+
+/// What the chosen layers have, each value once where neighbours agree: "softmax" or "softmax, entmax:1.5".
+std::string over_layers(const Report& report, const std::function<std::string(Index)>& text_of) {
+    std::vector<std::string> texts;
+    for (const Index layer : report.layers) texts.push_back(text_of(layer));
+    if (std::adjacent_find(texts.begin(), texts.end(), std::not_equal_to<>()) == texts.end()) texts.resize(1);
+    return fmt::format("{}", fmt::join(texts, ","));
+}
+
+std::string normalizer_text(const Report& report) {
+    return over_layers(report, [&](Index layer) {
+        return report.normalizers[static_cast<std::size_t>(layer)].normalizer.name();
+    });
+}
+
+std::string temperature_text(const Report& report) {
+    return over_layers(report, [&](Index layer) {
+        return fmt::format("{}", report.normalizers[static_cast<std::size_t>(layer)].temperature);
+    });
+}
+
+/// Which keys a query sees.
+std::string mask_text(const Report& report) {
+    const Capture& input = report.capture;
+    std::string text = over_layers(report, [&](Index layer) {
+        return input.layer(layer).causal.value_or(false) ? "causal" : "every query sees every key";
+    });
+    if (text == "every query sees every key" && report.tally.causal_from_masks())
+        text = input.kind == Capture::Kind::weights ? "causal, from weights of 0" : "causal, from the mask";
+    const std::string window = over_layers(
+        report, [&](Index layer) { return fmt::format("{}", input.layer(layer).window.value_or(0)); });
+    return window == "0" ? text : fmt::format("{}, window {} (0: all)", text, window);
+}
+
+/// JSON is UTF-8, names of tensors need not be.
+std::vector<std::string> printable(std::vector<std::string> lines) {
+    for (std::string& line : lines) line = attnscope::detail::printable(line);
+    return lines;
+}
+
+/// Of every chosen layer, as used.
+Json attention_json(const Report& report) {
+    Json list = Json::array();
+    const Capture& input = report.capture;
+    for (const Index layer : report.layers) {
+        const auto& [temperature, normalizer] = report.normalizers[static_cast<std::size_t>(layer)];
+        Json entry;
+        entry["layer"] = layer;
+        entry["causal"] = input.layer(layer).causal.value_or(false);
+        entry["scale"] =
+            input.kind == Capture::Kind::queries_and_keys ? Json(input.scale(layer)) : Json(nullptr);
+        entry["window"] = input.layer(layer).window.value_or(0);
+        entry["normalizer"] = normalizer.name();
+        entry["temperature"] = temperature;
+        list.push_back(std::move(entry));
+    }
+    return list;
+}
+
+Json masks_json(const Report& report) {
+    const program::RowTally& tally = report.tally;
+    if (report.capture.kind != Capture::Kind::logits && !report.capture.bias) return nullptr;
+    Json json;
+    json["entries"] = tally.masks;
+    json["least"] = number(tally.least_mask);
+    json["largest"] = number(tally.most_mask);
+    json["rows_left_visible"] = tally.unmasked_rows;
+    json["causal"] = tally.causal_from_masks();
+    return json;
+}
+
+Json stored_weights_json(const Report& report) {
+    const program::RowTally& tally = report.tally;
+    if (report.capture.kind != Capture::Kind::weights) return nullptr;
+    const auto [least, most] = std::minmax_element(tally.sums.begin(), tally.sums.end());
+    Json json;
+    json["normalised"] = report.capture.options.normalise_weights;
+    json["least_row_sum"] = tally.sums.empty() ? Json(nullptr) : number(*least);
+    json["median_row_sum"] = number(tally.median_sum());
+    json["largest_row_sum"] = tally.sums.empty() ? Json(nullptr) : number(*most);
+    json["rows_not_summing_to_1"] = tally.not_one;
+    json["rows_within_rounding"] = tally.rounded;
+    json["negative_weights"] = tally.negative;
+    json["rows_with_negative_weights"] = tally.negative_rows;
+    json["rows_with_hidden_mass"] = tally.hidden_rows;
+    json["largest_hidden_mass"] = tally.most_hidden;
+    return json;
+}
+
 std::string cell(double x) { return std::isfinite(x) ? fmt::format("{:.4g}", x) : "-"; }
 
 /// A number that reads back exactly; nothing where there is none.
@@ -83,11 +178,23 @@ std::string to_text(const Report& report) {
         fmt::format_to(out, "No input: synthetic heads from a generator (seed {}), not a trained model.\n",
                        settings.seed);
     fmt::format_to(out, "input        {}, from {}\n", input.name, kind_text(input));
-    fmt::format_to(out, "shape        {} layers x {} heads, {} queries, {} keys{}\n", input.layers, input.heads,
-                   input.queries, input.keys, input.width ? fmt::format(", width {}", *input.width) : "");
-    fmt::format_to(out, "normaliser   {}, temperature {}, {}{}\n", settings.normalizer.name(),
-                   settings.temperature, settings.causal ? "causal" : "every query sees every key",
+    fmt::format_to(out, "shape        {}{} layers x {} heads, {} queries, {} keys{}\n",
+                   input.batches > 1 ? fmt::format("{} batches x ", input.batches) : "", input.layers,
+                   input.heads, input.queries, input.keys,
+                   input.width ? fmt::format(", width {}", *input.width) : "");
+    fmt::format_to(out, "normaliser   {}, temperature {}, {}{}\n", normalizer_text(report),
+                   temperature_text(report), mask_text(report),
                    settings.scalar == Scalar::float64 ? "" : ", weights in float");
+    if (input.attention.end() != std::find_if(input.attention.begin(), input.attention.end(),
+                                              [](const auto& layer) { return layer.scale.has_value(); }))
+        fmt::format_to(out, "scale        {}\n", over_layers(report, [&](Index layer) {
+                           return fmt::format("{:.6g}", input.scale(layer));
+                       }));
+    for (const std::string& line : input.assumptions) fmt::format_to(out, "taken        {}\n", line);
+    for (const std::string& line : findings_of(input, report.tally))
+        fmt::format_to(out, "found        {}\n", line);
+    for (const std::string& line : warnings_of(input, report.tally))
+        fmt::format_to(out, "warning      {}\n", line);
     if (report.streamed)
         fmt::format_to(out, "streamed     no matrix of logits; selections and audit of {} rows of each head\n",
                        audited_rows(input.queries, input.keys).size());
@@ -102,16 +209,26 @@ std::string to_text(const Report& report) {
         out, "\nMeans over the rows of each head. H: entropy in nats; p1: largest weight; key0: weight of the "
              "first key;\nkeys: participation ratio 1/sum p^2; D: logit spread; |J|2, |J|F: spectral and "
              "Frobenius norm of dp/dz.\n\n");
-    fmt::format_to(out, "{:>5} {:>4} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "layer", "head", "H", "p1",
-                   "key0", "keys", "D", "|J|2", "|J|F");
-    const std::array<double RowFigures::*, 7> columns = {
-        &RowFigures::entropy_nats,     &RowFigures::max_weight,
-        &RowFigures::first_key_weight, &RowFigures::participation_ratio,
-        &RowFigures::logit_spread,     &RowFigures::spectral,
-        &RowFigures::frobenius};
+    std::vector<std::pair<std::string_view, double RowFigures::*>> columns = {
+        {"H", &RowFigures::entropy_nats},        {"p1", &RowFigures::max_weight},
+        {"key0", &RowFigures::first_key_weight}, {"keys", &RowFigures::participation_ratio},
+        {"D", &RowFigures::logit_spread},        {"|J|2", &RowFigures::spectral},
+        {"|J|F", &RowFigures::frobenius}};
+    if (report.tally.not_one > 0 && !input.options.normalise_weights)
+        columns.emplace_back("unassigned", &RowFigures::unassigned_mass);
+    const bool batches = report.heads.front().batch != report.heads.back().batch;
+    const auto place_of = [&](const HeadFigures& head, std::string_view separator) {
+        return batches ? fmt::format("{}{}{}{}{}", head.batch, separator, head.layer, separator, head.head)
+                       : fmt::format("{}{}{}", head.layer, separator, head.head);
+    };
+    if (batches) fmt::format_to(out, "{:>5} ", "batch");
+    fmt::format_to(out, "{:>5} {:>4}", "layer", "head");
+    for (const auto& [title, column] : columns) fmt::format_to(out, " {:>9}", title);
+    text += '\n';
     for (const HeadFigures& head : report.heads) {
+        if (batches) fmt::format_to(out, "{:>5} ", head.batch);
         fmt::format_to(out, "{:>5} {:>4}", head.layer, head.head);
-        for (const auto column : columns) fmt::format_to(out, " {:>9}", cell(head.mean(column)));
+        for (const auto& [title, column] : columns) fmt::format_to(out, " {:>9}", cell(head.mean(column)));
         text += '\n';
     }
 
@@ -123,20 +240,23 @@ std::string to_text(const Report& report) {
         std::sort(values.begin(), values.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
         return values;
     };
-    std::size_t rows = 0, empty = 0, nan = 0, infinite = 0;
+    std::size_t rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
     for (const HeadFigures& head : report.heads)
         for (const RowFigures& row : head.rows) {
             ++rows;
             empty += row.status == attnscope::RowStatus::empty;
-            nan += row.status == attnscope::RowStatus::nan;
+            nan += row.status == attnscope::RowStatus::nan && !row.negative;
+            negative += row.negative;
             infinite += row.status == attnscope::RowStatus::infinite;
         }
     fmt::format_to(out, "\nSummary of {} heads, {} rows", report.heads.size(), rows);
     if (empty) fmt::format_to(out, ", {} without a visible key", empty);
     if (nan) fmt::format_to(out, ", {} with NaN", nan);
     if (infinite) fmt::format_to(out, ", {} with +inf", infinite);
-    fmt::format_to(out, "\n{:<28} {:>9} {:>16} {:>9} {:>16}\n", "mean of a head's rows", "least",
-                   "(layer, head)", "most", "(layer, head)");
+    if (negative) fmt::format_to(out, ", {} with negative weights", negative);
+    const std::string_view place_title = batches ? "(batch,layer,head)" : "(layer, head)";
+    fmt::format_to(out, "\n{:<28} {:>9} {:>16} {:>9} {:>16}\n", "mean of a head's rows", "least", place_title,
+                   "most", place_title);
     const std::array<std::pair<std::string_view, double RowFigures::*>, 5> lines = {{
         {"entropy H, nats", &RowFigures::entropy_nats},
         {"largest weight p1", &RowFigures::max_weight},
@@ -147,9 +267,7 @@ std::string to_text(const Report& report) {
     for (const auto& [title, figure] : lines) {
         const auto values = over_heads(figure);
         if (values.empty()) continue;
-        const auto place = [](const HeadFigures& head) {
-            return fmt::format("({}, {})", head.layer, head.head);
-        };
+        const auto place = [&](const HeadFigures& head) { return fmt::format("({})", place_of(head, ", ")); };
         fmt::format_to(out, "{:<28} {:>9} {:>16} {:>9} {:>16}\n", title, cell(values.front().first),
                        place(*values.front().second), cell(values.back().first), place(*values.back().second));
     }
@@ -202,26 +320,34 @@ std::string to_json(const Report& report, bool rows) {
     json["schema"] = "attnscope.report/1";
     json["version"] = attnscope::version;
     json["input"] = attnscope::detail::printable(input.name); // JSON is UTF-8
-    json["shape"] = {{"layers", input.layers},
-                     {"heads", input.heads},
-                     {"queries", input.queries},
-                     {"keys", input.keys},
-                     {"width", input.width ? Json(*input.width) : Json(nullptr)}};
-    json["causal"] = report.settings.causal;
-    json["temperature"] = report.settings.temperature;
-    json["normalizer"] = report.settings.normalizer.name();
+    json["shape"] = {{"batches", input.batches}, {"layers", input.layers},
+                     {"heads", input.heads},     {"queries", input.queries},
+                     {"keys", input.keys},       {"width", input.width ? Json(*input.width) : Json(nullptr)}};
+    json["causal"] = is_causal(report);
+    const std::string temperature = temperature_text(report);
+    json["temperature"] = temperature.find(',') == temperature.npos
+                              ? Json(report.normalizers[static_cast<std::size_t>(report.layers[0])].temperature)
+                              : Json(nullptr);
+    json["normalizer"] = normalizer_text(report);
     json["scalar"] = scalar_names[static_cast<std::size_t>(report.settings.scalar)];
     json["streamed"] = report.streamed;
     json["max_weight_difference"] = number(report.weight_difference.value_or(not_known));
+    json["attention"] = attention_json(report);
+    json["masks"] = masks_json(report);
+    json["stored_weights"] = stored_weights_json(report);
+    json["assumptions"] = printable(input.assumptions);
+    json["warnings"] = printable(warnings_of(input, report.tally));
+    const std::vector<Figure> columns = columns_of(report);
     json["heads"] = Json::array();
     for (const HeadFigures& head : report.heads) {
         Json entry;
+        entry["batch"] = head.batch;
         entry["layer"] = head.layer;
         entry["head"] = head.head;
         Json mean;
         mean["visible"] = number(head.mean_visible());
-        mean.update(
-            figures_json([&](double RowFigures::*figure) { return head.mean(figure); }, head.mean_selection()));
+        mean.update(figures_json(
+            columns, [&](double RowFigures::*figure) { return head.mean(figure); }, head.mean_selection()));
         entry["mean"] = std::move(mean);
         entry["rows"] = Json::array();
         if (rows)
@@ -229,8 +355,8 @@ std::string to_json(const Report& report, bool rows) {
                 Json line;
                 line["query"] = row.query;
                 line["visible"] = row.visible;
-                line.update(
-                    figures_json([&](double RowFigures::*figure) { return row.*figure; }, row.selection));
+                line.update(figures_json(
+                    columns, [&](double RowFigures::*figure) { return row.*figure; }, row.selection));
                 entry["rows"].push_back(std::move(line));
             }
         json["heads"].push_back(std::move(entry));
@@ -241,20 +367,28 @@ std::string to_json(const Report& report, bool rows) {
 }
 
 void write_csv(const Report& report, const std::filesystem::path& folder, bool rows) {
-    const auto names = [](std::string start) {
-        for (const Figure& figure : row_figures)
+    const std::vector<Figure> columns = columns_of(report);
+    // The batch comes first where there are several.
+    const bool batches = report.capture.batches > 1;
+    const auto place_of = [&](const HeadFigures& head) {
+        return batches ? fmt::format("{},{},{}", head.batch, head.layer, head.head)
+                       : fmt::format("{},{}", head.layer, head.head);
+    };
+    const std::string place = batches ? "batch,layer,head" : "layer,head";
+    const auto names = [&](std::string start) {
+        for (const Figure& figure : columns)
             start += fmt::format(",{}{}{}", figure.group, figure.group.empty() ? "" : "_", figure.name);
         return start + "\n";
     };
-    std::string heads_text = names("layer,head,visible"), rows_text = names("layer,head,query,visible");
+    std::string heads_text = names(place + ",visible"), rows_text = names(place + ",query,visible");
     for (const HeadFigures& head : report.heads) {
-        heads_text += fmt::format("{},{},{}", head.layer, head.head, csv(head.mean_visible()));
-        for (const Figure& figure : row_figures) heads_text += "," + csv(head.mean(figure.value));
+        heads_text += fmt::format("{},{}", place_of(head), csv(head.mean_visible()));
+        for (const Figure& figure : columns) heads_text += "," + csv(head.mean(figure.value));
         heads_text += '\n';
         if (!rows) continue;
         for (const RowFigures& row : head.rows) {
-            rows_text += fmt::format("{},{},{},{}", head.layer, head.head, row.query, row.visible);
-            for (const Figure& figure : row_figures) rows_text += "," + csv(row.*figure.value);
+            rows_text += fmt::format("{},{},{}", place_of(head), row.query, row.visible);
+            for (const Figure& figure : columns) rows_text += "," + csv(row.*figure.value);
             rows_text += '\n';
         }
     }
@@ -277,16 +411,14 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
         for (const SelectionFigure& figure : selection_figures) start += fmt::format(",{}", figure.name);
         return start + "\n";
     };
-    std::string selection_text = selection_names("layer,head"),
-                selection_rows = selection_names("layer,head,query");
+    std::string selection_text = selection_names(place), selection_rows = selection_names(place + ",query");
     for (const HeadFigures& head : report.heads) {
         for (const SelectionFigures& mean : head.mean_selection())
-            selection_text += fmt::format("{},{}", head.layer, head.head) + selection_line(mean);
+            selection_text += place_of(head) + selection_line(mean);
         if (!rows) continue;
         for (const RowFigures& row : head.rows)
             for (const SelectionFigures& selection : row.selection)
-                selection_rows +=
-                    fmt::format("{},{},{}", head.layer, head.head, row.query) + selection_line(selection);
+                selection_rows += fmt::format("{},{}", place_of(head), row.query) + selection_line(selection);
     }
     const std::array<const std::string*, csv_names.size()> texts{&heads_text, &audit_text, &selection_text,
                                                                  &rows_text, &selection_rows};

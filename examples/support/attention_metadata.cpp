@@ -85,7 +85,7 @@ void set_attention(std::span<LayerAttention> layers, std::string_view key, std::
         if (key == "causal")
             layers[i].causal = truth(value, what);
         else if (key == "scale")
-            layers[i].scale = real(value, what, -infinity, "a finite number");
+            layers[i].scale = real(value, what, -infinity, "finite: a number such as 0.125");
         else if (key == "window")
             layers[i].window = width(value, what);
         else if (key == "normalizer")

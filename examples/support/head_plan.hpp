@@ -90,7 +90,7 @@ struct BitsPlan {
 };
 
 struct HeadPlan {
-    Index layer = 0, head = 0;
+    Index batch = 0, layer = 0, head = 0;
     Index rows = 0; ///< that were used
     double mean_keys = 0, mean_weight = 0, mean_entropy = 0;
     attnscope::BackgroundGrowth growth;

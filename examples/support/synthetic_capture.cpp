@@ -75,10 +75,16 @@ Capture synthetic_capture(std::uint64_t seed) {
             }
         }
     const auto source = [](const std::shared_ptr<std::vector<double>>& data) {
-        return HeadSource{layers, heads, tokens, width, [data](Index first, Index count) {
-                              const auto begin = data->begin() + first;
-                              return std::vector<double>(begin, begin + count);
-                          }};
+        HeadSource heads_of;
+        heads_of.layers = layers;
+        heads_of.heads = heads;
+        heads_of.rows = tokens;
+        heads_of.cols = width;
+        heads_of.read = [data](Index first, Index count) {
+            const auto begin = data->begin() + first;
+            return std::vector<double>(begin, begin + count);
+        };
+        return heads_of;
     };
     Capture capture;
     capture.name = "synthetic";
@@ -87,7 +93,7 @@ Capture synthetic_capture(std::uint64_t seed) {
     capture.heads = heads;
     capture.queries = capture.keys = tokens;
     capture.width = width;
-    capture.causal = true;
+    capture.attention.assign(static_cast<std::size_t>(layers), {.causal = true});
     capture.q = source(q);
     capture.k = source(k);
     capture.v = source(v);

@@ -209,6 +209,15 @@ public:
         }
     }
 
+    /// Counts every check of another audit as `undefined`, without its tightness: for rows that do not meet
+    /// what its statements assume.
+    void add_undefined(const Audit& other) {
+        for (std::size_t i = 0; i < records_.size(); ++i) {
+            records_[i].checked += other.records_[i].checked;
+            records_[i].count[static_cast<std::size_t>(Verdict::undefined)] += other.records_[i].checked;
+        }
+    }
+
     std::span<const AuditRecord> records() const { return records_; }
 
     /// The tally of one statement. Throws `invalid_argument` if there is no such statement.

@@ -4,7 +4,9 @@
 #include <attnscope/types.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -43,6 +45,7 @@ struct KeyRanges {
 };
 
 /// A structural mask. Query q stands at position q + offset among the keys; it sees key k if all hold:
+///   start:     k >= start                                  (keys before are padding)
 ///   length:    k < length                                  (keys beyond are padding)
 ///   segments:  k and the position lie in the same segment  (packed documents)
 ///   and one of
@@ -90,6 +93,13 @@ public:
         mask.length_ = length;
         return mask;
     }
+    /// Keys before `start` are padding.
+    Mask with_start(Index start) const {
+        detail::require(start >= 0, "Mask::with_start", "start must be >= 0", start);
+        Mask mask = *this;
+        mask.start_ = start;
+        return mask;
+    }
     /// The first `prefix` keys are seen by every query, whatever the causal part says.
     Mask with_prefix(Index prefix) const {
         detail::require(prefix >= 0, "Mask::with_prefix", "prefix must be >= 0", prefix);
@@ -115,11 +125,11 @@ public:
     /// The keys out of 0 ... keys-1 that `query` sees. Preconditions: query >= 0, keys >= 0.
     KeyRanges visible(Index query, Index keys) const {
         const Index position = query + offset_;
-        KeyRange world{0, length_ ? std::min(keys, *length_) : keys};
+        KeyRange world{std::min(start_, keys), length_ ? std::min(keys, *length_) : keys};
         if (!segments_.empty()) {
             if (position < 0) return {};
             const auto next = std::upper_bound(segments_.begin(), segments_.end(), position);
-            world.begin = *(next - 1);
+            world.begin = std::max(world.begin, *(next - 1));
             if (next != segments_.end()) world.end = std::min(world.end, *next);
         }
         KeyRange body = world;
@@ -145,10 +155,45 @@ private:
     Index offset_ = 0;
     std::optional<Index> window_;
     std::optional<Index> length_;
+    Index start_ = 0;
     Index sinks_ = 0;
     Index prefix_ = 0;
     std::vector<Index> segments_;
 };
+
+/// Below which a finite logit or bias of a stored type stands for -inf: half of the lowest finite number of the
+/// type (so that a logit added to a mask changes nothing), for half precision also -30000, which no logit
+/// reaches. Stored: float, double, Eigen::half or Eigen::bfloat16.
+template <class Stored>
+double finite_mask_limit() {
+    const double half = static_cast<double>(std::numeric_limits<Stored>::lowest()) / 2;
+    return std::is_same_v<Stored, Eigen::half> ? std::max(half, -30000.0) : half;
+}
+
+/// What `mask_at_or_below` found in a row.
+struct FiniteMasks {
+    Index masked = 0;    ///< finite entries that became -inf
+    bool spared = false; ///< every visible key is at or below the limit: the row is as it was
+};
+
+/// Finite masks of one row of logits or additive biases: entries at or below `limit` become -inf, which masks a
+/// key wherever logits are accepted. A row is never emptied: where no key lies above the limit, the row stays
+/// as it is and `spared` is true. NaN is no mask. `finite_mask_limit<float>()` is the limit for masks of the
+/// lowest finite number. In place, O(n), no allocation.
+template <Real T>
+FiniteMasks mask_at_or_below(RowOut<T> z, T limit) {
+    constexpr T masked = -std::numeric_limits<T>::infinity();
+    FiniteMasks found;
+    bool above = false;
+    for (const T x : z) {
+        above = above || !(x <= limit);
+        found.masked += x <= limit && x != masked;
+    }
+    if (!above) return {0, found.masked > 0};
+    for (T& x : z)
+        if (x <= limit) x = masked;
+    return found;
+}
 
 } // namespace v0_1
 } // namespace attnscope

@@ -96,8 +96,10 @@ two layers '[2,1,3,4]' 96 '[1,1,3,4]' 48
 refused 1 'layers: tensor k: .*layers, got 2 and 1' layers
 two no_head '[0,3,4]' 0 '[2,3,4]' 96
 refused 1 'no_head: tensor q: is empty' no_head
-two rank '[1,1,2,3,4]' 96 '[2,3,4]' 96
-refused 1 'rank: tensor q: expected \[heads,n,d\].*found \[1,1,2,3,4\]' rank
+two rank '[1,1,1,2,3,4]' 96 '[2,3,4]' 96
+refused 1 'rank: tensor q: expected \[heads,n,d\].*found \[1,1,1,2,3,4\]' rank
+two batches '[1,1,2,3,4]' 96 '[2,1,2,3,4]' 192
+refused 1 'batches: tensor k: .*same batches, got 1 and 2' batches
 capture alone '{"q":{"dtype":"F32","shape":[2,3,4],"data_offsets":[0,96]}}' 96
 refused 1 'needs tensors q and k, or logits, or weights' alone
 capture nothing '{}' 0
@@ -206,7 +208,8 @@ version="$(sed -nE 's/^#define ATTNSCOPE_VERSION_(MAJOR|MINOR|PATCH) ([0-9]+)$/\
     "$ATTNSCOPE_SOURCE/include/attnscope/config.hpp" | paste -sd.)"
 [ "$(cat run/out)" = "attnscope-report $version" ] || wrong "--version is not $version"
 run --help
-for option in --temperature --normalizer --scale --causal --no-causal --select --reading --ball-radius --seed --layers \
+for option in --temperature --normalizer --scale --window --causal --no-causal --batch --layout --masked-below \
+    --normalise-weights --select --reading --ball-radius --seed --layers \
     --heads --rows --json --csv; do
     grep -q -- "$option" run/out || wrong "--help does not know $option"
     grep -q -- "$option" "$ATTNSCOPE_SOURCE/docs/report.md" || wrong "docs/report.md does not tell of $option"

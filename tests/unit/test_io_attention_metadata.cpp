@@ -52,9 +52,11 @@ TEST_CASE("layers are read again from the metadata that they give", "[attention_
 TEST_CASE("metadata that make no sense are refused", "[attention_metadata]") {
     CHECK(refusal("scale", "1,2") ==
           "file: metadata \"scale\" must be one value, or one for each of the 3 layers, got \"1,2\"");
-    CHECK(refusal("scale", "inf") == "file: metadata \"scale\" must be a finite number, got \"inf\"");
-    CHECK(refusal("scale", "") == "file: metadata \"scale\" must be a finite number, got \"\"");
-    CHECK(refusal("scale", "1,,3") == "file: metadata \"scale\" must be a finite number, got \"\"");
+    CHECK(refusal("scale", "inf") ==
+          "file: metadata \"scale\" must be finite: a number such as 0.125, got \"inf\"");
+    CHECK(refusal("scale", "") == "file: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
+    CHECK(refusal("scale", "1,,3") ==
+          "file: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
     CHECK(refusal("temperature", "0") ==
           "file: metadata \"temperature\" must be a finite number > 0, got \"0\"");
     CHECK(refusal("causal", "maybe") == "file: metadata \"causal\" must be true or false, got \"maybe\"");

@@ -628,12 +628,14 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
     Findings found;
     CHECK(keys_of(json) == std::set<std::string>{"schema", "version", "input", "shape", "causal", "temperature",
                                                  "normalizer", "scalar", "streamed", "max_weight_difference",
-                                                 "heads", "audit"});
+                                                 "heads", "audit", "attention", "masks", "stored_weights",
+                                                 "assumptions", "warnings"});
     CHECK(json.at("schema") == "attnscope.report/1");
     CHECK(json.at("version") == ATTNSCOPE_VERSION);
     CHECK(json.at("input") == input.name);
     const Tensor& source = input.rows();
-    CHECK(json.at("shape") == Json{{"layers", source.layers()},
+    CHECK(json.at("shape") == Json{{"batches", 1},
+                                   {"layers", source.layers()},
                                    {"heads", source.heads()},
                                    {"queries", source.rows()},
                                    {"keys", input.keys()},
@@ -660,12 +662,14 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
         for (const Index head : heads) {
             const Json& entry = json.at("heads").at(entry_at++);
             const std::string place = "(" + std::to_string(layer) + "," + std::to_string(head) + ")";
-            found.expect(keys_of(entry) == std::set<std::string>{"layer", "head", "mean", "rows"}, place,
-                         " keys");
+            found.expect(keys_of(entry) == std::set<std::string>{"batch", "layer", "head", "mean", "rows"},
+                         place, " keys");
             found.expect(entry.at("layer") == layer && entry.at("head") == head, place, " layer and head");
             const Json& rows = entry.at("rows");
             REQUIRE(rows.size() == static_cast<std::size_t>(source.rows()));
-            std::set<std::string> mean_keys = row_keys;
+            std::set<std::string> own_keys = row_keys;
+            if (!input.q && !input.logits) own_keys.insert({"row_sum", "unassigned_mass", "hidden_mass"});
+            std::set<std::string> mean_keys = own_keys;
             mean_keys.erase("query");
             const Json& mean = entry.at("mean");
             found.expect(keys_of(mean) == mean_keys && keys_of(mean.at("jacobian")) == norm_keys, place,
@@ -673,7 +677,7 @@ void compare(const Json& json, const Input& input, const Asked& asked) {
             for (Index query = 0; query < source.rows(); ++query) {
                 const Json& line = rows.at(static_cast<std::size_t>(query));
                 const std::string where = place + " row " + std::to_string(query);
-                found.expect(keys_of(line) == row_keys && keys_of(line.at("jacobian")) == norm_keys, where,
+                found.expect(keys_of(line) == own_keys && keys_of(line.at("jacobian")) == norm_keys, where,
                              " keys");
                 found.expect(line.at("query") == query, where, " query: ", line.at("query").dump());
                 const Expected row = expected_row(input, asked, layer, head, query);
@@ -1107,7 +1111,7 @@ TEST_CASE("io report: weights, whose logits are known up to a constant", "[io][r
     CHECK(mean.at("log_sum_exp").is_null());
     CHECK(mean.at("max_logit").is_null());
     compare(run_json(folder, {path, "--temperature", "0.5"}), input, {.temperature = 0.5});
-    compare(run_json(folder, {path, "--causal"}), input, {.causal = true});
+    compare(run_json(folder, {path, "--causal", "--normalise-weights"}), input, {.causal = true});
 
     const Outcome refused = run(folder, {path, "--normalizer", "sigmoid"});
     CHECK(refused.status == 2);
@@ -1347,6 +1351,7 @@ TEST_CASE("io report: selections", "[io][report]") {
     SECTION("weights and values") {
         input.weights = normal_tensor({2, 4, 12, 12}, 155);
         for (double& w : input.weights->values) w = std::exp(w);
+        arguments.push_back("--normalise-weights");
         input.q.reset();
         input.k.reset();
     }

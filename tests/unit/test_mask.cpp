@@ -93,6 +93,53 @@ TEST_CASE("sinks stay visible when the window has passed them", "[mask]") {
     CHECK(picture(Mask::causal().with_sinks(2), 3, 3) == Lines{"#..", "##.", "###"});
 }
 
+TEST_CASE("keys before the start are padding", "[mask]") {
+    CHECK(picture(Mask::none().with_start(2), 2, 4) == Lines{"..##", "..##"});
+    CHECK(picture(Mask::causal().with_start(2), 4, 4) == Lines{"....", "....", "..#.", "..##"});
+    CHECK(picture(Mask::causal().with_start(1).with_length(3), 4, 4) == Lines{"....", ".#..", ".##.", ".##."});
+    CHECK(picture(Mask::sliding_window(1).with_sinks(1).with_start(1), 4, 4) ==
+          Lines{"....", ".#..", ".##.", ".#.#"});
+    CHECK(picture(Mask::causal().with_segments({0, 2}).with_start(1), 4, 4) ==
+          Lines{"....", ".#..", "..#.", "..##"});
+    CHECK(picture(Mask::causal().with_prefix(2).with_start(1), 3, 3) == Lines{".#.", ".#.", ".##"});
+    CHECK(picture(Mask::none().with_start(9), 1, 3) == Lines{"..."});
+    CHECK_THROWS_AS(Mask::none().with_start(-1), attnscope::invalid_argument);
+}
+
+TEST_CASE("finite masks become -inf, but never a whole row", "[mask]") {
+    using attnscope::finite_mask_limit;
+    using attnscope::mask_at_or_below;
+    constexpr float inf = std::numeric_limits<float>::infinity(), lowest = std::numeric_limits<float>::lowest();
+    const auto limit = static_cast<float>(finite_mask_limit<float>());
+    std::vector<float> row = {1, lowest, -2, lowest / 2, -inf, lowest / 2.5F, -1e9F};
+    auto found = mask_at_or_below<float>(row, limit);
+    CHECK(found.masked == 2);
+    CHECK(!found.spared);
+    CHECK(row == std::vector<float>{1, -inf, -2, -inf, -inf, lowest / 2.5F, -1e9F});
+    found = mask_at_or_below<float>(row, -1e8F);
+    CHECK(found.masked == 2);
+    CHECK(row == std::vector<float>{1, -inf, -2, -inf, -inf, -inf, -inf});
+
+    std::vector<float> low = {lowest, -inf, lowest};
+    const std::vector<float> before = low;
+    found = mask_at_or_below<float>(low, limit);
+    CHECK(low == before);
+    CHECK(found.masked == 0);
+    CHECK(found.spared);
+    std::vector<float> empty = {-inf, -inf}, nothing;
+    CHECK(!mask_at_or_below<float>(empty, limit).spared);
+    CHECK(!mask_at_or_below<float>(nothing, limit).spared);
+
+    // A mask to which a logit was added, in every type.
+    CHECK(finite_mask_limit<double>() == std::numeric_limits<double>::lowest() / 2);
+    CHECK(finite_mask_limit<Eigen::half>() == -30000);
+    CHECK(finite_mask_limit<Eigen::bfloat16>() < -1.6e38);
+    CHECK(finite_mask_limit<Eigen::bfloat16>() > -1.8e38);
+    std::vector<double> half = {-65504, -30000, -29984, 3};
+    CHECK(mask_at_or_below<double>(half, finite_mask_limit<Eigen::half>()).masked == 2);
+    CHECK(half[2] == -29984);
+}
+
 TEST_CASE("keys beyond the length are padding", "[mask]") {
     CHECK(picture(Mask::none().with_length(2), 2, 4) == Lines{"##..", "##.."});
     CHECK(picture(Mask::none().with_length(9), 1, 3) == Lines{"###"});
