@@ -111,9 +111,10 @@ int main(int argc, char** argv) {
     std::string input, layer = "0", number = "0", length = "131072", width = "64", seed = "1",
                        threads = std::to_string(std::max(1u, std::thread::hardware_concurrency()));
     bool output = false, no_sinks = false;
-    app.add_option("INPUT", input,
-                   "a safetensors file with q, k and optional v, each [layers,heads,n,d] or [heads,n,d]; it is "
-                   "causal unless its metadata say otherwise");
+    app.add_option(
+        "INPUT", input,
+        "a safetensors or .npz file with q, k and optional v, each [layers,heads,n,d] or [heads,n,d]; it is "
+        "causal unless its metadata say otherwise");
     app.add_option("--layer", layer, "of INPUT")->capture_default_str();
     app.add_option("--head", number, "of INPUT")->capture_default_str();
     app.add_option("--length", length, "keys and queries of the synthetic head")->capture_default_str();

@@ -131,10 +131,11 @@ int main(int argc, char** argv) {
     std::vector<std::string> entropy, participation;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool bits = false;
-    app.add_option("CAPTURE", inputs,
-                   "a safetensors file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
-                   "[batch,layers,heads,n,d], and optional "
-                   "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
+    app.add_option(
+        "CAPTURE", inputs,
+        "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
+        "[batch,layers,heads,n,d], and optional "
+        "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
     app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
     // Their number is optional, and what follows may be the capture.
     constexpr int most = 8;

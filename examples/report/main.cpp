@@ -56,9 +56,10 @@ int main(int argc, char** argv) {
                 select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool rows = false, stream = false, no_stream = false;
-    app.add_option("INPUT", inputs,
-                   "a safetensors file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
-                   "[batch,layers,heads,n,d], and optional v; or .npy parts q=FILE k=FILE v=FILE");
+    app.add_option(
+        "INPUT", inputs,
+        "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
+        "[batch,layers,heads,n,d], and optional v; or .npy parts q=FILE k=FILE v=FILE");
     const auto* temperature_option =
         app.add_option("--temperature", temperature, "divides the logits, > 0 [as the file says, else 1]");
     const auto* normalizer_option = app.add_option(

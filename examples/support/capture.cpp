@@ -1,6 +1,8 @@
 #include <support/capture.hpp>
 
+#include <attnscope/io/file_kind.hpp>
 #include <attnscope/io/npy.hpp>
+#include <attnscope/io/npz.hpp>
 #include <attnscope/io/safetensors.hpp>
 #include <support/program.hpp>
 
@@ -333,22 +335,40 @@ Part part_of(const std::string& file, attnscope::io::NpyArray<double>&& values) 
     return {file, array->shape, array->dtype, slice(0.0), slice(0.0F)};
 }
 
+Capture open_npz(const std::string& path, const CaptureOptions& options) {
+    const attnscope::io::NpzFile file(path);
+    Parts parts;
+    for (const std::string& name : file.names())
+        parts.emplace(name, is_one_of(tensor_names, name)
+                                ? part_of(path, file.read<double>(name, {.bfloat16 = options.bfloat16}))
+                                : Part{path, {}, Dtype::unsupported, {}, {}}); // only its name matters
+    return capture_of(path, parts, {}, options);
+}
+
+bool is_npz(const std::string& path) {
+    const attnscope::io::File file = attnscope::io::File::open(path);
+    std::string start(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 512)), '\0');
+    file.read(0, std::as_writable_bytes(std::span(start)));
+    return attnscope::io::kind_of(start) == attnscope::io::FileKind::npz;
+}
+
 Capture open_parts(const std::vector<std::string>& inputs, const CaptureOptions& options) {
     std::map<std::string, std::string> paths;
     for (const std::string& input : inputs) {
         const auto equals = input.find('=');
         const std::string name = input.substr(0, equals);
         if (equals == std::string::npos || !is_one_of(tensor_names, name))
-            throw usage_error(fmt::format(
-                "INPUT must be one safetensors file, or q=FILE k=FILE v=FILE (also logits=, weights=, bias=, "
-                "sinks=, scale=, attention_mask=) of .npy files, got {}",
-                input));
+            throw usage_error(fmt::format("INPUT must be one safetensors or .npz file, or q=FILE k=FILE v=FILE "
+                                          "(also logits=, weights=, bias=, "
+                                          "sinks=, scale=, attention_mask=) of .npy files, got {}",
+                                          input));
         if (!paths.emplace(name, input.substr(equals + 1)).second)
             throw usage_error(fmt::format("{}= is given twice", name));
     }
     Parts parts;
     for (const auto& [name, path] : paths)
-        parts.emplace(name, part_of(path, attnscope::io::read_npy<double>(path)));
+        parts.emplace(name,
+                      part_of(path, attnscope::io::read_npy<double>(path, {.bfloat16 = options.bfloat16})));
     return capture_of(fmt::format("{}", fmt::join(inputs, " ")), parts, {}, options);
 }
 
@@ -522,7 +542,7 @@ Capture open_capture(const std::vector<std::string>& inputs, std::uint64_t seed,
         if (options.batch || options.nhd) throw usage_error("--batch, --layout: there is no input");
     } else if (inputs.size() == 1 && (inputs[0].find('=') == std::string::npos ||
                                       std::filesystem::exists(inputs[0]))) // whatever its name looks like
-        capture = open_safetensors(inputs[0], options);
+        capture = is_npz(inputs[0]) ? open_npz(inputs[0], options) : open_safetensors(inputs[0], options);
     else
         capture = open_parts(inputs, options);
     apply_options(capture);

@@ -42,6 +42,7 @@ struct HeadSource {
 struct CaptureOptions {
     std::optional<Index> batch;         ///< this one only
     bool nhd = false;                   ///< q, k and v are [..., tokens, heads, d]
+    bool bfloat16 = false;              ///< NumPy's raw numbers of two bytes ("V2") are bfloat16
     std::optional<double> masked_below; ///< logits and biases <= this are masks
     bool normalise_weights = false;     ///< divide stored weights by their sum, hidden keys left out
     std::optional<bool> causal;

@@ -8,7 +8,7 @@ namespace program {
 std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_rows) {
     struct Texts {
         std::string batch, layout = "hnd", scale, window, masked_below;
-        bool causal = false, no_causal = false, normalise = false;
+        bool causal = false, no_causal = false, normalise = false, bfloat16 = false;
     };
     const auto texts = std::make_shared<Texts>();
     const auto* batch = app.add_option("--batch", texts->batch,
@@ -16,6 +16,7 @@ std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_row
                                        "[batch,heads,n,d] [all, and no batch in four dimensions]");
     app.add_option("--layout", texts->layout, "of q, k and v: hnd, or nhd for [tokens,heads,d]")
         ->capture_default_str();
+    app.add_flag("--bfloat16", texts->bfloat16, "raw numbers of two bytes (V2) in .npy and .npz are bfloat16");
     const auto* scale =
         app.add_option("--scale", texts->scale,
                        "factor of q.k, one or for each layer a,b,... [as the file says, else 1/sqrt(d)]");
@@ -42,6 +43,7 @@ std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_row
         if (texts->layout != "hnd" && texts->layout != "nhd")
             throw usage_error(fmt::format("--layout must be hnd or nhd, got {}", texts->layout));
         options.nhd = texts->layout == "nhd";
+        options.bfloat16 = texts->bfloat16;
         if (scale->count() > 0) options.scale = texts->scale;
         if (window->count() > 0) options.window = texts->window;
         if (texts->causal || texts->no_causal) options.causal = texts->causal;

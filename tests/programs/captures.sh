@@ -73,6 +73,16 @@ says 'q [2,1,2,1]: the first dimension is taken for layers'
 report "q=$work/four.npy" "k=$work/four.npy" --batch 1
 says 'q [2,1,2,1]: the first dimension is taken for a batch'
 
+# numpy.savez, where there is one: as the three .npy files that hold the same.
+cases=${ATTNSCOPE_DATA_DIR:-$ATTNSCOPE_SOURCE/../shared/data}/../cases
+if [ -e "$cases/capture.npz" ] && command -v unzip >/dev/null; then
+    (cd "$work" && unzip -qo "$cases/capture.npz" -d npz)
+    report "$cases/capture.npz" --rows --json "$work/json"
+    grep -v '"input"' "$work/json" >"$work/npz.json"
+    (cd "$work/npz" && "$program" q=q.npy k=k.npy v=v.npy --rows --json "$work/json" >/dev/null) || complain ".npy parts fail"
+    grep -v '"input"' "$work/json" | cmp -s - "$work/npz.json" || complain ".npz and .npy differ"
+fi
+
 # [tokens,heads,d]: 4 tokens, 2 heads of queries, 1 of keys.
 npy "$work/nhd_q.npy" '<f4' '(4, 2, 1)' "$one$two$one$one$two$two$one$two"
 npy "$work/nhd_k.npy" '<f4' '(4, 1, 1)' "$one$two$one$one"
