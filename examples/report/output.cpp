@@ -107,12 +107,6 @@ std::string mask_text(const Report& report) {
     return window == "0" ? text : fmt::format("{}, window {} (0: all)", text, window);
 }
 
-/// JSON is UTF-8, names of tensors need not be.
-std::vector<std::string> printable(std::vector<std::string> lines) {
-    for (std::string& line : lines) line = attnscope::detail::printable(line);
-    return lines;
-}
-
 /// Of every chosen layer, as used.
 Json attention_json(const Report& report) {
     Json list = Json::array();
@@ -335,8 +329,8 @@ std::string to_json(const Report& report, bool rows) {
     json["attention"] = attention_json(report);
     json["masks"] = masks_json(report);
     json["stored_weights"] = stored_weights_json(report);
-    json["assumptions"] = printable(input.assumptions);
-    json["warnings"] = printable(warnings_of(input, report.tally));
+    json["assumptions"] = input.assumptions;
+    json["warnings"] = warnings_of(input, report.tally);
     const std::vector<Figure> columns = columns_of(report);
     json["heads"] = Json::array();
     for (const HeadFigures& head : report.heads) {
