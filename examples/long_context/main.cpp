@@ -126,6 +126,7 @@ int main(int argc, char** argv) {
     app.add_option("--seed", seed, "of the synthetic head")->capture_default_str();
 
     return program::run(app, argc, argv, [&] {
+        program::keep_memory();
         const Index n = program::whole_number<Index>("--length", length, 1, Index(1) << 24);
         const Index d = program::whole_number<Index>("--dimension", width, 1, 4096);
         const Threads executor(program::whole_number<Index>("--threads", threads, 1, 1024));

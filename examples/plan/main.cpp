@@ -170,6 +170,7 @@ int main(int argc, char** argv) {
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
 
     return program::run(app, argc, argv, [&] {
+        program::keep_memory();
         constexpr double largest = std::numeric_limits<double>::max(),
                          above_0 = std::numeric_limits<double>::min(),
                          below_1 = 1 - std::numeric_limits<double>::epsilon() / 2;

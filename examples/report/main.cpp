@@ -95,6 +95,7 @@ int main(int argc, char** argv) {
         ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {
+        program::keep_memory();
         report::Settings settings;
         if (!(temperature > 0) || !std::isfinite(temperature))
             throw program::usage_error(
