@@ -26,7 +26,9 @@ constexpr std::string_view end_of_text_name = "<|endoftext|>";
 
 template <class... Values>
 [[noreturn]] void fail(fmt::format_string<Values...> format, Values&&... values) {
-    throw std::runtime_error(fmt::format(format, std::forward<Values>(values)...));
+    // Messages quote what files hold.
+    throw std::runtime_error(
+        attnscope::detail::printable(fmt::format(format, std::forward<Values>(values)...)));
 }
 
 /// At most 40 bytes of what a file holds, quoted.

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Hostile files, names and outputs, under limits of memory and time: one line that names the file and status 1 or 2,
+# or figures.
+set -u
+program="$ATTNSCOPE_BIN/attnscope-report"
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
+cd "$work" || exit 1
+command -v python3 >/dev/null || { echo "skipped: no python3" >&2; exit 77; }
+
+# hostile <program> <status> <part of the message> <argument>...: `refused` within 20 s and 2 GiB.
+hostile() {
+    local name=$1 status=$2 part=$3 found=0
+    shift 3
+    (
+        ulimit -v 2097152
+        exec timeout -s KILL 20 "$ATTNSCOPE_BIN/attnscope-$name" "$@"
+    ) >out 2>err </dev/null || found=$?
+    [ "$found" -eq "$status" ] || complain "$name: status $found for $*"
+    [ "$(wc -l <err)" -eq 1 ] && [ "$(wc -c <err)" -lt 4096 ] && grep -qF -- "$part" err ||
+        complain "$name: message for $*: $(head -c 500 err)"
+}
+
+python3 - <<'PY'
+import json, os, struct
+def file(path, header, data=b""):
+    text = json.dumps(header).encode()
+    open(path, "wb").write(struct.pack("<Q", len(text)) + text + data)
+def tensor(shape, begin, end): return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+numbers = struct.pack("<16f", *[i / 8 for i in range(16)])
+file("good.safetensors", {"q": tensor([1, 2, 4], 0, 32), "k": tensor([1, 2, 4], 32, 64)}, numbers)
+file(b"n\xff.safetensors", {"q": tensor([1, 2, 4], 0, 32), "k": tensor([1, 2, 4], 32, 64)}, numbers)
+config = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 4, "n_positions": 8, "vocab_size": 256}
+names, extra = {}, 256
+for b in range(256):
+    printable = 33 <= b <= 126 or 161 <= b <= 172 or b >= 174
+    names[chr(b) if printable else chr(extra)] = b
+    extra += not printable
+def model(name, config_text=None, vocabulary=None, index=None):
+    os.mkdir(name)
+    open(name + "/config.json", "w").write(config_text or json.dumps(config))
+    open(name + "/vocab.json", "w").write(vocabulary or json.dumps(names))
+    open(name + "/merges.txt", "w").close()
+    if index: open(name + "/model.safetensors.index.json", "w").write(index)
+deep = "[" * 200000
+model("deep-config", config_text=deep)
+model("deep-index", index=deep)
+model("deep-vocabulary", vocabulary=deep)
+model("large-number", vocabulary="8888e888888")
+model("large-number-config", config_text='{"n_embd": 8888e888888}')
+model("infinity", config_text='{"n_embd": Infinity}')
+model("long-type", config_text=json.dumps({"model_type": "x" * 5000000}))
+model("empty-map", index='{"weight_map":{}}')
+model("size", config_text=json.dumps(config | {"n_embd": 2**62}))
+open("text", "w").write("a b")
+open("pickle.pt", "wb").write(b"\x80\x02}q\x00.")
+PY
+
+# ---- readers
+for deep in deep-config:config.json deep-index:model.safetensors.index.json; do
+    hostile capture 1 "${deep#*:}: at byte 65: " "${deep%:*}" --text text
+done
+hostile tokenize 1 'vocab.json: at byte 65: ' deep-vocabulary --text text
+hostile tokenize 1 'vocab.json: at byte 0: number overflow' large-number --text text
+hostile capture 1 'config.json: at byte 11: number overflow' large-number-config --text text
+hostile capture 1 'config.json: at byte 11: Infinity' infinity --text text
+hostile capture 1 'config.json' long-type --text text
+hostile capture 1 'empty-map' empty-map --text text
+hostile capture 1 'config.json' size --text text
+hostile report 1 'pickle.pt' pickle.pt
+mkfifo pipe
+for special in pipe /dev/zero .; do
+    hostile tokenize 1 "$special: at byte 0: is " size --text "$special"
+    hostile report 1 "$special: at byte 0: is " "$special"
+done
+
+# ---- numbers on the command line
+for option in --layers --heads --select; do
+    hostile report 2 "$option" good.safetensors "$option" 0-9223372036854775807
+    hostile report 2 "$option" good.safetensors "$option" "$(printf '0-999999,%.0s' $(seq 100))1"
+done
+hostile report 2 'no layer' good.safetensors --layers 9223372036854775807
+
+# ---- outputs
+cp good.safetensors kept.safetensors
+for name in report plan; do
+    hostile "$name" 2 'is an input' good.safetensors --json good.safetensors
+    ln -sf good.safetensors alias
+    hostile "$name" 2 'is an input' good.safetensors --json alias
+done
+cmp -s good.safetensors kept.safetensors || complain "an input is overwritten"
+mkdir tables
+(
+    ulimit -f 1
+    exec "$program" good.safetensors --rows --csv tables
+) >out 2>err && complain "a limit of size goes unnoticed"
+grep -q 'tables/.*: cannot be written whole: File too large; written before: ' err || complain "the reason is missing: $(cat err)"
+[ "$(wc -l <err)" -eq 1 ] || complain "not one line: $(cat err)"
+[ -z "$(find . -name '.attnscope-*')" ] || complain "partial files are left"
+
+# A name that is no UTF-8 is escaped, in JSON and in messages.
+name=$(printf 'n\377.safetensors')
+"$program" "$name" --json out.json >out 2>err && grep -qF 'n\\xff.safetensors' out.json || complain "a name that is no UTF-8: $(cat err)"
+python3 -c 'import json; json.load(open("out.json", encoding="utf-8"))' || complain "the JSON is none"
+hostile report 1 'm\xfe: at byte 0: cannot be opened' "$(printf 'm\376')"
+exit "$failed"
