@@ -108,6 +108,13 @@ case_11_tokenizer_json() {
         one_line "smol/tokenizer.json: pre_tokenizer: expected ByteLevel without a prefix space"
     done
 }
+case_17_not_a_safetensors_file() {
+    local file
+    for file in "$folder"/*.safetensors; do
+        "$ATTNSCOPE_BIN/attnscope-report" "$file" >"$work/out" 2>"$work/err" && complain "$(basename "$file") is not refused"
+        if head -c 7 "$file" | grep -q version; then one_line "run git lfs pull"; else one_line "an HTML page; the download failed"; fi
+    done
+}
 case_18_infinity_in_config() {
     capture 18-infinity-in-config 18-infinity-in-config/ids && complain "not refused"
     one_line "config.json: at byte 272: Infinity"
