@@ -139,8 +139,13 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     const double unit = std::numeric_limits<double>::epsilon();
     extremes.relative_error = detail::softmax_weight_error(extremes.visible, high - lowest_positive) +
                               unit * (8 * (size + 1) + static_cast<double>(extremes.visible) / 2);
-    if (log_kappa_published) audit.add(Form::published, lemma1_published(extremes, *log_kappa_published));
-    audit.add(Form::sharp, lemma1_sharp(extremes, high - low));
+    // Lemma 1 speaks of F > 0 only: an infinite kappa is none.
+    const auto finite_or_nan = [](double x) {
+        return std::isfinite(x) ? x : std::numeric_limits<double>::quiet_NaN();
+    };
+    if (log_kappa_published)
+        audit.add(Form::published, lemma1_published(extremes, finite_or_nan(*log_kappa_published)));
+    audit.add(Form::sharp, lemma1_sharp(extremes, finite_or_nan(high - low)));
     const JacobianNorms<double> norms = jacobian_norms(normalizer, z, RowIn<double>(weights));
     audit.add(Form::sharp, lemma2_sharp(norms, slope, extremes.relative_error));
 }
