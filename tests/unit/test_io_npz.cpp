@@ -40,7 +40,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 std::string little(std::uint64_t value, int width) {
     std::string bytes;
-    for (int i = 0; i < width; ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
+    for (int i = 0; i < width; ++i) bytes += static_cast<char>(i < 8 ? value >> (8 * i) & 0xff : 0);
     return bytes;
 }
 

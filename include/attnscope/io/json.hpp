@@ -101,6 +101,9 @@ protected:
         // The parser would take a zero byte for the end of the text.
         if (const std::size_t zero = text_.find('\0'); zero != text_.npos)
             throw io_error(file_, start_ + zero, what_ + " is not valid JSON: it holds a zero byte");
+        // Versions of the parser word this differently.
+        if (text_.empty())
+            throw io_error(file_, start_, what_ + " is not valid JSON: unexpected end of input");
         const char* const first = text_.data();
         nlohmann::json::sax_parse(CountingIterator(first, &furthest_),
                                   CountingIterator(first + text_.size(), &furthest_), this);
