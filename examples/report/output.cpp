@@ -313,7 +313,7 @@ std::string to_json(const Report& report, bool rows) {
     Json json;
     json["schema"] = "attnscope.report/1";
     json["version"] = attnscope::version;
-    json["input"] = attnscope::detail::printable(input.name); // JSON is UTF-8
+    json["input"] = input.name; // bytes that are not UTF-8 are replaced when it is written
     json["shape"] = {{"batches", input.batches}, {"layers", input.layers},
                      {"heads", input.heads},     {"queries", input.queries},
                      {"keys", input.keys},       {"width", input.width ? Json(*input.width) : Json(nullptr)}};
