@@ -97,9 +97,9 @@ grep -q 'tables/.*: cannot be written whole: File too large; written before: ' e
 [ "$(wc -l <err)" -eq 1 ] || complain "not one line: $(cat err)"
 [ -z "$(find . -name '.attnscope-*')" ] || complain "partial files are left"
 
-# A name that is no UTF-8 is escaped, in JSON and in messages.
+# Of a name that is no UTF-8 the JSON says what JSON can say; messages escape it.
 name=$(printf 'n\377.safetensors')
-"$program" "$name" --json out.json >out 2>err && grep -qF 'n\\xff.safetensors' out.json || complain "a name that is no UTF-8: $(cat err)"
+"$program" "$name" --json out.json >out 2>err && grep -qF $'"n\xef\xbf\xbd.safetensors"' out.json || complain "a name that is no UTF-8: $(cat err)"
 python3 -c 'import json; json.load(open("out.json", encoding="utf-8"))' || complain "the JSON is none"
 hostile report 1 'm\xfe: at byte 0: cannot be opened' "$(printf 'm\376')"
 exit "$failed"
