@@ -17,7 +17,7 @@ inline namespace v0_1 {
 struct KeyRange {
     Index begin = 0;
     Index end = 0;
-    Index size() const { return std::max(Index(0), end - begin); }
+    Index size() const { return empty() ? Index(0) : end - begin; }
     bool empty() const { return end <= begin; }
     friend bool operator==(const KeyRange&, const KeyRange&) = default;
 };
@@ -44,6 +44,18 @@ struct KeyRanges {
     }
 };
 
+namespace detail {
+
+/// a + b, at the end of the numbers where it lies beyond. No key has such an index, so that a comparison with
+/// one is decided as by the sum itself.
+constexpr Index saturated_sum(Index a, Index b) {
+    using Limits = std::numeric_limits<Index>;
+    if (b > 0) return a > Limits::max() - b ? Limits::max() : a + b;
+    return a < Limits::min() - b ? Limits::min() : a + b;
+}
+
+} // namespace detail
+
 /// A structural mask. Query q stands at position q + offset among the keys; it sees key k if all hold:
 ///   start:     k >= start                                  (keys before are padding)
 ///   length:    k < length                                  (keys beyond are padding)
@@ -51,8 +63,9 @@ struct KeyRanges {
 ///   and one of
 ///   prefix:    k < prefix                                  (prefix language model: seen by everybody)
 ///   causal:    k <= position; with a window also k > position - window, or k is one of the first `sinks` keys
-///              of its segment. Without causal, the window is |k - position| < window.
-/// Exact for any combination, O(1) a query (O(log segments) with segments). Additive masks need no class: a
+///              of its segment from `start` on. Without causal, the window is |k - position| < window.
+/// Exact for any combination, offsets and widths at the ends of `Index` included; O(1) a query (O(log segments)
+/// with segments). Additive masks need no class: a
 /// logit of -inf is masked wherever logits are accepted.
 class Mask {
 public:
@@ -124,7 +137,7 @@ public:
 
     /// The keys out of 0 ... keys-1 that `query` sees. Preconditions: query >= 0, keys >= 0.
     KeyRanges visible(Index query, Index keys) const {
-        const Index position = query + offset_;
+        const Index position = detail::saturated_sum(query, offset_);
         KeyRange world{std::min(start_, keys), length_ ? std::min(keys, *length_) : keys};
         if (!segments_.empty()) {
             if (position < 0) return {};
@@ -133,13 +146,14 @@ public:
             if (next != segments_.end()) world.end = std::min(world.end, *next);
         }
         KeyRange body = world;
-        if (causal_) body.end = std::min(body.end, position + 1);
+        if (causal_) body.end = std::min(body.end, detail::saturated_sum(position, 1));
         KeyRange lead{world.begin, world.begin};
         if (window_) {
-            lead.end = std::min(body.end, world.begin + sinks_);
-            // position - window + 1 cannot overflow upwards; a window wider than the row changes nothing.
-            body.begin = std::max(body.begin, position - std::min(*window_, position + 1) + 1);
-            if (!causal_ && *window_ < keys) body.end = std::min(body.end, position + *window_);
+            lead.end = std::min(body.end, detail::saturated_sum(world.begin, sinks_));
+            // Width from offset first: that can only lie below all keys.
+            const Index back = detail::saturated_sum(offset_, 1 - *window_);
+            body.begin = std::max(body.begin, detail::saturated_sum(query, back));
+            if (!causal_) body.end = std::min(body.end, detail::saturated_sum(position, *window_));
         }
         lead.end = std::max(lead.end, std::min(world.end, prefix_));
         if (lead.empty() && body.empty()) return {};

@@ -57,6 +57,43 @@ TEST_CASE("masks are their predicate for random combinations", "[mask]") {
     CHECK(pairs > 1'000'000);
 }
 
+TEST_CASE("masks are their predicate where offsets, widths and queries are the largest there are", "[mask]") {
+    constexpr Index most = std::numeric_limits<Index>::max(), least = std::numeric_limits<Index>::min();
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    SplitMix64 random = generator(seed, 17);
+    Index seen = 0, hidden = 0;
+    for (int i = 0; i < 10'000; ++i) {
+        const MaskRule rule = random_rule_at_ends(random);
+        const Mask mask = rule.mask();
+        const Index query = random_end(random, 0), keys = random.below(14);
+        if (const std::string wrong = difference(rule, mask.visible(query, keys), query, keys);
+            !wrong.empty()) {
+            INFO(wrong);
+            REQUIRE(wrong.empty());
+        }
+        // As many keys as there can be, looked at near both ends, and around the query and the window.
+        const KeyRanges ranges = mask.visible(query, most);
+        const Index places[] = {0,        1,         2,        3,        5,        9,       query,
+                                most / 2, most - 12, most - 5, most - 4, most - 3, most - 1};
+        for (const Index place : places)
+            for (Index key : {place, place - (place > 0), place + (place < most - 1)}) {
+                key = std::min(key, most - 1);
+                INFO(rule.text() << " query " << query << " key " << key);
+                REQUIRE(ranges.contains(key) == rule.sees(query, key));
+                ++(rule.sees(query, key) ? seen : hidden);
+            }
+        REQUIRE(ranges.count() >= 0);
+    }
+    CHECK(std::min(seen, hidden) > 25'000);
+    CHECK(Mask::causal(most).visible(0, 4).count() == 4);
+    CHECK(Mask::causal(most).visible(most, most).count() == most);
+    CHECK(Mask::causal(least).visible(most, 4).count() == 0);
+    CHECK(Mask::sliding_window(most, least).visible(most, 4).count() == 0);
+    CHECK(Mask::causal(most).with_window(most).visible(2, 9).body == KeyRange{3, 9});
+    CHECK(KeyRange{most, least}.size() == 0);
+}
+
 TEST_CASE("the named masks are combinations of the rule", "[mask]") {
     for (Index keys : {1, 5, 12}) {
         for (Index queries : {1, 4, 12}) {
