@@ -2,6 +2,8 @@
 #include <models/layers.hpp>
 #include <support/named_normalizer.hpp>
 
+#include <attnscope/streaming/scan.hpp>
+
 namespace models {
 namespace {
 

@@ -4,7 +4,7 @@
 #include <models/parameters.hpp>
 
 #include <attnscope/any_normalizer.hpp>
-#include <attnscope/attnscope.hpp>
+#include <attnscope/head.hpp>
 
 #include <functional>
 

@@ -3,7 +3,7 @@
 
 #include <models/parameters.hpp>
 
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <fmt/format.h>

@@ -1,6 +1,7 @@
 #include <models/parameters.hpp>
 
 #include <attnscope/io/json.hpp>
+#include <attnscope/io/safetensors.hpp>
 #include <attnscope/random.hpp>
 
 #include <fmt/format.h>
@@ -90,6 +91,12 @@ double parameter_count(const Config& config) {
 double largest_part(const Config& config) {
     return count(tensors_around_layers(config)) + count(tensors_of_layer(config, 0));
 }
+
+struct FileParameters::File : attnscope::io::SafetensorsFile {
+    using SafetensorsFile::SafetensorsFile;
+};
+
+FileParameters::~FileParameters() = default;
 
 FileParameters::FileParameters(const std::string& folder, const Config& config)
     : folder_(folder), prefix_(config.family == Family::gpt2 ? "transformer." : "model.") {

@@ -3,13 +3,14 @@
 
 #include <models/config.hpp>
 
-#include <attnscope/io/safetensors.hpp>
-
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace models {
@@ -64,6 +65,7 @@ double largest_part(const Config& config);
 class FileParameters : public Parameters {
 public:
     FileParameters(const std::string& folder, const Config& config);
+    ~FileParameters() override;
     bool contains(const std::string& name) const override { return places_.contains(name); }
     void read(const std::string& name, const std::vector<Index>& shape, std::span<float> out) const override;
     void read(const std::string& name, const std::vector<Index>& shape, std::span<double> out) const override;
@@ -73,7 +75,7 @@ public:
     std::vector<std::string> remarks() const override { return remarks_; }
 
 private:
-    using File = attnscope::io::SafetensorsFile;
+    struct File; // a safetensors file; who includes this need not compile its reader
     struct Place {
         const File* file;
         std::string name;

@@ -2,6 +2,7 @@
 
 #include <models/prompt.hpp>
 
+#include <attnscope/selection/critical_n.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <Eigen/Eigenvalues>

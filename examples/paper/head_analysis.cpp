@@ -1,5 +1,6 @@
 #include "head_analysis.hpp"
 
+#include <attnscope/attnscope.hpp>
 #include <attnscope/certificate_audit.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 

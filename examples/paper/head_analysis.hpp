@@ -3,7 +3,9 @@
 
 #include "settings.hpp"
 
-#include <attnscope/attnscope.hpp>
+#include <attnscope/audit.hpp>
+#include <attnscope/head.hpp>
+#include <attnscope/sensitivity/head_jacobian.hpp>
 #include <support/head_plan.hpp>
 
 #include <optional>

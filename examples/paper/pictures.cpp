@@ -1,5 +1,6 @@
 #include "pictures.hpp"
 
+#include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <support/gnuplot.hpp>
 
 namespace paper {

@@ -1,5 +1,6 @@
 #include "tables.hpp"
 
+#include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,7 @@
 #include <support/head_plan.hpp>
 
+#include <attnscope/attnscope.hpp>
+
 namespace plan {
 namespace {
 
