@@ -7,12 +7,13 @@ program="$ATTNSCOPE_BIN/attnscope-report"
 cd "$work" || exit 1
 command -v python3 >/dev/null || { echo "skipped: no python3" >&2; exit 77; }
 
-# hostile <program> <status> <part of the message> <argument>...: `refused` within 20 s and 2 GiB.
+# hostile <program> <status> <part of the message> <argument>...: `refused` within 20 s and `memory` KiB.
+memory=2097152
 hostile() {
     local name=$1 status=$2 part=$3 found=0
     shift 3
     (
-        ulimit -v 2097152
+        ulimit -v "$memory"
         exec timeout -s KILL 20 "$ATTNSCOPE_BIN/attnscope-$name" "$@"
     ) >out 2>err </dev/null || found=$?
     [ "$found" -eq "$status" ] || complain "$name: status $found for $*"
@@ -51,6 +52,11 @@ model("infinity", config_text='{"n_embd": Infinity}')
 model("long-type", config_text=json.dumps({"model_type": "x" * 5000000}))
 model("empty-map", index='{"weight_map":{}}')
 model("size", config_text=json.dumps(config | {"n_embd": 2**62}))
+# Headers of 75 MB: tensors that the file does not hold, keys without end.
+many = ",".join('"%x":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}' % (i, i, i + 1) for i in range(1200000))
+keys = ",".join('"%x":""' % i for i in range(6500000))
+for path, text in ("many.safetensors", "{" + many + "}"), ("keys.safetensors", '{"__metadata__":{' + keys + "}}"):
+    open(path, "wb").write(struct.pack("<Q", len(text)) + text.encode())
 open("text", "w").write("a b")
 open("pickle.pt", "wb").write(b"\x80\x02}q\x00.")
 PY
@@ -67,6 +73,11 @@ hostile capture 1 'config.json' long-type --text text
 hostile capture 1 'empty-map' empty-map --text text
 hostile capture 1 'config.json' size --text text
 hostile report 1 'pickle.pt' pickle.pt
+memory=409600
+hostile report 1 "many.safetensors: at byte 60: tensor '0' ends at byte 1 of the data" many.safetensors
+hostile report 1 'the metadata hold more than 1000000 keys' keys.safetensors
+memory=2097152
+rm many.safetensors keys.safetensors
 mkfifo pipe
 for special in pipe /dev/zero .; do
     hostile tokenize 1 "$special: at byte 0: is " size --text "$special"

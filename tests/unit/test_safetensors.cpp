@@ -488,6 +488,32 @@ TEST_CASE("safetensors: hostile headers are refused with the reason", "[io][safe
           }).empty());
 }
 
+TEST_CASE("safetensors: a tensor is refused where it stands in the header", "[io][safetensors]") {
+    // What follows is no JSON: it is never reached.
+    const std::vector<std::pair<std::string, std::string>> table{
+        {R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", "end before they begin"},
+        {R"({"dtype":"F32","shape":[3],"data_offsets":[0,12]})", "ends at byte 12 of the data"},
+        {R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})", "need 96 bits"},
+        {R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})", "overflows 64 bits"},
+        {R"({"dtype":"F32","shape":[4611686018427387906],"data_offsets":[0,8]})", "overflows 64 bits"},
+    };
+    for (const auto& [entry, fragment] : table) {
+        const std::string header = R"({"a":)" + entry;
+        try {
+            (void)open_text(file_text(header + ", no JSON", "12345678"));
+            FAIL("no error");
+        } catch (const io_error& error) {
+            CHECK(has(error.what(), fragment));
+            CHECK(error.offset() == 8 + header.size());
+        }
+    }
+    // Metadata have no data in the file that would bound them.
+    std::string many = R"({"__metadata__":{"k":"")";
+    for (int i = 0; i < 1'000'000; ++i) many += ",\"" + std::to_string(i) + "\":\"\"";
+    CHECK(has(message_of([&] { (void)open_text(file_text(many + "}}", "")); }),
+              "the metadata hold more than 1000000 keys"));
+}
+
 TEST_CASE("safetensors: hostile header lengths", "[io][safetensors]") {
     const auto with_length = [](std::uint64_t length, const std::string& rest) {
         return message_of([&] { (void)open_text(raw<std::uint64_t>({length}) + rest); });

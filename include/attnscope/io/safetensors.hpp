@@ -22,10 +22,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -46,6 +46,8 @@ struct TensorInfo {
 namespace detail {
 
 inline constexpr std::uint64_t max_safetensors_header = 100'000'000; // the limit of the reference reader
+// An entry of two short strings takes ten times its text in memory; files hold a handful.
+inline constexpr std::size_t max_safetensors_metadata = 1'000'000;
 
 struct DtypeRow {
     std::string_view name;
@@ -79,23 +81,23 @@ inline constexpr std::array<DtypeRow, 22> safetensors_dtypes{{
     {"F4", 4, Dtype::unsupported},
 }};
 
-/// Receives the header's JSON event by event and accepts only the structure of the format. Nothing outside it
-/// is stored, and a level too many ends the reading, so neither size nor depth of a hostile header matters.
+struct SafetensorsEntry {
+    TensorInfo info;
+    std::uint64_t position = 0; ///< in the file, just behind this entry of the header
+};
+using SafetensorsEntries = std::map<std::string, SafetensorsEntry, std::less<>>;
+
+/// Receives the header's JSON event by event and accepts only the structure of the format. Each tensor goes
+/// straight into the list, once it fits its dtype, its shape and the data. Nothing outside the format is
+/// stored, and a level too many ends the reading, so neither size nor depth of a hostile header matters.
 class SafetensorsHeader final : public JsonEvents {
 public:
-    struct Entry {
-        std::string name;
-        TensorInfo info;
-        std::uint64_t begin = 0, end = 0; ///< within the data
-        std::uint64_t position = 0;       ///< in the file, just behind this entry of the header
-    };
-
-    SafetensorsHeader(const std::string& path, std::string_view text)
-        : JsonEvents(path, 8, text, "the header") {
+    SafetensorsHeader(const std::string& path, std::string_view text, std::uint64_t data_size)
+        : JsonEvents(path, 8, text, "the header"), data_start_(8 + text.size()), data_size_(data_size) {
         read_events();
     }
 
-    std::vector<Entry> entries;
+    SafetensorsEntries tensors;
     std::map<std::string, std::string, std::less<>> metadata;
 
     bool null() override { unexpected("null"); }
@@ -111,8 +113,7 @@ public:
             if (entry_.info.shape.size() == max_rank) fail(tensor() + " has more than 64 dimensions");
             entry_.info.shape.push_back(static_cast<Eigen::Index>(value));
         } else if (place_ == Place::offsets && offsets_ < 2) {
-            (offsets_ == 0 ? entry_.begin : entry_.end) = value;
-            ++offsets_;
+            data_offsets_[offsets_++] = value;
         } else if (place_ == Place::offsets)
             fail("data_offsets of " + tensor() + " must be two numbers");
         else
@@ -138,8 +139,8 @@ public:
             place_ = Place::metadata;
         else if (place_ == Place::top) {
             place_ = Place::tensor;
-            entry_ = Entry{};
-            entry_.name = key_;
+            entry_ = SafetensorsEntry{};
+            name_ = std::move(key_);
             seen_.fill(false);
         } else
             unexpected("an object");
@@ -148,9 +149,14 @@ public:
 
     bool key(string_t& name) override {
         if (place_ == Place::top) {
-            if (!names_.insert(name).second) fail("the name " + in_quotes(name) + " appears twice");
+            const bool tensor = name != "__metadata__";
+            if (tensor) next_ = tensors.lower_bound(name);
+            if (tensor ? next_ != tensors.end() && next_->first == name : std::exchange(has_metadata_, true))
+                fail("the name " + in_quotes(name) + " appears twice");
         } else if (place_ == Place::metadata) {
             if (metadata.contains(name)) fail("the metadata key " + in_quotes(name) + " appears twice");
+            if (metadata.size() == max_safetensors_metadata)
+                fail("the metadata hold more than " + std::to_string(max_safetensors_metadata) + " keys");
         } else {
             const auto known = std::find(field_names.begin(), field_names.end(), name);
             if (known == field_names.end()) fail(tensor() + " has the unknown field " + in_quotes(name));
@@ -166,8 +172,9 @@ public:
         if (place_ == Place::tensor) {
             for (std::size_t i = 0; i < seen_.size(); ++i)
                 if (!seen_[i]) fail(tensor() + " has no field " + std::string(field_names[i]));
+            check_size();
             entry_.position = position();
-            entries.push_back(std::move(entry_));
+            tensors.emplace_hint(next_, std::move(name_), std::move(entry_));
             place_ = Place::top;
         } else
             place_ = place_ == Place::metadata ? Place::top : Place::outside;
@@ -197,7 +204,7 @@ private:
     enum class Field { dtype, shape, data_offsets };
     static constexpr std::array<std::string_view, 3> field_names{"dtype", "shape", "data_offsets"};
 
-    std::string tensor() const { return "tensor " + in_quotes(entry_.name); }
+    std::string tensor() const { return "tensor " + in_quotes(name_); }
 
     [[noreturn]] void unexpected(const std::string& found) const {
         std::string wanted;
@@ -235,13 +242,46 @@ private:
             fail(tensor() + " has the malformed dtype " + in_quotes(name));
     }
 
+    /// Shape, dtype and place of the tensor that has just been read fit each other and the data.
+    void check_size() {
+        TensorInfo& info = entry_.info;
+        const auto [begin, end] = data_offsets_;
+        if (begin > end) fail("data_offsets of " + tensor() + " end before they begin");
+        if (end > data_size_)
+            fail(tensor() + " ends at byte " + std::to_string(end) + " of the data, which has only " +
+                 std::to_string(data_size_));
+        info.elements = 1;
+        for (const Eigen::Index dimension : info.shape)
+            if (multiply_overflows(info.elements, static_cast<std::uint64_t>(dimension), info.elements))
+                fail("the product of the shape of " + tensor() + " overflows 64 bits");
+        info.offset = data_start_ + begin;
+        info.bytes = end - begin;
+
+        const auto row =
+            std::find_if(safetensors_dtypes.begin(), safetensors_dtypes.end(),
+                         [&name = info.dtype_name](const auto& known) { return known.name == name; });
+        if (row == safetensors_dtypes.end()) return; // size unknown, data never read
+        info.dtype = row->dtype;
+        std::uint64_t bits = 0;
+        if (multiply_overflows(info.elements, row->bits, bits))
+            fail("the size of " + tensor() + " overflows 64 bits");
+        if (bits % 8 != 0 || bits / 8 != info.bytes)
+            fail("shape and dtype of " + tensor() + " need " + std::to_string(bits) +
+                 " bits, but data_offsets span " + std::to_string(info.bytes) + " bytes");
+    }
+
+    std::uint64_t data_start_, data_size_;
     Place place_ = Place::outside;
     Field field_ = Field::dtype;
+    bool has_metadata_ = false;
     std::string key_;
-    Entry entry_;
+    // Of the tensor that is being read:
+    std::string name_;
+    SafetensorsEntries::const_iterator next_; // before which it belongs
+    SafetensorsEntry entry_;
     std::array<bool, 3> seen_{};
-    int offsets_ = 0;
-    std::set<std::string, std::less<>> names_;
+    std::array<std::uint64_t, 2> data_offsets_{};
+    std::size_t offsets_ = 0; // of them that have been read
 };
 
 template <class T>
@@ -285,9 +325,9 @@ concept Viewable = detail::dtype_of<T> != Dtype::unsupported;
 /// at most 100 MB; starts with '{'; valid UTF-8 JSON; no name, metadata key or field twice; exactly the fields
 /// dtype, shape, data_offsets; shape and offsets non-negative integers (at most 64 dimensions); begin <= end <=
 /// size of the data; product of the shape times the size of the dtype equals end - begin, without overflow; no
-/// overlap; no hole; the last tensor ends with the file; metadata is string to string. A dtype that is
-/// well-formed but not read here (F8_E4M3, C64, ...) does not stop the file from opening; its tensor has
-/// `Dtype::unsupported`.
+/// overlap; no hole; the last tensor ends with the file; metadata is string to string, of at most a million
+/// keys. A dtype that is well-formed but not read here (F8_E4M3, C64, ...) does not stop the file from opening;
+/// its tensor has `Dtype::unsupported`.
 class SafetensorsFile {
 public:
     /// Cost: one pass over the header; the data are read when they are asked for. A file that is shortened
@@ -302,7 +342,7 @@ public:
     /// Names of all tensors, sorted.
     std::vector<std::string> names() const {
         std::vector<std::string> names;
-        for (const auto& [name, info] : tensors_) names.push_back(name);
+        for (const auto& [name, entry] : tensors_) names.push_back(name);
         return names;
     }
 
@@ -312,7 +352,7 @@ public:
     const TensorInfo& info(std::string_view name) const {
         const auto found = tensors_.find(name);
         if (found == tensors_.end()) throw io_error(path(), 8, "there is no tensor " + detail::in_quotes(name));
-        return found->second;
+        return found->second.info;
     }
 
     /// The content of "__metadata__", sorted by key; empty when the file has none.
@@ -419,64 +459,43 @@ private:
         if (length > file_.size() - 8)
             detail::fail_as_kind(
                 file_, 0, 0, "the header length " + std::to_string(length) + " is more than the file holds");
-        std::string text(static_cast<std::size_t>(length), '\0');
-        file_.read(8, std::as_writable_bytes(std::span(text)));
-        if (!text.starts_with('{')) detail::fail_as_kind(file_, 0, 8, "the header does not start with '{'");
-
-        detail::SafetensorsHeader header(path(), text);
-        metadata_ = std::move(header.metadata);
-        check_layout(header.entries, 8 + length, file_.size() - 8 - length);
-        for (auto& entry : header.entries) tensors_.emplace(std::move(entry.name), std::move(entry.info));
+        const std::uint64_t data_size = file_.size() - 8 - length;
+        read_header(static_cast<std::size_t>(length), data_size);
+        check_layout(8 + length, data_size);
     }
 
-    void check_layout(std::vector<detail::SafetensorsHeader::Entry>& entries, std::uint64_t data_start,
-                      std::uint64_t data_size) const {
-        for (auto& [name, info, begin, end, position] : entries) {
-            const std::string tensor = "tensor " + detail::in_quotes(name);
-            if (begin > end)
-                throw io_error(path(), position, "data_offsets of " + tensor + " end before they begin");
-            if (end > data_size)
-                throw io_error(path(), position,
-                               tensor + " ends at byte " + std::to_string(end) +
-                                   " of the data, which has only " + std::to_string(data_size));
-            info.elements = 1;
-            for (const Eigen::Index dimension : info.shape)
-                if (detail::multiply_overflows(info.elements, static_cast<std::uint64_t>(dimension),
-                                               info.elements))
-                    throw io_error(path(), position,
-                                   "the product of the shape of " + tensor + " overflows 64 bits");
-            info.offset = data_start + begin;
-            info.bytes = end - begin;
+    void read_header(std::size_t length, std::uint64_t data_size) {
+        std::string text(length, '\0');
+        file_.read(8, std::as_writable_bytes(std::span(text)));
+        if (!text.starts_with('{')) detail::fail_as_kind(file_, 0, 8, "the header does not start with '{'");
+        detail::SafetensorsHeader header(path(), text, data_size);
+        tensors_ = std::move(header.tensors);
+        metadata_ = std::move(header.metadata);
+    }
 
-            const auto row =
-                std::find_if(detail::safetensors_dtypes.begin(), detail::safetensors_dtypes.end(),
-                             [&name = info.dtype_name](const auto& known) { return known.name == name; });
-            if (row == detail::safetensors_dtypes.end()) continue; // size unknown, data never read
-            info.dtype = row->dtype;
-            std::uint64_t bits = 0;
-            if (detail::multiply_overflows(info.elements, row->bits, bits))
-                throw io_error(path(), position, "the size of " + tensor + " overflows 64 bits");
-            if (bits % 8 != 0 || bits / 8 != info.bytes)
-                throw io_error(path(), position,
-                               "shape and dtype of " + tensor + " need " + std::to_string(bits) +
-                                   " bits, but data_offsets span " + std::to_string(info.bytes) + " bytes");
-        }
-
-        std::vector<const detail::SafetensorsHeader::Entry*> sorted;
-        for (const auto& entry : entries) sorted.push_back(&entry);
+    /// The tensors fill the data, one after the other.
+    void check_layout(std::uint64_t data_start, std::uint64_t data_size) const {
+        std::vector<const detail::SafetensorsEntries::value_type*> sorted;
+        sorted.reserve(tensors_.size());
+        for (const auto& tensor : tensors_) sorted.push_back(&tensor);
         std::sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) {
-            return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
+            const auto key = [](const detail::SafetensorsEntry& entry) {
+                return std::tuple(entry.info.offset, entry.info.bytes, entry.position);
+            };
+            return key(a->second) < key(b->second);
         });
         std::uint64_t covered = 0;
-        for (const auto* entry : sorted) {
-            if (entry->begin != covered)
-                throw io_error(path(), entry->position,
-                               "tensor " + detail::in_quotes(entry->name) + " begins at byte " +
-                                   std::to_string(entry->begin) + " of the data and " +
-                                   (entry->begin < covered ? "overlaps another tensor, which ends at "
-                                                           : "leaves a hole: the tensor before it ends at ") +
+        for (const auto* tensor : sorted) {
+            const auto& [info, position] = tensor->second;
+            const std::uint64_t begin = info.offset - data_start;
+            if (begin != covered)
+                throw io_error(path(), position,
+                               "tensor " + detail::in_quotes(tensor->first) + " begins at byte " +
+                                   std::to_string(begin) + " of the data and " +
+                                   (begin < covered ? "overlaps another tensor, which ends at "
+                                                    : "leaves a hole: the tensor before it ends at ") +
                                    std::to_string(covered));
-            covered = entry->end;
+            covered = begin + info.bytes;
         }
         if (covered != data_size)
             throw io_error(path(), data_start + covered,
@@ -484,7 +503,7 @@ private:
     }
 
     File file_;
-    std::map<std::string, TensorInfo, std::less<>> tensors_;
+    detail::SafetensorsEntries tensors_;
     std::map<std::string, std::string, std::less<>> metadata_;
 };
 
