@@ -34,11 +34,11 @@ void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
 } // namespace detail
 
 /// Attention of one head: p = normalizer(scale q k^T), output = p v, under a structural mask.
-/// A query that sees no key gives output 0 and log-normaliser -inf. Keys and values that a query does not see
-/// have no influence on it, NaN and infinities included. NaN in a visible key gives NaN for the queries that
-/// see it. Cost O(queries keys d); works on blocks of queries, memory O(block keys) beyond the result. Agrees
-/// with exact arithmetic to the forward error of a dot product, of the normaliser and of the weighted sum
-/// (tests/property/test_attention.cpp computes that bound).
+/// A query that sees no key gives output 0; its log-normaliser is that of the empty sum, -inf or with a sink
+/// log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN
+/// in a visible key gives NaN for the queries that see it. Cost O(queries keys d); works on blocks of queries,
+/// memory O(block keys) beyond the result. Agrees with exact arithmetic to the forward error of a dot product,
+/// of the normaliser and of the weighted sum (tests/property/test_attention.cpp computes that bound).
 template <Real T, Normalizer<T> N>
 Attention<T> attend(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
                     AttendOptions options = {}) {

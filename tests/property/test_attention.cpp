@@ -1,7 +1,10 @@
 // attend() against long double, to a forward-error bound that is computed here: of the dot products, of the
 // normaliser, and of the weighted sum.
+#include <attnscope/any_normalizer.hpp>
 #include <attnscope/attention.hpp>
+#include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
+#include <attnscope/normalizer/sink_softmax.hpp>
 #include <support/laws.hpp>
 #include <support/mask_reference.hpp>
 
@@ -285,7 +288,7 @@ TEMPLATE_TEST_CASE("any Eigen matrices are accepted", "[attention]", float, doub
     using T = TestType;
     SplitMix64 random = generator(test_seed(), 31);
     const Fused<T> data(random, {12, 15, 5, 3});
-    const MaskRule rule{true, 3, 6, std::nullopt, 1, 0, {}};
+    const MaskRule rule{true, 3, 6, std::nullopt, 1, 0, {}, 0};
     const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> q = data.q().map(), k = data.k().map(),
                                                            v = data.v().map();
     AttentionWorst worst;
@@ -327,4 +330,38 @@ TEST_CASE("logits of one query are scaled dot products where it sees, -inf elsew
         }
     }
     ATTNSCOPE_CHECK_WORST(worst);
+}
+
+TEMPLATE_TEST_CASE("what a query without keys divides by is what its normaliser adds to the sum over the keys",
+                   "[attention][sink]", float, double) {
+    using T = TestType;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    Matrix<T> q(3, 1), k(2, 1), v(2, 1);
+    q << 0, 1, T(-0.5);
+    k << 1, 2;
+    v << 3, 4;
+    const HeadView<T> head(q, k, v, T(1));
+    const auto check = [&](const auto& normalizer, Ref n0) {
+        INFO(normalizer.name());
+        const auto result = attend(head, normalizer, Mask::causal(-1), {.weights = true});
+        CHECK(result.output(0, 0) == 0);
+        CHECK(result.weights.row(0).isZero(0));
+        if (n0 == 0)
+            CHECK(result.log_normalizer[0] == -infinity);
+        else
+            CHECK(std::abs(Ref(result.log_normalizer[0]) - std::log(n0)) <= 4 * unit_roundoff<T>);
+        CHECK(std::abs(Ref(result.log_normalizer[1]) - std::log(n0 + std::exp(1.0L))) <= 8 * unit_roundoff<T>);
+        CHECK(std::abs(Ref(result.log_normalizer[2]) - std::log(n0 + std::exp(-0.5L) + std::exp(-1.0L))) <=
+              16 * unit_roundoff<T>);
+        // As of the row itself, and of one without any keys.
+        for (const std::vector<T>& row : {std::vector<T>{}, std::vector<T>(3, -infinity)})
+            CHECK(normalizer.template log_normalizer<T>(in(row)) == result.log_normalizer[0]);
+    };
+    check(attnscope::SinkSoftmax(2), 2);
+    check(attnscope::SinkSoftmax(0.25), 0.25L);
+    check(attnscope::SinkSoftmax(0), 0);
+    check(attnscope::AnyNormalizer(attnscope::SinkSoftmax(2)), 2);
+    check(attnscope::temperature(1) | attnscope::SinkSoftmax(2), 2);
+    check(Softmax(), 0);
+    check(PointwiseNormalizer<attnscope::Exponential>(), 0);
 }

@@ -186,3 +186,113 @@ TEST_CASE("the argmax of a row with +inf is its first such key, in one piece or 
     CHECK(back.statistics().argmax == 1);
     CHECK(back.statistics().max_logit == infinity);
 }
+
+TEMPLATE_TEST_CASE("a row in pieces keeps mean and variance however near its logits lie",
+                   "[streaming][extreme]", float, double) {
+    using T = TestType;
+    Worst mean, variance;
+    for (const double size : {1e-150, 1e-60, 3e-44, 1e-38, 1e-30, 1e-25, 1e-19, 1e-15, 1e-10, 1.0, 30.0})
+        for (const double offset : {0.0, 1.0})
+            for (const std::size_t piece : {1u, 2u, 5u, 33u}) {
+                std::vector<T> z;
+                for (std::size_t i = 0; i < 33; ++i)
+                    z.push_back(i % 9 == 4 ? -std::numeric_limits<T>::infinity()
+                                           : static_cast<T>(offset - double(i * i % 7) * size));
+                const Where where{"near", piece, size, 0, scalar_name<T>()};
+                RowState<T, 2> state;
+                for (std::size_t begin = 0; begin < z.size(); begin += piece) {
+                    RowState<T, 2> part;
+                    auto terms = z;
+                    if (begin % 2 == 0)
+                        part.add(in(z).subspan(begin, std::min(piece, z.size() - begin)), Index(begin));
+                    else
+                        part.add(in(z).subspan(begin, std::min(piece, z.size() - begin)), Index(begin),
+                                 out(terms).subspan(begin, std::min(piece, z.size() - begin)));
+                    state.merge(part);
+                }
+                const auto row = state.statistics();
+                Ref sum = 0, first = 0, second = 0;
+                for (const T x : z) {
+                    if (!(std::abs(x) <= std::numeric_limits<T>::max())) continue;
+                    const Ref u = Ref(row.max_logit) - Ref(x), w = std::exp(-u);
+                    sum += w;
+                    first += w * u;
+                    second += w * u * u;
+                }
+                first /= sum;
+                second /= sum;
+                const Ref accuracy = std::is_same_v<T, float> ? Ref(2e-6) : Ref(1e-12),
+                          least = std::numeric_limits<double>::min();
+                mean.meet(std::abs(Ref(row.score_deficit()) - first), accuracy * first + 8 * least, where);
+                variance.meet(row.logit_variance() >= 0, where);
+                variance.meet(std::abs(Ref(row.logit_variance()) - (second - first * first)),
+                              4 * accuracy * second + 8 * least, where);
+            }
+    ATTNSCOPE_CHECK_WORST(mean);
+    ATTNSCOPE_CHECK_WORST(variance);
+}
+
+TEMPLATE_TEST_CASE("derivatives in the temperature and of the entropy at the ends of temperatures",
+                   "[entropy][extreme]", float, double) {
+    using T = TestType;
+    Worst by_temperature, by_beta, entropy, scalars;
+    constexpr Ref most = std::numeric_limits<T>::max(), least = std::numeric_limits<T>::min();
+    for (const double size : {1e-300, 1e-30, 1e-25, 1e-10, 1.0, 30.0, 1e10, 1e30, 1e150})
+        for (const double temperature : {std::numeric_limits<double>::denorm_min(), 1e-310, 1e-300, 1e-155,
+                                         1e-46, 1e-30, 1.0, 1e30, 1e46, 1e155, 1e300, 1.7e308}) {
+            std::vector<T> z;
+            for (const double x : {0.0, -1.0, -0.25, -3.0, -3.0, -1.5}) z.push_back(static_cast<T>(x * size));
+            if (!(std::abs(z[3]) <= std::numeric_limits<T>::max())) continue;
+            const Where where{"extreme", z.size(), temperature, 0, scalar_name<T>()};
+            const Ref t = temperature;
+            RefRow p;
+            Ref sum = 0, mean = 0, exponents = 0, squares = 0;
+            for (const T x : z) p.push_back(std::exp(Ref(x) / t));
+            for (const Ref w : p) sum += w;
+            for (std::size_t i = 0; i < z.size(); ++i) {
+                p[i] /= sum;
+                if (p[i] == 0) continue;
+                mean += p[i] * Ref(z[i]);
+                exponents += p[i] * Ref(z[i]) / t;
+                squares += p[i] * (Ref(z[i]) / t) * (Ref(z[i]) / t);
+            }
+            const Ref accuracy = std::is_same_v<T, float> ? Ref(1e-5) : Ref(1e-12);
+            std::vector<T> slope(z.size()), moved(z.size()), by(z.size());
+            entropy_gradient<T>(in(z), temperature, out(slope));
+            weight_temperature_derivative<T>(in(z), temperature, out(moved));
+            const Softmax softmax(temperature);
+            const std::vector<T> weights = weights_of(softmax, z);
+            softmax.parameter_derivative<T>(in(z), in(weights), out(by));
+            const auto meet = [&](Worst& worst, T found, Ref right, Ref unit, Ref lost) {
+                if (std::abs(right) > most / 2)
+                    worst.meet(!std::isnan(found), where);
+                else
+                    worst.meet(std::abs(Ref(found) - right), accuracy * unit + 4 * least + lost, where);
+            };
+            for (std::size_t i = 0; i < z.size(); ++i) {
+                const Ref extent = std::abs(Ref(z[i])) + std::abs(mean);
+                const Ref centred = p[i] > 0 ? p[i] * (Ref(z[i]) - mean) : Ref(0);
+                const Ref unit = p[i] > 0 ? p[i] * extent : Ref(0);
+                meet(by_beta, moved[i], centred, unit, 0);
+                meet(entropy, slope[i], -centred / t / t, unit / t / t, 0);
+                // A weight below the smallest normal number is 0.
+                meet(by_temperature, by[i], -centred / t / t, unit / t / t,
+                     p[i] > 0 && p[i] < least ? p[i] * extent / t / t : Ref(0));
+            }
+            const auto row = row_statistics<T>(in(z), temperature);
+            const Ref variance = squares - exponents * exponents;
+            const auto meet_scalar = [&](double found, Ref right, Ref unit) {
+                scalars.meet(found <= 0, where);
+                if (std::abs(right) <= Ref(1e307))
+                    scalars.meet(std::abs(Ref(found) - right),
+                                 accuracy * unit + 8 * Ref(std::numeric_limits<double>::min()) * (1 + 1 / t),
+                                 where);
+            };
+            meet_scalar(static_cast<double>(entropy_log_temperature_derivative(row)), -variance, squares);
+            meet_scalar(static_cast<double>(entropy_temperature_derivative(row)), -variance * t, squares * t);
+        }
+    ATTNSCOPE_CHECK_WORST(by_temperature);
+    ATTNSCOPE_CHECK_WORST(by_beta);
+    ATTNSCOPE_CHECK_WORST(entropy);
+    ATTNSCOPE_CHECK_WORST(scalars);
+}

@@ -15,8 +15,9 @@ struct MaskRule {
     bool causal = false;
     Index offset = 0;
     std::optional<Index> window, length;
-    Index start = 0, sinks = 0, prefix = 0;
+    Index sinks = 0, prefix = 0;
     std::vector<Index> segments;
+    Index start = 0;
 
     /// First key of the segment of position x; nothing before the first segment.
     std::optional<Index> segment_of(WideIndex x) const {

@@ -74,10 +74,15 @@ struct RowStatistics {
     }
     /// E_p z
     A mean_logit() const { return max_logit - score_deficit(); }
-    /// Var_p z. Its relative error grows like 1 + r = 1/p1 when all other keys lie equally far below the
-    /// maximum: (1+r) v and t^2 <= r v then nearly cancel.
-    A logit_variance() const {
-        return figure(flat_spread > 0 ? variance(flat_spread, flat_t, flat_v) : variance(A(temperature), t, v));
+    /// Var_p z/T^k, k = 0, 1 or 2: of the logits, -dH/dbeta, and of the exponents. Never < 0. Its relative
+    /// error grows like 1 + r = 1/p1 when all other keys lie equally far below the maximum: (1+r) v and t^2 <=
+    /// r v then nearly cancel.
+    A logit_variance(int k = 0) const {
+        const A unit = A(temperature);
+        if (!(flat_spread > 0)) // in squares of T
+            return figure(variance(k < 2 ? unit : A(1), k < 1 ? unit : A(1), t, v));
+        return figure(variance(k < 2 ? flat_spread : flat_spread / unit,
+                               k < 1 ? flat_spread : flat_spread / unit, flat_t, flat_v));
     }
 
     /// Bound on the relative rounding error of each of the sums r, t, q and v: the terms are exact to 24 units,
@@ -99,22 +104,28 @@ struct RowStatistics {
 
 private:
     A figure(A x) const { return normal() ? x : nan(); }
-    /// (1+r) second - first^2 >= second, by Cauchy and Schwarz, in squares of a unit.
-    A variance(A unit, A first, A second) const {
+    /// (1+r) second - first^2 >= second, by Cauchy and Schwarz, times two units.
+    A variance(A unit, A other, A first, A second) const {
         const A spare = std::max(A(0), r * second - first * first);
-        return unit * (unit * ((second + spare) / ((1 + r) * (1 + r))));
+        return unit * (other * ((second + spare) / ((1 + r) * (1 + r))));
     }
 };
 
 namespace detail {
+
+/// Exponents below which squares underflow in T.
+template <Real T>
+Accumulator<T> flat_exponent() {
+    using A = Accumulator<T>;
+    return std::sqrt(A(std::numeric_limits<T>::min()) / A(std::numeric_limits<T>::epsilon()));
+}
 
 /// The sums of a row whose squares of u underflow in T; all weights are 1 there.
 template <Real T>
 void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
     using A = Accumulator<T>;
     const A spread = row.max_logit - row.min_logit;
-    const A flat = std::sqrt(A(std::numeric_limits<T>::min()) / A(std::numeric_limits<T>::epsilon()));
-    if (!(spread > 0 && spread / A(row.temperature) < flat)) return;
+    if (!(spread > 0 && spread / A(row.temperature) < flat_exponent<T>())) return;
     row.flat_spread = spread;
     for (const T x : z) {
         if (x == -std::numeric_limits<T>::infinity()) continue;

@@ -8,20 +8,25 @@ inline namespace v0_1 {
 
 namespace detail {
 
-/// scaled(p_i (u_i - E_p u)) with u_i = (m - z_i)/T, into `out`; 0 at masked keys and for an empty row, NaN for
-/// other rows that are not normal.
+/// scaled(p_i, E_p z - z_i) into `out`; 0 at masked keys and for an empty row, NaN for other rows that are not
+/// normal.
 template <Real T, class Scaled>
 void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& scaled) {
     using A = Accumulator<T>;
     const RowStatistics<A> row = row_statistics<T>(z, temperature);
-    const A log_sum = std::log1p(row.r), mean = row.t / (1 + row.r);
+    const A log_sum = std::log1p(row.r), mean = row.score_deficit(), divisor = A(temperature);
     for (std::size_t i = 0; i < z.size(); ++i) {
         if (!row.normal()) {
             out[i] = row.status == RowStatus::empty ? T(0) : std::numeric_limits<T>::quiet_NaN();
             continue;
         }
-        const A u = temperatures_apart(row.max_logit, A(z[i]), A(temperature)), p = std::exp(-u - log_sum);
-        out[i] = p > A(0) ? static_cast<T>(scaled(p * (u - mean))) : T(0);
+        const A distance = row.max_logit - A(z[i]);
+        const A p = std::exp(temperatures_apart(A(z[i]), row.max_logit, divisor) - log_sum);
+        // Halves, because the distance may overflow.
+        const A below = distance <= std::numeric_limits<A>::max()
+                            ? distance - mean
+                            : 2 * ((row.max_logit / 2 - A(z[i]) / 2) - mean / 2);
+        out[i] = p > A(0) ? static_cast<T>(scaled(p, below)) : T(0);
     }
 }
 
@@ -34,9 +39,11 @@ void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& sca
 template <Real T>
 void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("entropy_gradient", z, out);
-    // log p_i + H = E_p u - u_i.
-    detail::centred_weights<T>(z, temperature, out,
-                               [&](auto x) { return x / static_cast<decltype(x)>(temperature); });
+    // log p_i + H = (z_i - E_p z)/T.
+    detail::centred_weights<T>(z, temperature, out, [&](auto p, auto below) {
+        const auto divisor = static_cast<decltype(p)>(temperature);
+        return p * (below / divisor) / divisor;
+    });
 }
 
 /// dp_i/dbeta = p_i (z_i - E_p z) of p = softmax(beta z), beta = 1/T, into `out`. They sum to 0. Special
@@ -44,22 +51,21 @@ void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
 template <Real T>
 void weight_temperature_derivative(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("weight_temperature_derivative", z, out);
-    detail::centred_weights<T>(z, temperature, out,
-                               [&](auto x) { return -static_cast<decltype(x)>(temperature) * x; });
+    detail::centred_weights<T>(z, temperature, out, [](auto p, auto below) { return -p * below; });
 }
 
 /// dH/dbeta = -beta Var_p z at beta = 1/T, in nats per unit of inverse temperature: never > 0, so that entropy
 /// falls as beta grows. NaN for rows that are not normal. O(1).
 template <Real A>
 A entropy_temperature_derivative(const RowStatistics<A>& row) {
-    return -row.logit_variance() / A(row.temperature);
+    return -row.logit_variance(1);
 }
 
 /// dH/dlog beta = -beta^2 Var_p z, in nats: what a relative change of the temperature costs. NaN for rows that
 /// are not normal. O(1).
 template <Real A>
 A entropy_log_temperature_derivative(const RowStatistics<A>& row) {
-    return entropy_temperature_derivative(row) / A(row.temperature);
+    return -row.logit_variance(2);
 }
 
 } // namespace v0_1

@@ -83,7 +83,8 @@ concept HasParameter = Normalizer<N, T> && requires(const N n, std::span<const T
     { n.parameter_derivative(z, z, out) } -> std::same_as<void>;
 };
 
-/// A normaliser that can tell the logarithm of what it divides by.
+/// A normaliser that can tell the logarithm of what it divides by: -inf where no key is visible and nothing
+/// else is added to the sum over the keys.
 template <class N, class T>
 concept HasLogNormalizer = Normalizer<N, T> && requires(const N n, std::span<const T> z) {
     { n.log_normalizer(z) } -> std::same_as<T>;

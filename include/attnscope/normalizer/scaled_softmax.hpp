@@ -137,7 +137,7 @@ public:
         detail::require_same_size<T>("LengthScaledSoftmax::parameter_derivative", z, p, out);
         const Index n = detail::count_visible<T>(z);
         const double slope = n > 0 ? schedule_.derivative(static_cast<double>(n)) : 0.0;
-        detail::inverse_temperature_product<T>(z, p, static_cast<detail::Accumulator<T>>(slope), out);
+        detail::inverse_temperature_product<T>(z, p, T(1), static_cast<T>(slope), out);
     }
 
 private:

@@ -219,10 +219,10 @@ void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out) {
     softmax_product<T>(p, v, beta, out, [](std::size_t) { return Accumulator<T>(0); });
 }
 
-/// out = factor p (z - E_p z): how softmax weights move with the inverse temperature. Keys of weight 0 do not
-/// move, at z = -inf either; rows with +inf do not move at all. `out` may be `p`.
+/// out = p (unit (z - E_p z)) factor: how softmax weights move with the inverse temperature. Keys of weight 0
+/// do not move, at z = -inf either; rows with +inf do not move at all. `out` may be `p`.
 template <Real T>
-void inverse_temperature_product(RowIn<T> z, RowIn<T> p, Accumulator<T> factor, RowOut<T> out) {
+void inverse_temperature_product(RowIn<T> z, RowIn<T> p, T unit, T factor, RowOut<T> out) {
     using S = Simd<T>;
     const T m = row_max<T>(z);
     if (!(std::abs(m) <= std::numeric_limits<T>::max())) { // nothing moves beside +inf; NaN stays
@@ -237,11 +237,23 @@ void inverse_temperature_product(RowIn<T> z, RowIn<T> p, Accumulator<T> factor, 
         const auto weight = lane(p.data());
         return Packets<T, 1>{{S::mul(weight, distance(lane, weight))}};
     })[0]));
-    const auto scale = S::set(static_cast<T>(factor));
+    const auto small = S::set(unit), scale = S::set(factor);
     for_each_lane<T>(size<T>(z), [&](const auto& lane) {
         const auto weight = lane(p.data());
-        lane.store(out.data(), S::mul(S::mul(weight, scale), S::sub(distance(lane, weight), mean)));
+        const auto moved = S::mul(small, S::sub(distance(lane, weight), mean));
+        lane.store(out.data(), S::mul(S::mul(weight, moved), scale));
     });
+}
+/// out = -p (z - E_p z)/T^2, T a temperature.
+template <Real T>
+void temperature_product(RowIn<T> z, RowIn<T> p, double temperature, RowOut<T> out) {
+    if (has_inverse<T>(temperature)) {
+        const T inverse = clamped_inverse<T>(temperature);
+        return inverse_temperature_product<T>(z, p, inverse, -inverse, out);
+    }
+    inverse_temperature_product<T>(z, p, T(1), T(1), out);
+    using A = Accumulator<T>;
+    for (T& x : out) x = static_cast<T>(-(A(x) / A(temperature)) / A(temperature));
 }
 
 } // namespace detail
@@ -334,8 +346,7 @@ public:
     template <Real T>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require_same_size<T>("Softmax::parameter_derivative", z, p, out);
-        using A = detail::Accumulator<T>;
-        detail::inverse_temperature_product<T>(z, p, -1 / A(temperature_) / A(temperature_), out);
+        detail::temperature_product<T>(z, p, temperature_, out);
     }
 
 private:

@@ -153,6 +153,14 @@ private:
         T smallest = range.min;
         Index visible = static_cast<Index>(z.size());
         if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
+        // In T the squares of such distances would underflow.
+        A flat_t = 0, flat_v = 0;
+        const bool flat = !std::same_as<A, T> && A(m) - A(smallest) < detail::flat_exponent<T>();
+        for (std::size_t i = 0; flat && i < z.size(); ++i)
+            if (const A u = A(m) - A(z[i]); u <= std::numeric_limits<A>::max()) {
+                flat_t += u;
+                flat_v += u * u;
+            }
         // At the very end of the range there is no logit below for what has no weight; the scaled form needs
         // none.
         const detail::KeySums<T> sums =
@@ -171,7 +179,7 @@ private:
             }
             return A(1);
         }
-        const Sums piece{sums.r, sums.t, sums.q, sums.c, sums.v};
+        const Sums piece{sums.r, flat ? flat_t : sums.t, sums.q, sums.c, flat ? flat_v : sums.v};
         A factor = 1;
         if (leads) {
             if constexpr (store) terms[top] = T(1);
