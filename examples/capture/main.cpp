@@ -1,5 +1,6 @@
 // attnscope-capture: runs a model on a text and writes its attention to a file that attnscope-report reads.
 
+#include <attnscope/io/safetensors.hpp>
 #include <models/prompt.hpp>
 #include <support/attention_metadata.hpp>
 #include <support/named_normalizer.hpp>

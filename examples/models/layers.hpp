@@ -4,6 +4,8 @@
 #include <models/parameters.hpp>
 
 #include <attnscope/attention.hpp>
+#include <attnscope/detail/elementary.hpp>
+#include <attnscope/detail/lanes.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <fmt/format.h>

@@ -1,4 +1,5 @@
 // The forward pass against float64 references of two trained models, and folders that are not what they say.
+#include <attnscope/io/safetensors.hpp>
 #include <models/forward.hpp>
 #include <models/tokenizer.hpp>
 #include <support/catch.hpp>

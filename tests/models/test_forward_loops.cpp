@@ -1,5 +1,6 @@
 // The forward pass against plain loops in long double, with every option of config.json that the trained models
 // of the data folder do not use; and files in half precision.
+#include <attnscope/io/safetensors.hpp>
 #include <models/forward.hpp>
 #include <support/catch.hpp>
 #include <support/temporary_file.hpp>

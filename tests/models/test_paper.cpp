@@ -1,4 +1,5 @@
 // attnscope-paper: every curve against the core functions called directly, row by row and set by set.
+#include <attnscope/attnscope.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 #include <models/prompt.hpp>
 #include <paper/tables.hpp>
