@@ -19,7 +19,7 @@ template <class A>
 using Figures = Eigen::Array<A, Eigen::Dynamic, figures, Eigen::RowMajor>;
 
 template <Real T>
-void statistics_by_attnscope(const Matrix<T>& z, Figures<attnscope::detail::Accumulator<T>>& out) {
+void statistics_by_attnscope(const Matrix<T>& z, Figures<attnscope::Accumulator<T>>& out) {
     for (Index i = 0; i < z.rows(); ++i) {
         const auto s = attnscope::row_statistics<T>(row_in(z, i));
         out.row(i) << s.log_sum_exp(), s.entropy_nats(), s.max_weight(), s.second_weight(), s.power_sum_2(),
@@ -114,7 +114,7 @@ void verify_figures(const Matrix<T>& z, const Figures<A>& out, long double relat
 
 template <Real T>
 void add_case(const char* scalar, bool masked, Index length) {
-    using A = attnscope::detail::Accumulator<T>;
+    using A = attnscope::Accumulator<T>;
     const Index rows = elements / length;
     const std::string row =
         std::string(scalar) + (masked ? " masked" : " dense ") + " L=" + std::to_string(length);

@@ -1,7 +1,7 @@
 // Heads in a rank-4 Eigen tensor [batch, heads, n, d]: attention of all of them, then what each selection
 // keeps.
+#include <attnscope/attention/tensor.hpp>
 #include <attnscope/attnscope.hpp>
-#include <attnscope/tensor.hpp>
 
 #include <cstdio>
 

@@ -5,7 +5,7 @@
 #include "spectral.hpp"
 
 #include <attnscope/attnscope.hpp>
-#include <attnscope/any_normalizer.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 namespace scaling {
 

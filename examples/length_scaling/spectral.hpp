@@ -1,7 +1,7 @@
 // The spectral norm of dp/dz on rows of a million keys.
 #pragma once
 
-#include <attnscope/any_normalizer.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 namespace scaling {
 

@@ -3,8 +3,8 @@
 
 #include <models/parameters.hpp>
 
-#include <attnscope/any_normalizer.hpp>
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 #include <functional>
 

@@ -3,7 +3,7 @@
 
 #include <models/parameters.hpp>
 
-#include <attnscope/attention.hpp>
+#include <attnscope/attention/attend.hpp>
 #include <attnscope/detail/elementary.hpp>
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/streaming/threads.hpp>

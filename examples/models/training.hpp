@@ -3,7 +3,7 @@
 
 #include <models/layers.hpp>
 
-#include <attnscope/any_normalizer.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 #include <functional>
 

@@ -1,7 +1,7 @@
 #include "head_analysis.hpp"
 
 #include <attnscope/attnscope.hpp>
-#include <attnscope/certificate_audit.hpp>
+#include <attnscope/audit/certificates.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 
 namespace paper {

@@ -3,8 +3,8 @@
 
 #include "settings.hpp"
 
-#include <attnscope/audit.hpp>
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
+#include <attnscope/audit/audit.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <support/head_plan.hpp>
 

@@ -1,6 +1,6 @@
 #include "analysis.hpp"
 
-#include <attnscope/certificate_audit.hpp>
+#include <attnscope/audit/certificates.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
@@ -302,7 +302,7 @@ void analyse_whole(Report& report, HeadAnalyser& analyser, const HeadPlace& plac
 /// Figures of a row of softmax(z/T) from the state of z/T and the norms of its Jacobian.
 template <class T>
 RowFigures figures_of(const attnscope::RowState<T>& state,
-                      const attnscope::JacobianNorms<attnscope::detail::Accumulator<T>>& norms, Index query,
+                      const attnscope::JacobianNorms<attnscope::Accumulator<T>>& norms, Index query,
                       double temperature) {
     const auto row = state.statistics();
     RowFigures figures{};

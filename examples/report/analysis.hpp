@@ -3,7 +3,7 @@
 
 #include "selection.hpp"
 
-#include <attnscope/any_normalizer.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 #include <support/capture.hpp>
 
 #include <array>

@@ -1,6 +1,6 @@
 #include "selection.hpp"
 
-#include <attnscope/certificate_audit.hpp>
+#include <attnscope/audit/certificates.hpp>
 
 namespace report {
 

@@ -2,7 +2,7 @@
 // program that reads captures. docs/report.md describes the keys.
 #pragma once
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 
 #include <array>
 #include <map>

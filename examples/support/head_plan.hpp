@@ -1,7 +1,7 @@
 // What one head needs: the planner's answers from its measured rows, each confirmed by applying it.
 #pragma once
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 #include <attnscope/planner/cache_bits.hpp>
 #include <attnscope/planner/length.hpp>
 #include <attnscope/planner/temperature.hpp>

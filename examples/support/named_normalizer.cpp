@@ -1,4 +1,4 @@
-#include <attnscope/registry.hpp>
+#include <attnscope/runtime/registry.hpp>
 #include <support/named_normalizer.hpp>
 
 namespace program {

@@ -1,7 +1,7 @@
 // `attnscope::make_normalizer`, compiled once for all programs.
 #pragma once
 
-#include <attnscope/any_normalizer.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 #include <string>
 #include <string_view>

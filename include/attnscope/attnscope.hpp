@@ -1,26 +1,25 @@
-// Everything that needs Eigen only. Further headers: registry.hpp (normalisers by name), io/ (files), fmt.hpp (formatting).
+// Everything that needs Eigen only. Further headers: runtime/ (normalisers by name), io/ (files), fmt.hpp (formatting).
 #pragma once
 
-#include <attnscope/attention.hpp>
-#include <attnscope/audit.hpp>
+#include <attnscope/attention/attend.hpp>
+#include <attnscope/attention/head.hpp>
+#include <attnscope/attention/mask.hpp>
+#include <attnscope/audit/audit.hpp>
+#include <attnscope/audit/row.hpp>
+#include <attnscope/audit/selection.hpp>
 #include <attnscope/bound.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/capacity.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
-#include <attnscope/concentration/divergence.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/entropy.hpp>
 #include <attnscope/concentration/hill.hpp>
-#include <attnscope/concentration/key_sums.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
 #include <attnscope/concentration/sinks.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
-#include <attnscope/head.hpp>
-#include <attnscope/mask.hpp>
 #include <attnscope/normalizer/adaptive_softmax.hpp>
 #include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/concept.hpp>
@@ -42,7 +41,10 @@
 #include <attnscope/planner/share.hpp>
 #include <attnscope/planner/temperature.hpp>
 #include <attnscope/random.hpp>
-#include <attnscope/row_audit.hpp>
+#include <attnscope/row/divergence.hpp>
+#include <attnscope/row/key_sums.hpp>
+#include <attnscope/row/row_statistics.hpp>
+#include <attnscope/row/status.hpp>
 #include <attnscope/selection/critical_n.hpp>
 #include <attnscope/selection/distance.hpp>
 #include <attnscope/selection/distance_bounds.hpp>
@@ -53,7 +55,6 @@
 #include <attnscope/selection/separability_curves.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
-#include <attnscope/selection_audit.hpp>
 #include <attnscope/sensitivity/family_norms.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>

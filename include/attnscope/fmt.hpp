@@ -1,7 +1,7 @@
 // Formatting of attnscope's types with fmt. The only header that includes fmt; Eigen objects are not formatted.
 #pragma once
 
-#include <attnscope/audit.hpp>
+#include <attnscope/audit/audit.hpp>
 #include <attnscope/normalizer/concept.hpp>
 
 #include <fmt/format.h>

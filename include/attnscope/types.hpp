@@ -16,6 +16,10 @@ using Index = Eigen::Index;
 template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, long double>;
 
+/// Scalar in which sums over rows of T are added up.
+template <Real T>
+using Accumulator = std::conditional_t<std::same_as<T, float>, double, T>;
+
 /// Owning row of numbers.
 template <class T>
 using Row = Eigen::Array<T, 1, Eigen::Dynamic>;

@@ -1,6 +1,6 @@
 // expect: use of deleted function .*TensorHeads|call to deleted constructor of .*TensorHeads
 // The heads would be those of a tensor that is gone.
-#include <attnscope/tensor.hpp>
+#include <attnscope/attention/tensor.hpp>
 
 using Tensor = Eigen::Tensor<double, 3, Eigen::RowMajor>;
 

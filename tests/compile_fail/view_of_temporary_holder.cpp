@@ -1,6 +1,6 @@
 // expect: use of deleted function .*MatrixHolder<T>::get|call to deleted member function 'get'
 // A column-major matrix is copied into its holder: the view must not outlive that.
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
 
 attnscope::Index width(const Eigen::MatrixXd& q) {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

@@ -1,7 +1,7 @@
 // A name for make_normalizer, a zero byte, and a row of logits: the name of what is made makes the same again.
 #include "fuzz.hpp"
 
-#include <attnscope/registry.hpp>
+#include <attnscope/runtime/registry.hpp>
 
 #include <cmath>
 

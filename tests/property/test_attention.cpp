@@ -1,10 +1,10 @@
 // attend() against long double, to a forward-error bound that is computed here: of the dot products, of the
 // normaliser, and of the weighted sum.
-#include <attnscope/any_normalizer.hpp>
-#include <attnscope/attention.hpp>
+#include <attnscope/attention/attend.hpp>
 #include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
 #include <attnscope/normalizer/sink_softmax.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 #include <support/laws.hpp>
 #include <support/mask_reference.hpp>
 

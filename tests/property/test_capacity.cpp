@@ -1,6 +1,6 @@
 // The planner functions: inverse to each other, and true of rows.
 #include <attnscope/concentration/capacity.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 #include <support/rows.hpp>
 
 using namespace attnscope_test;

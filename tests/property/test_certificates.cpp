@@ -1,8 +1,8 @@
 // Certificates beyond the paper, each with three tests: it holds on every family of rows, it is attained where
 // it should be, and the same bound scaled by 0.99 is caught there.
-#include <attnscope/certificate_audit.hpp>
+#include <attnscope/audit/certificates.hpp>
+#include <attnscope/audit/row.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
-#include <attnscope/row_audit.hpp>
 #include <support/attained.hpp>
 #include <support/rows.hpp>
 

@@ -1,5 +1,5 @@
 // The Jacobian of a head with respect to its tokens, and rank collapse.
-#include <attnscope/certificate_audit.hpp>
+#include <attnscope/audit/certificates.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <support/rows.hpp>

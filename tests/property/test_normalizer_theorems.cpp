@@ -1,6 +1,6 @@
 // Statements about normalisers beyond softmax, each with three tests: it holds on every family of rows, it is
 // attained where it should be, and the same bound scaled by 0.99 is caught there.
-#include <attnscope/row_audit.hpp>
+#include <attnscope/audit/row.hpp>
 #include <support/attained.hpp>
 #include <support/reference.hpp>
 #include <support/rows.hpp>

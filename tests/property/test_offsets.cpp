@@ -6,7 +6,7 @@
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/planner/temperature.hpp>
-#include <attnscope/registry.hpp>
+#include <attnscope/runtime/registry.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 #include <attnscope/sensitivity/rank_collapse.hpp>
 #include <attnscope/streaming/row_state.hpp>

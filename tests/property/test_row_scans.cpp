@@ -313,7 +313,7 @@ TEMPLATE_TEST_CASE("a histogram counts every pair by its weight", "[streaming][h
 TEMPLATE_TEST_CASE("states of values are a monoid and keep small spreads", "[streaming][value_state]", float,
                    double) {
     using T = TestType;
-    using A = attnscope::detail::Accumulator<T>;
+    using A = attnscope::Accumulator<T>;
     const std::uint64_t seed = test_seed();
     Worst worst;
     for (const double offset : {0.0, 1e3}) {
@@ -536,7 +536,7 @@ TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[s
     const Matrix<T> bare = Matrix<T>::Ones(2, 2);
     CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, HeadView<T>(bare, bare), gram, sigmoid, nothing),
                     attnscope::invalid_argument);
-    const attnscope::Matrix<attnscope::detail::Accumulator<T>> small = gram.topLeftCorner(keys - 1, keys - 1);
+    const attnscope::Matrix<attnscope::Accumulator<T>> small = gram.topLeftCorner(keys - 1, keys - 1);
     CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, head, small, sigmoid, nothing),
                     attnscope::invalid_argument);
 }

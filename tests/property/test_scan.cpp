@@ -1,5 +1,5 @@
 // A scan in tiles against the dense core: every kind of mask, tile size and number of threads.
-#include <attnscope/attention.hpp>
+#include <attnscope/attention/attend.hpp>
 #include <attnscope/concentration/sinks.hpp>
 #include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/streaming/column_scan.hpp>
@@ -205,9 +205,9 @@ TEMPLATE_TEST_CASE("column masses of a scan are those of the dense weights", "[s
     CHECK(same_bits);
     ATTNSCOPE_CHECK_WORST(worst);
     const Matrix<T> q = Matrix<T>::Ones(2, 1);
-    const std::vector<attnscope::detail::Accumulator<T>> one(1);
+    const std::vector<attnscope::Accumulator<T>> one(1);
     CHECK_THROWS_AS((attnscope::scan_column_mass<T>(2, 2, attnscope::ProductTiles<T>(HeadView<T>(q, q)),
-                                                    std::span<const attnscope::detail::Accumulator<T>>(one))),
+                                                    std::span<const attnscope::Accumulator<T>>(one))),
                     attnscope::invalid_argument);
 }
 

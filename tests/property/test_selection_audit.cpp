@@ -1,5 +1,5 @@
 // The selection audit over many random rows: no sharp form is ever violated, the published ones are.
-#include <attnscope/selection_audit.hpp>
+#include <attnscope/audit/selection.hpp>
 #include <support/selection_reference.hpp>
 
 using namespace attnscope_test;

@@ -1,5 +1,5 @@
 // A million random rows over the audit, the published forms that fail, and the finite-difference bound.
-#include <attnscope/row_audit.hpp>
+#include <attnscope/audit/row.hpp>
 #include <support/reference.hpp>
 #include <support/rows.hpp>
 

@@ -23,7 +23,7 @@ using Exact = long double;
 using attnscope::Index;
 using attnscope::RowIn;
 using attnscope::RowOut;
-using attnscope::detail::Accumulator;
+using attnscope::Accumulator;
 
 template <class T>
 constexpr Exact unit_of = static_cast<Exact>(std::numeric_limits<T>::epsilon()) / 2;

@@ -5,7 +5,7 @@
 #include <support/masked_heads.hpp>
 
 #include <attnscope/attnscope.hpp>
-#include <attnscope/registry.hpp>
+#include <attnscope/runtime/registry.hpp>
 
 #include <cmath>
 #include <vector>

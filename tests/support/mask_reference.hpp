@@ -1,7 +1,7 @@
 // Structural masks as a predicate on one query and one key, written from the definition of `Mask`.
 #pragma once
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 #include <support/scalars.hpp>
 
 #include <optional>

@@ -3,7 +3,7 @@
 
 #include <support/scalars.hpp>
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 #include <attnscope/random.hpp>
 
 #include <string_view>

@@ -1,5 +1,5 @@
 // Heads as views, grouped-query heads, and the logits of one query.
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
 #include <support/catch.hpp>
 
 #include <cmath>

@@ -1,7 +1,7 @@
 // Real attention heads, when the data are there: attend() against stored weights, and the audit over real rows.
-#include <attnscope/attention.hpp>
+#include <attnscope/attention/attend.hpp>
+#include <attnscope/audit/row.hpp>
 #include <attnscope/io/safetensors.hpp>
-#include <attnscope/row_audit.hpp>
 
 #include <support/catch.hpp>
 #include <support/data_folder.hpp>

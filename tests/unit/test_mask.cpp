@@ -1,5 +1,5 @@
 // Which keys a query sees, in small cases written by hand.
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 #include <support/catch.hpp>
 
 #include <string>

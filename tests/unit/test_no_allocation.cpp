@@ -201,7 +201,7 @@ TEMPLATE_TEST_CASE("normalisers and their norms allocate nothing", "[allocation]
 TEMPLATE_TEST_CASE("row figures allocate nothing", "[allocation]", float, double, long double) {
     if (!watching()) ATTNSCOPE_SKIP("malloc cannot be watched on this platform");
     using T = TestType;
-    using A = attnscope::detail::Accumulator<T>;
+    using A = attnscope::Accumulator<T>;
     for (const std::vector<T>& row : rows<T>()) {
         CAPTURE(row.size());
         const RowIn<T> z(row);

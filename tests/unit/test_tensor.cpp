@@ -1,8 +1,8 @@
 // Heads in Eigen tensors: views where the layout allows, copies where it does not, the same results either way.
 #include <support/catch.hpp>
 
+#include <attnscope/attention/tensor.hpp>
 #include <attnscope/attnscope.hpp>
-#include <attnscope/tensor.hpp>
 
 namespace {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -62,7 +62,7 @@ private:
 template <Real T>
 void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOut<T> least,
                        RowOut<T> greatest) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     constexpr A infinity = std::numeric_limits<A>::infinity();
     detail::require_same_size<T>("box_weight_ranges", lower, upper, least, greatest);
     const A divisor = static_cast<A>(detail::checked_temperature("box_weight_ranges", temperature));

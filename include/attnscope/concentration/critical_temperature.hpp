@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -10,7 +10,7 @@ inline namespace v0_1 {
 /// H = -sum p log p of p = softmax(z/T), in nats, in [0, log visible]. NaN for an empty, NaN or +inf row.
 /// Relative error: see `row_statistics`. O(n), no allocation for contiguous rows.
 template <VectorExpr E>
-detail::Accumulator<ScalarOf<E>> entropy_nats(const E& z, double temperature = 1) {
+Accumulator<ScalarOf<E>> entropy_nats(const E& z, double temperature = 1) {
     return row_statistics(z, temperature).entropy_nats();
 }
 
@@ -18,20 +18,20 @@ detail::Accumulator<ScalarOf<E>> entropy_nats(const E& z, double temperature = 1
 /// (they should sum to 1). Prefer logits where there are any: a stored weight near 1 no longer knows its
 /// entropy. NaN for a negative weight.
 template <VectorExpr E>
-detail::Accumulator<ScalarOf<E>> entropy_of_weights(const E& weights) {
+Accumulator<ScalarOf<E>> entropy_of_weights(const E& weights) {
     using T = ScalarOf<E>;
     const RowHolder<T> row(weights);
-    detail::Accumulator<T> sum = 0;
+    Accumulator<T> sum = 0;
     for (const T p : row.get())
-        if (p != T(0)) sum -= detail::Accumulator<T>(p) * std::log(detail::Accumulator<T>(p));
+        if (p != T(0)) sum -= Accumulator<T>(p) * std::log(Accumulator<T>(p));
     return sum;
 }
 
 /// |z/T - mean(z/T)|_2 over the visible keys. NaN if a logit is NaN or +inf. Relative error: (n/2 + 4) units.
 /// O(n), two passes.
 template <Real T>
-detail::Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
-    using A = detail::Accumulator<T>;
+Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
+    using A = Accumulator<T>;
     detail::checked_temperature("centred_norm", temperature);
     const T masked = -std::numeric_limits<T>::infinity();
     const auto first = std::find_if(z.begin(), z.end(), [&](T x) { return x != masked; });

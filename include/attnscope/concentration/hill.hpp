@@ -1,7 +1,7 @@
 // Hill numbers: how many equally weighted keys would be as concentrated, at every order.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -11,8 +11,8 @@ inline namespace v0_1 {
 /// Continuous through a = 1: near it the sum is taken as E_p[p^{a-1} - 1] with expm1, so no digits are lost.
 /// NaN for rows that are not normal. O(n) exponentials, no allocation. Throws `invalid_argument` unless a >= 0.
 template <Real T>
-detail::Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature = 1) {
-    using A = detail::Accumulator<T>;
+Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature = 1) {
+    using A = Accumulator<T>;
     detail::require(order >= 0, "renyi_entropy_nats", "order must be >= 0", order);
     const auto row = row_statistics<T>(z, temperature);
     if (!row.normal()) return row.nan();
@@ -69,7 +69,7 @@ A hill_number(const RowStatistics<A>& row, double order) {
 
 /// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
 template <VectorExpr E>
-detail::Accumulator<ScalarOf<E>> hill_number(const E& z, double order, double temperature = 1) {
+Accumulator<ScalarOf<E>> hill_number(const E& z, double order, double temperature = 1) {
     using T = ScalarOf<E>;
     const RowHolder<T> row(z);
     return std::exp(renyi_entropy_nats<T>(row.get(), order, temperature));

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 #include <boost/math/special_functions/lambert_w.hpp>
 

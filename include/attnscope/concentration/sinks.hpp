@@ -1,7 +1,7 @@
 // Attention sinks: keys that collect weight from every query.
 #pragma once
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 
 #include <cmath>
 #include <limits>

@@ -1,7 +1,7 @@
 // How the weights and the entropy of a softmax row move with its logits and with its inverse temperature.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {

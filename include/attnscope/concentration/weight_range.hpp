@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {

@@ -16,10 +16,6 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// Scalar in which sums over rows of T are added up.
-template <Real T>
-using Accumulator = std::conditional_t<std::same_as<T, float>, double, T>;
-
 /// Static operations on the widest packet of T; one scalar where Eigen has no packet (long double,
 /// EIGEN_DONT_VECTORIZE).
 template <Real T>

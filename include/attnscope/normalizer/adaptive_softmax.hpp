@@ -1,7 +1,7 @@
 // Softmax that sharpens itself when its entropy is high.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -83,7 +83,7 @@ public:
 
 private:
     template <Real T>
-    static T beta(const RowStatistics<detail::Accumulator<T>>& row) {
+    static T beta(const RowStatistics<Accumulator<T>>& row) {
         return static_cast<T>(inverse_temperature(static_cast<double>(row.entropy_nats())));
     }
 

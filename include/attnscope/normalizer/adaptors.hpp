@@ -259,7 +259,7 @@ struct TopP {
     template <Real T>
     void choose(std::span<T> p) const {
         // From the small end, so that a share of 1 keeps every key that has weight.
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         std::vector<T> copy(p.begin(), p.end());
         const A spare = (1 - A(mass)) * std::accumulate(copy.begin(), copy.end(), A(0));
         A tail = 0;
@@ -304,7 +304,7 @@ public:
         if (status == RowStatus::nan || status == RowStatus::empty) return status;
         choice_.template choose<T>(out);
         if (promises_of(inner_).simplex) {
-            const auto sum = std::accumulate(out.begin(), out.end(), detail::Accumulator<T>(0));
+            const auto sum = std::accumulate(out.begin(), out.end(), Accumulator<T>(0));
             for (T& x : out) x = static_cast<T>(x / sum);
         }
         return status;
@@ -317,7 +317,7 @@ public:
         if (promises_of(inner_).restrictable) {
             inner_.jvp(z, p, v, out);
         } else {
-            using A = detail::Accumulator<T>;
+            using A = Accumulator<T>;
             const bool simplex = promises_of(inner_).simplex;
             std::vector<T> whole(z.size());
             inner_.apply(z, std::span<T>(whole));
@@ -342,7 +342,7 @@ public:
             std::vector<T> whole(z.size());
             inner_.apply(z, std::span<T>(whole));
             const auto kept = kept_sums<T>(p, whole, w).first;
-            const auto mean = simplex ? detail::dot<T>(p, w) : detail::Accumulator<T>(0);
+            const auto mean = simplex ? detail::dot<T>(p, w) : Accumulator<T>(0);
             for (std::size_t i = 0; i < p.size(); ++i) {
                 if (p[i] == T(0))
                     out[i] = T(0);
@@ -358,9 +358,9 @@ public:
 private:
     /// Sums of `whole` and of x over the kept keys.
     template <Real T, class Other>
-    static std::pair<detail::Accumulator<T>, detail::Accumulator<T>>
+    static std::pair<Accumulator<T>, Accumulator<T>>
     kept_sums(std::span<const T> p, const std::vector<T>& whole, const Other& x) {
-        std::pair<detail::Accumulator<T>, detail::Accumulator<T>> sums{0, 0};
+        std::pair<Accumulator<T>, Accumulator<T>> sums{0, 0};
         for (std::size_t i = 0; i < p.size(); ++i)
             if (p[i] != T(0)) sums.first += whole[i], sums.second += x[i];
         return sums;

@@ -1,33 +1,11 @@
 // What a normaliser is: a row of logits to a row of weights, with its derivative.
 #pragma once
 
+#include <attnscope/row/status.hpp>
 #include <attnscope/types.hpp>
-
-#include <string_view>
 
 namespace attnscope {
 inline namespace v0_1 {
-
-/// What the data of a row allowed.
-enum class RowStatus : unsigned char {
-    normal,   ///< weights follow the formula
-    empty,    ///< no key is visible, or no visible key has mass: all weights are 0
-    infinite, ///< some logit is +inf: the mass is split evenly over those
-    nan       ///< some logit is NaN: all weights are NaN
-};
-constexpr std::string_view name_of(RowStatus status) {
-    switch (status) {
-    case RowStatus::normal:
-        return "normal";
-    case RowStatus::empty:
-        return "empty";
-    case RowStatus::infinite:
-        return "infinite";
-    case RowStatus::nan:
-        return "nan";
-    }
-    return "?";
-}
 
 /// Promises of a normaliser. Each one that is true is tested by the law suite.
 struct NormalizerTraits {

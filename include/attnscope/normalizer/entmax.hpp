@@ -631,8 +631,8 @@ public:
 
     /// theta, support and residual of a row; NaN and no support on rows that are not normal.
     template <Real T>
-    EntmaxThreshold<detail::Accumulator<T>> threshold(std::span<const T> z) const {
-        using A = detail::Accumulator<T>;
+    EntmaxThreshold<Accumulator<T>> threshold(std::span<const T> z) const {
+        using A = Accumulator<T>;
         EntmaxThreshold<A> result;
         const auto [m, trouble] = detail::checked_row_max<T>(z);
         if (trouble || !(std::abs(m) <= std::numeric_limits<T>::max())) return result;
@@ -662,7 +662,7 @@ public:
     template <Real T>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require_same_size<T>("Entmax::parameter_derivative", z, p, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const A a = static_cast<A>(alpha_ - 1);
         A entropy = 0, mean = 0;
         for (const T x : p) {
@@ -719,7 +719,7 @@ private:
         if (alpha_ < 2) return with(power);
         // Powers that underflow are kept where neither the slope nor, in the accumulator, the sum of slopes
         // overflows.
-        constexpr T least = std::same_as<T, detail::Accumulator<T>>
+        constexpr T least = std::same_as<T, Accumulator<T>>
                                 ? std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon()
                                 : std::numeric_limits<T>::min();
         return with(S::div(one, S::max(power, S::set(least))));

@@ -78,7 +78,7 @@ public:
             std::transform(z.begin(), z.end(), out.begin(), [&](T x) { return masked(x) ? x : f_.log(x); });
             return Softmax{}.apply<T>(std::span<const T>(out), out);
         } else {
-            detail::Accumulator<T> sum = 0;
+            Accumulator<T> sum = 0;
             bool infinite = false;
             for (std::size_t i = 0; i < z.size(); ++i) {
                 const T value = masked(z[i]) ? T(0) : static_cast<T>(f_(z[i]));
@@ -102,7 +102,7 @@ public:
     template <ScalarOfFunction<F> T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("PointwiseNormalizer::jvp", z, p, v, out);
-        detail::Accumulator<T> moved = 0;
+        Accumulator<T> moved = 0;
         for (std::size_t i = 0; i < z.size(); ++i) {
             out[i] = gradient(z[i], p[i]) * v[i];
             moved += out[i];
@@ -122,10 +122,10 @@ public:
     template <ScalarOfFunction<F> T>
     T log_normalizer(std::span<const T> z) const {
         // log-sum-exp of log F, updated term by term: no buffer.
-        detail::Accumulator<T> m = -std::numeric_limits<T>::infinity(), sum = 0;
+        Accumulator<T> m = -std::numeric_limits<T>::infinity(), sum = 0;
         for (const T x : z) {
             if (masked(x)) continue;
-            const detail::Accumulator<T> term = log_value(x);
+            const Accumulator<T> term = log_value(x);
             if (std::isnan(term) || term == std::numeric_limits<T>::infinity()) return static_cast<T>(term);
             if (term == -std::numeric_limits<T>::infinity()) continue;
             if (term > m) {
@@ -144,7 +144,7 @@ public:
     requires HasExponent<F>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require_same_size<T>("PointwiseNormalizer::parameter_derivative", z, p, out);
-        detail::Accumulator<T> mean = 0;
+        Accumulator<T> mean = 0;
         for (std::size_t i = 0; i < z.size(); ++i)
             if (p[i] > T(0)) mean += p[i] * std::log(z[i]);
         for (std::size_t i = 0; i < z.size(); ++i)

@@ -91,7 +91,7 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmax::jvp", z, p, v, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
         const Range<T> range(row);
         if (!range.moves()) return stand_still<T>(p, out);
@@ -113,7 +113,7 @@ public:
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmax::vjp", z, p, w, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
         const Range<T> range(row);
         if (!range.moves()) return stand_still<T>(p, out);
@@ -140,7 +140,7 @@ public:
 private:
     template <Real T>
     struct Range {
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         explicit Range(const detail::LogitWeightedRow<T>& row)
             : low_moves(row.min < T(0)), high_moves(row.max > T(0)), lo(std::min(row.min, T(0))),
               hi(std::max(row.max, T(0))), width(2 * (A(hi) / 2 - A(lo) / 2)),
@@ -184,7 +184,7 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::jvp", z, p, v, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
         A mean = 0;
         for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)
@@ -197,7 +197,7 @@ public:
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::vjp", z, p, w, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
         A mean = 0;
         for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)

@@ -33,13 +33,13 @@ public:
         const T m = detail::row_max<T>(z);
         const T shift = std::max(m, logit_in<T>());
         return detail::softmax_row<T>(
-            z, m, shift, T(1), std::exp(detail::Accumulator<T>(logit_in<T>()) - detail::Accumulator<T>(shift)),
+            z, m, shift, T(1), std::exp(Accumulator<T>(logit_in<T>()) - Accumulator<T>(shift)),
             out);
     }
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SinkSoftmax::jvp", z, p, v, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         detail::softmax_product<T>(p, v, T(1), out, [&](std::size_t top) { // the sink's mass beside the largest
             return A(p[top]) * std::exp(A(logit_in<T>()) - A(z[top]));
         });
@@ -61,8 +61,8 @@ public:
 
     /// Mass of the sink, n0/(n0 + sum_i e^{z_i}), to full relative accuracy; NaN if a logit is NaN.
     template <Real T>
-    detail::Accumulator<T> sink_mass(std::span<const T> z) const {
-        using A = detail::Accumulator<T>;
+    Accumulator<T> sink_mass(std::span<const T> z) const {
+        using A = Accumulator<T>;
         const T m = detail::row_max<T>(z);
         if (m == std::numeric_limits<T>::infinity()) return A(0);
         const T shift = std::max(m, logit_in<T>());

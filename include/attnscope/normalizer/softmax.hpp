@@ -265,7 +265,7 @@ template <Real T>
 T log_sum_exp(RowIn<T> z, double temperature = 1) {
     detail::checked_temperature("log_sum_exp", temperature);
     const T m = detail::row_max<T>(z);
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     const T inverse = detail::clamped_inverse<T>(temperature);
     A sum = std::numeric_limits<A>::quiet_NaN();
     if (!std::isinf(m)) {

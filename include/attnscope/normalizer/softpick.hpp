@@ -132,7 +132,7 @@ private:
             if (std::any_of(p.begin(), p.end(), [](T x) { return x != x; })) {
                 factor = std::numeric_limits<T>::quiet_NaN();
             } else if (m > T(0) && m <= std::numeric_limits<T>::max()) {
-                using A = detail::Accumulator<T>;
+                using A = Accumulator<T>;
                 factor = static_cast<T>(m <= T(64) ? std::exp(A(m)) / sum(Plain<T>()) : 1 / sum(Shifted<T>(m)));
                 shift_ = S::set(m);
             }

@@ -1,7 +1,7 @@
 // Softmax whose temperature is solved, row by row, for a wanted concentration: entropy or participation ratio.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -57,9 +57,9 @@ public:
     }
     /// log(H/target) and its derivative -beta Var_p z/H.
     template <Real T>
-    std::pair<detail::Accumulator<T>, detail::Accumulator<T>> excess(RowIn<T> z,
-                                                                     detail::Accumulator<T> beta) const {
-        using A = detail::Accumulator<T>;
+    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z,
+                                                                     Accumulator<T> beta) const {
+        using A = Accumulator<T>;
         const auto row = row_statistics<T>(z, static_cast<double>(1 / beta));
         const A entropy = row.entropy_nats();
         return {std::log(entropy / A(nats_)), -beta * row.logit_variance() / entropy};
@@ -89,9 +89,9 @@ public:
     /// log((1/S2 - 1)/(target - 1)) and its derivative; S2(beta) = e^{lse(2 beta z) - 2 lse(beta z)}, so that
     /// d log S2/d beta = 2 (E_{2 beta} z - E_beta z).
     template <Real T>
-    std::pair<detail::Accumulator<T>, detail::Accumulator<T>> excess(RowIn<T> z,
-                                                                     detail::Accumulator<T> beta) const {
-        using A = detail::Accumulator<T>;
+    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z,
+                                                                     Accumulator<T> beta) const {
+        using A = Accumulator<T>;
         const auto row = row_statistics<T>(z, static_cast<double>(1 / beta));
         const auto twice = row_statistics<T>(z, static_cast<double>(A(0.5) / beta));
         const A outside = row.one_minus_power_sum_2(), square = row.power_sum_2();
@@ -126,8 +126,8 @@ public:
 
     /// beta of a row: 0 or +inf where the target is not reached, NaN on rows that are not normal.
     template <Real T>
-    detail::Accumulator<T> row_inverse_temperature(std::span<const T> z) const {
-        using A = detail::Accumulator<T>;
+    Accumulator<T> row_inverse_temperature(std::span<const T> z) const {
+        using A = Accumulator<T>;
         const auto row = row_statistics<T>(z);
         if (!row.normal()) return std::numeric_limits<A>::quiet_NaN();
         const auto ties = std::count(z.begin(), z.end(), static_cast<T>(row.max_logit));
@@ -168,7 +168,7 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("TargetSoftmax::jvp", z, p, v, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const Row<T> row(*this, z, p);
         A mean = 0, moved = 0;
         for (std::size_t i = 0; i < p.size(); ++i)
@@ -179,7 +179,7 @@ public:
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("TargetSoftmax::vjp", z, p, w, out);
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         const Row<T> row(*this, z, p);
         A mean = 0, moved = 0;
         for (std::size_t i = 0; i < p.size(); ++i)
@@ -195,7 +195,7 @@ public:
         const auto beta = row_inverse_temperature<T>(z);
         if (!(beta == beta)) return log_sum_exp<T>(z);
         return log_sum_exp<T>(
-            z, static_cast<double>(1 / std::clamp<detail::Accumulator<T>>(beta, std::numeric_limits<T>::min(),
+            z, static_cast<double>(1 / std::clamp<Accumulator<T>>(beta, std::numeric_limits<T>::min(),
                                                                           std::numeric_limits<T>::max())));
     }
 
@@ -213,7 +213,7 @@ private:
     /// where nothing moves all of it is 0.
     template <Real T>
     struct Row {
-        using A = detail::Accumulator<T>;
+        using A = Accumulator<T>;
         Row(const TargetSoftmax& softmax, std::span<const T> z, std::span<const T> p) {
             beta = softmax.row_inverse_temperature<T>(z);
             moves = beta > 0 && beta <= std::numeric_limits<A>::max();

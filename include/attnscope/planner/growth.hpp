@@ -6,7 +6,7 @@
 // have shown over the lengths that were measured.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 #include <algorithm>
 #include <numeric>

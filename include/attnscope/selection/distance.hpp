@@ -20,9 +20,9 @@ constexpr std::string_view name_of(Reading reading) {
 /// d(I) in one reading; with everything selected 0 (cumulative: nobody is left) or |s| (resultant). `set` uses
 /// the Euclidean metric. O(n), respectively O(d).
 template <Real T>
-detail::Accumulator<T> selection_distance(const SelectedSet<T>& set, Reading reading = Reading::cumulative) {
+Accumulator<T> selection_distance(const SelectedSet<T>& set, Reading reading = Reading::cumulative) {
     if (reading == Reading::resultant) return (set.remainder() - set.context()).norm();
-    detail::Accumulator<T> sum = 0;
+    Accumulator<T> sum = 0;
     for (Index i = 0; i < set.size(); ++i)
         if (!set.contains(i)) sum += set.distance(i);
     return sum;
@@ -30,8 +30,8 @@ detail::Accumulator<T> selection_distance(const SelectedSet<T>& set, Reading rea
 
 /// Inner products <x_i, x_j> of the token vectors of one head in double, computed once and shared by its rows.
 template <Real T>
-Matrix<detail::Accumulator<T>> gram_matrix(MatrixView<T> x) {
-    using A = detail::Accumulator<T>;
+Matrix<Accumulator<T>> gram_matrix(MatrixView<T> x) {
+    using A = Accumulator<T>;
     const Matrix<A> wide = x.map().template cast<A>();
     Matrix<A> gram(x.rows(), x.rows());
     gram.noalias() = wide * wide.transpose();
@@ -61,7 +61,7 @@ struct DistanceCurve {
 template <Real T>
 class DistanceCurves {
 public:
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
 
     /// p: weights of the visible keys, x their vectors, gram: `gram_matrix` of vectors that begin with x (its
     /// leading n x n block is read), order: ranking of the n keys; with_bound: also `bound`, at about twice the

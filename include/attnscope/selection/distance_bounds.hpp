@@ -23,9 +23,9 @@ struct FixedSetGeometry {
 /// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
 /// is too small.
 template <Real T>
-FixedSetGeometry<detail::Accumulator<T>>
-fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T>>* gram = nullptr) {
-    using A = detail::Accumulator<T>;
+FixedSetGeometry<Accumulator<T>>
+fixed_set_geometry(const SelectedSet<T>& set, const Matrix<Accumulator<T>>* gram = nullptr) {
+    using A = Accumulator<T>;
     if (gram)
         detail::require(gram->rows() >= set.size() && gram->cols() >= set.size(), "fixed_set_geometry",
                         "the Gram matrix must cover the keys", gram->rows(), set.size());
@@ -88,10 +88,10 @@ fixed_set_geometry(const SelectedSet<T>& set, const Matrix<detail::Accumulator<T
 /// P Theorem 1(1) as published: (1-A) d1 + max|x_j| |A (n-N) - (1-A)|. True for top-N sets in the cumulative
 /// reading; false for arbitrary sets and for the resultant reading.
 template <Real T>
-detail::Accumulator<T>
+Accumulator<T>
 theorem1_fixed_published_limit(const SelectedSet<T>& set,
-                               const FixedSetGeometry<detail::Accumulator<T>>& geometry) {
-    using A = detail::Accumulator<T>;
+                               const FixedSetGeometry<Accumulator<T>>& geometry) {
+    using A = Accumulator<T>;
     const A others = static_cast<A>(set.size() - set.selected_count());
     return set.tail_mass() * geometry.spread +
            geometry.longest * std::abs(set.mass() * others - set.tail_mass());
@@ -100,8 +100,8 @@ theorem1_fixed_published_limit(const SelectedSet<T>& set,
 /// P Theorem 1(1), corrected: the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the published
 /// one for top-N sets) or |A - (1-A)| (resultant). Attained by equal tokens.
 template <Real T>
-detail::Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set,
-                                            const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set,
+                                            const FixedSetGeometry<Accumulator<T>>& geometry,
                                             Reading reading) {
     const auto factor =
         reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
@@ -124,10 +124,10 @@ Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limi
 
 /// P Theorem 1(1) on one set, as published, in the given reading.
 template <Real T>
-Bound<detail::Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
-                                                       const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
+                                                       const FixedSetGeometry<Accumulator<T>>& geometry,
                                                        Reading reading) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     const A limit = theorem1_fixed_published_limit(set, geometry);
     return upper_bound<A>("theorem1_fixed", {.limit = limit,
                                              .measured = selection_distance(set, reading),
@@ -136,10 +136,10 @@ Bound<detail::Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set
 
 /// P Theorem 1(1) on one set, corrected.
 template <Real T>
-Bound<detail::Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
-                                                   const FixedSetGeometry<detail::Accumulator<T>>& geometry,
+Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
+                                                   const FixedSetGeometry<Accumulator<T>>& geometry,
                                                    Reading reading) {
-    Bound<detail::Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
+    Bound<Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
     bound.value = theorem1_fixed_limit(set, geometry, reading);
     bound.tolerance = detail::distance_tolerance(set, bound.value);
     return bound;
@@ -149,7 +149,7 @@ Bound<detail::Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
 template <Real T>
 class RandomSubsetMoments {
 public:
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
 
     /// p: weights of the visible keys, x [n, d]. O(n d). Throws `invalid_argument` when sizes do not fit.
     RandomSubsetMoments(RowIn<T> p, MatrixView<T> x) : p_(p), x_(x) {
@@ -300,9 +300,9 @@ struct SubsetMean {
 /// drawn from `generator`. O(subsets n d). Throws `invalid_argument` unless 0 <= N <= L and, when it must draw,
 /// samples >= 2.
 template <Real T>
-SubsetMean<detail::Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected,
+SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected,
                                                         Reading reading, Index samples, SplitMix64& generator) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     const Index n = detail::size<T>(p);
     detail::require(selected >= 0 && selected <= n, "mean_subset_distance", "N must be in [0, L]", selected, n);
     SelectedSet<T> set;
@@ -355,9 +355,9 @@ SubsetMean<detail::Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T
 /// E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not negligible.
 /// `expected`: E d, counted or sampled (then six standard errors are allowed).
 template <Real T>
-Bound<detail::Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
-                                                        const SubsetMean<detail::Accumulator<T>>& expected) {
-    using A = detail::Accumulator<T>;
+Bound<Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
+                                                        const SubsetMean<Accumulator<T>>& expected) {
+    using A = Accumulator<T>;
     return upper_bound<A>("theorem1_random",
                           {.limit = moments.expected_distance(selected).lower,
                            .measured = expected.mean,
@@ -366,9 +366,9 @@ Bound<detail::Accumulator<T>> theorem1_random_published(const RandomSubsetMoment
 
 /// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
 template <Real T>
-BoundPair<detail::Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
-                                                        const SubsetMean<detail::Accumulator<T>>& expected) {
-    using A = detail::Accumulator<T>;
+BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+                                                        const SubsetMean<Accumulator<T>>& expected) {
+    using A = Accumulator<T>;
     const Interval<A> range = moments.expected_distance(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
     return {
@@ -381,9 +381,9 @@ BoundPair<detail::Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoment
 /// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
 /// E d <= sum |y_i|.
 template <Real T>
-Bound<detail::Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
-                                                   const SubsetMean<detail::Accumulator<T>>& expected) {
-    using A = detail::Accumulator<T>;
+Bound<Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
+                                                   const SubsetMean<Accumulator<T>>& expected) {
+    using A = Accumulator<T>;
     return upper_bound<A>("corollary2",
                           {.limit = moments.total_length(),
                            .measured = expected.mean,
@@ -394,9 +394,9 @@ Bound<detail::Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>&
 /// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what
 /// remains of "d -> 0 as N -> L": 0 at N = L only.
 template <Real T>
-BoundPair<detail::Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
-                                                   const SubsetMean<detail::Accumulator<T>>& expected) {
-    using A = detail::Accumulator<T>;
+BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+                                                   const SubsetMean<Accumulator<T>>& expected) {
+    using A = Accumulator<T>;
     const A l = static_cast<A>(moments.size()), count = static_cast<A>(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
     // |mu_i - |y_i - (N/L) o|| <= N |o|/(L(L-1)) + N |y_i|/(L-1), summed over i.

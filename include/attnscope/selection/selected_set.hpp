@@ -21,7 +21,7 @@ enum class Metric {
 template <Real T>
 class SelectedSet {
 public:
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
 
     SelectedSet() = default;
     // Views of its own copies survive a move, not a copy.

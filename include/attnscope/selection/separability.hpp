@@ -31,9 +31,9 @@ struct Separability {
 /// Precision, recall and inversions: arXiv:2609.37879, arXiv:2602.01893. O(n log n).
 /// Throws `invalid_argument` unless radius > 0.
 template <Real T>
-Separability<detail::Accumulator<T>> separability(const SelectedSet<T>& set,
-                                                  std::optional<detail::Accumulator<T>> radius = {}) {
-    using A = detail::Accumulator<T>;
+Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
+                                                  std::optional<Accumulator<T>> radius = {}) {
+    using A = Accumulator<T>;
     if (radius) detail::require(*radius > A(0), "separability", "radius must be > 0", *radius);
     Separability<A> figures;
     for (Index i = 0; i < set.size(); ++i)

@@ -27,7 +27,7 @@ struct SeparabilityCurve {
 template <Real T>
 class SeparabilityCurves {
 public:
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
 
     /// For N = 1 ... n_max; arguments as in `DistanceCurves`. A token or weight that is not finite, or whose
     /// square is not, leaves every figure NaN. Throws `invalid_argument` when sizes do not fit.

@@ -10,7 +10,7 @@ inline namespace v0_1 {
 /// tau = TV(p, p restricted to I and renormalised) = 1 - A_I = 1 - exp(-KL(restricted || p)) for weights that
 /// sum to 1: the mass of the others, added up from them. Source: arXiv:2512.07647.
 template <Real T>
-detail::Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
+Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
     return set.tail_mass();
 }
 
@@ -18,8 +18,8 @@ detail::Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
 /// tau |mu_tail - mu_head|, the means of the others and of the selected. 0 when everything is selected; NaN
 /// when the selected weigh nothing.
 template <Real T>
-detail::Accumulator<T> truncation_error(const SelectedSet<T>& set) {
-    using A = detail::Accumulator<T>;
+Accumulator<T> truncation_error(const SelectedSet<T>& set) {
+    using A = Accumulator<T>;
     if (set.selected_count() == set.size() || set.tail_mass() == A(0)) return A(0);
     if (!(set.mass() > A(0))) return std::numeric_limits<A>::quiet_NaN();
     return (set.remainder() - set.context() * (set.tail_mass() / set.mass())).norm();
@@ -40,9 +40,9 @@ A truncation_mass_by_gap(Index n, Index k, A gap) {
 /// Bound "truncation_gap": tau <= `truncation_mass_by_gap`, gap = (z_(k) - z_(k+1))/T, of a top-k set of
 /// softmax. relative_error: that of the weights.
 template <Real T>
-Bound<detail::Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, detail::Accumulator<T> gap,
-                                                   detail::Accumulator<T> relative_error) {
-    using A = detail::Accumulator<T>;
+Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulator<T> gap,
+                                                   Accumulator<T> relative_error) {
+    using A = Accumulator<T>;
     const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
     return upper_bound<A>("truncation_gap",
                           {.limit = limit,
@@ -54,9 +54,9 @@ Bound<detail::Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, de
 
 /// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
 template <Real T>
-Bound<detail::Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
-                                                      detail::Accumulator<T> diameter) {
-    using A = detail::Accumulator<T>;
+Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
+                                                      Accumulator<T> diameter) {
+    using A = Accumulator<T>;
     const A limit = set.tail_mass() * diameter;
     const A size = static_cast<A>(set.size() + set.vectors().cols() + 8);
     // The two means may be long and their difference short: each is exact to eps of its own length.

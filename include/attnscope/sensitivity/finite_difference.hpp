@@ -14,11 +14,11 @@ inline namespace v0_1 {
 template <Real T>
 void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
     detail::require_same_size<T>("random_direction", z, direction);
-    detail::Accumulator<T> squares = 0;
+    Accumulator<T> squares = 0;
     for (std::size_t i = 0; i < z.size(); ++i) {
         const bool visible = z[i] != -std::numeric_limits<T>::infinity();
         direction[i] = visible ? static_cast<T>(generator.normal()) : T(0);
-        squares += detail::Accumulator<T>(direction[i]) * direction[i];
+        squares += Accumulator<T>(direction[i]) * direction[i];
     }
     if (!(squares > 0)) return;
     const auto length = std::sqrt(squares);
@@ -29,23 +29,23 @@ void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
 /// `p` are the weights at z; `moved` is overwritten with p(z + eps v). O(n), no allocation.
 /// Throws `invalid_argument` unless eps > 0 and finite, or when lengths differ.
 template <Real T, Normalizer<T> N>
-detail::Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, RowIn<T> v, T eps,
+Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, RowIn<T> v, T eps,
                                          RowOut<T> moved) {
     detail::require_same_size<T>("finite_difference", z, p, v, moved);
     detail::require(eps > T(0) && std::isfinite(eps), "finite_difference", "eps must be > 0 and finite", eps);
     for (std::size_t i = 0; i < z.size(); ++i) moved[i] = z[i] + eps * v[i];
     normalizer.apply(std::span<const T>(moved), moved);
-    detail::Accumulator<T> squares = 0;
+    Accumulator<T> squares = 0;
     for (std::size_t i = 0; i < z.size(); ++i) {
-        const auto change = detail::Accumulator<T>(moved[i]) - detail::Accumulator<T>(p[i]);
+        const auto change = Accumulator<T>(moved[i]) - Accumulator<T>(p[i]);
         squares += change * change;
     }
-    return std::sqrt(squares) / detail::Accumulator<T>(eps);
+    return std::sqrt(squares) / Accumulator<T>(eps);
 }
 
 /// As above from Eigen vector expressions.
 template <class N, VectorExpr Z, VectorExpr V>
-requires Normalizer<N, ScalarOf<Z>> && std::same_as<ScalarOf<Z>, ScalarOf<V>> detail::Accumulator<ScalarOf<Z>>
+requires Normalizer<N, ScalarOf<Z>> && std::same_as<ScalarOf<Z>, ScalarOf<V>> Accumulator<ScalarOf<Z>>
 finite_difference(const N& normalizer, const Z& z, const V& v, ScalarOf<Z> eps) {
     using T = ScalarOf<Z>;
     const RowHolder<T> row(z), direction(v);

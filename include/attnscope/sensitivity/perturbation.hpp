@@ -5,7 +5,7 @@
 #pragma once
 
 #include <attnscope/bound.hpp>
-#include <attnscope/concentration/divergence.hpp>
+#include <attnscope/row/divergence.hpp>
 
 #include <array>
 

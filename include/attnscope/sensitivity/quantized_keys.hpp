@@ -1,7 +1,7 @@
 // Keys as a cache stores them in few bits, and what that does to a head, measured and certified.
 #pragma once
 
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 
 #include <optional>

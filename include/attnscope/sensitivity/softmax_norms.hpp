@@ -1,11 +1,11 @@
 // Norms of the Jacobian dp/dz of one row in closed form: softmax and its kin.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
 #include <attnscope/normalizer/entmax.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/normalizer/sigmoid_attention.hpp>
 #include <attnscope/normalizer/sink_softmax.hpp>
+#include <attnscope/row/row_statistics.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 
 #include <vector>
@@ -113,8 +113,8 @@ Interval<A> cut_norm(const RestSums<A>& sums) {
 /// Attained constants over all rows: 1/(4T), sqrt2/(4T), 1/(2T), 1/(2T), 1/(2T), 1/T at p = (1/2, 1/2, 0, ...).
 /// An empty row gives 0, a NaN row NaN. O(n), no allocation.
 template <Real T>
-JacobianNorms<detail::Accumulator<T>> jacobian_norms(const Softmax& softmax, RowIn<T> z, RowIn<T> p) {
-    using A = detail::Accumulator<T>;
+JacobianNorms<Accumulator<T>> jacobian_norms(const Softmax& softmax, RowIn<T> z, RowIn<T> p) {
+    using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     JacobianNorms<A> norms;
     const SpectralNorm<T> spectral = diagonal_minus_rank_one_norm<T>(p);
@@ -169,14 +169,14 @@ Interval<A> softmax_spectral_bracket(const RowStatistics<A>& row) {
 
 /// Softmax at an inverse temperature that depends on the number of visible keys.
 template <class N, class T>
-concept LengthScaled = Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> && requires(const N n) {
+concept LengthScaled = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && requires(const N n) {
     n.schedule();
     { n.inverse_temperature(Index(1)) } -> std::same_as<double>;
 };
 
 /// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for softmax.
 template <class N, Real T>
-requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms(const N& normalizer,
+requires LengthScaled<N, T> JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer,
                                                                                  RowIn<T> z, RowIn<T> p) {
     detail::require_same_size<T>("jacobian_norms", z, p);
     const double beta = normalizer.inverse_temperature(detail::count_visible<T>(z));
@@ -184,10 +184,10 @@ requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms
         return jacobian_norms<T>(Softmax(1 / std::clamp(beta, std::numeric_limits<double>::min(),
                                                         std::numeric_limits<double>::max())),
                                  z, p);
-    JacobianNorms<detail::Accumulator<T>> norms;
+    JacobianNorms<Accumulator<T>> norms;
     // Equal weights whatever the logits are.
     if (std::none_of(p.begin(), p.end(), [](T x) { return x != x; }))
-        norms = detail::zero_norms<detail::Accumulator<T>>();
+        norms = detail::zero_norms<Accumulator<T>>();
     return norms;
 }
 
@@ -195,8 +195,8 @@ requires LengthScaled<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms
 /// `diagonal_minus_rank_one_norm` with that mass; inf->1 within [spectral norm, sum of absolute entries]. An
 /// empty row gives 0, a NaN row NaN. O(n), no allocation.
 template <Real T>
-JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowIn<T> z, RowIn<T> p) {
-    using A = detail::Accumulator<T>;
+JacobianNorms<Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowIn<T> z, RowIn<T> p) {
+    using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     JacobianNorms<A> norms;
     const A sink = normalizer.sink_mass<T>(z);
@@ -232,9 +232,9 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SinkSoftmax& normaliz
 /// Norms of the diagonal matrix diag(p (1 - p)) of sigmoid attention: exact, all but Frobenius and inf->1 are
 /// the largest entry, which is at most 1/4. A NaN row gives NaN. O(n), allocates one row.
 template <Real T>
-JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z,
+JacobianNorms<Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z,
                                                      RowIn<T> p) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     std::vector<T> slopes(z.size());
     normalizer.parameter_derivative<T>(z, p, RowOut<T>(slopes));
@@ -251,14 +251,14 @@ JacobianNorms<detail::Accumulator<T>> jacobian_norms(const SigmoidAttention& nor
 
 /// alpha-entmax and what derives from it.
 template <class N, class T>
-concept EntmaxLike = Normalizer<N, T> && Normalizer<N, detail::Accumulator<T>> && std::derived_from<N, Entmax>;
+concept EntmaxLike = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && std::derived_from<N, Entmax>;
 
 /// Norms of diag(s) - s s^T/sum s of alpha-entmax, s = p^{2-alpha} on the support: with w = s/sum s this is sum
 /// s times the matrix of softmax at the weights w, and everything said there holds. O(n), allocates one row.
 template <class N, Real T>
-requires EntmaxLike<N, T> JacobianNorms<detail::Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z,
+requires EntmaxLike<N, T> JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z,
                                                                                RowIn<T> p) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     std::vector<A> shares(p.begin(), p.end());
     normalizer.template slopes<A>(RowIn<A>(shares), RowOut<A>(shares));

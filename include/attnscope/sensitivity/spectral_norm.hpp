@@ -53,7 +53,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
         if (!part.empty()) s2 = std::max(s2, detail::row_max<T>(part));
     // Squares are taken relative to s2: those of a sharp row underflow.
     const P unit = S::set(s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0));
-    detail::Accumulator<T> rest = extra, squares = 0;
+    Accumulator<T> rest = extra, squares = 0;
     for (const RowIn<T> part : others) {
         const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
             const P x = lane(part.data(), T(0));
@@ -83,7 +83,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
         // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
         const P at_x = S::set(x), inverse = S::set(1 / x);
         // The extra mass has its pole at 0.
-        detail::Accumulator<T> phi = extra / x, chi = phi;
+        Accumulator<T> phi = extra / x, chi = phi;
         for (const RowIn<T> part : others) {
             const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
                 const P entry = lane(part.data(), T(0));

@@ -95,11 +95,11 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, con
                             const TileOptions& options = {}, const E& executor = {}) {
     detail::require(!rows.cancelled, "scan_column_mass", "the scan must have reached every query", rows.done,
                     rows.all);
-    std::vector<detail::Accumulator<T>> totals;
+    std::vector<Accumulator<T>> totals;
     totals.reserve(rows.rows.size());
     for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
     return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor),
-                               std::span<const detail::Accumulator<T>>(totals), mask, options, executor);
+                               std::span<const Accumulator<T>>(totals), mask, options, executor);
 }
 
 } // namespace v0_1

@@ -1,8 +1,8 @@
 // How far the rows of two sets of logits are apart: quantised keys, another temperature, another model.
 #pragma once
 
-#include <attnscope/concentration/divergence.hpp>
 #include <attnscope/detail/rooms.hpp>
+#include <attnscope/row/divergence.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {

@@ -11,7 +11,7 @@ inline namespace v0_1 {
 /// What `scan_jacobian_norms` tells.
 template <Real T>
 struct JacobianScan : ScanExtent {
-    std::vector<JacobianNorms<detail::Accumulator<T>>> rows; ///< one for each query
+    std::vector<JacobianNorms<Accumulator<T>>> rows; ///< one for each query
 };
 
 /// `jacobian_norms` of a normaliser on every row, keys that a query cannot see left out. Where brackets are

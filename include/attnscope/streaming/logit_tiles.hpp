@@ -1,8 +1,8 @@
 // Where a scan gets its logits from: tiles of q.k, and what may be done to them on the way.
 #pragma once
 
+#include <attnscope/attention/head.hpp>
 #include <attnscope/detail/tile_product.hpp>
-#include <attnscope/head.hpp>
 #include <attnscope/streaming/executor.hpp>
 
 namespace attnscope {

@@ -1,7 +1,7 @@
 // Statistics of a row that is seen piece by piece: a commutative monoid.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 #include <attnscope/streaming/leaders.hpp>
 
 namespace attnscope {
@@ -16,7 +16,7 @@ class RowState {
     static_assert(K >= 2, "the two largest logits are needed");
 
 public:
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
 
     /// A piece of the row: logits of keys first_key, first_key + 1, ... Keys of NaN and +inf are counted. O(n),
     /// no allocation.

@@ -12,7 +12,7 @@ inline namespace v0_1 {
 /// a visit.
 template <Real T>
 struct RankedRow {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     Index query;
     RowIn<T> logits;              ///< [n], of the visible keys, ascending by key
     RowIn<T> weights;             ///< [n]
@@ -31,9 +31,9 @@ struct RankedRow {
 template <Real T, class N, class Visit, Executor E = Sequential>
     requires Normalizer<N, T>
 ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
-                            const Matrix<detail::Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
+                            const Matrix<Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
                             const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
     detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
                     "gram must have one row and column for each key", gram.rows(), gram.cols(), head.keys());

@@ -78,7 +78,7 @@ struct ValueMoments : ScanExtent {
 template <Real T, Executor E = Sequential>
 ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
                                    const TileOptions& options = {}, const E& executor = {}) {
-    using A = detail::Accumulator<T>;
+    using A = Accumulator<T>;
     detail::require(head.has_values(), "scan_value_moments", "the head needs values");
     const Index width = head.v().cols();
     ValueMoments<T> result;

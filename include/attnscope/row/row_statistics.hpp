@@ -2,7 +2,7 @@
 // sums.
 #pragma once
 
-#include <attnscope/concentration/key_sums.hpp>
+#include <attnscope/row/key_sums.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -142,8 +142,8 @@ void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
 /// nats and beyond; keys further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum
 /// count as weight 0. Two passes, O(n), no allocation. Throws `invalid_argument` for a bad temperature.
 template <Real T>
-RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1) {
-    using A = detail::Accumulator<T>;
+RowStatistics<Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1) {
+    using A = Accumulator<T>;
     RowStatistics<A> row;
     row.temperature = detail::checked_temperature("row_statistics", temperature);
     row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
@@ -185,7 +185,7 @@ RowStatistics<detail::Accumulator<T>> row_statistics(RowIn<T> z, double temperat
 
 /// As above from any Eigen vector expression.
 template <VectorExpr E>
-RowStatistics<detail::Accumulator<ScalarOf<E>>> row_statistics(const E& z, double temperature = 1) {
+RowStatistics<Accumulator<ScalarOf<E>>> row_statistics(const E& z, double temperature = 1) {
     using T = ScalarOf<E>;
     const RowHolder<T> row(z);
     return row_statistics<T>(row.get(), temperature);

@@ -1,7 +1,7 @@
 // One attention head as borrowed queries, keys and values, and a group of heads that may share keys.
 #pragma once
 
-#include <attnscope/mask.hpp>
+#include <attnscope/attention/mask.hpp>
 
 #include <cmath>
 #include <limits>

@@ -1,7 +1,7 @@
 // Heads in Eigen tensors. The only header that includes Eigen's tensor module; not in the umbrella.
 #pragma once
 
-#include <attnscope/attention.hpp>
+#include <attnscope/attention/attend.hpp>
 
 #include <unsupported/Eigen/CXX11/Tensor>
 

@@ -2,7 +2,7 @@
 // are in registry.hpp.
 #pragma once
 
-#include <attnscope/row_audit.hpp>
+#include <attnscope/audit/row.hpp>
 
 #include <memory>
 

@@ -1,7 +1,7 @@
 // Softmax attention itself, with any normaliser: output, log-sum-exp and, on request, the weights.
 #pragma once
 
-#include <attnscope/head.hpp>
+#include <attnscope/attention/head.hpp>
 #include <attnscope/normalizer/concept.hpp>
 
 namespace attnscope {

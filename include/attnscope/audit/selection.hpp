@@ -1,7 +1,7 @@
 // Holds the paper's statements about selections against one row: Theorem 1, Corollary 2, Theorem 2.
 #pragma once
 
-#include <attnscope/audit.hpp>
+#include <attnscope/audit/audit.hpp>
 #include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
 

@@ -2,11 +2,11 @@
 // umbrella: it compiles every normaliser, so include it where names are read and any_normalizer.hpp elsewhere.
 #pragma once
 
-#include <attnscope/any_normalizer.hpp>
 #include <attnscope/normalizer/adaptive_softmax.hpp>
 #include <attnscope/normalizer/self_adjusted_softmax.hpp>
 #include <attnscope/normalizer/softpick.hpp>
 #include <attnscope/normalizer/target_softmax.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 
 #include <optional>
 

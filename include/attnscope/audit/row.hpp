@@ -1,7 +1,7 @@
 // Holds every statement of the audit against one row.
 #pragma once
 
-#include <attnscope/audit.hpp>
+#include <attnscope/audit/audit.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/weight_range.hpp>

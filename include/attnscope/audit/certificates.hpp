@@ -2,11 +2,11 @@
 // (attnscope::special); not in the umbrella.
 #pragma once
 
+#include <attnscope/audit/row.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/normalizer/softmax.hpp>
-#include <attnscope/row_audit.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>

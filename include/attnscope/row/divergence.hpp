@@ -1,7 +1,7 @@
 // How far two rows of logits over the same keys are apart as softmax weights.
 #pragma once
 
-#include <attnscope/concentration/row_statistics.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 #include <vector>
 
