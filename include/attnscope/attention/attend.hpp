@@ -38,7 +38,7 @@ void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
 /// log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN
 /// in a visible key gives NaN for the queries that see it. Cost O(queries keys d); works on blocks of queries,
 /// memory O(block keys) beyond the result. Agrees with exact arithmetic to the forward error of a dot product,
-/// of the normaliser and of the weighted sum (tests/property/test_attention.cpp computes that bound).
+/// of the normaliser and of the weighted sum (tests/property/attention/test_attention.cpp computes that bound).
 template <Real T, Normalizer<T> N>
 Attention<T> attend(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
                     AttendOptions options = {}) {

@@ -379,7 +379,7 @@ EIGEN_ALWAYS_INLINE ReducedExp<T, S> reduced_exp(const typename S::P& x) {
 
 /// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN.
 /// Error at most 1.02 ulp, with or without fused multiply-add: measured 1.0095 over all floats, 0.9986 over
-/// 10^8 random doubles (tests/unit/test_exp.cpp samples both).
+/// 10^8 random doubles (tests/unit/detail/test_exp.cpp samples both).
 template <Real T, class S = Simd<T>>
 EIGEN_ALWAYS_INLINE typename S::P exp_nonpositive(const typename S::P& x) {
     if constexpr (std::same_as<T, long double>) {

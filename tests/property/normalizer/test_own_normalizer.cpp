@@ -1,5 +1,5 @@
 // The normaliser of the example examples/own_normalizer.hpp under the whole law suite and the audit.
-#include "../../examples/own_normalizer.hpp"
+#include "../../../examples/own_normalizer.hpp"
 #include <support/laws.hpp>
 
 using namespace attnscope_test;
