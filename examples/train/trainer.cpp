@@ -1,5 +1,6 @@
 #include "trainer.hpp"
 
+#include <attnscope/io/safetensors.hpp>
 #include <models/tokenizer.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
