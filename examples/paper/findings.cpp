@@ -124,13 +124,13 @@ Finding inverse_temperature(const Result& result) {
 }
 
 Finding gradient_limit(const Result& result) {
-    const auto& record = result.audit.at("corollary3", attnscope::Form::published);
+    const auto& record = result.audit.at(attnscope::corollary3_published_statement);
     const auto violated = record[attnscope::Verdict::violated];
     return {"Corollary 3",
             "gradient_limit",
             "|J|_2 is at most 1/(4T)",
             fmt::format("exceeded by {} of {} rows at T = 1; 1/(2T) by {}", violated, record.checked,
-                        result.audit.at("corollary3", attnscope::Form::sharp)[attnscope::Verdict::violated]),
+                        result.audit.at(attnscope::corollary3_sharp_statement)[attnscope::Verdict::violated]),
             record.checked > 0 ? static_cast<double>(violated) / static_cast<double>(record.checked)
                                : not_known,
             "no row exceeds it",

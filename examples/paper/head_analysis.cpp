@@ -428,8 +428,7 @@ void audit_head(attnscope::Audit& audit, const HeadView<float>& head, const Mask
     const HeadView<double> first(q, k, v, head.scale());
     const attnscope::HeadJacobian<double> jacobian(first, *projections, mask);
     // A few steps reach most of the norm, and any vector is a witness of it.
-    audit.add(attnscope::Form::sharp,
-              attnscope::token_jacobian_sharp(jacobian.norm(10),
+    audit.add(attnscope::token_jacobian_sharp(jacobian.norm(10),
                                               attnscope::token_jacobian_limit(first, *projections, mask),
                                               tokens, projections->query.rows()));
 }

@@ -5,8 +5,10 @@
 #include <attnscope/attention/head.hpp>
 #include <attnscope/attention/mask.hpp>
 #include <attnscope/audit/audit.hpp>
+#include <attnscope/audit/certificates.hpp>
 #include <attnscope/audit/row.hpp>
 #include <attnscope/audit/selection.hpp>
+#include <attnscope/audit/statements.hpp>
 #include <attnscope/bound.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/capacity.hpp>
@@ -15,6 +17,7 @@
 #include <attnscope/concentration/entropy.hpp>
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
+#include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sinks.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/concentration/weight_range.hpp>

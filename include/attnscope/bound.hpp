@@ -28,6 +28,42 @@ inline constexpr std::array<std::string_view, 5> verdict_names = {"holds", "with
                                                                   "undefined", "violated"};
 constexpr std::string_view name_of(Verdict verdict) { return verdict_names[static_cast<std::size_t>(verdict)]; }
 
+/// A statement as the paper prints it, or in its sharpest true form.
+enum class Form { published, sharp };
+
+/// How sure we are of the text of a published statement.
+enum class Provenance {
+    verbatim,      ///< verbatim, or agreeing paraphrases
+    reconstructed, ///< from prose, proofs and partial formulas: a verdict is one on the reconstruction
+    not_recovered, ///< the published constant is not known; only our sharp form exists
+    derived        ///< ours: the sharp form of a published statement
+};
+
+constexpr std::string_view name_of(Form form) { return form == Form::published ? "published" : "sharp"; }
+constexpr std::string_view name_of(Provenance provenance) {
+    switch (provenance) {
+    case Provenance::verbatim:
+        return "verbatim";
+    case Provenance::reconstructed:
+        return "reconstructed";
+    case Provenance::not_recovered:
+        return "not_recovered";
+    case Provenance::derived:
+        return "derived";
+    }
+    return "?";
+}
+
+/// One numbered statement in one form. Source: arXiv:2508.17821 (P), where no other is given.
+struct Statement {
+    std::string_view id;
+    Form form;
+    Provenance provenance;
+    std::string_view text;       ///< the inequality
+    std::string_view conditions; ///< what it assumes
+    std::string_view source;     ///< where it stands
+};
+
 /// The limit that holds on a side of every number: infinity above, -infinity below.
 template <Real T>
 constexpr T no_limit(Side side) {
@@ -35,11 +71,11 @@ constexpr T no_limit(Side side) {
 }
 
 /// One inequality on one row: `measured <= value` (upper) or `measured >= value` (lower); made by `upper_bound`
-/// or `lower_bound`. Units are those of the quantity that `id` names. A side that is not given is NaN, so that
-/// the verdict is `undefined`.
+/// or `lower_bound`. Units are those of the quantity that the statement is about. A side that is not given is
+/// NaN, so that the verdict is `undefined`.
 template <Real T>
 struct Bound {
-    std::string_view id;                              ///< stable name, such as "corollary1"
+    const Statement* statement = nullptr;             ///< the inequality; a constant, never a temporary
     Side side = Side::upper;                          ///< of `measured` on which the limit lies
     T value = std::numeric_limits<T>::quiet_NaN();    ///< the limit
     T measured = std::numeric_limits<T>::quiet_NaN(); ///< the quantity on this row
@@ -47,6 +83,9 @@ struct Bound {
     /// The limit that holds without the theorem: 1 for a weight, log L for an entropy.
     T trivial = no_limit<T>(side);
     bool assumption_met = true; ///< false: the theorem says nothing about this row
+
+    /// Stable name of the statement, such as "corollary1"; empty without one.
+    std::string_view id() const { return statement ? statement->id : std::string_view(); }
 
     /// Distance to the limit; >= 0 when the inequality is satisfied, on both sides.
     T slack() const { return side == Side::upper ? value - measured : measured - value; }
@@ -92,17 +131,27 @@ struct BoundTerms {
 };
 
 /// measured <= limit; without a `trivial` limit nothing but an infinite limit is vacuous.
-/// Example: `upper_bound("lemma1", {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial = 1})`.
+/// Example: `upper_bound(lemma1_sharp_statement, {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial = 1})`.
+/// The statement must outlive the bound: a constant.
 template <Real T = double>
-constexpr Bound<T> upper_bound(std::string_view id, const BoundTerms<T, Side::upper>& terms) {
-    return {id, Side::upper, terms.limit, terms.measured, terms.tolerance, terms.trivial, terms.assumption_met};
+constexpr Bound<T> upper_bound(const Statement& statement, const BoundTerms<T, Side::upper>& terms) {
+    return {&statement,      Side::upper,   terms.limit,         terms.measured,
+            terms.tolerance, terms.trivial, terms.assumption_met};
 }
+
+/// A statement that ends with the call.
+template <Real T = double>
+constexpr Bound<T> upper_bound(const Statement&&, const BoundTerms<T, Side::upper>&) = delete;
 
 /// measured >= limit.
 template <Real T = double>
-constexpr Bound<T> lower_bound(std::string_view id, const BoundTerms<T, Side::lower>& terms) {
-    return {id, Side::lower, terms.limit, terms.measured, terms.tolerance, terms.trivial, terms.assumption_met};
+constexpr Bound<T> lower_bound(const Statement& statement, const BoundTerms<T, Side::lower>& terms) {
+    return {&statement,      Side::lower,   terms.limit,         terms.measured,
+            terms.tolerance, terms.trivial, terms.assumption_met};
 }
+
+template <Real T = double>
+constexpr Bound<T> lower_bound(const Statement&&, const BoundTerms<T, Side::lower>&) = delete;
 
 /// Lower and upper limit of one quantity.
 template <Real T>

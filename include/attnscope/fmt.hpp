@@ -42,8 +42,8 @@ template <class T>
 struct fmt::formatter<attnscope::Bound<T>> : fmt::formatter<T> {
     template <class Context>
     auto format(const attnscope::Bound<T>& bound, Context& context) const {
-        context.advance_to(
-            fmt::format_to(context.out(), "{}: measured ", fmt::string_view(bound.id.data(), bound.id.size())));
+        context.advance_to(fmt::format_to(context.out(), "{}: measured ",
+                                          fmt::string_view(bound.id().data(), bound.id().size())));
         context.advance_to(fmt::formatter<T>::format(bound.measured, context));
         context.advance_to(
             fmt::format_to(context.out(), " {} ", bound.side == attnscope::Side::upper ? "<=" : ">="));

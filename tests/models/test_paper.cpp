@@ -5,6 +5,7 @@
 #include <paper/tables.hpp>
 #include <support/catch.hpp>
 #include <support/rows.hpp>
+#include <support/statements.hpp>
 
 using namespace attnscope_test;
 using attnscope::HeadView;
@@ -292,7 +293,7 @@ TEST_CASE("a model's results do not depend on the threads, and heads are in thei
     }
     CHECK(balls > 6);
     CHECK(one.audit.sharp_violations() == 0);
-    CHECK(one.audit.at("corollary3", attnscope::Form::sharp).checked == 6 * 40);
+    CHECK(one.audit.at(attnscope::corollary3_sharp_statement).checked == 6 * 40);
 
     // Critical N as `critical_count` has it.
     for (std::size_t l = 0; l < settings.lengths.size(); ++l) {
@@ -370,8 +371,8 @@ TEST_CASE("W_Q, W_K and W_V of a layer make its queries, keys and values", "[pap
 
     const paper::Result found = paper::run(prompt, settings_for(20));
     for (const char* id : {"token_jacobian", "rank_collapse", "dobrushin"})
-        CHECK(found.audit.at(id, attnscope::Form::sharp).checked == 6);
-    CHECK(found.audit.at("critical_temperature", attnscope::Form::sharp).checked == 120);
+        CHECK(found.audit.at(named_statement(id, attnscope::Form::sharp)).checked == 6);
+    CHECK(found.audit.at(attnscope::critical_temperature_sharp_statement).checked == 120);
     CHECK(found.audit.sharp_violations() == 0);
 }
 

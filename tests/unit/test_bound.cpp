@@ -15,6 +15,9 @@ using attnscope::Verdict;
 
 namespace {
 
+constexpr attnscope::Statement test_statement{
+    "test", attnscope::Form::sharp, attnscope::Provenance::derived, "measured <= limit", "none", "none"};
+
 template <class T>
 constexpr T inf = std::numeric_limits<T>::infinity();
 template <class T>
@@ -22,12 +25,12 @@ constexpr T nan_of = std::numeric_limits<T>::quiet_NaN();
 
 template <class T>
 Bound<T> upper(T limit, T measured, T tolerance = 0, T trivial = inf<T>) {
-    return upper_bound<T>("test",
+    return upper_bound<T>(test_statement,
                           {.limit = limit, .measured = measured, .tolerance = tolerance, .trivial = trivial});
 }
 template <class T>
 Bound<T> lower(T limit, T measured, T tolerance = 0, T trivial = -inf<T>) {
-    return lower_bound<T>("test",
+    return lower_bound<T>(test_statement,
                           {.limit = limit, .measured = measured, .tolerance = tolerance, .trivial = trivial});
 }
 
@@ -48,8 +51,8 @@ TEMPLATE_TEST_CASE("slack is positive when a bound is satisfied, on both sides",
 TEMPLATE_TEST_CASE("what is not given holds for every number, and is not vacuous", "[bound]", float, double,
                    long double) {
     using T = TestType;
-    const Bound<T> above = upper_bound<T>("test", {.limit = 2, .measured = 1});
-    CHECK(above.id == "test");
+    const Bound<T> above = upper_bound<T>(test_statement, {.limit = 2, .measured = 1});
+    CHECK(above.id() == "test");
     CHECK(above.side == Side::upper);
     CHECK(above.value == T(2));
     CHECK(above.measured == T(1));
@@ -57,7 +60,7 @@ TEMPLATE_TEST_CASE("what is not given holds for every number, and is not vacuous
     CHECK(above.trivial == inf<T>);
     CHECK(above.assumption_met);
     CHECK(above.verdict() == Verdict::holds);
-    const Bound<T> below = lower_bound<T>("test", {.limit = -2, .measured = -1});
+    const Bound<T> below = lower_bound<T>(test_statement, {.limit = -2, .measured = -1});
     CHECK(below.side == Side::lower);
     CHECK(below.tolerance == T(0));
     CHECK(below.trivial == -inf<T>);
@@ -65,28 +68,29 @@ TEMPLATE_TEST_CASE("what is not given holds for every number, and is not vacuous
     CHECK(below.verdict() == Verdict::holds);
     // Every argument arrives.
     const Bound<T> all = lower_bound<T>(
-        "all", {.limit = 1, .measured = 2, .tolerance = T(0.5), .trivial = T(0.25), .assumption_met = false});
+        test_statement,
+        {.limit = 1, .measured = 2, .tolerance = T(0.5), .trivial = T(0.25), .assumption_met = false});
     CHECK(all.value == T(1));
     CHECK(all.measured == T(2));
     CHECK(all.tolerance == T(0.5));
     CHECK(all.trivial == T(0.25));
     CHECK_FALSE(all.assumption_met);
     // A side that was forgotten is no number, and no statement.
-    CHECK(upper_bound<T>("test", {.limit = 2}).verdict() == Verdict::undefined);
-    CHECK(upper_bound<T>("test", {.measured = 2}).verdict() == Verdict::undefined);
-    CHECK(lower_bound<T>("test", {.limit = 2}).verdict() == Verdict::undefined);
-    CHECK(lower_bound<T>("test", {.measured = 2}).verdict() == Verdict::undefined);
+    CHECK(upper_bound<T>(test_statement, {.limit = 2}).verdict() == Verdict::undefined);
+    CHECK(upper_bound<T>(test_statement, {.measured = 2}).verdict() == Verdict::undefined);
+    CHECK(lower_bound<T>(test_statement, {.limit = 2}).verdict() == Verdict::undefined);
+    CHECK(lower_bound<T>(test_statement, {.measured = 2}).verdict() == Verdict::undefined);
     CHECK(Bound<T>{}.verdict() == Verdict::undefined);
     // Members alone have the same defaults.
-    CHECK(Bound<T>{"test", Side::upper, 2, 1}.trivial == inf<T>);
-    CHECK(Bound<T>{"test", Side::lower, 1, 2}.trivial == -inf<T>);
-    CHECK(Bound<T>{"test", Side::upper, 2, 1}.verdict() == Verdict::holds);
+    CHECK(Bound<T>{&test_statement, Side::upper, 2, 1}.trivial == inf<T>);
+    CHECK(Bound<T>{&test_statement, Side::lower, 1, 2}.trivial == -inf<T>);
+    CHECK(Bound<T>{&test_statement, Side::upper, 2, 1}.verdict() == Verdict::holds);
 }
 
 TEST_CASE("numbers of a bound are double unless another type is named", "[bound]") {
-    static_assert(std::is_same_v<decltype(upper_bound("test", {.limit = 1})), Bound<double>>);
-    static_assert(std::is_same_v<decltype(lower_bound("test", {.limit = 1})), Bound<double>>);
-    constexpr Bound<double> bound = upper_bound("test", {.limit = 1, .measured = 0.5});
+    static_assert(std::is_same_v<decltype(upper_bound(test_statement, {.limit = 1})), Bound<double>>);
+    static_assert(std::is_same_v<decltype(lower_bound(test_statement, {.limit = 1})), Bound<double>>);
+    constexpr Bound<double> bound = upper_bound(test_statement, {.limit = 1, .measured = 0.5});
     static_assert(bound.value == 1 && bound.side == Side::upper);
     CHECK(bound.slack() == 0.5);
 }
@@ -178,7 +182,7 @@ TEMPLATE_TEST_CASE("a tightened bound is violated where the bound was attained",
     CHECK(above.verdict() == Verdict::violated);
     CHECK(above.measured == T(2));
     CHECK(above.side == Side::upper);
-    CHECK(above.id == "test");
+    CHECK(above.id() == "test");
     const Bound<T> below = lower<T>(2, 2).tightened(T(0.99));
     CHECK(below.value == T(2) / T(0.99));
     CHECK(below.verdict() == Verdict::violated);

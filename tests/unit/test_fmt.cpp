@@ -13,10 +13,11 @@ using namespace attnscope;
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-Bound<double> bound(Side side, double value, double measured) {
+Bound<double> bound(Side side, double value, double measured,
+                    const Statement& statement = corollary3_sharp_statement) {
     return side == Side::upper
-               ? attnscope::upper_bound("corollary3", {.limit = value, .measured = measured})
-               : attnscope::lower_bound("corollary3", {.limit = value, .measured = measured, .trivial = 0});
+               ? attnscope::upper_bound(statement, {.limit = value, .measured = measured})
+               : attnscope::lower_bound(statement, {.limit = value, .measured = measured, .trivial = 0});
 }
 
 TEST_CASE("fmt: enumerators print their names", "[fmt]") {
@@ -61,26 +62,29 @@ TEST_CASE("fmt: a bound hands its specification to both numbers", "[fmt]") {
     CHECK(fmt::format("{:.1e}", third) == "corollary3: measured 3.3e-01 <= 6.7e-01: holds");
     CHECK(fmt::format("{:.{}f}", third, 4) == "corollary3: measured 0.3333 <= 0.6667: holds");
 
-    const auto single = attnscope::lower_bound<float>("lemma1", {.limit = 0.1F, .measured = 0.2F});
+    const auto single =
+        attnscope::lower_bound<float>(attnscope::lemma1_sharp_statement, {.limit = 0.1F, .measured = 0.2F});
     CHECK(fmt::format("{}", single) == "lemma1: measured 0.2 >= 0.1: holds");
-    const auto extended = attnscope::lower_bound<long double>("lemma1", {.limit = 0.5L, .measured = 0.75L});
+    const auto extended = attnscope::lower_bound<long double>(attnscope::lemma1_sharp_statement,
+                                                              {.limit = 0.5L, .measured = 0.75L});
     CHECK(fmt::format("{:.2f}", extended) == "lemma1: measured 0.75 >= 0.50: holds");
 }
 
 TEST_CASE("fmt: an id that is not null-terminated", "[fmt]") {
     const std::string text = "corollary3 and more";
     Bound<double> part = bound(Side::upper, 1, 0.5);
-    part.id = std::string_view(text).substr(0, 9);
+    const Statement cut{std::string_view(text).substr(0, 9), Form::sharp, Provenance::derived, "", "", ""};
+    part.statement = &cut;
     CHECK(fmt::format("{}", part) == "corollary: measured 0.5 <= 1: holds");
 }
 
 TEST_CASE("fmt: an audit is its table", "[fmt]") {
     Audit audit;
     CHECK(fmt::format("{}", audit) == to_table(audit));
-    audit.add(Form::published, bound(Side::upper, 0.25, 0.5));
-    audit.add(Form::sharp, bound(Side::upper, 0.5, 0.5));
-    audit.add(Form::sharp, bound(Side::upper, 0.5, 0.25));
-    audit.add(Form::sharp, bound(Side::upper, nan, 0.25));
+    audit.add(bound(Side::upper, 0.25, 0.5, corollary3_published_statement));
+    audit.add(bound(Side::upper, 0.5, 0.5));
+    audit.add(bound(Side::upper, 0.5, 0.25));
+    audit.add(bound(Side::upper, nan, 0.25));
     const std::string text = fmt::format("{}", audit);
     CHECK(text == to_table(audit));
 

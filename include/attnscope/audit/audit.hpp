@@ -1,146 +1,13 @@
-// The paper's statements as published and in their sharp form, those about other normalisers, and a tally of
-// what rows say about them.
+// A tally of what rows say about the statements.
 #pragma once
 
-#include <attnscope/bound.hpp>
+#include <attnscope/audit/statements.hpp>
 
 #include <string>
 #include <vector>
 
 namespace attnscope {
 inline namespace v0_1 {
-
-/// A statement as the paper prints it, or in its sharpest true form.
-enum class Form { published, sharp };
-
-/// How sure we are of the text of a published statement.
-enum class Provenance {
-    verbatim,      ///< verbatim, or agreeing paraphrases
-    reconstructed, ///< from prose, proofs and partial formulas: a verdict is one on the reconstruction
-    not_recovered, ///< the published constant is not known; only our sharp form exists
-    derived        ///< ours: the sharp form of a published statement
-};
-
-constexpr std::string_view name_of(Form form) { return form == Form::published ? "published" : "sharp"; }
-constexpr std::string_view name_of(Provenance provenance) {
-    switch (provenance) {
-    case Provenance::verbatim:
-        return "verbatim";
-    case Provenance::reconstructed:
-        return "reconstructed";
-    case Provenance::not_recovered:
-        return "not_recovered";
-    case Provenance::derived:
-        return "derived";
-    }
-    return "?";
-}
-
-/// One numbered statement in one form. Source: arXiv:2508.17821 (P), where no other is given.
-struct Statement {
-    std::string_view id;
-    Form form;
-    Provenance provenance;
-    std::string_view text;       ///< the inequality
-    std::string_view conditions; ///< what it assumes
-    std::string_view source;     ///< where it stands
-};
-
-/// The statements that the audit knows, in the order of its table.
-inline constexpr std::array<Statement, 34> statements = {{
-    {"lemma1", Form::published, Provenance::verbatim,
-     "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
-     "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|", "P Lemma 1"},
-    {"lemma1", Form::sharp, Provenance::derived,
-     "1/(1+(L-1)kappa) <= p_i <= 1/(1+(L-1)/kappa), kappa = max F(z_i)/min F(z_i) of the row", "F > 0",
-     "sharp form of P Lemma 1"},
-    {"corollary1", Form::published, Provenance::verbatim,
-     "e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L, Delta = |q| max_j |k_j|/sqrt(d)", "softmax of q.k/sqrt(d)",
-     "P Corollary 1"},
-    {"corollary1", Form::sharp, Provenance::derived,
-     "1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}), D = max z - min z", "softmax",
-     "sharp form of P Corollary 1"},
-    {"theorem1_fixed", Form::published, Provenance::reconstructed,
-     "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
-     "a fixed set of N keys: the top N, and one random set", "P Theorem 1(1)"},
-    {"theorem1_fixed", Form::sharp, Provenance::derived,
-     "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
-     "a fixed set of N keys: the top N, and one random set", "corrected form of P Theorem 1(1)"},
-    {"theorem1_random", Form::published, Provenance::reconstructed,
-     "E d = (L-N)/L sum |y_i - N/(L-1) S_i| + eps, checked with eps = 0 (its bound was not recovered)",
-     "a uniformly random set of N keys; cumulative reading", "P Theorem 1(2)"},
-    {"theorem1_random", Form::sharp, Provenance::derived,
-     "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
-     "a uniformly random set of N keys; cumulative reading", "rigorous form of P Theorem 1(2)"},
-    {"corollary2", Form::published, Provenance::reconstructed,
-     "E d -> sum |y_i| as L grows, held against this L", "N fixed; cumulative reading", "P Corollary 2(i)"},
-    {"corollary2", Form::sharp, Provenance::derived,
-     "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
-     "cumulative reading", "corrected form of P Corollary 2"},
-    {"theorem2_lower", Form::published, Provenance::reconstructed, "1 - (1/(rN)) sum xi_i <= E N_s/N",
-     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
-    {"theorem2_lower", Form::sharp, Provenance::derived,
-     "(1/N) sum max(0, 1 - M^2 sum_{I\\i} p_j^2/r^2) <= E N_s/N",
-     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "sharper form of P Theorem 2"},
-    {"theorem2_upper", Form::published, Provenance::reconstructed,
-     "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",
-     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "P Theorem 2"},
-    {"theorem2_upper", Form::sharp, Provenance::derived,
-     "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
-     "max_{I\\i} p_j^2",
-     "x_i uniform on a sphere: simulated; undefined on the row's own vectors", "corrected form of P Theorem 2"},
-
-    {"lemma2", Form::sharp, Provenance::not_recovered, "|J|_2 <= 1/2 max|F'/F|",
-     "p_i = F(z_i)/sum F, F > 0 differentiable", "P Lemma 2; its published constant was not recovered"},
-    {"corollary3", Form::published, Provenance::verbatim, "|J|_2 <= min{1/(4T), sqrt 2}", "softmax",
-     "P Corollary 3"},
-    {"corollary3", Form::sharp, Provenance::derived, "|J|_2 <= 1/(2T)", "softmax",
-     "corrected form of P Corollary 3"},
-    {"finite_difference", Form::published, Provenance::reconstructed,
-     "|p(z+eps v)-p(z)|/eps <= min{1/(4T), sqrt 2}", "softmax, |v| = 1",
-     "P Corollary 3 as used by P Algorithm 5"},
-    {"finite_difference", Form::sharp, Provenance::derived,
-     "|p(z+eps v)-p(z)|/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T))", "softmax, |v| = 1",
-     "corrected form of P Corollary 3"},
-
-    {"ssmax", Form::sharp, Provenance::derived, "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
-     "softmax(s log n z), n visible keys", "scalable softmax, arXiv:2501.19399"},
-    {"sigmoid_gradient", Form::sharp, Provenance::derived, "|J|_2 <= 1/4", "sigmoid attention",
-     "sigmoid attention, arXiv:2409.04431"},
-    {"entmax_support", Form::sharp, Provenance::derived,
-     "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}", "alpha-entmax",
-     "alpha-entmax, arXiv:1905.05702"},
-
-    {"box", Form::sharp, Provenance::derived,
-     "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
-     "softmax, z_i/T in [l_i, u_i]: a random box around the row", "after arXiv:2303.01713"},
-    {"critical_temperature", Form::sharp, Provenance::derived,
-     "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
-     "softmax", "log-n scaling"},
-    {"score_deficit", Form::sharp, Provenance::derived, "max z - E_p z <= T W0((L-1)/e)", "softmax",
-     "maximum over all rows of L keys"},
-    {"spectral_bracket", Form::sharp, Provenance::derived,
-     "(s1/S)(R+m) <= |J|_2 <= (s1/S)(R+s2), R = S - s1, m = sum_{j>=2} s_j^2/R",
-     "softmax: s = p/T; alpha-entmax: s = p^{2-alpha} on the support", "secular equation"},
-    {"missed_tokens", Form::sharp, Provenance::derived, "m (N-K+m) <= Inv",
-     "K useful tokens, m of them not among the first N of a ranking with Inv inversions",
-     "arXiv:2609.37879, Proposition 1"},
-    {"perturbation_tv", Form::sharp, Provenance::derived, "TV(p, p') <= tanh(r/4)",
-     "softmax, r = range of (z'-z)/T: a random logit error", "two-point distributions"},
-    {"perturbation_kl", Form::sharp, Provenance::derived,
-     "KL <= log(sinh h/h) + h coth h - 1, h = r/2 (r^2/8 for small r)", "as above", "two-point distributions"},
-    {"perturbation_output", Form::sharp, Provenance::derived, "|o'-o| <= diam(V) tanh(r/4)", "as above",
-     "two-point distributions"},
-    {"perturbation_gap", Form::sharp, Provenance::derived, "gap' >= gap - r", "as above", "definition of r"},
-    {"token_jacobian", Form::sharp, Provenance::derived,
-     "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
-     "|a_i|^2)",
-     "softmax head of known projections", "product rule, block by block"},
-    {"rank_collapse", Form::sharp, Provenance::derived,
-     "diam(P V) <= delta(P) diam(V), delta = max TV(P_i, P_j)", "rows of weights that sum to 1", "Dobrushin"},
-    {"dobrushin", Form::sharp, Provenance::derived, "delta(P) <= tanh(max_ij range(z_i - z_j)/4)",
-     "softmax; 1 where two queries see different keys", "perturbation_tv"},
-}};
 
 /// Tally of one statement over many rows.
 struct AuditRecord {
@@ -172,14 +39,18 @@ struct AuditRecord {
 class Audit {
 public:
     Audit() {
-        for (std::size_t i = 0; i < statements.size(); ++i) records_[i].statement = &statements[i];
+        for (std::size_t i = 0; i < statements.size(); ++i) records_[i].statement = statements[i];
     }
 
-    /// Adds the sides of one statement on one row. Throws `invalid_argument` for an unknown statement.
+    /// Adds the sides of one statement on one row. Throws `invalid_argument` unless all of them point to one
+    /// statement of the table `statements`.
     template <Real T>
-    void add(Form form, std::span<const Bound<T>> sides) {
+    void add(std::span<const Bound<T>> sides) {
         if (sides.empty()) return;
-        AuditRecord& record = find(sides.front().id, form);
+        AuditRecord& record = records_[place_of(sides.front().statement)];
+        for (const Bound<T>& bound : sides)
+            detail::require(bound.statement == record.statement, "Audit", "sides must be of one statement",
+                            record.statement->id, bound.id());
         Verdict worst = Verdict::holds;
         for (const Bound<T>& bound : sides) {
             worst = std::max(worst, bound.verdict());
@@ -191,12 +62,12 @@ public:
         ++record.count[static_cast<std::size_t>(worst)];
     }
     template <Real T>
-    void add(Form form, const Bound<T>& bound) {
-        add(form, std::span<const Bound<T>>(&bound, 1));
+    void add(const Bound<T>& bound) {
+        add(std::span<const Bound<T>>(&bound, 1));
     }
     template <Real T, std::size_t N>
-    void add(Form form, const std::array<Bound<T>, N>& sides) {
-        add(form, std::span<const Bound<T>>(sides));
+    void add(const std::array<Bound<T>, N>& sides) {
+        add(std::span<const Bound<T>>(sides));
     }
 
     /// Adds the rows of another audit; for audits made side by side.
@@ -220,12 +91,8 @@ public:
 
     std::span<const AuditRecord> records() const { return records_; }
 
-    /// The tally of one statement. Throws `invalid_argument` if there is no such statement.
-    const AuditRecord& at(std::string_view id, Form form) const {
-        for (const AuditRecord& record : records_)
-            if (record.statement->id == id && record.statement->form == form) return record;
-        detail::fail("Audit", "statement must be one of the table `statements`", id, name_of(form));
-    }
+    /// The tally of one statement. Throws `invalid_argument` unless it is one of the table `statements`.
+    const AuditRecord& at(const Statement& statement) const { return records_[place_of(&statement)]; }
 
     /// Rows that violate a sharp statement: a finding when it is not 0.
     std::size_t sharp_violations() const {
@@ -236,8 +103,12 @@ public:
     }
 
 private:
-    AuditRecord& find(std::string_view id, Form form) {
-        return const_cast<AuditRecord&>(std::as_const(*this).at(id, form));
+    static std::size_t place_of(const Statement* statement) {
+        const auto place = std::find(statements.begin(), statements.end(), statement);
+        if (place == statements.end())
+            detail::fail("Audit", "statement must be one of the table `statements`",
+                         statement ? statement->id : std::string_view("none"));
+        return static_cast<std::size_t>(place - statements.begin());
     }
 
     std::array<AuditRecord, statements.size()> records_;

@@ -35,9 +35,9 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
     for (const double x : z)
         if (x > -infinity) scratch.visible.push_back(x);
     std::sort(scratch.visible.begin(), scratch.visible.end(), std::greater<>());
-    audit.add(Form::sharp, critical_temperature_sharp(
-                               row, critical_inverse_temperature<double>(scratch.visible, row.visible)));
-    audit.add(Form::sharp, score_deficit_sharp(row));
+    audit.add(
+        critical_temperature_sharp(row, critical_inverse_temperature<double>(scratch.visible, row.visible)));
+    audit.add(score_deficit_sharp(row));
 
     // Drawn sizes, so that boxes and errors are now narrow, now wide.
     const auto size = [&] {
@@ -58,9 +58,9 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
     // Weights of 0 by underflow have infinite relative error and no influence: the spread is cut there.
     const double spread = std::min(row.logit_spread() / temperature, -detail::exp_cutoff<double>());
     const double weight_error = detail::softmax_weight_error(row.visible, spread);
-    audit.add(Form::sharp, box_sharp<double>(RowIn<double>(scratch.weights), RowIn<double>(scratch.least),
-                                             RowIn<double>(scratch.greatest), weight_error,
-                                             spread + 2 * width / temperature));
+    audit.add(box_sharp<double>(RowIn<double>(scratch.weights), RowIn<double>(scratch.least),
+                                RowIn<double>(scratch.greatest), weight_error,
+                                spread + 2 * width / temperature));
 
     const double error = size(), farthest = std::numeric_limits<double>::lowest() / 16;
     double largest = 0;
@@ -75,10 +75,10 @@ inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature
     const auto measured =
         measure_perturbation(RowIn<double>(scratch.lower), RowIn<double>(scratch.moved), values, diameter);
     const auto rounding = perturbation_error<double>(row.visible, spread, largest);
-    audit.add(Form::sharp, perturbation_tv_sharp(measured, rounding));
-    audit.add(Form::sharp, perturbation_kl_sharp(measured, rounding));
-    if (values.data() != nullptr) audit.add(Form::sharp, perturbation_output_sharp(measured, rounding));
-    audit.add(Form::sharp, perturbation_gap_sharp(measured, rounding));
+    audit.add(perturbation_tv_sharp(measured, rounding));
+    audit.add(perturbation_kl_sharp(measured, rounding));
+    if (values.data() != nullptr) audit.add(perturbation_output_sharp(measured, rounding));
+    audit.add(perturbation_gap_sharp(measured, rounding));
 }
 
 /// Audits missed_tokens for one selection: the useful tokens are the N with the highest `merit` (ties by
@@ -96,7 +96,7 @@ void audit_missed_tokens(Audit& audit, std::span<const Index> order, RowIn<T> me
     Index missed = count;
     for (Index i = 0; i < count; ++i)
         missed -= useful[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] ? 1 : 0;
-    audit.add(Form::sharp, missed_tokens_sharp(count_inversions(order, useful), count, missed));
+    audit.add(missed_tokens_sharp(count_inversions(order, useful), count, missed));
 }
 
 /// Audits rank_collapse and dobrushin of one softmax head: logits z/T [queries, keys] (-inf where masked) and
@@ -123,11 +123,11 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     const MatrixView<double> used(z.data(), rows, keys), weights(p.data(), rows, keys);
     const double delta = dobrushin_coefficient(weights);
     const double weight_error = detail::softmax_weight_error(keys, spread);
-    audit.add(Form::sharp, dobrushin_sharp(delta, dobrushin_limit(used), weight_error));
+    audit.add(dobrushin_sharp(delta, dobrushin_limit(used), weight_error));
     const Matrix<double> mixed = weights.map() * values.map();
     const double length = values.map().rowwise().norm().maxCoeff();
-    audit.add(Form::sharp, rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta,
-                                               token_diameter(values), length * (1 + spread / 8), keys));
+    audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta, token_diameter(values),
+                                  length * (1 + spread / 8), keys));
 }
 
 } // namespace v0_1

@@ -58,10 +58,10 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
     for (const double x : z)
         if (x != -infinity) largest = std::max(largest, std::abs(x));
     const WeightExtremes<double> extremes = weight_extremes(row);
-    audit.add(Form::published, lemma1_published(extremes, 2 * largest / temperature));
-    audit.add(Form::sharp, lemma1_sharp(extremes, row.logit_spread() / temperature));
-    if (options.delta) audit.add(Form::published, corollary1_published(row, *options.delta));
-    audit.add(Form::sharp, corollary1_sharp(row));
+    audit.add(lemma1_published(extremes, 2 * largest / temperature));
+    audit.add(lemma1_sharp(extremes, row.logit_spread() / temperature));
+    if (options.delta) audit.add(corollary1_published(row, *options.delta));
+    audit.add(corollary1_sharp(row));
 
     const std::size_t n = z.size();
     scratch.weights.resize(n);
@@ -72,15 +72,14 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
     const double spread = std::min(row.logit_spread() / temperature, -detail::exp_cutoff<double>());
     const double error = detail::softmax_weight_error(row.visible, spread);
     const JacobianNorms<double> norms = jacobian_norms(softmax, z, p);
-    audit.add(Form::sharp, lemma2_sharp(norms, 1 / temperature, error));
-    audit.add(Form::published, corollary3_published(norms, temperature, error));
-    audit.add(Form::sharp, corollary3_sharp(norms, temperature, error));
+    audit.add(lemma2_sharp(norms, 1 / temperature, error));
+    audit.add(corollary3_published(norms, temperature, error));
+    audit.add(corollary3_sharp(norms, temperature, error));
     // Where 1/T overflows, the same matrix before it is divided by T.
     const double beta = 1 / temperature;
-    audit.add(Form::sharp, std::isfinite(beta)
-                               ? spectral_bracket_sharp<double>(p, beta, norms.spectral.value, error)
-                               : spectral_bracket_sharp<double>(
-                                     p, 1, jacobian_norms(Softmax(), z, p).spectral.value, error));
+    audit.add(std::isfinite(beta) ? spectral_bracket_sharp<double>(p, beta, norms.spectral.value, error)
+                                  : spectral_bracket_sharp<double>(
+                                        p, 1, jacobian_norms(Softmax(), z, p).spectral.value, error));
 
     if (options.steps.empty()) return;
     scratch.direction.resize(n);
@@ -99,8 +98,8 @@ inline void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, con
                                    std::sqrt(static_cast<double>(row.visible)) * (largest + eps) *
                                    gradient_limit(temperature);
         const double change_error = error * length + moved_error * moved_length + input_error;
-        audit.add(Form::published, finite_difference_published(g, temperature, eps, change_error));
-        audit.add(Form::sharp, finite_difference_sharp(g, temperature, eps, change_error));
+        audit.add(finite_difference_published(g, temperature, eps, change_error));
+        audit.add(finite_difference_sharp(g, temperature, eps, change_error));
     }
 }
 
@@ -143,11 +142,10 @@ void audit_row(Audit& audit, const PointwiseNormalizer<F>& normalizer, RowIn<dou
     const auto finite_or_nan = [](double x) {
         return std::isfinite(x) ? x : std::numeric_limits<double>::quiet_NaN();
     };
-    if (log_kappa_published)
-        audit.add(Form::published, lemma1_published(extremes, finite_or_nan(*log_kappa_published)));
-    audit.add(Form::sharp, lemma1_sharp(extremes, finite_or_nan(high - low)));
+    if (log_kappa_published) audit.add(lemma1_published(extremes, finite_or_nan(*log_kappa_published)));
+    audit.add(lemma1_sharp(extremes, finite_or_nan(high - low)));
     const JacobianNorms<double> norms = jacobian_norms(normalizer, z, RowIn<double>(weights));
-    audit.add(Form::sharp, lemma2_sharp(norms, slope, extremes.relative_error));
+    audit.add(lemma2_sharp(norms, slope, extremes.relative_error));
 }
 
 /// The same with the arguments of the other normalisers. The published form of lemma1 is checked where F says
@@ -180,7 +178,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
     if (!(beta >= std::numeric_limits<double>::min() && beta <= std::numeric_limits<double>::max())) return;
     audit_row(audit, Softmax(1 / beta), z, options, generator, scratch);
     const RowStatistics<double> row = row_statistics<double>(z, 1 / beta);
-    if (row.normal()) audit.add(Form::sharp, ssmax_sharp(row));
+    if (row.normal()) audit.add(ssmax_sharp(row));
 }
 
 /// Audits one row of sigmoid attention: sigmoid_gradient.
@@ -189,7 +187,7 @@ inline void audit_row(Audit& audit, const SigmoidAttention& normalizer, RowIn<do
     scratch.weights.resize(z.size());
     if (normalizer.apply<double>(z, RowOut<double>(scratch.weights)) != RowStatus::normal) return;
     const auto norms = jacobian_norms(normalizer, z, RowIn<double>(scratch.weights));
-    audit.add(Form::sharp, sigmoid_gradient_sharp(norms, 16 * std::numeric_limits<double>::epsilon()));
+    audit.add(sigmoid_gradient_sharp(norms, 16 * std::numeric_limits<double>::epsilon()));
 }
 
 /// Audits one row of alpha-entmax: entmax_support and spectral_bracket.
@@ -199,7 +197,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
                RowAuditScratch& scratch) {
     const EntmaxThreshold<double> threshold = normalizer.template threshold<double>(z);
     if (threshold.support == 0) return;
-    audit.add(Form::sharp, entmax_support_sharp<double>(z, normalizer.alpha(), threshold.support));
+    audit.add(entmax_support_sharp<double>(z, normalizer.alpha(), threshold.support));
 
     scratch.weights.resize(z.size());
     const RowOut<double> weights(scratch.weights);
@@ -208,7 +206,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
     normalizer.template slopes<double>(RowIn<double>(weights), weights);
     // The s are the same numbers on both sides: only sums over them are rounded.
     const double error = std::numeric_limits<double>::epsilon() * (8 + static_cast<double>(z.size()) / 2);
-    audit.add(Form::sharp, spectral_bracket_sharp<double>(RowIn<double>(weights), 1.0, norm, error));
+    audit.add(spectral_bracket_sharp<double>(RowIn<double>(weights), 1.0, norm, error));
 }
 
 /// Audits one row of a normaliser whose Jacobian is (I - p 1^T) diag(g): lemma2, with (log F)' = g/p.
@@ -229,7 +227,7 @@ void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowAudi
         high = std::max(high, p[i]);
     }
     const double error = detail::softmax_weight_error(static_cast<Index>(z.size()), std::log(high / low));
-    audit.add(Form::sharp, lemma2_sharp(jacobian_norms(normalizer, z, p), slope, 2 * error));
+    audit.add(lemma2_sharp(jacobian_norms(normalizer, z, p), slope, 2 * error));
 }
 
 /// Audits one row behind a division of the logits by a temperature: what holds for N at z/T.

@@ -37,8 +37,8 @@ inline void audit_selection(Audit& audit, RowIn<double> p, MatrixView<double> x,
     const auto check_set = [&](std::span<const Index> selected) {
         scratch.set.assign(p, x, selected);
         const auto geometry = fixed_set_geometry(scratch.set, gram);
-        audit.add(Form::published, theorem1_fixed_published(scratch.set, geometry, options.reading));
-        audit.add(Form::sharp, theorem1_fixed_sharp(scratch.set, geometry, options.reading));
+        audit.add(theorem1_fixed_published(scratch.set, geometry, options.reading));
+        audit.add(theorem1_fixed_sharp(scratch.set, geometry, options.reading));
     };
     std::optional<RandomSubsetMoments<double>> moments;
     for (const Index count : counts) {
@@ -55,10 +55,10 @@ inline void audit_selection(Audit& audit, RowIn<double> p, MatrixView<double> x,
         if (!moments) moments.emplace(p, x);
         const auto expected =
             mean_subset_distance<double>(p, x, count, Reading::cumulative, options.subsets, generator);
-        audit.add(Form::published, theorem1_random_published(*moments, count, expected));
-        audit.add(Form::sharp, theorem1_random_sharp(*moments, count, expected));
-        audit.add(Form::published, corollary2_published(*moments, count, expected));
-        audit.add(Form::sharp, corollary2_sharp(*moments, count, expected));
+        audit.add(theorem1_random_published(*moments, count, expected));
+        audit.add(theorem1_random_sharp(*moments, count, expected));
+        audit.add(corollary2_published(*moments, count, expected));
+        audit.add(corollary2_sharp(*moments, count, expected));
 
         // A single token sits at s itself, and a line has no sphere: Theorem 2 needs N >= 2 and d >= 2.
         if (count < 2 || x.cols() < 2) continue;
@@ -74,17 +74,17 @@ inline void audit_selection(Audit& audit, RowIn<double> p, MatrixView<double> x,
                                                            options.trials, generator);
         for (std::size_t r = 0; r < radii.size(); ++r)
             for (const Side side : {Side::lower, Side::upper}) {
-                Bound<double> published =
-                    theorem2_bound(side, theorem2_published_range(selected, model, radii[r]), fractions[r]);
-                Bound<double> sharp =
-                    theorem2_bound(side, theorem2_valid_range(selected, model, radii[r]), fractions[r]);
-                audit.add(Form::published, published);
-                audit.add(Form::sharp, sharp);
+                Bound<double> published = theorem2_bound(
+                    Form::published, side, theorem2_published_range(selected, model, radii[r]), fractions[r]);
+                Bound<double> sharp = theorem2_bound(
+                    Form::sharp, side, theorem2_valid_range(selected, model, radii[r]), fractions[r]);
+                audit.add(published);
+                audit.add(sharp);
                 if (r > 0) continue;
                 // The row's own vectors are no sample of a sphere: said once for each N.
                 published.assumption_met = sharp.assumption_met = false;
-                audit.add(Form::published, published);
-                audit.add(Form::sharp, sharp);
+                audit.add(published);
+                audit.add(sharp);
             }
     }
 }

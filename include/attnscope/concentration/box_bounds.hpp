@@ -83,7 +83,15 @@ void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOu
     }
 }
 
-/// Bounds "box" of one row whose weights p = softmax(z/T) are exact to `relative_error`, from the ranges of its
+inline constexpr Statement box_sharp_statement{
+    "box",
+    Form::sharp,
+    Provenance::derived,
+    "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
+    "softmax, z_i/T in [l_i, u_i]: a random box around the row",
+    "after arXiv:2303.01713"};
+
+/// Bounds box_sharp_statement of one row whose weights p = softmax(z/T) are exact to `relative_error`, from the ranges of its
 /// weights: for each side the key that uses most of its limit. `largest_exponent`: the largest (u_j - l_i)/T
 /// that is finite, for the rounding of the limits; beyond the range of exp a limit is 0 or 1 without rounding.
 template <Real T>
@@ -97,12 +105,12 @@ BoundPair<T> box_sharp(RowIn<T> p, RowIn<T> least, RowIn<T> greatest, T relative
     };
     const auto at_least = [&](T limit, T measured) {
         return lower_bound<T>(
-            "box",
+            box_sharp_statement,
             {.limit = limit, .measured = measured, .tolerance = tolerance(limit, measured), .trivial = 0});
     };
     const auto at_most = [&](T limit, T measured) {
         return upper_bound<T>(
-            "box",
+            box_sharp_statement,
             {.limit = limit, .measured = measured, .tolerance = tolerance(limit, measured), .trivial = 1});
     };
     BoundPair<T> worst = {at_least(0, 0), at_most(1, 0)};

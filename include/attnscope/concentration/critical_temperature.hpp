@@ -116,6 +116,14 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
     return detail::critical_range(critical, visible, scaled(critical.gap), scaled(critical.last_gap));
 }
 
+inline constexpr Statement critical_temperature_sharp_statement{
+    "critical_temperature",
+    Form::sharp,
+    Provenance::derived,
+    "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
+    "softmax",
+    "log-n scaling"};
+
 /// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
 /// `critical_temperature`. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and
 /// far beyond beta*. Undefined on rows that are not normal.
@@ -139,15 +147,16 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
     const A own = row.sum_error() + 8 * unit;
     // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
     const A error_above = 2 * unit + error(critical.rank, gap) * (1 - range.upper);
-    return {lower_bound<A>("critical_temperature",
-                           {.limit = range.lower,
-                            .measured = p1,
-                            .tolerance = own * p1 + (64 * unit + error(row.visible, farthest)) * range.lower,
-                            .trivial = 1 / count}),
-            upper_bound<A>("critical_temperature", {.limit = range.upper,
-                                                    .measured = p1,
-                                                    .tolerance = own * p1 + error_above * range.upper,
-                                                    .trivial = 1})};
+    return {
+        lower_bound<A>(critical_temperature_sharp_statement,
+                       {.limit = range.lower,
+                        .measured = p1,
+                        .tolerance = own * p1 + (64 * unit + error(row.visible, farthest)) * range.lower,
+                        .trivial = 1 / count}),
+        upper_bound<A>(critical_temperature_sharp_statement, {.limit = range.upper,
+                                                              .measured = p1,
+                                                              .tolerance = own * p1 + error_above * range.upper,
+                                                              .trivial = 1})};
 }
 
 } // namespace v0_1

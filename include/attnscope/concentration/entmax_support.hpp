@@ -21,6 +21,11 @@ Interval<A> entmax_decisive_gaps(Index n, A alpha) {
     return {upper * std::pow(static_cast<A>(n), 1 - alpha), upper};
 }
 
+inline constexpr Statement entmax_support_sharp_statement{
+    "entmax_support",    Form::sharp,
+    Provenance::derived, "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}",
+    "alpha-entmax",      "alpha-entmax, arXiv:1905.05702"};
+
 /// Limits on the size of the support on a row of normal logits, `support` keys as measured; statement
 /// `entmax_support`: the number of keys closer to the maximum than n^{1-alpha}/(alpha-1), and that of keys
 /// closer than 1/(alpha-1). The lower one is attained by equal keys, the upper one by two keys less than
@@ -47,12 +52,12 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
     const double kept = static_cast<double>(support);
     const auto [least, doubtful_least] = keys_within(gaps.lower);
     const auto [most, doubtful_most] = keys_within(gaps.upper);
-    return {lower_bound("entmax_support",
+    return {lower_bound(entmax_support_sharp_statement,
                         {.limit = least, .measured = kept, .tolerance = doubtful_least, .trivial = 1}),
-            upper_bound("entmax_support", {.limit = most,
-                                           .measured = kept,
-                                           .tolerance = doubtful_most,
-                                           .trivial = static_cast<double>(visible)})};
+            upper_bound(entmax_support_sharp_statement, {.limit = most,
+                                                         .measured = kept,
+                                                         .tolerance = doubtful_most,
+                                                         .trivial = static_cast<double>(visible)})};
 }
 
 } // namespace v0_1

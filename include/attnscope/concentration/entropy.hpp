@@ -108,11 +108,19 @@ A entropy_tolerance(const RowStatistics<A>& row, A limit) {
 
 } // namespace detail
 
+inline constexpr Statement entropy_floor_norm_statement{
+    "entropy_floor_norm",
+    Form::sharp,
+    Provenance::derived,
+    "H >= min over rows of L keys with |z - mean z|/T = sigma",
+    "softmax",
+    "one key apart from equal others"};
+
 /// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm (from
 /// `centred_norm`).
 template <Real A>
 Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
-    auto bound = lower_bound<A>("entropy_floor_norm", {.measured = row.entropy_nats(), .trivial = 0});
+    auto bound = lower_bound<A>(entropy_floor_norm_statement, {.measured = row.entropy_nats(), .trivial = 0});
     if (!row.normal()) return bound;
     bound.value = entropy_floor_by_norm(row.visible, sigma);
     // d floor / d sigma = -sigma-weighted entropy slope, at most sigma sqrt(n) b terms; sigma itself is exact
@@ -122,10 +130,18 @@ Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
     return bound;
 }
 
+inline constexpr Statement entropy_floor_range_statement{
+    "entropy_floor_range",
+    Form::sharp,
+    Provenance::derived,
+    "H >= min over rows of L keys with (max z - min z)/T = D",
+    "softmax",
+    "two levels"};
+
 /// Bound "entropy_floor_range": H >= `entropy_floor_by_range` at the row's own spread.
 template <Real A>
 Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
-    auto bound = lower_bound<A>("entropy_floor_range", {.measured = row.entropy_nats(), .trivial = 0});
+    auto bound = lower_bound<A>(entropy_floor_range_statement, {.measured = row.entropy_nats(), .trivial = 0});
     if (!row.normal()) return bound;
     const A spread = row.logit_spread() / A(row.temperature);
     bound.value = entropy_floor_by_range(row.visible, spread);
@@ -135,12 +151,19 @@ Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
     return bound;
 }
 
+inline constexpr Statement entropy_max_weight_statement{"entropy_max_weight",
+                                                        Form::sharp,
+                                                        Provenance::derived,
+                                                        "H(p1, smallest others) <= H <= H(p1, equal others)",
+                                                        "weights that sum to 1, p1 the largest",
+                                                        "Schur concavity"};
+
 /// Bounds "entropy_max_weight": both sides of `entropy_range_by_max_weight`.
 template <Real A>
 BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
     const A h = row.entropy_nats();
-    BoundPair<A> pair{lower_bound<A>("entropy_max_weight", {.measured = h, .trivial = 0}),
-                      upper_bound<A>("entropy_max_weight", {.measured = h})};
+    BoundPair<A> pair{lower_bound<A>(entropy_max_weight_statement, {.measured = h, .trivial = 0}),
+                      upper_bound<A>(entropy_max_weight_statement, {.measured = h})};
     if (!row.normal()) return pair;
     const Interval<A> range = entropy_range_by_max_weight(row.visible, row.max_weight(), row.rest());
     pair[0].value = range.lower;

@@ -20,6 +20,13 @@ Interval<A> leading_weight_range(Index n, A gap, A spread) {
     return {1 / (1 + others * std::exp(-gap)), 1 / (1 + others * std::exp(-spread))};
 }
 
+inline constexpr Statement ssmax_sharp_statement{"ssmax",
+                                                 Form::sharp,
+                                                 Provenance::derived,
+                                                 "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
+                                                 "softmax(s log n z), n visible keys",
+                                                 "scalable softmax, arXiv:2501.19399"};
+
 /// The same on a row of softmax at inverse temperature beta = s log n; statement `ssmax`. Undefined on rows
 /// that are not normal.
 template <Real A>
@@ -33,12 +40,12 @@ BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
         return (row.sum_error() + unit * (2 * spread + 8)) * p1 + unit * (2 * exponent + 8) * limit;
     };
     return {
-        lower_bound<A>("ssmax", {.limit = range.lower,
-                                 .measured = p1,
-                                 .tolerance = tolerance(range.lower, gap),
-                                 .trivial = 1 / static_cast<A>(row.visible)}),
+        lower_bound<A>(ssmax_sharp_statement, {.limit = range.lower,
+                                               .measured = p1,
+                                               .tolerance = tolerance(range.lower, gap),
+                                               .trivial = 1 / static_cast<A>(row.visible)}),
         upper_bound<A>(
-            "ssmax",
+            ssmax_sharp_statement,
             {.limit = range.upper, .measured = p1, .tolerance = tolerance(range.upper, spread), .trivial = 1})};
 }
 

@@ -1,11 +1,10 @@
 // How far the mean logit under the weights can lie below the largest: by how much attention misses its best
-// key's score. Needs Boost.Math (attnscope::special); not in the umbrella.
+// key's score.
 #pragma once
 
 #include <attnscope/bound.hpp>
+#include <attnscope/detail/lambert_w.hpp>
 #include <attnscope/row/row_statistics.hpp>
-
-#include <boost/math/special_functions/lambert_w.hpp>
 
 #include <numbers>
 
@@ -19,14 +18,19 @@ template <Real A>
 A score_deficit_limit(Index n, A temperature) {
     detail::require(n >= 1, "score_deficit_limit", "n must be >= 1", n);
     detail::require(temperature > A(0), "score_deficit_limit", "temperature must be > 0", temperature);
-    return temperature * boost::math::lambert_w0(static_cast<A>(n - 1) / std::numbers::e_v<A>);
+    return temperature * detail::lambert_w0<A>(static_cast<A>(n - 1) / std::numbers::e_v<A>);
 }
+
+inline constexpr Statement score_deficit_sharp_statement{
+    "score_deficit",     Form::sharp,
+    Provenance::derived, "max z - E_p z <= T W0((L-1)/e)",
+    "softmax",           "maximum over all rows of L keys"};
 
 /// The same beside that of a row, `RowStatistics::score_deficit`: statement `score_deficit`. What holds without
 /// it is the spread of the logits.
 template <Real A>
 Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
-    auto bound = upper_bound<A>("score_deficit", {.measured = row.score_deficit()});
+    auto bound = upper_bound<A>(score_deficit_sharp_statement, {.measured = row.score_deficit()});
     if (!row.normal()) return bound;
     bound.value = score_deficit_limit(row.visible, A(row.temperature));
     bound.trivial = row.logit_spread();

@@ -48,21 +48,22 @@ WeightExtremes<A> weight_extremes(const RowStatistics<A>& row) {
 namespace detail {
 
 template <Real A>
-BoundPair<A> weight_bounds(std::string_view id, const WeightExtremes<A>& p, Interval<A> range, A log_kappa) {
+BoundPair<A> weight_bounds(const Statement& statement, const WeightExtremes<A>& p, Interval<A> range,
+                           A log_kappa) {
     // A limit is exact to the rounding of log kappa (2 units relative) and of exp; where exp vanishes nothing is left
     // of it.
     const A limit_error = std::numeric_limits<A>::epsilon() * (2 * std::min(log_kappa, -exp_cutoff<A>()) + 8);
     const auto tolerance = [&](A measured, A limit) {
         return p.relative_error * measured + (std::isinf(limit) ? A(0) : limit_error * limit);
     };
-    return {lower_bound<A>(id, {.limit = range.lower,
-                                .measured = p.smallest,
-                                .tolerance = tolerance(p.smallest, range.lower),
-                                .trivial = 0}),
-            upper_bound<A>(id, {.limit = range.upper,
-                                .measured = p.largest,
-                                .tolerance = tolerance(p.largest, range.upper),
-                                .trivial = 1})};
+    return {lower_bound<A>(statement, {.limit = range.lower,
+                                       .measured = p.smallest,
+                                       .tolerance = tolerance(p.smallest, range.lower),
+                                       .trivial = 0}),
+            upper_bound<A>(statement, {.limit = range.upper,
+                                       .measured = p.largest,
+                                       .tolerance = tolerance(p.largest, range.upper),
+                                       .trivial = 1})};
 }
 
 template <Real A>
@@ -72,23 +73,48 @@ Interval<A> undefined_range() {
 
 } // namespace detail
 
+inline constexpr Statement lemma1_published_statement{
+    "lemma1",
+    Form::published,
+    Provenance::verbatim,
+    "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
+    "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|",
+    "P Lemma 1"};
+
 /// P Lemma 1 on a row, as published. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
 /// Lower and upper side; undefined for rows that are not normal.
 template <Real A>
 BoundPair<A> lemma1_published(const WeightExtremes<A>& p, A log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
     return detail::weight_bounds<A>(
-        "lemma1", p, defined ? published_weight_range(p.visible, log_kappa) : detail::undefined_range<A>(),
-        log_kappa);
+        lemma1_published_statement, p,
+        defined ? published_weight_range(p.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
 }
+
+inline constexpr Statement lemma1_sharp_statement{
+    "lemma1",
+    Form::sharp,
+    Provenance::derived,
+    "1/(1+(L-1)kappa) <= p_i <= 1/(1+(L-1)/kappa), kappa = max F(z_i)/min F(z_i) of the row",
+    "F > 0",
+    "sharp form of P Lemma 1"};
 
 /// P Lemma 1 on a row, sharp. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
 template <Real A>
 BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, A log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
-    return detail::weight_bounds<A>(
-        "lemma1", p, defined ? weight_range(p.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
+    return detail::weight_bounds<A>(lemma1_sharp_statement, p,
+                                    defined ? weight_range(p.visible, log_kappa) : detail::undefined_range<A>(),
+                                    log_kappa);
 }
+
+inline constexpr Statement corollary1_published_statement{
+    "corollary1",
+    Form::published,
+    Provenance::verbatim,
+    "e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L, Delta = |q| max_j |k_j|/sqrt(d)",
+    "softmax of q.k/sqrt(d)",
+    "P Corollary 1"};
 
 /// P Corollary 1 on a softmax row, as published: e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L.
 /// delta = |q| max_j |k_j| / sqrt(d), the maximum over the visible keys. The upper side says nothing
@@ -98,16 +124,21 @@ BoundPair<A> corollary1_published(const RowStatistics<A>& row, A delta) {
     const A log_kappa = 2 * delta / A(row.temperature);
     const bool defined = row.normal() && log_kappa >= A(0);
     return detail::weight_bounds<A>(
-        "corollary1", weight_extremes(row),
+        corollary1_published_statement, weight_extremes(row),
         defined ? published_weight_range(row.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
 }
+
+inline constexpr Statement corollary1_sharp_statement{
+    "corollary1",        Form::sharp,
+    Provenance::derived, "1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}), D = max z - min z",
+    "softmax",           "sharp form of P Corollary 1"};
 
 /// P Corollary 1 on a softmax row, sharp: in terms of the row's own spread D.
 template <Real A>
 BoundPair<A> corollary1_sharp(const RowStatistics<A>& row) {
     const A log_kappa = row.logit_spread() / A(row.temperature);
     return detail::weight_bounds<A>(
-        "corollary1", weight_extremes(row),
+        corollary1_sharp_statement, weight_extremes(row),
         row.normal() ? weight_range(row.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
 }
 

@@ -122,6 +122,14 @@ Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limi
 
 } // namespace detail
 
+inline constexpr Statement theorem1_fixed_published_statement{
+    "theorem1_fixed",
+    Form::published,
+    Provenance::reconstructed,
+    "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
+    "a fixed set of N keys: the top N, and one random set",
+    "P Theorem 1(1)"};
+
 /// P Theorem 1(1) on one set, as published, in the given reading.
 template <Real T>
 Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
@@ -129,10 +137,19 @@ Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
                                                        Reading reading) {
     using A = Accumulator<T>;
     const A limit = theorem1_fixed_published_limit(set, geometry);
-    return upper_bound<A>("theorem1_fixed", {.limit = limit,
-                                             .measured = selection_distance(set, reading),
-                                             .tolerance = detail::distance_tolerance(set, limit)});
+    return upper_bound<A>(theorem1_fixed_published_statement,
+                          {.limit = limit,
+                           .measured = selection_distance(set, reading),
+                           .tolerance = detail::distance_tolerance(set, limit)});
 }
+
+inline constexpr Statement theorem1_fixed_sharp_statement{
+    "theorem1_fixed",
+    Form::sharp,
+    Provenance::derived,
+    "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
+    "a fixed set of N keys: the top N, and one random set",
+    "corrected form of P Theorem 1(1)"};
 
 /// P Theorem 1(1) on one set, corrected.
 template <Real T>
@@ -140,6 +157,7 @@ Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
                                                    const FixedSetGeometry<Accumulator<T>>& geometry,
                                                    Reading reading) {
     Bound<Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
+    bound.statement = &theorem1_fixed_sharp_statement;
     bound.value = theorem1_fixed_limit(set, geometry, reading);
     bound.tolerance = detail::distance_tolerance(set, bound.value);
     return bound;
@@ -351,6 +369,14 @@ SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Ind
     return result;
 }
 
+inline constexpr Statement theorem1_random_published_statement{
+    "theorem1_random",
+    Form::published,
+    Provenance::reconstructed,
+    "E d = (L-N)/L sum |y_i - N/(L-1) S_i| + eps, checked with eps = 0 (its bound was not recovered)",
+    "a uniformly random set of N keys; cumulative reading",
+    "P Theorem 1(2)"};
+
 /// P Theorem 1(2) as reconstructed, with its unquantified eps set to 0: E d equals the main sum. Checked as
 /// E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not negligible.
 /// `expected`: E d, counted or sampled (then six standard errors are allowed).
@@ -358,11 +384,19 @@ template <Real T>
 Bound<Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
                                                         const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
-    return upper_bound<A>("theorem1_random",
+    return upper_bound<A>(theorem1_random_published_statement,
                           {.limit = moments.expected_distance(selected).lower,
                            .measured = expected.mean,
                            .tolerance = 6 * expected.standard_error + moments.tolerance(selected)});
 }
+
+inline constexpr Statement theorem1_random_sharp_statement{
+    "theorem1_random",
+    Form::sharp,
+    Provenance::derived,
+    "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
+    "a uniformly random set of N keys; cumulative reading",
+    "rigorous form of P Theorem 1(2)"};
 
 /// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
 template <Real T>
@@ -372,11 +406,18 @@ BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& mo
     const Interval<A> range = moments.expected_distance(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
     return {
-        lower_bound<A>("theorem1_random",
+        lower_bound<A>(theorem1_random_sharp_statement,
                        {.limit = range.lower, .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
-        upper_bound<A>("theorem1_random",
+        upper_bound<A>(theorem1_random_sharp_statement,
                        {.limit = range.upper, .measured = expected.mean, .tolerance = tolerance})};
 }
+
+inline constexpr Statement corollary2_published_statement{"corollary2",
+                                                          Form::published,
+                                                          Provenance::reconstructed,
+                                                          "E d -> sum |y_i| as L grows, held against this L",
+                                                          "N fixed; cumulative reading",
+                                                          "P Corollary 2(i)"};
 
 /// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
 /// E d <= sum |y_i|.
@@ -384,11 +425,19 @@ template <Real T>
 Bound<Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
                                                    const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
-    return upper_bound<A>("corollary2",
+    return upper_bound<A>(corollary2_published_statement,
                           {.limit = moments.total_length(),
                            .measured = expected.mean,
                            .tolerance = 6 * expected.standard_error + moments.tolerance(selected)});
 }
+
+inline constexpr Statement corollary2_sharp_statement{
+    "corollary2",
+    Form::sharp,
+    Provenance::derived,
+    "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
+    "cumulative reading",
+    "corrected form of P Corollary 2"};
 
 /// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
 /// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what
@@ -405,11 +454,11 @@ BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments
     const A lower = (l - count) / l * (moments.main_sum_limit(selected) - slack);
     return {
         lower_bound<A>(
-            "corollary2",
+            corollary2_sharp_statement,
             {.limit = std::max(lower, A(0)), .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
-        upper_bound<A>("corollary2", {.limit = moments.expected_distance_cap(selected),
-                                      .measured = expected.mean,
-                                      .tolerance = tolerance})};
+        upper_bound<A>(corollary2_sharp_statement, {.limit = moments.expected_distance_cap(selected),
+                                                    .measured = expected.mean,
+                                                    .tolerance = tolerance})};
 }
 
 } // namespace v0_1

@@ -56,6 +56,14 @@ inline Index most_missed(const RankedUseful& ranked, Index selected) {
     return most;
 }
 
+inline constexpr Statement missed_tokens_sharp_statement{
+    "missed_tokens",
+    Form::sharp,
+    Provenance::derived,
+    "m (N-K+m) <= Inv",
+    "K useful tokens, m of them not among the first N of a ranking with Inv inversions",
+    "arXiv:2609.37879, Proposition 1"};
+
 /// m (N-K+m) <= Inv for a selection of the first N that misses m of the K useful tokens: statement
 /// `missed_tokens`. Exact in whole numbers. What holds without it: m <= min(K, n-N), N-K+m <= min(N, n-K).
 /// Throws `invalid_argument` as above.
@@ -65,7 +73,7 @@ inline Bound<double> missed_tokens_sharp(const RankedUseful& ranked, Index selec
                     selected, n);
     detail::require(missed >= 0 && missed <= k, "missed_tokens_sharp", "missed must be in [0, useful]", missed,
                     k);
-    return upper_bound("missed_tokens",
+    return upper_bound(missed_tokens_sharp_statement,
                        {.limit = static_cast<double>(inversions),
                         .measured = static_cast<double>(missed * (selected - k + missed)),
                         .trivial = static_cast<double>(std::min(k, n - selected) * std::min(selected, n - k))});

@@ -37,6 +37,11 @@ A truncation_mass_by_gap(Index n, Index k, A gap) {
     return inverse / (inverse + static_cast<A>(k) / static_cast<A>(n - k));
 }
 
+inline constexpr Statement truncation_gap_statement{
+    "truncation_gap",    Form::sharp,
+    Provenance::derived, "tau <= 1/(1 + k/(L-k) e^{gap/T}), gap = z_(k) - z_(k+1)",
+    "top-k of softmax",  "arXiv:2512.07647"};
+
 /// Bound "truncation_gap": tau <= `truncation_mass_by_gap`, gap = (z_(k) - z_(k+1))/T, of a top-k set of
 /// softmax. relative_error: that of the weights.
 template <Real T>
@@ -44,13 +49,17 @@ Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulato
                                                    Accumulator<T> relative_error) {
     using A = Accumulator<T>;
     const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
-    return upper_bound<A>("truncation_gap",
+    return upper_bound<A>(truncation_gap_statement,
                           {.limit = limit,
                            .measured = set.tail_mass(),
                            .tolerance = relative_error * set.tail_mass() +
                                         std::numeric_limits<A>::epsilon() * (2 * gap + 8) * limit,
                            .trivial = 1});
 }
+
+inline constexpr Statement truncation_output_statement{"truncation_output",     Form::sharp,
+                                                       Provenance::derived,     "|o - o_I| <= tau diam(x)",
+                                                       "weights that sum to 1", "arXiv:2512.07647"};
 
 /// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
 template <Real T>
@@ -62,7 +71,7 @@ Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
     // The two means may be long and their difference short: each is exact to eps of its own length.
     const A length = set.remainder().norm() +
                      (set.mass() > A(0) ? set.context().norm() * (set.tail_mass() / set.mass()) : A(0));
-    return upper_bound<A>("truncation_output",
+    return upper_bound<A>(truncation_output_statement,
                           {.limit = limit,
                            .measured = truncation_error(set),
                            .tolerance = std::numeric_limits<A>::epsilon() * size * (limit + length),

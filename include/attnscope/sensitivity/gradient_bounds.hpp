@@ -50,39 +50,67 @@ A norm_tolerance(A limit, A norm, A weight_error) {
 }
 
 template <Real A>
-Bound<A> norm_bound(std::string_view id, A limit, A norm, A weight_error) {
+Bound<A> norm_bound(const Statement& statement, A limit, A norm, A weight_error) {
     return upper_bound<A>(
-        id, {.limit = limit, .measured = norm, .tolerance = norm_tolerance(limit, norm, weight_error)});
+        statement, {.limit = limit, .measured = norm, .tolerance = norm_tolerance(limit, norm, weight_error)});
 }
 
 } // namespace detail
+
+inline constexpr Statement corollary3_published_statement{
+    "corollary3", Form::published, Provenance::verbatim, "|J|_2 <= min{1/(4T), sqrt 2}",
+    "softmax",    "P Corollary 3"};
 
 /// P Corollary 3 on a softmax row, as published: |J|_2 <= min{1/(4T), sqrt 2}. Without the theorem nothing
 /// limits a derivative (trivial limit infinite). weight_error: relative error of the weights behind `norms`.
 template <Real A>
 Bound<A> corollary3_published(const JacobianNorms<A>& norms, A temperature, A weight_error) {
-    return detail::norm_bound("corollary3", published_gradient_limit(temperature), norms.spectral.value,
-                              weight_error);
+    return detail::norm_bound(corollary3_published_statement, published_gradient_limit(temperature),
+                              norms.spectral.value, weight_error);
 }
+
+inline constexpr Statement corollary3_sharp_statement{"corollary3",        Form::sharp,
+                                                      Provenance::derived, "|J|_2 <= 1/(2T)",
+                                                      "softmax",           "corrected form of P Corollary 3"};
 
 /// Its corrected form: |J|_2 <= 1/(2T).
 template <Real A>
 Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, A temperature, A weight_error) {
-    return detail::norm_bound("corollary3", gradient_limit(temperature), norms.spectral.value, weight_error);
+    return detail::norm_bound(corollary3_sharp_statement, gradient_limit(temperature), norms.spectral.value,
+                              weight_error);
 }
+
+inline constexpr Statement lemma2_sharp_statement{"lemma2",
+                                                  Form::sharp,
+                                                  Provenance::not_recovered,
+                                                  "|J|_2 <= 1/2 max|F'/F|",
+                                                  "p_i = F(z_i)/sum F, F > 0 differentiable",
+                                                  "P Lemma 2; its published constant was not recovered"};
 
 /// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
 /// `log_slope`: that maximum over the row.
 template <Real A>
 Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error) {
-    return detail::norm_bound("lemma2", log_slope / 2, norms.spectral.value, weight_error);
+    return detail::norm_bound(lemma2_sharp_statement, log_slope / 2, norms.spectral.value, weight_error);
 }
+
+inline constexpr Statement sigmoid_gradient_sharp_statement{
+    "sigmoid_gradient", Form::sharp,         Provenance::derived,
+    "|J|_2 <= 1/4",     "sigmoid attention", "sigmoid attention, arXiv:2409.04431"};
 
 /// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
 template <Real A>
 Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
-    return detail::norm_bound("sigmoid_gradient", A(0.25), norms.spectral.value, weight_error);
+    return detail::norm_bound(sigmoid_gradient_sharp_statement, A(0.25), norms.spectral.value, weight_error);
 }
+
+inline constexpr Statement spectral_bracket_sharp_statement{
+    "spectral_bracket",
+    Form::sharp,
+    Provenance::derived,
+    "(s1/S)(R+m) <= |J|_2 <= (s1/S)(R+s2), R = S - s1, m = sum_{j>=2} s_j^2/R",
+    "softmax: s = p/T; alpha-entmax: s = p^{2-alpha} on the support",
+    "secular equation"};
 
 /// (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`, s >= 0 in any order: statement
 /// `spectral_bracket`. With s = p and factor 1/T this is |J|_2 of softmax, with s = p^{2-alpha} on the support
@@ -108,19 +136,29 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
     };
     return {
         lower_bound<A>(
-            "spectral_bracket",
+            spectral_bracket_sharp_statement,
             {.limit = range.lower, .measured = norm, .tolerance = tolerance(range.lower), .trivial = 0}),
         upper_bound<A>(
-            "spectral_bracket",
+            spectral_bracket_sharp_statement,
             {.limit = range.upper, .measured = norm, .tolerance = tolerance(range.upper), .trivial = largest})};
 }
+
+inline constexpr Statement finite_difference_published_statement{
+    "finite_difference",       Form::published,
+    Provenance::reconstructed, "|p(z+eps v)-p(z)|/eps <= min{1/(4T), sqrt 2}",
+    "softmax, |v| = 1",        "P Corollary 3 as used by P Algorithm 5"};
+
+inline constexpr Statement finite_difference_sharp_statement{
+    "finite_difference", Form::sharp,
+    Provenance::derived, "|p(z+eps v)-p(z)|/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T))",
+    "softmax, |v| = 1",  "corrected form of P Corollary 3"};
 
 /// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
 /// Trivial limit: sqrt(2)/eps, the diameter of the simplex; the sharp limit is below it until tanh is rounded
 /// to 1, at eps/T = 54 in double. change_error: absolute error of |p(z+eps v) - p(z)|_2.
 template <Real A>
 Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) {
-    return upper_bound<A>("finite_difference",
+    return upper_bound<A>(finite_difference_published_statement,
                           {.limit = published_gradient_limit(temperature),
                            .measured = g,
                            .tolerance = change_error / eps + 8 * std::numeric_limits<A>::epsilon() * g,
@@ -129,6 +167,7 @@ Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) 
 template <Real A>
 Bound<A> finite_difference_sharp(A g, A temperature, A eps, A change_error) {
     Bound<A> bound = finite_difference_published(g, temperature, eps, change_error);
+    bound.statement = &finite_difference_sharp_statement;
     bound.value = finite_difference_limit(temperature, eps);
     return bound;
 }

@@ -218,6 +218,15 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
     return limit;
 }
 
+inline constexpr Statement token_jacobian_sharp_statement{
+    "token_jacobian",
+    Form::sharp,
+    Provenance::derived,
+    "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
+    "|a_i|^2)",
+    "softmax head of known projections",
+    "product rule, block by block"};
+
 /// Bound "token_jacobian": |J|_2 by iteration, never above the norm, against `token_jacobian_limit`. Its
 /// rounding: sums over n tokens and D channels in T.
 template <Real T>
@@ -225,7 +234,7 @@ Bound<T> token_jacobian_sharp(const SpectralNorm<T>& norm, const TokenJacobianLi
                               Index width) {
     const T unit = std::numeric_limits<T>::epsilon() * static_cast<T>(tokens + width + 64);
     return upper_bound<T>(
-        "token_jacobian",
+        token_jacobian_sharp_statement,
         {.limit = limit.total(), .measured = norm.value, .tolerance = unit * (norm.value + limit.total())});
 }
 

@@ -148,16 +148,30 @@ A at_range(A (*limit)(A), A range) {
 
 } // namespace detail
 
+inline constexpr Statement perturbation_tv_sharp_statement{
+    "perturbation_tv",
+    Form::sharp,
+    Provenance::derived,
+    "TV(p, p') <= tanh(r/4)",
+    "softmax, r = range of (z'-z)/T: a random logit error",
+    "two-point distributions"};
+
 /// Bound "perturbation_tv": TV(p, p') <= tanh(r/4).
 template <Real A>
 Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = detail::at_range<A>(total_variation_limit, row.range);
-    return upper_bound<A>("perturbation_tv", {.limit = limit,
-                                              .measured = row.total_variation,
-                                              .tolerance = error.weights + error.range / 4 +
-                                                           4 * std::numeric_limits<A>::epsilon() * limit,
-                                              .trivial = 1});
+    return upper_bound<A>(
+        perturbation_tv_sharp_statement,
+        {.limit = limit,
+         .measured = row.total_variation,
+         .tolerance = error.weights + error.range / 4 + 4 * std::numeric_limits<A>::epsilon() * limit,
+         .trivial = 1});
 }
+
+inline constexpr Statement perturbation_kl_sharp_statement{
+    "perturbation_kl",   Form::sharp,
+    Provenance::derived, "KL <= log(sinh h/h) + h coth h - 1, h = r/2 (r^2/8 for small r)",
+    "as above",          "two-point distributions"};
 
 /// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1). What
 /// holds without it: |log p'/p| <= r.
@@ -166,7 +180,7 @@ Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationErr
     const A limit = detail::at_range<A>(kl_limit, row.range);
     // The terms p psi(log p'/p) have the slope p r at most.
     const A slope = std::min(A(1), row.range + error.range);
-    return upper_bound<A>("perturbation_kl",
+    return upper_bound<A>(perturbation_kl_sharp_statement,
                           {.limit = limit,
                            .measured = row.kl,
                            .tolerance = (error.weights + error.range) * slope +
@@ -174,17 +188,24 @@ Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationErr
                            .trivial = row.range});
 }
 
+inline constexpr Statement perturbation_output_sharp_statement{
+    "perturbation_output",         Form::sharp, Provenance::derived,
+    "|o'-o| <= diam(V) tanh(r/4)", "as above",  "two-point distributions"};
+
 /// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4).
 template <Real A>
 Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.diameter * detail::at_range<A>(total_variation_limit, row.range);
-    return upper_bound<A>("perturbation_output",
+    return upper_bound<A>(perturbation_output_sharp_statement,
                           {.limit = limit,
                            .measured = row.output_change,
                            .tolerance = row.diameter * (2 * error.weights + error.range / 4) +
                                         64 * std::numeric_limits<A>::epsilon() * limit,
                            .trivial = row.diameter});
 }
+
+inline constexpr Statement perturbation_gap_sharp_statement{
+    "perturbation_gap", Form::sharp, Provenance::derived, "gap' >= gap - r", "as above", "definition of r"};
 
 /// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap >
 /// r keeps the key to which the row points. A limit <= 0 promises nothing (`vacuous`), and so does an infinite
@@ -193,7 +214,7 @@ template <Real A>
 Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.gap - row.range;
     auto bound =
-        lower_bound<A>("perturbation_gap",
+        lower_bound<A>(perturbation_gap_sharp_statement,
                        {.limit = limit, .measured = row.gap_after, .tolerance = error.range, .trivial = 0});
     if (std::isfinite(row.gap))
         bound.tolerance += 4 * std::numeric_limits<A>::epsilon() * (row.gap + row.range);

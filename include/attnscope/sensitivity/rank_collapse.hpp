@@ -70,24 +70,40 @@ T rank_collapse_factor(std::span<const T> coefficients) {
     return product;
 }
 
+inline constexpr Statement rank_collapse_sharp_statement{
+    "rank_collapse",
+    Form::sharp,
+    Provenance::derived,
+    "diam(P V) <= delta(P) diam(V), delta = max TV(P_i, P_j)",
+    "rows of weights that sum to 1",
+    "Dobrushin"};
+
 /// Bound "rank_collapse": diam(PX) <= delta(P) diam(X), from the three figures; what holds without it is
 /// diam(X). length: of the longest token, keys: terms of each mean, both for the rounding of the means.
 template <Real A>
 Bound<A> rank_collapse_sharp(A mixed_diameter, A coefficient, A diameter, A length, Index keys) {
     const A unit = std::numeric_limits<A>::epsilon() * static_cast<A>(keys + 16);
-    return upper_bound<A>("rank_collapse", {.limit = coefficient * diameter,
-                                            .measured = mixed_diameter,
-                                            .tolerance = unit * (length + diameter),
-                                            .trivial = diameter});
+    return upper_bound<A>(rank_collapse_sharp_statement, {.limit = coefficient * diameter,
+                                                          .measured = mixed_diameter,
+                                                          .tolerance = unit * (length + diameter),
+                                                          .trivial = diameter});
 }
+
+inline constexpr Statement dobrushin_sharp_statement{"dobrushin",
+                                                     Form::sharp,
+                                                     Provenance::derived,
+                                                     "delta(P) <= tanh(max_ij range(z_i - z_j)/4)",
+                                                     "softmax; 1 where two queries see different keys",
+                                                     "perturbation_tv"};
 
 /// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights.
 template <Real A>
 Bound<A> dobrushin_sharp(A coefficient, A limit, A weight_error) {
-    return upper_bound<A>("dobrushin", {.limit = limit,
-                                        .measured = coefficient,
-                                        .tolerance = 2 * weight_error + 8 * std::numeric_limits<A>::epsilon(),
-                                        .trivial = 1});
+    return upper_bound<A>(dobrushin_sharp_statement,
+                          {.limit = limit,
+                           .measured = coefficient,
+                           .tolerance = 2 * weight_error + 8 * std::numeric_limits<A>::epsilon(),
+                           .trivial = 1});
 }
 
 } // namespace v0_1

@@ -5,6 +5,7 @@
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <support/attained.hpp>
 #include <support/rows.hpp>
+#include <support/statements.hpp>
 
 #include <numeric>
 
@@ -61,7 +62,7 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
          {"box", "critical_temperature", "score_deficit", "missed_tokens", "perturbation_tv", "perturbation_kl",
           "perturbation_output", "perturbation_gap"}) {
         CAPTURE(std::string(id));
-        const AuditRecord& record = audit.at(id, Form::sharp);
+        const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
         CHECK(record.checked >=
               (id == "perturbation_output" ? 60'000u : 99'000u)); // some masked rows have no key
         CHECK(record[Verdict::violated] == 0);
@@ -92,7 +93,7 @@ TEST_CASE("every certificate of a row holds at temperatures to the ends of doubl
         for (const std::string_view id : {"box", "critical_temperature", "score_deficit", "perturbation_tv",
                                           "perturbation_kl", "perturbation_gap"}) {
             CAPTURE(temperature, std::string(id));
-            const AuditRecord& record = audit.at(id, Form::sharp);
+            const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
             CHECK(record.checked >= rows);
             CHECK(record[Verdict::violated] == 0);
             CHECK(record[Verdict::undefined] == 0);
@@ -304,7 +305,7 @@ TEST_CASE("the spectral bracket is attained when all others are equal, for softm
         for (const double alpha : {1.25, 1.5, 2.0, 3.0})
             audit_row(audit, Entmax(alpha), in(z), {}, random, scratch);
     });
-    const AuditRecord& record = audit.at("spectral_bracket", Form::sharp);
+    const AuditRecord& record = audit.at(spectral_bracket_sharp_statement);
     CHECK(record.checked > 12'000);
     CHECK(record[Verdict::violated] == 0);
     CHECK(record.median_tightness() > 0.7);

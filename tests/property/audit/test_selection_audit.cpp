@@ -1,6 +1,7 @@
 // The selection audit over many random rows: no sharp form is ever violated, the published ones are.
 #include <attnscope/audit/selection.hpp>
 #include <support/selection_reference.hpp>
+#include <support/statements.hpp>
 
 using namespace attnscope_test;
 using attnscope::Audit;
@@ -27,7 +28,7 @@ void for_each_random_row(std::uint64_t seed, int rows, F&& f) {
 constexpr std::array<Index, 6> counts = {1, 2, 3, 5, 10, 20};
 
 std::size_t violations(const Audit& audit, std::string_view id, Form form) {
-    return audit.at(id, form)[Verdict::violated];
+    return audit.at(named_statement(id, form))[Verdict::violated];
 }
 
 } // namespace
@@ -51,12 +52,12 @@ TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", 
     for (const Audit& audit : by_reading) {
         INFO(to_table(audit));
         CHECK(audit.sharp_violations() == 0);
-        CHECK(audit.at("theorem1_fixed", Form::sharp).checked == selections);
-        CHECK(audit.at("theorem1_fixed", Form::sharp).max_tightness() == 1);
+        CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked == selections);
+        CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).max_tightness() == 1);
         CHECK(violations(audit, "theorem1_fixed", Form::published) > 1000);
         // Expectations were not asked for.
-        CHECK(audit.at("theorem1_random", Form::sharp).checked == 0);
-        CHECK(audit.at("theorem2_upper", Form::sharp).checked == 0);
+        CHECK(audit.at(attnscope::theorem1_random_sharp_statement).checked == 0);
+        CHECK(audit.at(attnscope::theorem2_upper_sharp_statement).checked == 0);
     }
 }
 
@@ -85,12 +86,12 @@ TEST_CASE("random rows with expectations: sharp forms hold, published ones fail"
     CHECK(violations(audit, "theorem2_upper", Form::published) > 0);
     CHECK(violations(audit, "theorem2_lower", Form::published) == 0);
     for (const Form form : {Form::published, Form::sharp}) {
-        CHECK(audit.at("theorem1_random", form).checked == rows_of_n);
-        CHECK(audit.at("corollary2", form).checked == rows_of_n);
+        CHECK(audit.at(named_statement("theorem1_random", form)).checked == rows_of_n);
+        CHECK(audit.at(named_statement("corollary2", form)).checked == rows_of_n);
         for (const char* id : {"theorem2_lower", "theorem2_upper"}) {
             // Three radii on simulated spheres, and once the row's own vectors, of which it says nothing.
-            CHECK(audit.at(id, form).checked == 4 * with_sphere);
-            CHECK(audit.at(id, form)[Verdict::undefined] == with_sphere);
+            CHECK(audit.at(named_statement(id, form)).checked == 4 * with_sphere);
+            CHECK(audit.at(named_statement(id, form))[Verdict::undefined] == with_sphere);
         }
     }
 }
@@ -105,12 +106,13 @@ TEST_CASE("the audit leaves out N that do not fit, and rows of one key", "[selec
     const std::array<Index, 5> wanted = {-1, 0, 2, 3, 100};
     audit_selection(audit, one.weights(), one.vectors(), first, wanted, {.expectations = true}, random,
                     scratch);
-    CHECK(audit.at("theorem1_fixed", Form::sharp).checked == 0);
+    CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked == 0);
     audit_selection(audit, three.weights(), three.vectors(), order, wanted, {.expectations = true}, random,
                     scratch);
-    CHECK(audit.at("theorem1_fixed", Form::sharp).checked == 2); // N = 2: the top two, and two at random
-    CHECK(audit.at("theorem1_random", Form::sharp).checked == 1);
-    CHECK(audit.at("theorem2_lower", Form::sharp).checked == 4);
+    CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked ==
+          2); // N = 2: the top two, and two at random
+    CHECK(audit.at(attnscope::theorem1_random_sharp_statement).checked == 1);
+    CHECK(audit.at(attnscope::theorem2_lower_sharp_statement).checked == 4);
 }
 
 TEST_CASE("equal generators audit alike", "[selection][audit]") {
@@ -124,7 +126,7 @@ TEST_CASE("equal generators audit alike", "[selection][audit]") {
         SplitMix64 random(audit_seed);
         audit_selection(audit, tokens.weights(), tokens.vectors(), order, counts, {.expectations = true},
                         random, scratch);
-        return std::pair(to_table(audit), audit.at("theorem1_fixed", Form::sharp).tightness);
+        return std::pair(to_table(audit), audit.at(attnscope::theorem1_fixed_sharp_statement).tightness);
     };
     CHECK(table(1) == table(1));
     CHECK(table(1).second != table(2).second);

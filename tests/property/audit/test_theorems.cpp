@@ -2,6 +2,7 @@
 #include <attnscope/audit/row.hpp>
 #include <support/reference.hpp>
 #include <support/rows.hpp>
+#include <support/statements.hpp>
 
 using namespace attnscope_test;
 using attnscope::Audit;
@@ -35,7 +36,7 @@ void for_short_rows(std::uint64_t seed, std::size_t count, F&& f) {
 
 void check_clean(const Audit& audit, std::string_view id, std::size_t at_least) {
     CAPTURE(std::string(id));
-    const auto& record = audit.at(id, Form::sharp);
+    const auto& record = audit.at(named_statement(id, Form::sharp));
     CHECK(record.checked >= at_least);
     CHECK(record[Verdict::violated] == 0);
     CHECK(record[Verdict::undefined] == 0);
@@ -67,15 +68,15 @@ TEST_CASE("a million rows violate no sharp statement", "[audit][million]") {
 
     // What the paper prints about weights holds, and is weaker; what it prints about derivatives does not.
     for (std::string_view id : {"lemma1", "corollary1"}) {
-        const auto& record = audit.at(id, Form::published);
-        CHECK(record.checked == audit.at(id, Form::sharp).checked);
+        const auto& record = audit.at(named_statement(id, Form::published));
+        CHECK(record.checked == audit.at(named_statement(id, Form::sharp)).checked);
         CHECK(record[Verdict::violated] == 0);
-        CHECK(record.median_tightness() < audit.at(id, Form::sharp).median_tightness());
+        CHECK(record.median_tightness() < audit.at(named_statement(id, Form::sharp)).median_tightness());
     }
-    CHECK(audit.at("corollary1", Form::published)[Verdict::vacuous] >
-          audit.at("corollary1", Form::published).checked / 2);
-    CHECK(audit.at("corollary3", Form::published)[Verdict::violated] > 100'000);
-    CHECK(audit.at("finite_difference", Form::published)[Verdict::violated] > 1'000);
+    CHECK(audit.at(attnscope::corollary1_published_statement)[Verdict::vacuous] >
+          audit.at(attnscope::corollary1_published_statement).checked / 2);
+    CHECK(audit.at(attnscope::corollary3_published_statement)[Verdict::violated] > 100'000);
+    CHECK(audit.at(attnscope::finite_difference_published_statement)[Verdict::violated] > 1'000);
 }
 
 TEMPLATE_TEST_CASE("random rows of the general family violate no sharp statement", "[audit][million]",
@@ -95,9 +96,10 @@ TEMPLATE_TEST_CASE("random rows of the general family violate no sharp statement
     });
     check_clean(audit, "lemma1", 39'000);
     check_clean(audit, "lemma2", 39'000);
-    CHECK(audit.at("lemma1", Form::published).checked == audit.at("lemma1", Form::sharp).checked);
-    CHECK(audit.at("lemma1", Form::published)[Verdict::violated] == 0);
-    CHECK(audit.at("corollary3", Form::sharp).checked == 0); // says nothing about other F
+    CHECK(audit.at(attnscope::lemma1_published_statement).checked ==
+          audit.at(attnscope::lemma1_sharp_statement).checked);
+    CHECK(audit.at(attnscope::lemma1_published_statement)[Verdict::violated] == 0);
+    CHECK(audit.at(attnscope::corollary3_sharp_statement).checked == 0); // says nothing about other F
 }
 
 TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
@@ -120,8 +122,8 @@ TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
         attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Quadratic>{}, in(z), std::nullopt, scratch);
     });
     constexpr std::size_t count = temperatures.size() + extreme_temperatures.size();
-    CHECK(audit.at("corollary1", Form::sharp).checked == normal * count);
-    CHECK(audit.at("lemma1", Form::sharp).checked == normal * (count + 2));
+    CHECK(audit.at(attnscope::corollary1_sharp_statement).checked == normal * count);
+    CHECK(audit.at(attnscope::lemma1_sharp_statement).checked == normal * (count + 2));
     CHECK(audit.sharp_violations() == 0);
     for (const auto& record : audit.records()) CHECK(record[Verdict::undefined] == 0);
 }
@@ -146,8 +148,8 @@ TEST_CASE("corollary 3 as published fails at p = (1/2, 1/2) and on random rows",
     SplitMix64 directions(1);
     const std::vector<double> pair = {0.0, 0.0};
     attnscope::audit_row(audit, Softmax{}, in(pair), {}, directions, scratch);
-    CHECK(audit.at("corollary3", Form::published)[Verdict::violated] == 1);
-    CHECK(audit.at("corollary3", Form::sharp)[Verdict::violated] == 0);
+    CHECK(audit.at(attnscope::corollary3_published_statement)[Verdict::violated] == 1);
+    CHECK(audit.at(attnscope::corollary3_sharp_statement)[Verdict::violated] == 0);
 
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
@@ -157,8 +159,8 @@ TEST_CASE("corollary 3 as published fails at p = (1/2, 1/2) and on random rows",
         const std::vector<double> z = normal_row<double>(random, 3);
         attnscope::audit_row(many, Softmax{}, in(z), {}, directions, scratch);
     }
-    CHECK(many.at("corollary3", Form::published)[Verdict::violated] > 1000);
-    CHECK(many.at("corollary3", Form::sharp)[Verdict::violated] == 0);
+    CHECK(many.at(attnscope::corollary3_published_statement)[Verdict::violated] > 1000);
+    CHECK(many.at(attnscope::corollary3_sharp_statement)[Verdict::violated] == 0);
 }
 
 TEST_CASE("the published finite-difference constant fails in a noticeable share of short rows",
@@ -176,11 +178,11 @@ TEST_CASE("the published finite-difference constant fails in a noticeable share 
             const std::vector<double> z = normal_row<double>(random, n);
             attnscope::audit_row(audit, Softmax{}, in(z), {std::nullopt, small}, random, scratch);
         }
-        const auto& published = audit.at("finite_difference", Form::published);
+        const auto& published = audit.at(attnscope::finite_difference_published_statement);
         const double share = double(published[Verdict::violated]) / double(published.checked);
         table << " n=" << n << ": " << share;
         most = std::max(most, share);
-        CHECK(audit.at("finite_difference", Form::sharp)[Verdict::violated] == 0);
+        CHECK(audit.at(attnscope::finite_difference_sharp_statement)[Verdict::violated] == 0);
     }
     INFO("share of violations" << table.str());
     CHECK(most > 0.1);

@@ -4,6 +4,7 @@
 #include <support/attained.hpp>
 #include <support/reference.hpp>
 #include <support/rows.hpp>
+#include <support/statements.hpp>
 
 using namespace attnscope_test;
 using namespace attnscope;
@@ -12,7 +13,7 @@ namespace {
 
 void check_clean(const Audit& audit, std::string_view id, std::size_t at_least) {
     CAPTURE(std::string(id));
-    const AuditRecord& record = audit.at(id, Form::sharp);
+    const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
     CHECK(record.checked >= at_least);
     CHECK(record[Verdict::violated] == 0);
     CHECK(record[Verdict::undefined] == 0);
@@ -136,7 +137,7 @@ TEST_CASE("sigmoid attention's sensitivity is at most 1/4", "[theorem][sigmoid]"
     for (const double bias : {-3.0, 0.0, 2.0})
         check_clean(audit_families(SigmoidAttention(bias)), "sigmoid_gradient", 500);
     const Audit per_length = audit_families(SigmoidAttention());
-    CHECK(per_length.at("sigmoid_gradient", Form::sharp)[Verdict::violated] == 0);
+    CHECK(per_length.at(sigmoid_gradient_sharp_statement)[Verdict::violated] == 0);
     for (const double bias : {-3.0, 0.0, 2.0}) {
         const SigmoidAttention sigmoid(bias);
         const std::vector<double> z = {-bias, 4, -7};
@@ -152,8 +153,8 @@ TEMPLATE_TEST_CASE("Lemma 1 and Lemma 2 hold for every member of the general fam
     const Audit audit = audit_families(PointwiseNormalizer<TestType>());
     check_clean(audit, "lemma1", 500);
     check_clean(audit, "lemma2", 500);
-    CHECK(audit.at("lemma1", Form::published).checked == audit.at("lemma1", Form::sharp).checked);
-    CHECK(audit.at("lemma1", Form::published)[Verdict::violated] == 0);
+    CHECK(audit.at(lemma1_published_statement).checked == audit.at(lemma1_sharp_statement).checked);
+    CHECK(audit.at(lemma1_published_statement)[Verdict::violated] == 0);
 
     // Lemma 1 is attained by one key above or below equal others, Lemma 2 by two equal keys.
     const PointwiseNormalizer<TestType> normalizer;
@@ -187,7 +188,7 @@ TEST_CASE("Lemma 2 holds for powers of ReLU, and Lemma 1 does not speak of them"
     for (const double k : {1.0, 2.0, 2.5}) {
         const Audit audit = audit_families(PointwiseNormalizer<ReluPower>(ReluPower(k)));
         check_clean(audit, "lemma2", 300);
-        const AuditRecord& lemma1 = audit.at("lemma1", Form::sharp);
+        const AuditRecord& lemma1 = audit.at(lemma1_sharp_statement);
         CHECK(lemma1[Verdict::violated] == 0);
         CHECK(lemma1[Verdict::undefined] > 0); // F = 0 somewhere: kappa is infinite
     }

@@ -1,6 +1,7 @@
 // The normaliser of the example examples/own_normalizer.hpp under the whole law suite and the audit.
 #include "../../../examples/own_normalizer.hpp"
 #include <support/laws.hpp>
+#include <support/statements.hpp>
 
 using namespace attnscope_test;
 
@@ -36,7 +37,7 @@ TEST_CASE("the example's own normaliser violates no statement", "[audit][own]") 
     });
     CHECK(audit.sharp_violations() == 0);
     for (const std::string_view id : {"lemma1", "lemma2"}) {
-        CHECK(audit.at(id, attnscope::Form::sharp).checked > 500);
-        CHECK(audit.at(id, attnscope::Form::sharp).max_tightness() > 0.99);
+        CHECK(audit.at(named_statement(id, attnscope::Form::sharp)).checked > 500);
+        CHECK(audit.at(named_statement(id, attnscope::Form::sharp)).max_tightness() > 0.99);
     }
 }

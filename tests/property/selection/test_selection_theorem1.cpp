@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("Theorem 1(1), corrected: holds for top-N and arbitrary sets,
                 const auto geometry = fixed_set_geometry(set);
                 const auto cumulative = theorem1_fixed_sharp(set, geometry, Reading::cumulative);
                 const auto resultant = theorem1_fixed_sharp(set, geometry, Reading::resultant);
-                CHECK(cumulative.id == "theorem1_fixed");
+                CHECK(cumulative.id() == "theorem1_fixed");
                 (top ? top_cumulative : any_cumulative).meet(cumulative);
                 (top ? top_resultant : any_resultant).meet(resultant);
                 if (all_equal) {

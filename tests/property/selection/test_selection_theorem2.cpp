@@ -234,11 +234,15 @@ TEST_CASE("Theorem 2: lower side and valid range hold on simulated spheres, smal
                     CHECK(valid.upper <= 1);
                     CHECK(valid.lower <= valid.upper);
                     lower_violated +=
-                        theorem2_bound(Side::lower, published, found[r]).verdict() == Verdict::violated;
+                        theorem2_bound(attnscope::Form::published, Side::lower, published, found[r])
+                            .verdict() == Verdict::violated;
                     upper_violated +=
-                        theorem2_bound(Side::upper, published, found[r]).verdict() == Verdict::violated;
+                        theorem2_bound(attnscope::Form::published, Side::upper, published, found[r])
+                            .verdict() == Verdict::violated;
                     for (const Side side : {Side::lower, Side::upper})
-                        sharp_violated += theorem2_bound(side, valid, found[r]).verdict() == Verdict::violated;
+                        sharp_violated +=
+                            theorem2_bound(attnscope::Form::sharp, side, valid, found[r]).verdict() ==
+                            Verdict::violated;
                     informative += valid.upper < 0.95;
                     const double differences = by_differences(p, model, radii[r]);
                     CHECK(valid.upper <= differences * (1 + 1e-12) + 1e-12); // the rounding of r among them
@@ -344,7 +348,7 @@ TEST_CASE("Theorem 2's valid upper side is exact for two tokens, at any radius a
                 CAPTURE(d, m, r);
                 const auto range = theorem2_valid_range<double>(p, model, radii[r]);
                 CHECK(range.upper == truth[r]);
-                const auto bound = theorem2_bound(Side::upper, range, found[r]);
+                const auto bound = theorem2_bound(attnscope::Form::sharp, Side::upper, range, found[r]);
                 CHECK(bound.verdict() != Verdict::violated);
                 if (r == 2)
                     continue; // on the sphere itself, rounding decides which side a simulated token is on
@@ -372,7 +376,8 @@ TEST_CASE("Theorem 2's valid upper side is far below bounded differences in many
         for (std::size_t r = 0; r < radii.size(); ++r) {
             const auto range = theorem2_valid_range<double>(p, model, radii[r]);
             CAPTURE(d, r, range.upper, found[r].mean);
-            CHECK(theorem2_bound(Side::upper, range, found[r]).verdict() != Verdict::violated);
+            CHECK(theorem2_bound(attnscope::Form::sharp, Side::upper, range, found[r]).verdict() !=
+                  Verdict::violated);
             // The exponent by its formula: 14 of the 15 others, equal, and d - 1.
             const double gap = e - radii[r];
             CHECK(range.upper ==
@@ -391,12 +396,14 @@ TEST_CASE("one percent more than the valid range would be noticed", "[selection]
     const std::vector<double> p = zipf(8), radii = {1.01, 1e5};
     const SphericalModel model{.dimension = 4};
     const auto found = simulate_separable_fraction(in(p), model, in_radii(radii), 1000, random);
-    const auto upper = theorem2_bound(Side::upper, theorem2_valid_range<double>(p, model, radii[0]), found[0]);
+    const auto upper = theorem2_bound(attnscope::Form::sharp, Side::upper,
+                                      theorem2_valid_range<double>(p, model, radii[0]), found[0]);
     CHECK(upper.measured == 1);
     CHECK(upper.value == 1);
     CHECK(upper.tightness() == 1);
     CHECK(upper.tightened(0.99).verdict() == Verdict::violated);
-    const auto lower = theorem2_bound(Side::lower, theorem2_valid_range<double>(p, model, radii[1]), found[1]);
+    const auto lower = theorem2_bound(attnscope::Form::sharp, Side::lower,
+                                      theorem2_valid_range<double>(p, model, radii[1]), found[1]);
     CHECK(lower.measured == 1);
     CHECK(lower.value > 1 - 1e-5);
     CHECK(lower.verdict() <= Verdict::within_rounding);
@@ -407,7 +414,7 @@ TEST_CASE("one percent more than the valid range would be noticed", "[selection]
         simulate_separable_fraction(in(equal), SphericalModel{.dimension = 64}, in_radii(middle), 1000, random);
     const double gap = 15.0 / 16 - 0.3;
     const Interval<double> mutant{0, std::exp(-gap * gap / (2 * 15.0 / 256))};
-    CHECK(theorem2_bound(Side::upper, mutant, half[0]).verdict() == Verdict::violated);
+    CHECK(theorem2_bound(attnscope::Form::sharp, Side::upper, mutant, half[0]).verdict() == Verdict::violated);
 }
 
 TEST_CASE("Theorem 2's published upper side is false: the smallest cases", "[selection][theorem2]") {
@@ -419,8 +426,9 @@ TEST_CASE("Theorem 2's published upper side is false: the smallest cases", "[sel
     CHECK(alone[0].mean == 1);
     CHECK(theorem2_published_range<double>(one, model, 1).upper ==
           Catch::Approx(std::exp(-0.5)).epsilon(1e-15));
-    CHECK(theorem2_bound(Side::upper, theorem2_published_range<double>(one, model, 1), alone[0]).verdict() ==
-          Verdict::violated);
+    CHECK(theorem2_bound(attnscope::Form::published, Side::upper,
+                         theorem2_published_range<double>(one, model, 1), alone[0])
+              .verdict() == Verdict::violated);
     // Two equal weights: X_1 = X_2 = 1/2 = xi whatever the vectors, so at r = 1 = 2 mean xi both are inside:
     // 1 against e^{-1/8} = 0.8825.
     const std::vector<double> two = {0.5, 0.5};
@@ -429,7 +437,7 @@ TEST_CASE("Theorem 2's published upper side is false: the smallest cases", "[sel
     CHECK(both[0].mean == 1);
     CHECK(both[0].standard_error == 0);
     CHECK(range.upper == Catch::Approx(0.8825).epsilon(1e-4));
-    CHECK(theorem2_bound(Side::upper, range, both[0]).verdict() == Verdict::violated);
+    CHECK(theorem2_bound(attnscope::Form::sharp, Side::upper, range, both[0]).verdict() == Verdict::violated);
     CHECK(theorem2_valid_range<double>(two, model, 1).upper == 1);
 }
 
@@ -446,22 +454,25 @@ TEST_CASE("Theorem 2's published upper side at d = 64, N = 16 of 1024 Zipf weigh
     const auto range = theorem2_published_range<double>(p, model, radii[0]);
     INFO("bound " << range.upper << ", measured " << found[0].mean);
     CHECK(found[0].mean > 0.9995);
-    CHECK(theorem2_bound(Side::upper, range, found[0]).verdict() == Verdict::violated);
+    CHECK(theorem2_bound(attnscope::Form::sharp, Side::upper, range, found[0]).verdict() == Verdict::violated);
     CHECK(std::abs(range.upper - 0.914) < 0.0005);
     CHECK(theorem2_valid_range<double>(p, model, radii[0]).contains(found[0].mean));
 }
 
 TEST_CASE("a fraction that never varied is known to 6/trials only", "[selection][theorem2]") {
     const Interval<double> range{0.2, 0.99};
-    const auto never = theorem2_bound(Side::upper, range, SimulatedMean<double>{1, 0, 100});
-    CHECK(never.id == "theorem2_upper");
+    const auto never =
+        theorem2_bound(attnscope::Form::sharp, Side::upper, range, SimulatedMean<double>{1, 0, 100});
+    CHECK(never.id() == "theorem2_upper");
     CHECK(never.tolerance == 0.06);
     CHECK(never.verdict() == Verdict::within_rounding);
-    CHECK(theorem2_bound(Side::upper, range, SimulatedMean<double>{1, 0, 1000}).verdict() == Verdict::violated);
-    const auto lower = theorem2_bound(Side::lower, range, SimulatedMean<double>{0.15, 0.01, 100});
-    CHECK(lower.id == "theorem2_lower");
+    CHECK(theorem2_bound(attnscope::Form::sharp, Side::upper, range, SimulatedMean<double>{1, 0, 1000})
+              .verdict() == Verdict::violated);
+    const auto lower =
+        theorem2_bound(attnscope::Form::sharp, Side::lower, range, SimulatedMean<double>{0.15, 0.01, 100});
+    CHECK(lower.id() == "theorem2_lower");
     CHECK(lower.tolerance == 0.06);
     CHECK(lower.verdict() == Verdict::within_rounding);
-    CHECK(theorem2_bound(Side::lower, range, SimulatedMean<double>{0.13, 0.01, 100}).verdict() ==
-          Verdict::violated);
+    CHECK(theorem2_bound(attnscope::Form::sharp, Side::lower, range, SimulatedMean<double>{0.13, 0.01, 100})
+              .verdict() == Verdict::violated);
 }

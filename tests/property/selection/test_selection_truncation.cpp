@@ -190,7 +190,7 @@ TEST_CASE("the gap certificate holds, is attained by two levels, and is not to b
                                              : z[static_cast<std::size_t>(order[k - 1])] -
                                                    z[static_cast<std::size_t>(order[k])];
             const auto bound = truncation_gap_bound(set, gap, unit * static_cast<double>(z.size() + 1));
-            CHECK(bound.id == "truncation_gap");
+            CHECK(bound.id() == "truncation_gap");
             ++checked;
             violated += bound.verdict() == Verdict::violated;
             if (k == z.size()) CHECK(bound.value == 0);

@@ -3,6 +3,7 @@
 #include <attnscope/normalizer/scaled_softmax.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <support/rows.hpp>
+#include <support/statements.hpp>
 
 #include <Eigen/SVD>
 
@@ -215,9 +216,9 @@ TEST_CASE("rank collapse holds for heads and through layers, and is attained", "
             }
     for (const std::string_view id : {"rank_collapse", "dobrushin"}) {
         CAPTURE(std::string(id));
-        CHECK(audit.at(id, Form::sharp).checked >= 720);
-        CHECK(audit.at(id, Form::sharp)[Verdict::violated] == 0);
-        CHECK(audit.at(id, Form::sharp)[Verdict::undefined] == 0);
+        CHECK(audit.at(named_statement(id, Form::sharp)).checked >= 720);
+        CHECK(audit.at(named_statement(id, Form::sharp))[Verdict::violated] == 0);
+        CHECK(audit.at(named_statement(id, Form::sharp))[Verdict::undefined] == 0);
     }
     // Two tokens, two keys: both limits are reached, by logits that are opposite.
     for (const double r : {0.1, 2.0, 9.0}) {
@@ -227,7 +228,7 @@ TEST_CASE("rank collapse holds for heads and through layers, and is attained", "
         Audit two;
         audit_rank_collapse(two, MatrixView<double>(z), MatrixView<double>(x));
         for (const std::string_view id : {"rank_collapse", "dobrushin"})
-            CHECK(two.at(id, Form::sharp).max_tightness() > 1 - 1e-14);
+            CHECK(two.at(named_statement(id, Form::sharp)).max_tightness() > 1 - 1e-14);
         Matrix<double> p(2, 2);
         for (Index i = 0; i < 2; ++i)
             Softmax{}.apply<double>(MatrixView<double>(z).row(i), {p.data() + 2 * i, 2});

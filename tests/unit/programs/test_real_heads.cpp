@@ -5,6 +5,7 @@
 
 #include <support/catch.hpp>
 #include <support/data_folder.hpp>
+#include <support/statements.hpp>
 
 #include <filesystem>
 
@@ -94,15 +95,15 @@ Outcome run(const SafetensorsFile& file, Tolerance&& tolerance) {
 void check_audit(const Outcome& outcome) {
     CHECK(outcome.hidden == 0);
     CHECK(outcome.audit.sharp_violations() == 0);
-    CHECK(outcome.audit.at("corollary3", Form::published)[Verdict::violated] > 0);
+    CHECK(outcome.audit.at(attnscope::corollary3_published_statement)[Verdict::violated] > 0);
     for (const char* id : {"lemma1", "corollary1", "lemma2", "corollary3"})
-        CHECK(outcome.audit.at(id, Form::sharp).checked == outcome.rows);
+        CHECK(outcome.audit.at(attnscope_test::named_statement(id, Form::sharp)).checked == outcome.rows);
     for (const char* id : {"lemma1", "corollary1", "corollary3"})
-        CHECK(outcome.audit.at(id, Form::published).checked == outcome.rows);
+        CHECK(outcome.audit.at(attnscope_test::named_statement(id, Form::published)).checked == outcome.rows);
     // The published weight ranges are true, if often vacuous.
-    CHECK(outcome.audit.at("lemma1", Form::published)[Verdict::violated] == 0);
-    CHECK(outcome.audit.at("corollary1", Form::published)[Verdict::violated] == 0);
-    CHECK(outcome.audit.at("finite_difference", Form::sharp).checked == 3 * outcome.rows);
+    CHECK(outcome.audit.at(attnscope::lemma1_published_statement)[Verdict::violated] == 0);
+    CHECK(outcome.audit.at(attnscope::corollary1_published_statement)[Verdict::violated] == 0);
+    CHECK(outcome.audit.at(attnscope::finite_difference_sharp_statement).checked == 3 * outcome.rows);
 }
 
 /// Error of float weights against those of exact arithmetic, relative to a weight: logits are off by a dot
