@@ -226,6 +226,19 @@ void derivative_laws(const N& normalizer, const R& reference, const std::vector<
         if (z[i] == masked_logit) other_v[i] = T(1e6), other_w[i] = T(-1e6);
     report.masked.meet(jvp_of(normalizer, z, p, other_v) == jv, where);
     report.masked.meet(vjp_of(normalizer, z, p, other_w) == jtw, where);
+    for (const T any : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(), masked_logit,
+                        std::numeric_limits<T>::max()}) {
+        for (std::size_t i = 0; i < n; ++i)
+            if (z[i] == masked_logit) other_v[i] = other_w[i] = any;
+        const std::vector<T> other_jv = jvp_of(normalizer, z, p, other_v),
+                             other_jtw = vjp_of(normalizer, z, p, other_w);
+        for (std::size_t i = 0; i < n; ++i) {
+            // By another order of the same sums.
+            report.masked.meet(std::abs(Ref(other_jv[i]) - Ref(jv[i])), 2 * jv_error[i], where);
+            report.masked.meet(std::abs(Ref(other_jtw[i]) - Ref(jtw[i])), 2 * jtw_error[i], where);
+            if (z[i] == masked_logit) report.masked.meet(other_jv[i] == 0 && other_jtw[i] == 0, where);
+        }
+    }
 
     if (N::traits.shift_invariant) {
         const std::vector<T> ones(n, T(1)), constant = jvp_of(normalizer, z, p, ones);

@@ -45,6 +45,13 @@ struct Simd {
     /// NaN in a gives NaN, NaN in b gives either argument (as std::max has it).
     static P max(P a, P b) { return Eigen::internal::pmax(a, b); }
     static P min(P a, P b) { return Eigen::internal::pmin(a, b); }
+    /// x, loaded once: compilers may load anew what is used twice, which costs more than a copy.
+    static P loaded(P x) {
+        if constexpr (!scalar) {
+            EIGEN_OPTIMIZATION_BARRIER(x);
+        }
+        return x;
+    }
     /// As of `SimdGroup`, for code that takes either.
     static P add_to(P sum, P x) { return add(sum, x); }
     static P madd_to(P sum, P a, P b) { return madd(a, b, sum); }
@@ -97,6 +104,12 @@ struct Simd {
             return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
         else if constexpr (std::same_as<T, double> && size == 4)
             return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(x, limit, _CMP_GE_OQ)));
+#endif
+#ifdef EIGEN_VECTORIZE_SSE
+        else if constexpr (std::same_as<T, float> && size == 4)
+            return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmpge_ps(x, limit)));
+        else if constexpr (std::same_as<T, double> && size == 2)
+            return static_cast<std::uint32_t>(_mm_movemask_pd(_mm_cmpge_pd(x, limit)));
 #endif
         else {
             std::array<T, static_cast<std::size_t>(size)> a, b;

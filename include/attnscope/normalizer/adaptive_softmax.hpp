@@ -10,8 +10,9 @@ inline namespace v0_1 {
 /// quartic c fitted in arXiv:2410.01104: -0.037 H^4 + 0.481 H^3 - 2.3 H^2 + 4.917 H - 1.791. c falls below 1
 /// again at H > 5.945: nearly equal weights over more than about 382 keys are left as they are.
 /// J = beta A + a g^T, A = diag p - p p^T, a = p (z - E_p z), g = d beta/dz = c'(H) dH/dz, where
-/// dH/dz_i = -q_i (log q_i + H) for q = softmax(z); g = 0 where beta = 1. Not symmetric.
-/// Cost: two softmaxes and one row of statistics for every member, no allocation.
+/// dH/dz_i = -q_i (log q_i + H) for q = softmax(z); g = 0 where beta = 1. Not symmetric. The part of A is as
+/// exact as the products of softmax, the other to a few units of |a_i| sum_j |g_j| |v_j - v_k|, of J^T w with a
+/// and g exchanged, k as there. Cost: two softmaxes and one row of statistics for every member, no allocation.
 class AdaptiveSoftmax {
 public:
     static constexpr NormalizerTraits traits{
@@ -45,15 +46,14 @@ public:
         detail::require_same_size<T>("AdaptiveSoftmax::jvp", z, p, v, out);
         using S = detail::Simd<T>;
         const Row<T> row(z, p);
-        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(z), [&](const auto& lane) {
-            return detail::Packets<T, 2>{
-                {S::mul(lane(p.data()), lane(v.data())), S::mul(row.gradient(lane, z), lane(v.data()))}};
-        });
-        const auto mean = S::set(static_cast<T>(sums[0])), moved = S::set(static_cast<T>(sums[1]));
+        const auto centre = detail::centred_row<T>(p, v);
+        // The gradient of beta sums to 0: from any origin.
+        const auto moved =
+            S::set(row.sum(z, v, centre.origin, [&](const auto& lane) { return row.gradient(lane, z); }));
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto weight = lane(p.data());
-            const auto shift = S::mul(row.centred(lane, z, weight), moved);
-            lane.store(out.data(), S::mul(weight, S::madd(row.beta, S::sub(lane(v.data()), mean), shift)));
+            const auto shift = S::mul(S::mul(weight, row.centred(lane, z, weight)), moved);
+            lane.store(out.data(), S::madd(row.beta, centre.times(weight, lane(v.data())), shift));
         });
     }
 
@@ -62,13 +62,13 @@ public:
         detail::require_same_size<T>("AdaptiveSoftmax::vjp", z, p, w, out);
         using S = detail::Simd<T>;
         const Row<T> row(z, p);
-        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(z), [&](const auto& lane) {
-            const auto term = S::mul(lane(p.data()), lane(w.data()));
-            return detail::Packets<T, 2>{{term, S::mul(row.centred(lane, z, lane(p.data())), term)}};
-        });
-        const auto mean = S::set(static_cast<T>(sums[0])), moved = S::set(static_cast<T>(sums[1]));
+        const auto centre = detail::centred_row<T>(p, w);
+        const auto moved = S::set(row.sum(z, w, centre.origin, [&](const auto& lane) {
+            const auto weight = lane(p.data());
+            return S::mul(weight, row.centred(lane, z, weight));
+        }));
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto direct = S::mul(S::mul(lane(p.data()), row.beta), S::sub(lane(w.data()), mean));
+            const auto direct = S::mul(centre.times(lane(p.data()), lane(w.data())), row.beta);
             lane.store(out.data(), S::madd(row.gradient(lane, z), moved, direct));
         });
     }
@@ -122,6 +122,16 @@ private:
             const P distance = S::sub(lane(z.data(), -std::numeric_limits<T>::infinity()), top);
             const P q = S::mul(share, detail::exp_nonpositive<T>(distance));
             return S::select_below(zero, q, S::mul(S::mul(slope, q), S::add(distance, offset)), zero);
+        }
+        /// sum a_i (v_i - origin) over the keys where a is not 0; 0 where beta does not move.
+        template <class Terms>
+        T sum(std::span<const T> z, std::span<const T> v, T origin, Terms&& a) const {
+            if (!moves) return T(0);
+            const P zero = S::set(T(0)), from = S::set(origin);
+            return static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+                const P term = a(lane), product = S::mul(term, S::sub(lane(v.data()), from));
+                return detail::Packets<T, 1>{{S::select_below(zero, S::abs(term), product, zero)}};
+            })[0]);
         }
         P beta, top, slope, offset, share, mean;
         bool moves;

@@ -317,18 +317,17 @@ public:
         if (promises_of(inner_).restrictable) {
             inner_.jvp(z, p, v, out);
         } else {
-            using A = Accumulator<T>;
-            const bool simplex = promises_of(inner_).simplex;
             std::vector<T> whole(z.size());
             inner_.apply(z, std::span<T>(whole));
             inner_.jvp(z, std::span<const T>(whole), v, out);
-            const auto [kept, moved] = kept_sums<T>(p, whole, out);
-            for (std::size_t i = 0; i < p.size(); ++i) {
-                if (p[i] == T(0))
-                    out[i] = T(0);
-                else if (simplex)
-                    out[i] = static_cast<T>((A(out[i]) - A(p[i]) * moved) / kept);
-            }
+            for (std::size_t i = 0; i < p.size(); ++i)
+                if (p[i] == T(0)) out[i] = T(0);
+            if (!promises_of(inner_).simplex) return;
+            const auto kept = kept_sum<T>(p, whole);
+            detail::subtract_share<T>(p, out,
+                                      [&](std::size_t top) { return detail::sum_of_others<T>(p, top); });
+            for (std::size_t i = 0; i < p.size(); ++i)
+                if (p[i] != T(0)) out[i] = static_cast<T>(out[i] / kept);
         }
     }
     template <Real T>
@@ -341,13 +340,13 @@ public:
             const bool simplex = promises_of(inner_).simplex;
             std::vector<T> whole(z.size());
             inner_.apply(z, std::span<T>(whole));
-            const auto kept = kept_sums<T>(p, whole, w).first;
-            const auto mean = simplex ? detail::dot<T>(p, w) : Accumulator<T>(0);
+            const auto kept = kept_sum<T>(p, whole);
+            const auto centre = simplex ? detail::centred_row<T>(p, w) : detail::CentredRow<T>();
             for (std::size_t i = 0; i < p.size(); ++i) {
                 if (p[i] == T(0))
                     out[i] = T(0);
                 else if (simplex)
-                    out[i] = static_cast<T>((w[i] - mean) / kept);
+                    out[i] = static_cast<T>(((w[i] - centre.origin) - centre.mean) / kept);
                 else
                     out[i] = w[i];
             }
@@ -356,14 +355,13 @@ public:
     }
 
 private:
-    /// Sums of `whole` and of x over the kept keys.
-    template <Real T, class Other>
-    static std::pair<Accumulator<T>, Accumulator<T>>
-    kept_sums(std::span<const T> p, const std::vector<T>& whole, const Other& x) {
-        std::pair<Accumulator<T>, Accumulator<T>> sums{0, 0};
+    /// Sum of `whole` over the kept keys.
+    template <Real T>
+    static Accumulator<T> kept_sum(std::span<const T> p, const std::vector<T>& whole) {
+        Accumulator<T> sum = 0;
         for (std::size_t i = 0; i < p.size(); ++i)
-            if (p[i] != T(0)) sums.first += whole[i], sums.second += x[i];
-        return sums;
+            if (p[i] != T(0)) sum += whole[i];
+        return sum;
     }
     N inner_;
     Choice choice_;

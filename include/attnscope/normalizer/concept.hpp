@@ -24,7 +24,8 @@ struct NormalizerTraits {
 ///   apply(z, p)        p = weights of the logits z; z = -inf means masked, p is then exactly 0. In place
 ///   allowed. jvp(z, p, v, out)  out = J v,   J = dp/dz at z, p = weights of z. `out` may be `v`. vjp(z, p, w,
 ///   out)  out = J^T w. `out` may be `w`.
-/// All spans have the same length. v and w are finite; masked keys get 0 and their entries do not matter.
+/// All spans have the same length. v and w are finite at visible keys; masked keys get 0, and what v and w hold
+/// there does not matter, NaN and infinities included.
 /// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
 /// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
 /// general family adds `log_normalizer(z)`, the logarithm of the sum that divides.

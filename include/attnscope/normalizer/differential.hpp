@@ -31,7 +31,8 @@ requires Normalizer<N, T> T differential_vjp(const N& normalizer, RowIn<T> z1, R
                                              RowIn<T> p2, T lambda, RowIn<T> w, RowOut<T> g1, RowOut<T> g2) {
     detail::require_same_size<T>("differential_vjp", z1, z2, p1, p2, w, g1, g2);
     T product = 0;
-    for (std::size_t i = 0; i < w.size(); ++i) product += p2[i] * w[i];
+    for (std::size_t i = 0; i < w.size(); ++i)
+        if (p2[i] != T(0)) product += p2[i] * w[i];
     normalizer.vjp(z2, p2, w, g2);
     for (T& x : g2) x *= -lambda;
     normalizer.vjp(z1, p1, w, g1);

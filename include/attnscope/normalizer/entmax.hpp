@@ -575,12 +575,14 @@ private:
 /// alpha-entmax (arXiv:1905.05702), p_i = [1 + (alpha-1)(z_i - theta)]_+^{1/(alpha-1)} with theta such that sum
 /// p = 1; softmax at alpha = 1, to which it is continuous, sparsemax (arXiv:1602.02068) at alpha = 2. Keys
 /// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where p_i
-/// > 0, else 0. Error: the largest logit is subtracted first, so a weight feels u |z_i - max z| as if its logit
-/// had moved by as much. For alpha >= 2 the smallest logit that has weight is subtracted instead, so that each
-/// weight is as exact as the mass it is given, and what is missing from 1 belongs to the keys at the edge of
-/// the support: the sum is 1 to rounding for every alpha. `threshold` states what is left of sum p - 1. Weights
-/// below the smallest normal number are 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step
-/// of the solver looks only at the keys that may have weight; no allocation.
+/// > 0, else 0; an entry of J v is exact to a few units of s_i (|v_i - v_k| + sum_j s_j |v_j - v_k|/sum s) with
+/// k the key of the largest s where that is above half of the sum, else any. Error: the largest logit is
+/// subtracted first, so a weight feels u |z_i - max z| as if its logit had moved by as much. For alpha >= 2 the
+/// smallest logit that has weight is subtracted instead, so that each weight is as exact as the mass it is
+/// given, and what is missing from 1 belongs to the keys at the edge of the support: the sum is 1 to rounding
+/// for every alpha. `threshold` states what is left of sum p - 1. Weights below the smallest normal number are
+/// 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step of the solver looks only at the keys
+/// that may have weight; no allocation.
 class Entmax {
 public:
     static constexpr NormalizerTraits traits{.simplex = true,
@@ -613,13 +615,36 @@ public:
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("Entmax::jvp", z, p, v, out);
         using S = detail::Simd<T>;
-        const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(p), [&](const auto& lane) {
+        const Index n = detail::size<T>(p);
+        const auto zero = S::set(T(0));
+        auto high = zero;
+        auto sums = detail::sum_lanes<T, 2>(n, [&](const auto& lane) {
             const auto s = slope<T>(lane(p.data()));
+            high = S::max(s, high);
             return detail::Packets<T, 2>{{s, S::mul(s, lane(v.data()))}};
         });
-        const auto mean = S::set(sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]));
-        detail::for_each_lane<T>(detail::size<T>(p), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(slope<T>(lane(p.data())), S::sub(lane(v.data()), mean)));
+        T mean = sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]);
+        if (S::reduce_max(high) <= sums[0] / 2 && std::isfinite(mean)) {
+            detail::for_each_lane<T>(n, [&](const auto& lane) {
+                const auto distance = S::sub(lane(v.data()), S::set(mean));
+                lane.store(out.data(), S::mul(slope<T>(lane(p.data())), distance));
+            });
+            return;
+        }
+        // From the place of the largest slope, as `detail::centred_row` does, over the support.
+        const auto origin = S::set(sums[0] > 0 ? v[steepest<T>(p)] : T(0));
+        const auto distance = [&](const auto& lane, const auto& s) {
+            return S::select_below(zero, s, S::sub(lane(v.data()), origin), zero);
+        };
+        const auto moved = detail::sum_lanes<T, 1>(n, [&](const auto& lane) {
+            const auto s = slope<T>(lane(p.data()));
+            return detail::Packets<T, 1>{{S::mul(s, distance(lane, s))}};
+        })[0];
+        mean = sums[0] == 0 ? T(0) : static_cast<T>(moved / sums[0]);
+        detail::for_each_lane<T>(n, [&](const auto& lane) {
+            const auto s = slope<T>(lane(p.data()));
+            const auto x = S::mul(s, S::sub(distance(lane, s), S::set(mean)));
+            lane.store(out.data(), S::select_below(zero, s, x, S::mul(s, zero)));
         });
     }
     /// J is symmetric: the same as `jvp`.
@@ -700,6 +725,17 @@ private:
         else // a key at the edge of the support feels every rounding, the more the larger alpha; few have
              // weight
             use(EntmaxSolver<T, A, PowerTerms<A>, WeightPower<A>>(PowerTerms<A>(a), WeightPower<A>(a), z, m));
+    }
+
+    /// Place of the largest slope of a row that has one: of the largest weight, of the smallest above alpha
+    /// = 2.
+    template <Real T>
+    std::size_t steepest(std::span<const T> p) const {
+        std::size_t place = 0;
+        for (std::size_t i = 1; i < p.size(); ++i)
+            if (p[i] > T(0) && (!(p[place] > T(0)) || (alpha_ > 2 ? p[i] < p[place] : p[i] > p[place])))
+                place = i;
+        return place;
     }
 
     /// p^{2-alpha}, 0 at 0, NaN at NaN.

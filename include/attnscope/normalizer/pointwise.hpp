@@ -47,8 +47,10 @@ template <class T, class F>
 concept ScalarOfFunction = PositiveFunction<F, T>;
 
 /// p_i = F(z_i)/sum_j F(z_j) for a positive F (P eq. of the general family).
-/// J = (I - p 1^T) diag(g), g_i = F'(z_i)/sum F = p_i F'(z_i)/F(z_i).
-/// z = -inf is masked: weight exactly 0 and F is not asked. A row whose F sums to 0 gives the zero row
+/// J = (I - p 1^T) diag(g), g_i = F'(z_i)/sum F = p_i F'(z_i)/F(z_i). An entry of J v is exact to a few units
+/// of g_i |v_i| (1 - p_i) + p_i sum_{j != i} |g_j v_j|, one of J^T w to a few units of |g_i| (|w_i - w_k| +
+/// sum_j p_j |w_j - w_k|), k the key of a weight above 1/2, else any; both beside the error of F'/F. z = -inf
+/// is masked: weight exactly 0 and F is not asked. A row whose F sums to 0 gives the zero row
 /// (`empty`); if F is infinite at some keys (and F offers no logarithm) they share the mass (`infinite`); +inf
 /// logits likewise, unless F stays finite there. Throws `invalid_argument` when F returns a negative number.
 /// Cost: a few calls of F a key, no allocation.
@@ -102,20 +104,16 @@ public:
     template <ScalarOfFunction<F> T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("PointwiseNormalizer::jvp", z, p, v, out);
-        Accumulator<T> moved = 0;
-        for (std::size_t i = 0; i < z.size(); ++i) {
-            out[i] = gradient(z[i], p[i]) * v[i];
-            moved += out[i];
-        }
-        for (std::size_t i = 0; i < z.size(); ++i) out[i] = static_cast<T>(out[i] - p[i] * moved);
+        for (std::size_t i = 0; i < z.size(); ++i) out[i] = p[i] == T(0) ? T(0) : gradient(z[i], p[i]) * v[i];
+        detail::subtract_share<T>(p, out, [&](std::size_t top) { return detail::sum_of_others<T>(p, top); });
     }
 
     template <ScalarOfFunction<F> T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("PointwiseNormalizer::vjp", z, p, w, out);
-        const auto mean = detail::dot<T>(p, w);
+        const auto row = detail::centred_row<T>(p, w);
         for (std::size_t i = 0; i < z.size(); ++i)
-            out[i] = static_cast<T>(gradient(z[i], p[i]) * (w[i] - mean));
+            out[i] = p[i] == T(0) ? T(0) : gradient(z[i], p[i]) * ((w[i] - row.origin) - row.mean);
     }
 
     /// log sum_i F(z_i)

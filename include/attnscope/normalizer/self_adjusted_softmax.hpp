@@ -27,6 +27,13 @@ struct LogitWeightedRow {
         return z == -std::numeric_limits<T>::infinity() ? A(0) : std::exp(A(z) - A(max)) / sum;
     }
 
+    /// Values around their mean under q, from the largest key; none on rows that are not normal.
+    template <class Value>
+    Centre<A> centre(RowIn<T> z, Value&& value) const {
+        if (status != RowStatus::normal) return {};
+        return {z.size(), largest, [&](std::size_t i) { return weight(z[i]); }, value};
+    }
+
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
     RowStatus status;
     std::size_t largest = none, smallest = none; ///< the first ones
@@ -47,7 +54,9 @@ T flushed(Accumulator<T> x) {
 /// visible keys (arXiv:2502.18277, the normalised form). 0 <= f <= 1, so that the weights sum to at most 1; the
 /// smallest key has no weight if it is negative. lo and hi move with the first key that attains them. A row
 /// whose visible logits are all equal and <= 0 has f = 0: `empty`. Other special rows: see `RowStatus`; nothing
-/// moves beside +inf. Cost O(n) for every member, no allocation.
+/// moves beside +inf. In products the mean of v (of f w) under q is that of its distances to the largest key,
+/// so that they keep their digits where that has nearly all the mass. Cost O(n) for every member, no
+/// allocation.
 class SelfAdjustedSoftmax {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .sparse = true};
@@ -95,9 +104,7 @@ public:
         const detail::LogitWeightedRow<T> row(z);
         const Range<T> range(row);
         if (!range.moves()) return stand_still<T>(p, out);
-        A mean = 0;
-        for (std::size_t i = 0; i < z.size(); ++i)
-            if (const A q = row.weight(z[i]); q > 0) mean += q * A(v[i]);
+        const auto centre = row.centre(z, [&](std::size_t i) { return A(v[i]); });
         const A lo = range.low_moves ? A(v[row.smallest]) : A(0),
                 hi = range.high_moves ? A(v[row.largest]) : A(0);
         for (std::size_t i = 0; i < z.size(); ++i) {
@@ -107,7 +114,7 @@ public:
                 continue;
             }
             const A f = range.share(z[i]), x = v[i];
-            out[i] = static_cast<T>(q * (f * (x - mean) + ((x - lo) - f * (hi - lo)) / range.width));
+            out[i] = static_cast<T>(q * (f * centre(x) + ((1 - f) * (x - lo) + f * (x - hi)) / range.width));
         }
     }
     template <Real T>
@@ -117,12 +124,14 @@ public:
         const detail::LogitWeightedRow<T> row(z);
         const Range<T> range(row);
         if (!range.moves()) return stand_still<T>(p, out);
-        A mean = 0, lo = 0;
+        const auto shared = [&](std::size_t i) { return range.share(z[i]) * A(w[i]); };
+        const auto centre = row.centre(z, shared);
+        // What lo and hi lose to the other keys: their own shares are 0 and 1.
+        A lo = 0, hi = 0;
         for (std::size_t i = 0; i < z.size(); ++i)
             if (const A q = row.weight(z[i]); q > 0) {
-                const A f = range.share(z[i]), x = q * A(w[i]);
-                mean += f * x;
-                lo += (1 - f) * x;
+                if (i != row.smallest) lo += (1 - range.share(z[i])) * q * A(w[i]);
+                if (i != row.largest) hi += q * shared(i);
             }
         for (std::size_t i = 0; i < z.size(); ++i) {
             const A q = row.weight(z[i]);
@@ -130,10 +139,9 @@ public:
                 out[i] = T(0);
                 continue;
             }
-            A sum = q * (A(w[i]) * range.share(z[i]) - mean) + q * A(w[i]) / range.width;
-            if (i == row.smallest && range.low_moves) sum -= lo / range.width;
-            if (i == row.largest && range.high_moves) sum -= mean / range.width;
-            out[i] = static_cast<T>(sum);
+            const bool low = i == row.smallest && range.low_moves, high = i == row.largest && range.high_moves;
+            const A own = low ? -lo : high ? -hi : q * A(w[i]);
+            out[i] = static_cast<T>(q * centre(shared(i)) + own / range.width);
         }
     }
 
@@ -186,12 +194,10 @@ public:
         detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::jvp", z, p, v, out);
         using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
-        A mean = 0;
-        for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)
-            if (const A q = row.weight(z[i]); q > 0) mean += q * A(v[i]);
+        const auto centre = row.centre(z, [&](std::size_t i) { return A(v[i]); });
         for (std::size_t i = 0; i < z.size(); ++i) {
             const A q = row.status == RowStatus::normal ? row.weight(z[i]) : A(p[i]) * 0;
-            out[i] = q > 0 ? static_cast<T>(q * (A(v[i]) + A(z[i]) * (A(v[i]) - mean))) : static_cast<T>(q);
+            out[i] = q > 0 ? static_cast<T>(q * (A(v[i]) + A(z[i]) * centre(A(v[i])))) : static_cast<T>(q);
         }
     }
     template <Real T>
@@ -199,12 +205,11 @@ public:
         detail::require_same_size<T>("SelfAdjustedSoftmaxPlain::vjp", z, p, w, out);
         using A = Accumulator<T>;
         const detail::LogitWeightedRow<T> row(z);
-        A mean = 0;
-        for (std::size_t i = 0; i < z.size() && row.status == RowStatus::normal; ++i)
-            if (const A q = row.weight(z[i]); q > 0) mean += q * A(z[i]) * A(w[i]);
+        const auto scaled = [&](std::size_t i) { return A(z[i]) * A(w[i]); };
+        const auto centre = row.centre(z, scaled);
         for (std::size_t i = 0; i < z.size(); ++i) {
             const A q = row.status == RowStatus::normal ? row.weight(z[i]) : A(p[i]) * 0;
-            out[i] = q > 0 ? static_cast<T>(q * (A(w[i]) * (1 + A(z[i])) - mean)) : static_cast<T>(q);
+            out[i] = q > 0 ? static_cast<T>(q * (A(w[i]) + centre(scaled(i)))) : static_cast<T>(q);
         }
     }
 };

@@ -50,8 +50,11 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SigmoidAttention::jvp", z, p, v, out);
-        slopes<T>(z, p, [&](const auto& lane, const auto& slope) {
-            lane.store(out.data(), detail::Simd<T>::mul(slope, lane(v.data())));
+        using S = detail::Simd<T>;
+        const auto zero = S::set(T(0));
+        slopes<T>(z, p, [&](const auto& lane, const auto& slope) { // without weight, v may be anything
+            const auto x = S::mul(slope, lane(v.data()));
+            lane.store(out.data(), S::select_below(zero, slope, x, S::mul(slope, zero)));
         });
     }
     /// J is diagonal: the same as `jvp`.

@@ -1,7 +1,7 @@
 // Softmax with temperature, and log-sum-exp.
 #pragma once
 
-#include <attnscope/detail/lanes.hpp>
+#include <attnscope/detail/centred_row.hpp>
 #include <attnscope/normalizer/concept.hpp>
 
 namespace attnscope {
@@ -133,90 +133,6 @@ RowStatus divided_softmax_row(RowIn<T> z, T m, double temperature, RowOut<T> out
     if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
     scale_weights<T>(static_cast<T>(1 / sum), out);
     return RowStatus::normal;
-}
-
-/// How v lies around its mean <p, v> under weights p: v_i - <p, v> = (v_i - origin) - mean.
-template <Real T>
-struct CentredRow {
-    T origin = 0;        ///< v of the largest weight where it is above 1/2, else 0
-    T mean = 0;          ///< of v - origin, under weights that sum to 1 with `rest`
-    bool masked = false; ///< leave out keys without weight: there v may be anything
-};
-
-/// From a weight above 1/2 on, the mean is taken of the distances to its own v, sum p_j (v_j - v_i) over the
-/// others: <p, v> itself would be v_i to rounding, and the distance of v_i to it lost. rest(i): mass that goes
-/// to no key, where v is 0, from the place of the largest weight.
-template <Real T, class Rest>
-CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v, Rest&& rest) {
-    using S = Simd<T>;
-    const Index n = size<T>(p);
-    constexpr int unroll = 4;
-    constexpr Index block = 60 * S::size * unroll;
-    typename S::P high[unroll];
-    for (auto& h : high) h = S::set(T(0));
-    Accumulator<T> mean = 0;
-    for (Index begin = 0; begin < n; begin += block) {
-        const Index end = std::min(n, begin + block);
-        typename S::P sum[unroll];
-        for (auto& s : sum) s = S::set(T(0));
-        const auto add = [&](const auto& lane, int j) {
-            const auto weight = lane(p.data(), T(0));
-            high[j] = S::max(high[j], weight);
-            sum[j] = S::madd(weight, lane(v.data(), T(0)), sum[j]);
-        };
-        Index i = begin;
-        for (; i + unroll * S::size <= end; i += unroll * S::size)
-            for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * S::size}, j);
-        for (; i + S::size <= end; i += S::size) add(FullLane<T>{i}, 0);
-        if (i < end) add(PartialLane<T>{i, end - i}, 0);
-        mean += Accumulator<T>(S::reduce_add(S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]))));
-    }
-    const T top = S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])));
-    CentredRow<T> row{T(0), static_cast<T>(mean)};
-    if (top <= T(0.5) && std::isfinite(row.mean)) return row;
-    const std::size_t place = first_not_below<T>(p, top);
-    if (place == p.size()) return row; // NaN
-    row.masked = true;
-    row.origin = top > T(0.5) ? v[place] : T(0);
-    const auto origin = S::set(row.origin), zero = S::set(T(0));
-    const auto distance = sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
-        const auto weight = lane(p.data(), T(0));
-        return Packets<T, 1>{
-            {S::select_below(zero, weight, S::mul(weight, S::sub(lane(v.data(), T(0)), origin)), zero)}};
-    })[0];
-    row.mean = static_cast<T>(distance);
-    if (row.origin != T(0)) row.mean = static_cast<T>(distance - rest(place) * Accumulator<T>(row.origin));
-    return row;
-}
-template <Real T>
-CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v) {
-    return centred_row<T>(p, v, [](std::size_t) { return Accumulator<T>(0); });
-}
-
-/// out = beta p (v - <p, v>), 0 at keys without weight, whatever v is there. Each entry is exact to a few units
-/// of beta p_i (|v_i - v_k| + sum_j p_j |v_j - v_k|), k any key if no weight is above 1/2, else the one with
-/// the largest weight.
-template <Real T, class Rest>
-void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out, Rest&& rest) {
-    using S = Simd<T>;
-    const CentredRow<T> row = centred_row<T>(p, v, rest);
-    const auto mean = S::set(row.mean), scale = S::set(beta);
-    if (!row.masked) {
-        for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
-        });
-        return;
-    }
-    const auto origin = S::set(row.origin), zero = S::set(T(0));
-    for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-        const auto weight = lane(p.data());
-        const auto x = S::mul(S::mul(weight, S::sub(S::sub(lane(v.data()), origin), mean)), scale);
-        lane.store(out.data(), S::select_below(zero, weight, x, S::mul(weight, zero))); // NaN stays
-    });
-}
-template <Real T>
-void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out) {
-    softmax_product<T>(p, v, beta, out, [](std::size_t) { return Accumulator<T>(0); });
 }
 
 /// out = p (unit (z - E_p z)) factor: how softmax weights move with the inverse temperature. Keys of weight 0

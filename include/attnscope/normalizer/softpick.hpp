@@ -9,9 +9,10 @@ inline namespace v0_1 {
 
 /// p_i = max(e^{z_i} - 1, 0)/(sum_j |e^{z_j} - 1| + eps) over the visible keys (arXiv:2504.20966). Keys with z
 /// <= 0 have weight 0; the weights sum to at most 1. With h_j = sign(z_j) e^{z_j}/denominator: J = diag(max(h,
-/// 0)) - p h^T, taken as 0 in a key's own term at z = 0. Evaluated without cancellation near z = 0 and shifted
-/// by max(0, max z), eps too. A row without a positive logit is `empty`. Cost O(n) for every member, no
-/// allocation.
+/// 0)) - p h^T, taken as 0 in a key's own term at z = 0; entries of products are exact to a few units of each
+/// of these terms, with 1 - p in place of their difference for a key of weight above 1/2. Evaluated without
+/// cancellation near z = 0 and shifted by max(0, max z), eps too. A row without a positive logit is `empty`.
+/// Cost O(n) for every member, no allocation.
 class Softpick {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .sparse = true};
@@ -37,15 +38,28 @@ public:
         using S = detail::Simd<T>;
         const Slope<T> h(*this, z, p);
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
-        const auto zero = S::set(T(0));
-        const auto moved =
-            S::set(static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                return detail::Packets<T, 1>{{S::mul(h(lane(z.data())), lane(v.data()))}};
-            })[0]));
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto x = lane(z.data()), own = S::mul(h(x), lane(v.data()));
-            lane.store(out.data(), S::sub(S::select_below(zero, x, own, zero), S::mul(lane(p.data()), moved)));
+        const Index n = detail::size<T>(z);
+        const auto zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
+        const auto term = [&](const auto& lane, std::size_t from) {
+            const auto x = lane(z.data() + from, -std::numeric_limits<T>::infinity());
+            return S::select_below(x, lowest, zero, S::mul(h(x), lane(v.data() + from)));
+        };
+        const std::size_t top = detail::place_above_half<T>(p);
+        const bool concentrated = top < z.size();
+        Accumulator<T> others = 0, own = 0;
+        if (concentrated) {
+            others = detail::sum_of_others<T>(n, top, term);
+            own = Accumulator<T>(h.at(z[top])) * v[top];
+        } else {
+            others = detail::sum_lanes<T, 1>(
+                n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
+        }
+        const auto moved = S::set(static_cast<T>(own + others));
+        detail::for_each_lane<T>(n, [&](const auto& lane) {
+            const auto direct = S::select_below(zero, lane(z.data()), term(lane, 0), zero);
+            lane.store(out.data(), S::sub(direct, S::mul(lane(p.data()), moved)));
         });
+        if (concentrated) out[top] = static_cast<T>(own * rest<T>(z, top) - p[top] * others);
     }
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
@@ -53,11 +67,28 @@ public:
         using S = detail::Simd<T>;
         const Slope<T> h(*this, z, p);
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
-        const auto zero = S::set(T(0)), mean = S::set(static_cast<T>(detail::dot<T>(p, w)));
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+        const Index n = detail::size<T>(z);
+        const auto zero = S::set(T(0));
+        const auto term = [&](const auto& lane, std::size_t from) {
+            const auto weight = lane(p.data() + from, T(0)), product = S::mul(weight, lane(w.data() + from));
+            return S::select_below(zero, weight, product, S::mul(weight, zero)); // NaN stays
+        };
+        const std::size_t top = detail::place_above_half<T>(p);
+        const bool concentrated = top < z.size();
+        Accumulator<T> others = 0, own = 0;
+        if (concentrated) {
+            others = detail::sum_of_others<T>(n, top, term);
+            own = w[top];
+        } else {
+            others = detail::sum_lanes<T, 1>(
+                n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
+        }
+        const auto mean = S::set(static_cast<T>(concentrated ? p[top] * own + others : others));
+        detail::for_each_lane<T>(n, [&](const auto& lane) {
             const auto x = lane(z.data());
             lane.store(out.data(), S::mul(h(x), S::sub(S::select_below(zero, x, lane(w.data()), zero), mean)));
         });
+        if (concentrated) out[top] = static_cast<T>(h.at(z[top]) * (own * rest<T>(z, top) - others));
     }
 
 private:
@@ -90,6 +121,22 @@ private:
         T unit;
         P unit_packet;
     };
+
+    /// 1 - p of the largest key from the other terms; rows of finite logits.
+    template <Real T>
+    Accumulator<T> rest(std::span<const T> z, std::size_t largest) const {
+        const auto share = [&](const auto& f) {
+            using S = detail::Simd<T>;
+            const Accumulator<T> own = S::reduce_max(f(S::set(z[largest])));
+            const auto others =
+                eps_ * f.unit +
+                detail::sum_of_others<T>(detail::size<T>(z), largest, [&](const auto& lane, std::size_t from) {
+                    return S::abs(f(lane(z.data() + from, -std::numeric_limits<T>::infinity())));
+                });
+            return others / (own + others);
+        };
+        return z[largest] <= T(64) ? share(Plain<T>()) : share(Shifted<T>(z[largest]));
+    }
 
     template <Real T, class F>
     RowStatus divide(const F& f, T m, std::span<const T> z, std::span<T> out) const {
@@ -140,6 +187,7 @@ private:
             factor_ = S::set(factor);
         }
         bool moves() const { return moves_; }
+        T at(T z) const { return S::reduce_max((*this)(S::set(z))); }
         P operator()(P z) const {
             const P zero = S::set(T(0));
             const P size = S::mul(detail::exp_nonpositive<T>(S::sub(z, shift_)), factor_);

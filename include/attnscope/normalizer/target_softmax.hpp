@@ -108,9 +108,10 @@ private:
 /// by themselves gives those all the mass, in equal parts. With A = diag p - p p^T and a = p (z - E_p z): J =
 /// beta (A - a g^T), where g = a/Var_p z for the entropy (J is symmetric) and g = b/(b.z), b = p (p - sum p^2),
 /// for the participation ratio; J = 0 where the target is not reached and on rows with +inf. Moving all logits
-/// away from their mean changes nothing: J z = 0. beta is solved by Newton's method on the logarithm of the
-/// measure inside a bracket, about 6 passes of `row_statistics`. Special rows: see `RowStatus`. Cost: one such
-/// solution for every member, no allocation.
+/// away from their mean changes nothing: J z = 0. Products are exact to a few units of the terms of A (as those
+/// of softmax) and of a g^T, each with v - v_k in place of v, k the key of the largest weight. beta is solved
+/// by Newton's method on the logarithm of the measure inside a bracket, about 6 passes of `row_statistics`.
+/// Special rows: see `RowStatus`. Cost: one such solution for every member, no allocation.
 template <class Target>
 class TargetSoftmax {
 public:
@@ -170,23 +171,25 @@ public:
         detail::require_same_size<T>("TargetSoftmax::jvp", z, p, v, out);
         using A = Accumulator<T>;
         const Row<T> row(*this, z, p);
-        A mean = 0, moved = 0;
+        const auto centre = row.centre(p, [&](std::size_t i) { return A(v[i]); });
+        A moved = 0; // the gradient of beta sums to 0: from any origin
         for (std::size_t i = 0; i < p.size(); ++i)
-            if (p[i] > T(0)) mean += A(p[i]) * A(v[i]), moved += row.gradient(z[i], p[i]) * A(v[i]);
+            if (p[i] > T(0)) moved += row.gradient(z[i], p[i]) * (A(v[i]) - centre.origin);
         for (std::size_t i = 0; i < p.size(); ++i)
-            out[i] = row.product(p[i], row.beta * ((A(v[i]) - mean) - row.centred(z[i]) * moved));
+            out[i] = row.product(p[i], row.beta * (centre(A(v[i])) - row.centred(z[i]) * moved));
     }
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("TargetSoftmax::vjp", z, p, w, out);
         using A = Accumulator<T>;
         const Row<T> row(*this, z, p);
-        A mean = 0, moved = 0;
+        const auto centre = row.centre(p, [&](std::size_t i) { return A(w[i]); });
+        A moved = 0;
         for (std::size_t i = 0; i < p.size(); ++i)
-            if (p[i] > T(0)) mean += A(p[i]) * A(w[i]), moved += A(p[i]) * row.centred(z[i]) * A(w[i]);
+            if (p[i] > T(0)) moved += A(p[i]) * row.centred(z[i]) * (A(w[i]) - centre.origin);
         for (std::size_t i = 0; i < p.size(); ++i)
             out[i] =
-                row.product(p[i], row.beta * ((A(w[i]) - mean) - row.gradient(z[i], p[i]) / A(p[i]) * moved));
+                row.product(p[i], row.beta * (centre(A(w[i])) - row.gradient(z[i], p[i]) / A(p[i]) * moved));
     }
 
     /// log sum_i e^{beta z_i}
@@ -222,14 +225,16 @@ private:
                 return;
             }
             top = detail::row_max<T>(z);
+            largest = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
             A variance = 0, slope = 0;
             for (std::size_t i = 0; i < p.size(); ++i)
                 if (p[i] > T(0)) mean += A(p[i]) * (A(z[i]) - top), square += A(p[i]) * A(p[i]);
+            weights = centre(p, [&](std::size_t i) { return A(p[i]); });
             for (std::size_t i = 0; i < p.size(); ++i)
                 if (p[i] > T(0)) {
                     const A x = A(p[i]) * centred(z[i]);
                     variance += x * centred(z[i]);
-                    slope += x * (A(p[i]) - square);
+                    slope += x * weights(A(p[i]));
                 }
             const A share = Target::symmetric ? variance : slope; // a.g = 1
             moves = share > 0;
@@ -240,11 +245,18 @@ private:
             return z > -std::numeric_limits<T>::infinity() && moves ? A(z) - top - mean : A(0);
         }
         /// g_i
-        A gradient(T z, T p) const { return A(p) * (Target::symmetric ? centred(z) : A(p) - square) * factor; }
+        A gradient(T z, T p) const { return A(p) * (Target::symmetric ? centred(z) : weights(A(p))) * factor; }
+        /// Values around their mean, from the place of the largest weight.
+        template <class Value>
+        detail::Centre<A> centre(std::span<const T> p, Value&& value) const {
+            return {p.size(), largest, [&](std::size_t i) { return A(p[i]); }, value};
+        }
         /// p x where p > 0; NaN stays.
         T product(T p, A x) const { return p == T(0) ? T(0) : static_cast<T>(A(p) * (moves ? x : A(0))); }
 
         A beta = 0, top = 0, mean = 0, square = 0, factor = 0, rate = 0;
+        detail::Centre<A> weights; ///< p - sum p^2
+        std::size_t largest = detail::no_place;
         bool moves = false;
     };
     Target target_;

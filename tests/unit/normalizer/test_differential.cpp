@@ -158,6 +158,21 @@ TEST_CASE("special rows of differential weights", "[differential]") {
     CHECK(weights(normalizer, std::vector<double>{}, std::vector<double>{}, 0.5).status == RowStatus::empty);
 }
 
+TEST_CASE("what stands at masked keys does not matter to the derivative in lambda", "[differential]") {
+    const double infinity = HUGE_VAL;
+    const std::vector<double> z = {0, -infinity, 1};
+    for (const double any : {std::nan(""), infinity, 1e308}) {
+        std::vector<double> w = {0.5, any, -2}, g1(3), g2(3);
+        const Found<double> found = weights<double>(Softmax(), z, z, 0.5);
+        const double slope = differential_vjp<Softmax, double>(Softmax(), in(z), in(z), in(found.p1),
+                                                               in(found.p2), 0.5, in(w), out(g1), out(g2));
+        CHECK(std::abs(slope - (2 * found.p2[2] - 0.5 * found.p2[0])) < 1e-15);
+        CHECK(g1[1] == 0);
+        CHECK(g2[1] == 0);
+        CHECK(std::isfinite(g1[0] + g2[2]));
+    }
+}
+
 TEST_CASE("differential weights refuse rows of different lengths", "[differential]") {
     const Softmax normalizer;
     const Row<double> two = Row<double>::Zero(2), three = Row<double>::Zero(3);
