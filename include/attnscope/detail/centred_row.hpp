@@ -141,20 +141,6 @@ struct Centre {
     A origin = 0, mean = 0;
 };
 
-/// x_i - p_i sum_j x_j of numbers x that are 0 at keys without weight. From a weight p_k above 1/2 on, its own
-/// entry is x_k (1 - p_k) - p_k sum of the others, 1 - p_k = rest(k): exact to a few units of each term.
-template <Real T, class Rest>
-void subtract_share(RowIn<T> p, RowOut<T> x, Rest&& rest) {
-    using A = Accumulator<T>;
-    const std::size_t top = place_above_half<T>(p);
-    A others = 0;
-    for (std::size_t i = 0; i < x.size(); ++i)
-        if (i != top) others += A(x[i]);
-    const A own = top < x.size() ? A(x[top]) : A(0), sum = own + others;
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(A(x[i]) - A(p[i]) * sum);
-    if (top < x.size()) x[top] = static_cast<T>(own * rest(top) - A(p[top]) * others);
-}
-
 /// Sum of terms(lane, from) over all n places but one; `lane` counts from `from`.
 template <Real T, class Terms>
 Accumulator<T> sum_of_others(Index n, std::size_t place, Terms&& terms) {
@@ -163,12 +149,28 @@ Accumulator<T> sum_of_others(Index n, std::size_t place, Terms&& terms) {
     };
     return sum(0, static_cast<Index>(place)) + sum(place + 1, n - static_cast<Index>(place) - 1);
 }
-/// Of weights.
+/// Of the numbers of a row.
 template <Real T>
-Accumulator<T> sum_of_others(RowIn<T> p, std::size_t place) {
-    return sum_of_others<T>(size<T>(p), place, [&](const auto& lane, std::size_t from) {
-        return lane(p.data() + from, T(0));
-    });
+Accumulator<T> sum_of_others(RowIn<T> x, std::size_t place) {
+    return sum_of_others<T>(size<T>(x), place,
+                            [&](const auto& lane, std::size_t from) { return lane(x.data() + from, T(0)); });
+}
+
+/// x_i - p_i sum_j x_j of numbers x that are 0 at keys without weight. From a weight p_k above 1/2 on, its own
+/// entry is x_k (1 - p_k) - p_k sum of the others, 1 - p_k = rest(k): exact to a few units of each term.
+template <Real T, class Rest>
+void subtract_share(RowIn<T> p, RowOut<T> x, Rest&& rest) {
+    using A = Accumulator<T>;
+    const std::size_t top = place_above_half<T>(p);
+    const RowIn<T> terms = x;
+    const A own = top < x.size() ? A(x[top]) : A(0);
+    const A others =
+        top < x.size() ? sum_of_others<T>(terms, top) : sum_lanes<T, 1>(size<T>(terms), [&](const auto& lane) {
+            return Packets<T, 1>{{lane(x.data(), T(0))}};
+        })[0];
+    const A sum = own + others;
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(A(x[i]) - A(p[i]) * sum);
+    if (top < x.size()) x[top] = static_cast<T>(own * rest(top) - A(p[top]) * others);
 }
 
 } // namespace detail

@@ -125,13 +125,16 @@ public:
         const Range<T> range(row);
         if (!range.moves()) return stand_still<T>(p, out);
         const auto shared = [&](std::size_t i) { return range.share(z[i]) * A(w[i]); };
-        const auto centre = row.centre(z, shared);
+        detail::Centre<A> centre;
+        centre.origin = shared(row.largest);
         // What lo and hi lose to the other keys: their own shares are 0 and 1.
         A lo = 0, hi = 0;
         for (std::size_t i = 0; i < z.size(); ++i)
             if (const A q = row.weight(z[i]); q > 0) {
+                const A x = shared(i);
+                centre.mean += q * (x - centre.origin);
                 if (i != row.smallest) lo += (1 - range.share(z[i])) * q * A(w[i]);
-                if (i != row.largest) hi += q * shared(i);
+                if (i != row.largest) hi += q * x;
             }
         for (std::size_t i = 0; i < z.size(); ++i) {
             const A q = row.weight(z[i]);
