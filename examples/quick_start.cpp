@@ -3,7 +3,7 @@
 
 int main() {
     Eigen::VectorXf z = Eigen::VectorXf::LinSpaced(1024, -8, 8); // one row of attention logits
-    const auto p = attnscope::apply(attnscope::Softmax{}, z);
+    const auto p = attnscope::weights(attnscope::Softmax{}, z);
     const auto row = attnscope::row_statistics(z);
     const auto norms = attnscope::jacobian_norms(attnscope::Softmax{}, z);
     std::printf("largest weight %.4f, entropy %.4f nats\n", p.maxCoeff(), row.entropy_nats());

@@ -47,7 +47,7 @@ std::string sample(const std::string& folder, Index count, std::uint64_t seed, I
         const std::size_t from =
             ids.size() - std::min(ids.size(), static_cast<std::size_t>(model.config().context));
         const auto run = model.run<float>(std::span<const std::int32_t>(ids).subspan(from), options);
-        const auto p = attnscope::apply(attnscope::Softmax(0.8F), run.logits_last);
+        const auto p = attnscope::weights(attnscope::Softmax(0.8F), run.logits_last);
         float left = static_cast<float>(random.uniform());
         Index next = 0;
         while (next + 1 < p.size() && (left -= p[next]) > 0) ++next;

@@ -4,6 +4,7 @@
 #include <attnscope/errors.hpp>
 
 #include <cstddef>
+#include <iterator>
 #include <span>
 #include <type_traits>
 
@@ -86,12 +87,52 @@ concept VectorExpr = MatrixExpr<E> && bool(E::IsVectorAtCompileTime);
 template <MatrixExpr E>
 using ScalarOf = ComputeScalar<typename E::Scalar>;
 
+/// Numbers of an accepted scalar side by side: a `std::vector`, `std::array`, `std::span`, C array.
+template <class R>
+concept RowContainer = !MatrixExpr<R> && requires(const R& row) {
+    requires InputScalar<std::remove_cvref_t<decltype(*std::data(row))>>;
+    { std::size(row) } -> std::convertible_to<std::size_t>;
+};
+
+/// What the front doors take for a row: any Eigen vector expression, or a container of numbers.
+template <class R>
+concept RowLike = VectorExpr<R> || RowContainer<R>;
+
+namespace detail {
+
+template <class R>
+struct RowTraits { // of a container
+    using Scalar = ComputeScalar<std::remove_cvref_t<decltype(*std::data(std::declval<const R&>()))>>;
+    using Result = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+};
+template <VectorExpr E>
+struct RowTraits<E> {
+    using Scalar = ScalarOf<E>;
+    using Result = typename std::remove_cvref_t<decltype(std::declval<const E&>().template cast<Scalar>())>::PlainObject;
+};
+
+} // namespace detail
+
+/// The scalar in which a row is computed.
+template <RowLike R>
+using RowScalar = typename detail::RowTraits<R>::Scalar;
+
+/// What a front door returns for a row: a vector of the kind of the argument (column or row, Matrix or Array), so
+/// that `z - p`, `p.dot(z)` and `p.transpose() * v` are Eigen's; for a container a column vector.
+template <RowLike R>
+using RowResult = typename detail::RowTraits<R>::Result;
+
 namespace detail {
 
 /// A matrix or an array that owns its elements: when a temporary one ends, views of it dangle.
 template <class E>
 concept OwningExpr = MatrixExpr<std::remove_cvref_t<E>> &&
                      std::derived_from<std::remove_cvref_t<E>, Eigen::PlainObjectBase<std::remove_cvref_t<E>>>;
+
+/// The same of rows; a container owns unless it is a view, as a span is.
+template <class R>
+concept OwningRow = OwningExpr<R> || (RowContainer<std::remove_cvref_t<R>> &&
+                                      !std::ranges::enable_borrowed_range<std::remove_cvref_t<R>>);
 
 /// Elements of T that stand in memory: `z(Eigen::seq(0, 7, 2))` has the strides of such, and no address.
 template <class E, class T>
@@ -102,7 +143,7 @@ concept StoredExpr = std::same_as<typename E::Scalar, T> &&
 
 } // namespace detail
 
-/// Makes a vector expression contiguous for the length of one call: a view where it already is, else a copy
+/// Makes a row contiguous for the length of one call: a view where it already is, else a copy
 /// (widened from half and bfloat16). Neither copied nor stored, so that it cannot outlive what it looks at.
 template <Real T>
 class RowHolder {
@@ -124,14 +165,26 @@ public:
                 expression.derived().template cast<T>().array();
         row_ = {storage_.data(), static_cast<std::size_t>(storage_.size())};
     }
+    template <RowContainer R>
+    requires std::same_as<RowScalar<R>, T>
+    explicit RowHolder(const R& row) {
+        if constexpr (std::convertible_to<decltype(std::data(row)), const T*>) {
+            row_ = {std::data(row), std::size(row)};
+        } else {
+            storage_.resize(1, static_cast<Index>(std::size(row)));
+            for (std::size_t i = 0; i < std::size(row); ++i) storage_[static_cast<Index>(i)] = static_cast<T>(std::data(row)[i]);
+            row_ = {storage_.data(), std::size(row)};
+        }
+    }
     /// A temporary ends before its holder does: keep it in a variable.
     template <class E>
-        requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)
+        requires(detail::OwningRow<E> && !std::is_lvalue_reference_v<E>)
     explicit RowHolder(E&&) = delete;
     RowHolder(const RowHolder&) = delete;
     RowHolder& operator=(const RowHolder&) = delete;
 
     RowIn<T> get() const& { return row_; }
+    Index size() const { return static_cast<Index>(row_.size()); }
     RowIn<T> get() const&& = delete; ///< of a temporary holder: keep it in a variable
 
 private:

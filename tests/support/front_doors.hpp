@@ -102,7 +102,7 @@ void open_doors(const Case<T>& c, const N& normalizer) {
     CHECK(rows == 2 * queries);
 
     const Eigen::Map<const attnscope::Row<T>> row(z.data(), 1, keys);
-    CHECK(attnscope::apply(normalizer, row).size() == keys);
+    CHECK(attnscope::weights(normalizer, row).size() == keys);
     CHECK(attnscope::jvp(normalizer, row, row).size() == keys);
     CHECK(attnscope::vjp(normalizer, row, row).size() == keys);
     CHECK(attnscope::jacobian(normalizer, row).rows() == keys);

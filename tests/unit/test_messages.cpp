@@ -136,7 +136,7 @@ TEST_CASE("messages of normalisers", "[messages]") {
         {"Quadratic: c must be > 0 and finite, got 0", [] { Quadratic(0); }},
         {"Quadratic: c must be > 0 and finite, got nan", [] { Quadratic{not_a_number}; }},
         {"PointwiseNormalizer: F must be positive, got -2",
-         [] { apply(PointwiseNormalizer<Negative>{}, Eigen::Vector2d(3, -2)); }},
+         [] { weights(PointwiseNormalizer<Negative>{}, Eigen::Vector2d(3, -2)); }},
         {"Softmax::apply" + same, [&] { softmax.apply<double>(rows.in3(), short_out()); }},
         {"Softmax::jvp" + same, [&] { softmax.jvp<double>(rows.in3(), rows.in2(), rows.in3(), rows.out3()); }},
         {"Softmax::jvp" + same, [&] { softmax.jvp<double>(rows.in3(), rows.in3(), rows.in2(), rows.out3()); }},

@@ -242,11 +242,11 @@ void audit_row(Audit& audit, const MappedNormalizer<Temperature, N>& normalizer,
     audit_row(audit, normalizer.inner(), RowIn<double>(divided), inner, generator, scratch);
 }
 
-/// Audits one row, any Eigen vector expression, without finite differences. Widened to double; allocates.
-template <class N, VectorExpr E>
+/// Audits one row without finite differences. Widened to double; allocates.
+template <class N, RowLike Z>
 requires Normalizer<N, double>
-void audit_row(Audit& audit, const N& normalizer, const E& z) {
-    const RowHolder<ScalarOf<E>> row(z);
+void audit_row(Audit& audit, const N& normalizer, const Z& z) {
+    const RowHolder<RowScalar<Z>> row(z);
     const std::vector<double> wide(row.get().begin(), row.get().end());
     SplitMix64 unused(0);
     RowAuditScratch scratch;

@@ -9,17 +9,17 @@ inline namespace v0_1 {
 
 /// H = -sum p log p of p = softmax(z/T), in nats, in [0, log visible]. NaN for an empty, NaN or +inf row.
 /// Relative error: see `row_statistics`. O(n), no allocation for contiguous rows.
-template <VectorExpr E>
-Accumulator<ScalarOf<E>> entropy_nats(const E& z, double temperature = 1) {
+template <RowLike Z>
+Accumulator<RowScalar<Z>> entropy_nats(const Z& z, double temperature = 1) {
     return row_statistics(z, temperature).entropy_nats();
 }
 
 /// Entropy of given weights, in nats: weights of 0 contribute nothing, and the weights are taken as they are
 /// (they should sum to 1). Prefer logits where there are any: a stored weight near 1 no longer knows its
 /// entropy. NaN for a negative weight.
-template <VectorExpr E>
-Accumulator<ScalarOf<E>> entropy_of_weights(const E& weights) {
-    using T = ScalarOf<E>;
+template <RowLike P>
+Accumulator<RowScalar<P>> entropy_of_weights(const P& weights) {
+    using T = RowScalar<P>;
     const RowHolder<T> row(weights);
     Accumulator<T> sum = 0;
     for (const T p : row.get())

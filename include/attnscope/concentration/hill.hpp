@@ -68,9 +68,9 @@ A hill_number(const RowStatistics<A>& row, double order) {
 }
 
 /// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
-template <VectorExpr E>
-Accumulator<ScalarOf<E>> hill_number(const E& z, double order, double temperature = 1) {
-    using T = ScalarOf<E>;
+template <RowLike Z>
+Accumulator<RowScalar<Z>> hill_number(const Z& z, double order, double temperature = 1) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
     return std::exp(renyi_entropy_nats<T>(row.get(), order, temperature));
 }

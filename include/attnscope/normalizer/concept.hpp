@@ -80,66 +80,71 @@ void require_same_size(std::string_view function, std::span<const T> first, cons
 
 } // namespace detail
 
-/// Weights of a row of logits, as a new row. z: any Eigen vector expression of float, double, long double, half
-/// or bfloat16 (the last two are computed in float); -inf masks a key. Cost O(n), one allocation.
-template <class N, VectorExpr E>
-requires Normalizer<N, ScalarOf<E>> Row<ScalarOf<E>> apply(const N& normalizer, const E& z) {
-    using T = ScalarOf<E>;
+/// Weights of a row of logits. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,
+/// double, long double, half or bfloat16 (the last two are computed in float); -inf masks a key. The result is a
+/// vector like z (`RowResult`). Special rows: see `RowStatus`. Cost O(n), one allocation.
+template <class N, RowLike Z>
+requires Normalizer<N, RowScalar<Z>>
+RowResult<Z> weights(const N& normalizer, const Z& z) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
-    Row<T> p(z.size());
+    RowResult<Z> p;
+    p.resize(row.size());
     normalizer.apply(row.get(), RowOut<T>(p.data(), row.get().size()));
     return p;
 }
 
 /// J v at the logits z: how the weights move when the logits move along v. Cost O(n).
 /// Throws `invalid_argument` when the lengths differ.
-template <class N, VectorExpr E, VectorExpr V>
-requires Normalizer<N, ScalarOf<E>> && std::same_as<ScalarOf<E>, ScalarOf<V>> Row<ScalarOf<E>>
-jvp(const N& normalizer, const E& z, const V& v) {
-    using T = ScalarOf<E>;
+template <class N, RowLike Z, RowLike V>
+requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<V>>
+RowResult<Z> jvp(const N& normalizer, const Z& z, const V& v) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z), direction(v);
     detail::require_same_size("jvp", row.get(), direction.get());
-    const Row<T> p = apply(normalizer, z);
-    Row<T> out(z.size());
-    normalizer.jvp(row.get(), RowIn<T>(p.data(), row.get().size()), direction.get(),
-                   RowOut<T>(out.data(), row.get().size()));
+    const std::size_t n = row.get().size();
+    RowResult<Z> p = weights(normalizer, z), out;
+    out.resize(row.size());
+    normalizer.jvp(row.get(), RowIn<T>(p.data(), n), direction.get(), RowOut<T>(out.data(), n));
     return out;
 }
 
 /// J^T w at the logits z: the gradient with respect to the logits of a loss whose gradient with respect to the
 /// weights is w. Cost O(n). Throws `invalid_argument` when the lengths differ.
-template <class N, VectorExpr E, VectorExpr W>
-requires Normalizer<N, ScalarOf<E>> && std::same_as<ScalarOf<E>, ScalarOf<W>> Row<ScalarOf<E>>
-vjp(const N& normalizer, const E& z, const W& w) {
-    using T = ScalarOf<E>;
+template <class N, RowLike Z, RowLike W>
+requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<W>>
+RowResult<Z> vjp(const N& normalizer, const Z& z, const W& w) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z), covector(w);
     detail::require_same_size("vjp", row.get(), covector.get());
-    const Row<T> p = apply(normalizer, z);
-    Row<T> out(z.size());
-    normalizer.vjp(row.get(), RowIn<T>(p.data(), row.get().size()), covector.get(),
-                   RowOut<T>(out.data(), row.get().size()));
+    const std::size_t n = row.get().size();
+    RowResult<Z> p = weights(normalizer, z), out;
+    out.resize(row.size());
+    normalizer.vjp(row.get(), RowIn<T>(p.data(), n), covector.get(), RowOut<T>(out.data(), n));
     return out;
 }
 
 /// dp/d(parameter) at the logits z: of the temperature, of the scale s of scalable softmax, of alpha ... Cost
 /// O(n).
-template <class N, VectorExpr E>
-requires HasParameter<N, ScalarOf<E>> Row<ScalarOf<E>> parameter_derivative(const N& normalizer, const E& z) {
-    using T = ScalarOf<E>;
+template <class N, RowLike Z>
+requires HasParameter<N, RowScalar<Z>>
+RowResult<Z> parameter_derivative(const N& normalizer, const Z& z) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
-    Row<T> p = apply(normalizer, z);
+    RowResult<Z> p = weights(normalizer, z);
     const std::size_t n = row.get().size();
     normalizer.parameter_derivative(row.get(), RowIn<T>(p.data(), n), RowOut<T>(p.data(), n));
     return p;
 }
 
 /// The dense Jacobian J_ij = dp_i/dz_j, column by column. Cost O(n^2).
-template <class N, VectorExpr E>
-requires Normalizer<N, ScalarOf<E>> Matrix<ScalarOf<E>> jacobian(const N& normalizer, const E& z) {
-    using T = ScalarOf<E>;
+template <class N, RowLike Z>
+requires Normalizer<N, RowScalar<Z>>
+Matrix<RowScalar<Z>> jacobian(const N& normalizer, const Z& z) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
-    const Row<T> p = apply(normalizer, z);
-    const Index n = z.size();
+    const RowResult<Z> p = weights(normalizer, z);
+    const Index n = row.size();
     Matrix<T> result(n, n);
     Row<T> unit = Row<T>::Zero(n);
     // Row i of J is J^T e_i, and rows are contiguous.

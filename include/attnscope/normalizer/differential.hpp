@@ -39,14 +39,16 @@ requires Normalizer<N, T> T differential_vjp(const N& normalizer, RowIn<T> z1, R
     return -product;
 }
 
-/// The differential weights of two rows, any Eigen vector expressions of one scalar, as a new row.
-template <class N, VectorExpr E1, VectorExpr E2>
-requires Normalizer<N, ScalarOf<E1>> && std::same_as<ScalarOf<E1>, ScalarOf<E2>> Row<ScalarOf<E1>>
-differential_weights(const N& normalizer, const E1& z1, const E2& z2, ScalarOf<E1> lambda) {
-    using T = ScalarOf<E1>;
+/// The differential weights of two rows of one scalar.
+template <class N, RowLike Z1, RowLike Z2>
+requires Normalizer<N, RowScalar<Z1>> && std::same_as<RowScalar<Z1>, RowScalar<Z2>>
+RowResult<Z1> differential_weights(const N& normalizer, const Z1& z1, const Z2& z2, RowScalar<Z1> lambda) {
+    using T = RowScalar<Z1>;
     const RowHolder<T> first(z1), second(z2);
-    Row<T> p1(z1.size()), p2(z2.size()), out(z1.size());
-    const auto span = [](Row<T>& row) { return RowOut<T>(row.data(), static_cast<std::size_t>(row.size())); };
+    Row<T> p1(first.size()), p2(second.size());
+    RowResult<Z1> out;
+    out.resize(first.size());
+    const auto span = [](auto& row) { return RowOut<T>(row.data(), static_cast<std::size_t>(row.size())); };
     differential_weights<N, T>(normalizer, first.get(), second.get(), lambda, span(p1), span(p2), span(out));
     return out;
 }

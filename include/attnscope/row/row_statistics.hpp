@@ -183,10 +183,10 @@ RowStatistics<Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1)
     return row;
 }
 
-/// As above from any Eigen vector expression.
-template <VectorExpr E>
-RowStatistics<Accumulator<ScalarOf<E>>> row_statistics(const E& z, double temperature = 1) {
-    using T = ScalarOf<E>;
+/// As above from any row.
+template <RowLike Z>
+RowStatistics<Accumulator<RowScalar<Z>>> row_statistics(const Z& z, double temperature = 1) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
     return row_statistics<T>(row.get(), temperature);
 }

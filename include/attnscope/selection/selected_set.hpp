@@ -72,9 +72,9 @@ public:
         }
     }
 
-    /// As above from any Eigen expressions (column-major, half precision, ...), of which copies are kept.
-    template <VectorExpr P, MatrixExpr X>
-    requires std::same_as<ScalarOf<P>, T> && std::same_as<ScalarOf<X>, T>
+    /// As above from any row and Eigen matrix (column-major, half precision, ...), of which copies are kept.
+    template <RowLike P, MatrixExpr X>
+    requires std::same_as<RowScalar<P>, T> && std::same_as<ScalarOf<X>, T>
     void assign(const P& p, const X& x, std::span<const Index> selected, Metric metric = Metric::euclidean) {
         const RowHolder<T> row(p);
         own_p_.assign(row.get().begin(), row.get().end());
@@ -133,12 +133,12 @@ private:
     Metric metric_ = Metric::euclidean;
 };
 
-/// The set of the n largest weights of a row, from any Eigen expressions p [keys] and x [keys, d]; copies are
+/// The set of the n largest weights of a row, from a row p [keys] and an Eigen expression x [keys, d]; copies are
 /// kept. Throws `invalid_argument` unless 0 <= n <= keys and x has one row for each weight.
-template <VectorExpr P, MatrixExpr X>
-requires std::same_as<ScalarOf<P>, ScalarOf<X>> SelectedSet<ScalarOf<P>>
-select_top(const P& p, const X& x, Index n, Metric metric = Metric::euclidean) {
-    SelectedSet<ScalarOf<P>> set;
+template <RowLike P, MatrixExpr X>
+requires std::same_as<RowScalar<P>, ScalarOf<X>>
+SelectedSet<RowScalar<P>> select_top(const P& p, const X& x, Index n, Metric metric = Metric::euclidean) {
+    SelectedSet<RowScalar<P>> set;
     set.assign(p, x, top_n(p, n), metric);
     return set;
 }

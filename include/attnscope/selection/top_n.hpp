@@ -194,11 +194,11 @@ private:
 
 /// The keys of the n largest scores, from the largest down; ties by smaller index.
 /// Throws `invalid_argument` unless 0 <= n <= size.
-template <VectorExpr E>
-std::vector<Index> top_n(const E& scores, Index n) {
-    using T = ScalarOf<E>;
-    detail::require(n >= 0 && n <= scores.size(), "top_n", "n must be in [0, size]", n, Index(scores.size()));
+template <RowLike S>
+std::vector<Index> top_n(const S& scores, Index n) {
+    using T = RowScalar<S>;
     const RowHolder<T> row(scores);
+    detail::require(n >= 0 && n <= row.size(), "top_n", "n must be in [0, size]", n, row.size());
     Ranking<T> ranking;
     ranking.rank(row.get(), n);
     return {ranking.order().begin(), ranking.order().end()};

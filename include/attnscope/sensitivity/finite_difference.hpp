@@ -43,14 +43,14 @@ Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, Ro
     return std::sqrt(squares) / Accumulator<T>(eps);
 }
 
-/// As above from Eigen vector expressions.
-template <class N, VectorExpr Z, VectorExpr V>
-requires Normalizer<N, ScalarOf<Z>> && std::same_as<ScalarOf<Z>, ScalarOf<V>> Accumulator<ScalarOf<Z>>
-finite_difference(const N& normalizer, const Z& z, const V& v, ScalarOf<Z> eps) {
-    using T = ScalarOf<Z>;
+/// As above from any rows.
+template <class N, RowLike Z, RowLike V>
+requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<V>>
+Accumulator<RowScalar<Z>> finite_difference(const N& normalizer, const Z& z, const V& v, RowScalar<Z> eps) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z), direction(v);
-    const Row<T> p = apply(normalizer, z);
-    Row<T> moved(z.size());
+    const RowResult<Z> p = weights(normalizer, z);
+    Row<T> moved(row.size());
     const std::size_t n = row.get().size();
     return finite_difference<T>(normalizer, row.get(), RowIn<T>(p.data(), n), direction.get(), eps,
                                 RowOut<T>(moved.data(), n));

@@ -26,13 +26,13 @@ jacobian_norms(const MappedNormalizer<Temperature, N>& normalizer, RowIn<T> z, R
                           static_cast<A>(1 / normalizer.map().temperature));
 }
 
-/// Norms at the logits z, any Eigen vector expression.
-template <class N, VectorExpr E>
-requires Normalizer<N, ScalarOf<E>>
-auto jacobian_norms(const N& normalizer, const E& z) {
-    using T = ScalarOf<E>;
+/// Norms at the logits z, any row.
+template <class N, RowLike Z>
+requires Normalizer<N, RowScalar<Z>>
+auto jacobian_norms(const N& normalizer, const Z& z) {
+    using T = RowScalar<Z>;
     const RowHolder<T> row(z);
-    const Row<T> p = apply(normalizer, z);
+    const RowResult<Z> p = weights(normalizer, z);
     return jacobian_norms(normalizer, row.get(), RowIn<T>(p.data(), row.get().size()));
 }
 

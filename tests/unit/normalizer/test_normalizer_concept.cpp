@@ -109,7 +109,7 @@ static_assert(!attnscope::PositiveFunction<Ramp, double>);
 TEST_CASE("a normaliser of the user's own works with every front door", "[normalizer]") {
     const Ramp ramp;
     const Eigen::Vector3d z(1, -2, 3);
-    const auto p = attnscope::apply(ramp, z);
+    const auto p = attnscope::weights(ramp, z);
     CHECK(p[0] == Catch::Approx(2.0 / 7));
     CHECK(p[1] == Catch::Approx(1.0 / 7));
     CHECK(p[2] == Catch::Approx(4.0 / 7));
