@@ -16,7 +16,13 @@ using attnscope::Verdict;
 namespace {
 
 constexpr attnscope::Statement test_statement{
-    "test", attnscope::Form::sharp, attnscope::Provenance::derived, "measured <= limit", "none", "none"};
+    .id = "test",
+    .form = attnscope::Form::sharp,
+    .provenance = attnscope::Provenance::derived,
+    .text = "measured <= limit",
+    .conditions = "none",
+    .source = "none",
+};
 
 template <class T>
 constexpr T inf = std::numeric_limits<T>::infinity();

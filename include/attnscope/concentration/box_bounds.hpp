@@ -84,12 +84,13 @@ void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOu
 }
 
 inline constexpr Statement box_sharp_statement{
-    "box",
-    Form::sharp,
-    Provenance::derived,
-    "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
-    "softmax, z_i/T in [l_i, u_i]: a random box around the row",
-    "after arXiv:2303.01713"};
+    .id = "box",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "1/(1+sum_{j!=i} e^{u_j-l_i}) <= p_i <= 1/(1+sum_{j!=i} e^{l_j-u_i})",
+    .conditions = "softmax, z_i/T in [l_i, u_i]: a random box around the row",
+    .source = "after arXiv:2303.01713",
+};
 
 /// Bounds box_sharp_statement of one row whose weights p = softmax(z/T) are exact to `relative_error`, from the ranges of its
 /// weights: for each side the key that uses most of its limit. `largest_exponent`: the largest (u_j - l_i)/T

@@ -117,12 +117,13 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
 }
 
 inline constexpr Statement critical_temperature_sharp_statement{
-    "critical_temperature",
-    Form::sharp,
-    Provenance::derived,
-    "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
-    "softmax",
-    "log-n scaling"};
+    .id = "critical_temperature",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
+    .conditions = "softmax",
+    .source = "log-n scaling",
+};
 
 /// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
 /// `critical_temperature`. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and

@@ -22,9 +22,13 @@ Interval<A> entmax_decisive_gaps(Index n, A alpha) {
 }
 
 inline constexpr Statement entmax_support_sharp_statement{
-    "entmax_support",    Form::sharp,
-    Provenance::derived, "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}",
-    "alpha-entmax",      "alpha-entmax, arXiv:1905.05702"};
+    .id = "entmax_support",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}",
+    .conditions = "alpha-entmax",
+    .source = "alpha-entmax, arXiv:1905.05702",
+};
 
 /// Limits on the size of the support on a row of normal logits, `support` keys as measured; statement
 /// `entmax_support`: the number of keys closer to the maximum than n^{1-alpha}/(alpha-1), and that of keys

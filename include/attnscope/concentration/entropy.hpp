@@ -109,12 +109,13 @@ A entropy_tolerance(const RowStatistics<A>& row, A limit) {
 } // namespace detail
 
 inline constexpr Statement entropy_floor_norm_statement{
-    "entropy_floor_norm",
-    Form::sharp,
-    Provenance::derived,
-    "H >= min over rows of L keys with |z - mean z|/T = sigma",
-    "softmax",
-    "one key apart from equal others"};
+    .id = "entropy_floor_norm",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "H >= min over rows of L keys with |z - mean z|/T = sigma",
+    .conditions = "softmax",
+    .source = "one key apart from equal others",
+};
 
 /// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm (from
 /// `centred_norm`).
@@ -131,12 +132,13 @@ Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
 }
 
 inline constexpr Statement entropy_floor_range_statement{
-    "entropy_floor_range",
-    Form::sharp,
-    Provenance::derived,
-    "H >= min over rows of L keys with (max z - min z)/T = D",
-    "softmax",
-    "two levels"};
+    .id = "entropy_floor_range",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "H >= min over rows of L keys with (max z - min z)/T = D",
+    .conditions = "softmax",
+    .source = "two levels",
+};
 
 /// Bound "entropy_floor_range": H >= `entropy_floor_by_range` at the row's own spread.
 template <Real A>
@@ -151,12 +153,14 @@ Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
     return bound;
 }
 
-inline constexpr Statement entropy_max_weight_statement{"entropy_max_weight",
-                                                        Form::sharp,
-                                                        Provenance::derived,
-                                                        "H(p1, smallest others) <= H <= H(p1, equal others)",
-                                                        "weights that sum to 1, p1 the largest",
-                                                        "Schur concavity"};
+inline constexpr Statement entropy_max_weight_statement{
+    .id = "entropy_max_weight",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "H(p1, smallest others) <= H <= H(p1, equal others)",
+    .conditions = "weights that sum to 1, p1 the largest",
+    .source = "Schur concavity",
+};
 
 /// Bounds "entropy_max_weight": both sides of `entropy_range_by_max_weight`.
 template <Real A>

@@ -20,12 +20,14 @@ Interval<A> leading_weight_range(Index n, A gap, A spread) {
     return {1 / (1 + others * std::exp(-gap)), 1 / (1 + others * std::exp(-spread))};
 }
 
-inline constexpr Statement ssmax_sharp_statement{"ssmax",
-                                                 Form::sharp,
-                                                 Provenance::derived,
-                                                 "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
-                                                 "softmax(s log n z), n visible keys",
-                                                 "scalable softmax, arXiv:2501.19399"};
+inline constexpr Statement ssmax_sharp_statement{
+    .id = "ssmax",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "1/(1+(n-1)n^{-s(z1-z2)}) <= p1 <= 1/(1+(n-1)n^{-sD})",
+    .conditions = "softmax(s log n z), n visible keys",
+    .source = "scalable softmax, arXiv:2501.19399",
+};
 
 /// The same on a row of softmax at inverse temperature beta = s log n; statement `ssmax`. Undefined on rows
 /// that are not normal.

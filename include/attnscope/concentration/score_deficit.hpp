@@ -22,9 +22,13 @@ A score_deficit_limit(Index n, A temperature) {
 }
 
 inline constexpr Statement score_deficit_sharp_statement{
-    "score_deficit",     Form::sharp,
-    Provenance::derived, "max z - E_p z <= T W0((L-1)/e)",
-    "softmax",           "maximum over all rows of L keys"};
+    .id = "score_deficit",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "max z - E_p z <= T W0((L-1)/e)",
+    .conditions = "softmax",
+    .source = "maximum over all rows of L keys",
+};
 
 /// The same beside that of a row, `RowStatistics::score_deficit`: statement `score_deficit`. What holds without
 /// it is the spread of the logits.

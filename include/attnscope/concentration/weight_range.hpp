@@ -74,12 +74,13 @@ Interval<A> undefined_range() {
 } // namespace detail
 
 inline constexpr Statement lemma1_published_statement{
-    "lemma1",
-    Form::published,
-    Provenance::verbatim,
-    "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
-    "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|",
-    "P Lemma 1"};
+    .id = "lemma1",
+    .form = Form::published,
+    .provenance = Provenance::verbatim,
+    .text = "1/(kappa L) <= p_i <= kappa/L, kappa = max F/min F on [-a,a]",
+    .conditions = "p_i = F(z_i)/sum F, F > 0 continuous on [-a,a], a = max|z_i|",
+    .source = "P Lemma 1",
+};
 
 /// P Lemma 1 on a row, as published. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
 /// Lower and upper side; undefined for rows that are not normal.
@@ -92,12 +93,13 @@ BoundPair<A> lemma1_published(const WeightExtremes<A>& p, A log_kappa) {
 }
 
 inline constexpr Statement lemma1_sharp_statement{
-    "lemma1",
-    Form::sharp,
-    Provenance::derived,
-    "1/(1+(L-1)kappa) <= p_i <= 1/(1+(L-1)/kappa), kappa = max F(z_i)/min F(z_i) of the row",
-    "F > 0",
-    "sharp form of P Lemma 1"};
+    .id = "lemma1",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "1/(1+(L-1)kappa) <= p_i <= 1/(1+(L-1)/kappa), kappa = max F(z_i)/min F(z_i) of the row",
+    .conditions = "F > 0",
+    .source = "sharp form of P Lemma 1",
+};
 
 /// P Lemma 1 on a row, sharp. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
 template <Real A>
@@ -109,12 +111,13 @@ BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, A log_kappa) {
 }
 
 inline constexpr Statement corollary1_published_statement{
-    "corollary1",
-    Form::published,
-    Provenance::verbatim,
-    "e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L, Delta = |q| max_j |k_j|/sqrt(d)",
-    "softmax of q.k/sqrt(d)",
-    "P Corollary 1"};
+    .id = "corollary1",
+    .form = Form::published,
+    .provenance = Provenance::verbatim,
+    .text = "e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L, Delta = |q| max_j |k_j|/sqrt(d)",
+    .conditions = "softmax of q.k/sqrt(d)",
+    .source = "P Corollary 1",
+};
 
 /// P Corollary 1 on a softmax row, as published: e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L.
 /// delta = |q| max_j |k_j| / sqrt(d), the maximum over the visible keys. The upper side says nothing
@@ -129,9 +132,13 @@ BoundPair<A> corollary1_published(const RowStatistics<A>& row, A delta) {
 }
 
 inline constexpr Statement corollary1_sharp_statement{
-    "corollary1",        Form::sharp,
-    Provenance::derived, "1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}), D = max z - min z",
-    "softmax",           "sharp form of P Corollary 1"};
+    .id = "corollary1",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}), D = max z - min z",
+    .conditions = "softmax",
+    .source = "sharp form of P Corollary 1",
+};
 
 /// P Corollary 1 on a softmax row, sharp: in terms of the row's own spread D.
 template <Real A>

@@ -123,12 +123,13 @@ Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limi
 } // namespace detail
 
 inline constexpr Statement theorem1_fixed_published_statement{
-    "theorem1_fixed",
-    Form::published,
-    Provenance::reconstructed,
-    "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
-    "a fixed set of N keys: the top N, and one random set",
-    "P Theorem 1(1)"};
+    .id = "theorem1_fixed",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
+    .conditions = "a fixed set of N keys: the top N, and one random set",
+    .source = "P Theorem 1(1)",
+};
 
 /// P Theorem 1(1) on one set, as published, in the given reading.
 template <Real T>
@@ -144,12 +145,13 @@ Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
 }
 
 inline constexpr Statement theorem1_fixed_sharp_statement{
-    "theorem1_fixed",
-    Form::sharp,
-    Provenance::derived,
-    "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
-    "a fixed set of N keys: the top N, and one random set",
-    "corrected form of P Theorem 1(1)"};
+    .id = "theorem1_fixed",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
+    .conditions = "a fixed set of N keys: the top N, and one random set",
+    .source = "corrected form of P Theorem 1(1)",
+};
 
 /// P Theorem 1(1) on one set, corrected.
 template <Real T>
@@ -370,12 +372,13 @@ SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Ind
 }
 
 inline constexpr Statement theorem1_random_published_statement{
-    "theorem1_random",
-    Form::published,
-    Provenance::reconstructed,
-    "E d = (L-N)/L sum |y_i - N/(L-1) S_i| + eps, checked with eps = 0 (its bound was not recovered)",
-    "a uniformly random set of N keys; cumulative reading",
-    "P Theorem 1(2)"};
+    .id = "theorem1_random",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "E d = (L-N)/L sum |y_i - N/(L-1) S_i| + eps, checked with eps = 0 (its bound was not recovered)",
+    .conditions = "a uniformly random set of N keys; cumulative reading",
+    .source = "P Theorem 1(2)",
+};
 
 /// P Theorem 1(2) as reconstructed, with its unquantified eps set to 0: E d equals the main sum. Checked as
 /// E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not negligible.
@@ -391,12 +394,13 @@ Bound<Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& mo
 }
 
 inline constexpr Statement theorem1_random_sharp_statement{
-    "theorem1_random",
-    Form::sharp,
-    Provenance::derived,
-    "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
-    "a uniformly random set of N keys; cumulative reading",
-    "rigorous form of P Theorem 1(2)"};
+    .id = "theorem1_random",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
+    .conditions = "a uniformly random set of N keys; cumulative reading",
+    .source = "rigorous form of P Theorem 1(2)",
+};
 
 /// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
 template <Real T>
@@ -412,12 +416,14 @@ BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& mo
                        {.limit = range.upper, .measured = expected.mean, .tolerance = tolerance})};
 }
 
-inline constexpr Statement corollary2_published_statement{"corollary2",
-                                                          Form::published,
-                                                          Provenance::reconstructed,
-                                                          "E d -> sum |y_i| as L grows, held against this L",
-                                                          "N fixed; cumulative reading",
-                                                          "P Corollary 2(i)"};
+inline constexpr Statement corollary2_published_statement{
+    .id = "corollary2",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "E d -> sum |y_i| as L grows, held against this L",
+    .conditions = "N fixed; cumulative reading",
+    .source = "P Corollary 2(i)",
+};
 
 /// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
 /// E d <= sum |y_i|.
@@ -432,12 +438,13 @@ Bound<Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments
 }
 
 inline constexpr Statement corollary2_sharp_statement{
-    "corollary2",
-    Form::sharp,
-    Provenance::derived,
-    "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
-    "cumulative reading",
-    "corrected form of P Corollary 2"};
+    .id = "corollary2",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
+    .conditions = "cumulative reading",
+    .source = "corrected form of P Corollary 2",
+};
 
 /// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
 /// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what

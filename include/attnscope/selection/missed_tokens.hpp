@@ -57,12 +57,13 @@ inline Index most_missed(const RankedUseful& ranked, Index selected) {
 }
 
 inline constexpr Statement missed_tokens_sharp_statement{
-    "missed_tokens",
-    Form::sharp,
-    Provenance::derived,
-    "m (N-K+m) <= Inv",
-    "K useful tokens, m of them not among the first N of a ranking with Inv inversions",
-    "arXiv:2609.37879, Proposition 1"};
+    .id = "missed_tokens",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "m (N-K+m) <= Inv",
+    .conditions = "K useful tokens, m of them not among the first N of a ranking with Inv inversions",
+    .source = "arXiv:2609.37879, Proposition 1",
+};
 
 /// m (N-K+m) <= Inv for a selection of the first N that misses m of the K useful tokens: statement
 /// `missed_tokens`. Exact in whole numbers. What holds without it: m <= min(K, n-N), N-K+m <= min(N, n-K).

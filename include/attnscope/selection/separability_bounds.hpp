@@ -173,37 +173,41 @@ std::vector<SimulatedMean<A>> simulate_separable_fraction(std::span<const A> sel
 }
 
 inline constexpr Statement theorem2_lower_published_statement{
-    "theorem2_lower",
-    Form::published,
-    Provenance::reconstructed,
-    "1 - (1/(rN)) sum xi_i <= E N_s/N",
-    "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
-    "P Theorem 2"};
+    .id = "theorem2_lower",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "1 - (1/(rN)) sum xi_i <= E N_s/N",
+    .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
+    .source = "P Theorem 2",
+};
 
 inline constexpr Statement theorem2_lower_sharp_statement{
-    "theorem2_lower",
-    Form::sharp,
-    Provenance::derived,
-    "(1/N) sum max(0, 1 - M^2 sum_{I\\i} p_j^2/r^2) <= E N_s/N",
-    "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
-    "sharper form of P Theorem 2"};
+    .id = "theorem2_lower",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "(1/N) sum max(0, 1 - M^2 sum_{I\\i} p_j^2/r^2) <= E N_s/N",
+    .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
+    .source = "sharper form of P Theorem 2",
+};
 
 inline constexpr Statement theorem2_upper_published_statement{
-    "theorem2_upper",
-    Form::published,
-    Provenance::reconstructed,
-    "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",
-    "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
-    "P Theorem 2"};
+    .id = "theorem2_upper",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2))",
+    .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
+    .source = "P Theorem 2",
+};
 
 inline constexpr Statement theorem2_upper_sharp_statement{
-    "theorem2_upper",
-    Form::sharp,
-    Provenance::derived,
-    "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
-    "max_{I\\i} p_j^2",
-    "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
-    "corrected form of P Theorem 2"};
+    .id = "theorem2_upper",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
+            "max_{I\\i} p_j^2",
+    .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
+    .source = "corrected form of P Theorem 2",
+};
 
 /// P Theorem 2 in one form, one side of its `range`, against a measured E N_s/N. Six standard errors are allowed, and 6/trials
 /// when the fraction never varied in the sample.

@@ -38,9 +38,13 @@ A truncation_mass_by_gap(Index n, Index k, A gap) {
 }
 
 inline constexpr Statement truncation_gap_statement{
-    "truncation_gap",    Form::sharp,
-    Provenance::derived, "tau <= 1/(1 + k/(L-k) e^{gap/T}), gap = z_(k) - z_(k+1)",
-    "top-k of softmax",  "arXiv:2512.07647"};
+    .id = "truncation_gap",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "tau <= 1/(1 + k/(L-k) e^{gap/T}), gap = z_(k) - z_(k+1)",
+    .conditions = "top-k of softmax",
+    .source = "arXiv:2512.07647",
+};
 
 /// Bound "truncation_gap": tau <= `truncation_mass_by_gap`, gap = (z_(k) - z_(k+1))/T, of a top-k set of
 /// softmax. relative_error: that of the weights.
@@ -57,9 +61,14 @@ Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulato
                            .trivial = 1});
 }
 
-inline constexpr Statement truncation_output_statement{"truncation_output",     Form::sharp,
-                                                       Provenance::derived,     "|o - o_I| <= tau diam(x)",
-                                                       "weights that sum to 1", "arXiv:2512.07647"};
+inline constexpr Statement truncation_output_statement{
+    .id = "truncation_output",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|o - o_I| <= tau diam(x)",
+    .conditions = "weights that sum to 1",
+    .source = "arXiv:2512.07647",
+};
 
 /// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
 template <Real T>

@@ -58,8 +58,13 @@ Bound<A> norm_bound(const Statement& statement, A limit, A norm, A weight_error)
 } // namespace detail
 
 inline constexpr Statement corollary3_published_statement{
-    "corollary3", Form::published, Provenance::verbatim, "|J|_2 <= min{1/(4T), sqrt 2}",
-    "softmax",    "P Corollary 3"};
+    .id = "corollary3",
+    .form = Form::published,
+    .provenance = Provenance::verbatim,
+    .text = "|J|_2 <= min{1/(4T), sqrt 2}",
+    .conditions = "softmax",
+    .source = "P Corollary 3",
+};
 
 /// P Corollary 3 on a softmax row, as published: |J|_2 <= min{1/(4T), sqrt 2}. Without the theorem nothing
 /// limits a derivative (trivial limit infinite). weight_error: relative error of the weights behind `norms`.
@@ -69,9 +74,14 @@ Bound<A> corollary3_published(const JacobianNorms<A>& norms, A temperature, A we
                               norms.spectral.value, weight_error);
 }
 
-inline constexpr Statement corollary3_sharp_statement{"corollary3",        Form::sharp,
-                                                      Provenance::derived, "|J|_2 <= 1/(2T)",
-                                                      "softmax",           "corrected form of P Corollary 3"};
+inline constexpr Statement corollary3_sharp_statement{
+    .id = "corollary3",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|J|_2 <= 1/(2T)",
+    .conditions = "softmax",
+    .source = "corrected form of P Corollary 3",
+};
 
 /// Its corrected form: |J|_2 <= 1/(2T).
 template <Real A>
@@ -80,12 +90,14 @@ Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, A temperature, A weight
                               weight_error);
 }
 
-inline constexpr Statement lemma2_sharp_statement{"lemma2",
-                                                  Form::sharp,
-                                                  Provenance::not_recovered,
-                                                  "|J|_2 <= 1/2 max|F'/F|",
-                                                  "p_i = F(z_i)/sum F, F > 0 differentiable",
-                                                  "P Lemma 2; its published constant was not recovered"};
+inline constexpr Statement lemma2_sharp_statement{
+    .id = "lemma2",
+    .form = Form::sharp,
+    .provenance = Provenance::not_recovered,
+    .text = "|J|_2 <= 1/2 max|F'/F|",
+    .conditions = "p_i = F(z_i)/sum F, F > 0 differentiable",
+    .source = "P Lemma 2; its published constant was not recovered",
+};
 
 /// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
 /// `log_slope`: that maximum over the row.
@@ -95,8 +107,13 @@ Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error
 }
 
 inline constexpr Statement sigmoid_gradient_sharp_statement{
-    "sigmoid_gradient", Form::sharp,         Provenance::derived,
-    "|J|_2 <= 1/4",     "sigmoid attention", "sigmoid attention, arXiv:2409.04431"};
+    .id = "sigmoid_gradient",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|J|_2 <= 1/4",
+    .conditions = "sigmoid attention",
+    .source = "sigmoid attention, arXiv:2409.04431",
+};
 
 /// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
 template <Real A>
@@ -105,12 +122,13 @@ Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
 }
 
 inline constexpr Statement spectral_bracket_sharp_statement{
-    "spectral_bracket",
-    Form::sharp,
-    Provenance::derived,
-    "(s1/S)(R+m) <= |J|_2 <= (s1/S)(R+s2), R = S - s1, m = sum_{j>=2} s_j^2/R",
-    "softmax: s = p/T; alpha-entmax: s = p^{2-alpha} on the support",
-    "secular equation"};
+    .id = "spectral_bracket",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "(s1/S)(R+m) <= |J|_2 <= (s1/S)(R+s2), R = S - s1, m = sum_{j>=2} s_j^2/R",
+    .conditions = "softmax: s = p/T; alpha-entmax: s = p^{2-alpha} on the support",
+    .source = "secular equation",
+};
 
 /// (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`, s >= 0 in any order: statement
 /// `spectral_bracket`. With s = p and factor 1/T this is |J|_2 of softmax, with s = p^{2-alpha} on the support
@@ -144,14 +162,22 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
 }
 
 inline constexpr Statement finite_difference_published_statement{
-    "finite_difference",       Form::published,
-    Provenance::reconstructed, "|p(z+eps v)-p(z)|/eps <= min{1/(4T), sqrt 2}",
-    "softmax, |v| = 1",        "P Corollary 3 as used by P Algorithm 5"};
+    .id = "finite_difference",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "|p(z+eps v)-p(z)|/eps <= min{1/(4T), sqrt 2}",
+    .conditions = "softmax, |v| = 1",
+    .source = "P Corollary 3 as used by P Algorithm 5",
+};
 
 inline constexpr Statement finite_difference_sharp_statement{
-    "finite_difference", Form::sharp,
-    Provenance::derived, "|p(z+eps v)-p(z)|/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T))",
-    "softmax, |v| = 1",  "corrected form of P Corollary 3"};
+    .id = "finite_difference",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|p(z+eps v)-p(z)|/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T))",
+    .conditions = "softmax, |v| = 1",
+    .source = "corrected form of P Corollary 3",
+};
 
 /// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
 /// Trivial limit: sqrt(2)/eps, the diameter of the simplex; the sharp limit is below it until tanh is rounded

@@ -219,13 +219,14 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
 }
 
 inline constexpr Statement token_jacobian_sharp_statement{
-    "token_jacobian",
-    Form::sharp,
-    Provenance::derived,
-    "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
-    "|a_i|^2)",
-    "softmax head of known projections",
-    "product rule, block by block"};
+    .id = "token_jacobian",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
+            "|a_i|^2)",
+    .conditions = "softmax head of known projections",
+    .source = "product rule, block by block",
+};
 
 /// Bound "token_jacobian": |J|_2 by iteration, never above the norm, against `token_jacobian_limit`. Its
 /// rounding: sums over n tokens and D channels in T.

@@ -149,12 +149,13 @@ A at_range(A (*limit)(A), A range) {
 } // namespace detail
 
 inline constexpr Statement perturbation_tv_sharp_statement{
-    "perturbation_tv",
-    Form::sharp,
-    Provenance::derived,
-    "TV(p, p') <= tanh(r/4)",
-    "softmax, r = range of (z'-z)/T: a random logit error",
-    "two-point distributions"};
+    .id = "perturbation_tv",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "TV(p, p') <= tanh(r/4)",
+    .conditions = "softmax, r = range of (z'-z)/T: a random logit error",
+    .source = "two-point distributions",
+};
 
 /// Bound "perturbation_tv": TV(p, p') <= tanh(r/4).
 template <Real A>
@@ -169,9 +170,13 @@ Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationErr
 }
 
 inline constexpr Statement perturbation_kl_sharp_statement{
-    "perturbation_kl",   Form::sharp,
-    Provenance::derived, "KL <= log(sinh h/h) + h coth h - 1, h = r/2 (r^2/8 for small r)",
-    "as above",          "two-point distributions"};
+    .id = "perturbation_kl",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "KL <= log(sinh h/h) + h coth h - 1, h = r/2 (r^2/8 for small r)",
+    .conditions = "as above",
+    .source = "two-point distributions",
+};
 
 /// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1). What
 /// holds without it: |log p'/p| <= r.
@@ -189,8 +194,13 @@ Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationErr
 }
 
 inline constexpr Statement perturbation_output_sharp_statement{
-    "perturbation_output",         Form::sharp, Provenance::derived,
-    "|o'-o| <= diam(V) tanh(r/4)", "as above",  "two-point distributions"};
+    .id = "perturbation_output",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|o'-o| <= diam(V) tanh(r/4)",
+    .conditions = "as above",
+    .source = "two-point distributions",
+};
 
 /// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4).
 template <Real A>
@@ -205,7 +215,13 @@ Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const Perturbatio
 }
 
 inline constexpr Statement perturbation_gap_sharp_statement{
-    "perturbation_gap", Form::sharp, Provenance::derived, "gap' >= gap - r", "as above", "definition of r"};
+    .id = "perturbation_gap",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "gap' >= gap - r",
+    .conditions = "as above",
+    .source = "definition of r",
+};
 
 /// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap >
 /// r keeps the key to which the row points. A limit <= 0 promises nothing (`vacuous`), and so does an infinite

@@ -71,12 +71,13 @@ T rank_collapse_factor(std::span<const T> coefficients) {
 }
 
 inline constexpr Statement rank_collapse_sharp_statement{
-    "rank_collapse",
-    Form::sharp,
-    Provenance::derived,
-    "diam(P V) <= delta(P) diam(V), delta = max TV(P_i, P_j)",
-    "rows of weights that sum to 1",
-    "Dobrushin"};
+    .id = "rank_collapse",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "diam(P V) <= delta(P) diam(V), delta = max TV(P_i, P_j)",
+    .conditions = "rows of weights that sum to 1",
+    .source = "Dobrushin",
+};
 
 /// Bound "rank_collapse": diam(PX) <= delta(P) diam(X), from the three figures; what holds without it is
 /// diam(X). length: of the longest token, keys: terms of each mean, both for the rounding of the means.
@@ -89,12 +90,14 @@ Bound<A> rank_collapse_sharp(A mixed_diameter, A coefficient, A diameter, A leng
                                                           .trivial = diameter});
 }
 
-inline constexpr Statement dobrushin_sharp_statement{"dobrushin",
-                                                     Form::sharp,
-                                                     Provenance::derived,
-                                                     "delta(P) <= tanh(max_ij range(z_i - z_j)/4)",
-                                                     "softmax; 1 where two queries see different keys",
-                                                     "perturbation_tv"};
+inline constexpr Statement dobrushin_sharp_statement{
+    .id = "dobrushin",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "delta(P) <= tanh(max_ij range(z_i - z_j)/4)",
+    .conditions = "softmax; 1 where two queries see different keys",
+    .source = "perturbation_tv",
+};
 
 /// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights.
 template <Real A>
