@@ -16,7 +16,9 @@ Matrix<T> attention(const HeadGroup<T>& heads, const Mask& mask, const attnscope
                     bool keep_weights, std::vector<Matrix<T>>& weights, const Threads& threads) {
     const Index width = heads[0].v().cols();
     Matrix<T> out(heads.queries(), heads.heads() * width);
-    if (normalizer.name() == "softmax" && !keep_weights) {
+    // A scan is softmax at temperature 1.
+    const auto* const softmax = normalizer.target<attnscope::Softmax>();
+    if (softmax && softmax->temperature() == 1 && !keep_weights) {
         const auto scans = attnscope::scan_heads<2>(heads, mask, {.output = true}, threads);
         for (Index h = 0; h < heads.heads(); ++h)
             out.middleCols(h * width, width) = scans[static_cast<std::size_t>(h)].output;

@@ -137,7 +137,7 @@ public:
     RowIn<double> weights() const { return weights_; }
 
 private:
-    bool is_softmax() const { return normalizer_.normalizer.name() == "softmax"; }
+    bool is_softmax() const { return normalizer_.normalizer.target<attnscope::Softmax>() != nullptr; }
 
     void audit_logits(RowIn<double> logits, std::optional<double> delta, Index query, attnscope::Audit& audit) {
         normalizer_.normalizer.audit(audit, logits, {.delta = delta, .steps = finite_difference_steps}, random_,
@@ -458,7 +458,7 @@ Report analyse(Capture capture, const Settings& settings) {
             throw program::usage_error(
                 "--normalizer: stored weights tell the logits of softmax up to a constant only, which this "
                 "normaliser would feel; it needs q and k, or logits");
-        can_stream = can_stream && normalizer.name() == "softmax";
+        can_stream = can_stream && normalizer.target<attnscope::Softmax>() != nullptr;
     }
     report.streamed =
         settings.stream.value_or(can_stream && input.queries > stream_above / std::max<Index>(1, input.keys));

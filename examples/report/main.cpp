@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
     std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    bool rows = false, stream = false, no_stream = false;
+    bool rows = false, statements = false, stream = false, no_stream = false;
     app.add_option(
         "INPUT", inputs,
         "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
@@ -80,6 +80,8 @@ int main(int argc, char** argv) {
     app.add_option("--layers", layers, "such as 0,3-5 [all]")->check(not_empty);
     app.add_option("--heads", heads, "such as 0,3-5 [all]")->check(not_empty);
     app.add_flag("--rows", rows, "every row in JSON and CSV");
+    app.add_flag("--statements", statements,
+                 "only list what the audit checks: id, form, provenance, inequality, conditions, source");
     auto* stream_flag = app.add_flag("--stream", stream,
                                      "no matrix of logits: softmax of q and k of any length; selections and "
                                      "audit of some rows only [heads of "
@@ -95,6 +97,7 @@ int main(int argc, char** argv) {
         ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {
+        if (statements) return fmt::print("{}", report::statements_text());
         program::keep_memory();
         report::Settings settings;
         if (!(temperature > 0) || !std::isfinite(temperature))

@@ -163,6 +163,15 @@ std::string csv(double x) { return std::isfinite(x) ? fmt::format("{}", x) : "";
 
 } // namespace
 
+std::string statements_text() {
+    std::string text;
+    for (const attnscope::Statement* const statement : attnscope::statements)
+        text += fmt::format("{} {} {}\n    {}\n    conditions: {}\n    source: {}\n", statement->id,
+                            statement->form, statement->provenance, statement->text, statement->conditions,
+                            statement->source);
+    return text;
+}
+
 std::string to_text(const Report& report) {
     const Capture& input = report.capture;
     const Settings& settings = report.settings;

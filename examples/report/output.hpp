@@ -12,6 +12,9 @@ namespace report {
 /// The tables a person reads: figures per head, a summary, the audit.
 std::string to_text(const Report& report);
 
+/// What the audit checks, a paragraph each: id, form and provenance, inequality, conditions, source.
+std::string statements_text();
+
 /// Schema "attnscope.report/1", documented in docs/report.md. `rows`: include every row.
 std::string to_json(const Report& report, bool rows);
 

@@ -183,6 +183,23 @@ TEST_CASE("the loss knows its normaliser", "[models][forward]") {
     CHECK(model.run<double>(ids, options).loss == Catch::Approx(trained).epsilon(1e-12));
 }
 
+TEST_CASE("the temperature of config.json reaches the attention", "[models][forward]") {
+    const std::string folder = model_folder("tiny-gpt2");
+    if (folder.empty()) return;
+    models::Config config = models::read_config(folder + "/config.json");
+    const auto parameters = std::make_shared<models::FileParameters>(folder, config);
+    const std::vector<std::int32_t> ids = {5, 1, 7, 3, 2, 9, 4, 8};
+    models::RunOptions<double> options;
+    options.loss = true;
+    const double plain = models::Model(config, parameters).run<double>(ids, options).loss;
+    config.temperature = 0.5;
+    const double colder = models::Model(config, parameters).run<double>(ids, options).loss;
+    CHECK(std::abs(colder - plain) > 1e-6);
+    config.temperature = 1;
+    options.normalizer = program::named_normalizer("temperature:0.5|softmax");
+    CHECK(colder == Catch::Approx(models::Model(config, parameters).run<double>(ids, options).loss).epsilon(1e-12));
+}
+
 TEST_CASE("parts with a prefix are the same model", "[models][forward]") {
     const std::string folder = model_folder("tiny-gpt2");
     if (folder.empty()) return;

@@ -77,6 +77,14 @@ public:
         model_->vjp(z, p, w, out);
     }
 
+    /// What it holds if that is an N, else null, as `std::function` tells it.
+    /// Example: `if (const auto* softmax = any.target<Softmax>()) use(softmax->temperature());`
+    template <Erasable N>
+    const N* target() const {
+        const auto* const model = dynamic_cast<const Model<N>*>(model_.get());
+        return model ? &model->held() : nullptr;
+    }
+
     /// Norms of dp/dz at the row, from the weights p: see `jacobian_norms`.
     template <detail::ErasedScalar T>
     JacobianNorms<double> norms(RowIn<T> z, RowIn<T> p) const {
@@ -169,6 +177,7 @@ private:
     class Model final : public Base {
     public:
         explicit Model(N normalizer) : normalizer_(std::move(normalizer)) {}
+        const N& held() const { return normalizer_; }
         RowStatus apply(In<float> z, Out<float> out) const override { return normalizer_.apply(z, out); }
         RowStatus apply(In<double> z, Out<double> out) const override { return normalizer_.apply(z, out); }
         void jvp(In<float> z, In<float> p, In<float> v, Out<float> out) const override {

@@ -132,6 +132,17 @@ TEST_CASE("io registry: every name is the class it stands for", "[io][registry]"
     check_same("entmax:1.33", Entmax(1.33));
 }
 
+TEST_CASE("io registry: what it holds is known by its type", "[io][registry]") {
+    const attnscope::AnyNormalizer softmax = make_normalizer("softmax", 0.5);
+    REQUIRE(softmax.target<Softmax>() != nullptr);
+    CHECK(softmax.target<Softmax>()->temperature() == 0.5);
+    CHECK(softmax.target<Entmax>() == nullptr);
+    REQUIRE(make_normalizer("entmax:1.33").target<Entmax>() != nullptr);
+    CHECK(make_normalizer("entmax:1.33").target<Entmax>()->alpha() == 1.33);
+    CHECK(make_normalizer("softmax|topk:3").target<Softmax>() == nullptr);
+    CHECK(attnscope::AnyNormalizer(Softmax(), "another name").target<Softmax>() != nullptr);
+}
+
 TEST_CASE("io registry: adaptors around it are those of the operators", "[io][registry]") {
     check_same("softcap:50|ssmax:0.43|topk:64", softcap(50) | ScalableSoftmax(0.43) | top_k(64));
     check_same("softcap:2|ssmax:0.43|topk:4", softcap(2) | ScalableSoftmax(0.43) | top_k(4));
