@@ -35,8 +35,8 @@ public:
         nan_ += other.nan_;
         infinite_ += other.infinite_;
         infinite_key_ = std::min(infinite_key_, other.infinite_key_);
-        if (other.visible_ == 0) return;
-        if (visible_ == 0) {
+        if (other.finite_ == 0) return;
+        if (finite_ == 0) {
             const Index nan = nan_, infinite = infinite_, key = infinite_key_;
             *this = other;
             nan_ = nan;
@@ -49,23 +49,23 @@ public:
                               leaders_.key(0)))
             std::swap(sums, others);
         sums_ = combined(sums, others, std::abs(A(leaders_.logit(0)) - A(other.leaders_.logit(0))));
-        visible_ += other.visible_;
+        finite_ += other.finite_;
         smallest_ = std::min(smallest_, other.smallest_);
         leaders_.merge(other.leaders_);
     }
 
-    /// Keys with a finite logit, NaN and +inf so far.
-    Index visible() const { return visible_; }
+    /// Keys with a finite logit, NaN and +inf so far; together `statistics().visible`.
+    Index finite_keys() const { return finite_; }
     Index nan_keys() const { return nan_; }
     Index infinite_keys() const { return infinite_; }
     RowStatus status() const {
         if (nan_ > 0) return RowStatus::nan;
         if (infinite_ > 0) return RowStatus::infinite;
-        return visible_ > 0 ? RowStatus::normal : RowStatus::empty;
+        return finite_ > 0 ? RowStatus::normal : RowStatus::empty;
     }
 
-    /// How many of the K largest there are: min(K, visible).
-    Index leaders() const { return std::min(K, visible_); }
+    /// How many of the K largest there are: min(K, finite_keys).
+    Index leaders() const { return std::min(K, finite_); }
     /// The i-th largest logit, ties by smaller key, and its key. 0 <= i < leaders().
     T leading_logit(Index i) const { return leaders_.logit(i); }
     Index leading_key(Index i) const { return leaders_.key(i); }
@@ -76,7 +76,7 @@ public:
         RowStatistics<A> row;
         row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
         row.status = status();
-        row.visible = visible_ + nan_ + infinite_;
+        row.visible = finite_ + nan_ + infinite_;
         if (row.status == RowStatus::infinite) {
             row.max_logit = std::numeric_limits<A>::infinity();
             row.argmax = infinite_key_;
@@ -85,7 +85,7 @@ public:
         row.argmax = leaders_.key(0);
         row.max_logit = A(leaders_.logit(0));
         row.min_logit = A(smallest_);
-        row.second_logit = visible_ > 1 ? A(leaders_.logit(1)) : RowStatistics<A>::nan();
+        row.second_logit = finite_ > 1 ? A(leaders_.logit(1)) : RowStatistics<A>::nan();
         row.r = sums_.r;
         row.t = sums_.t;
         row.q = sums_.q;
@@ -138,7 +138,7 @@ private:
             count_special(z, first_key);
             return give_nothing();
         }
-        const bool leads = visible_ == 0 || range.max > leaders_.logit(0);
+        const bool leads = finite_ == 0 || range.max > leaders_.logit(0);
         const T m = leads ? range.max : leaders_.logit(0);
         // In place the logits are gone afterwards: the list first.
         const RowState before = *this;
@@ -173,7 +173,7 @@ private:
                                    // others
                 const auto nan = std::count_if(terms, terms + z.size(), [](T x) { return x != x; });
                 nan_ += nan;
-                visible_ += visible - nan;
+                finite_ += visible - nan;
             } else {
                 count_special(z, first_key);
             }
@@ -184,8 +184,8 @@ private:
         if (leads) {
             if constexpr (store) terms[top] = T(1);
             const A distance = A(m) - A(before.leaders_.logit(0));
-            sums_ = before.visible_ > 0 ? combined(piece, before.sums_, distance) : piece;
-            factor = before.visible_ > 0 ? std::exp(-distance) : A(1);
+            sums_ = before.finite_ > 0 ? combined(piece, before.sums_, distance) : piece;
+            factor = before.finite_ > 0 ? std::exp(-distance) : A(1);
         } else {
             sums_.r += piece.r;
             sums_.t += piece.t;
@@ -193,7 +193,7 @@ private:
             sums_.c += piece.c;
             sums_.v += piece.v;
         }
-        visible_ += visible;
+        finite_ += visible;
         smallest_ = std::min(smallest_, smallest);
         return factor;
     }
@@ -212,7 +212,7 @@ private:
     }
 
     Sums sums_;
-    Index visible_ = 0, nan_ = 0, infinite_ = 0;
+    Index finite_ = 0, nan_ = 0, infinite_ = 0;
     Index infinite_key_ = std::numeric_limits<Index>::max(); ///< the first of them
     T smallest_ = std::numeric_limits<T>::infinity();
     detail::Leaders<T, K> leaders_;

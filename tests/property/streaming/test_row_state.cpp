@@ -57,7 +57,7 @@ template <class T, Index K>
 void meet_same(Worst& worst, const RowState<T, K>& a, const RowState<T, K>& b, std::size_t pieces,
                const Where& where) {
     const auto x = a.statistics(), y = b.statistics();
-    worst.meet(a.status() == b.status() && a.visible() == b.visible() && a.nan_keys() == b.nan_keys() &&
+    worst.meet(a.status() == b.status() && a.finite_keys() == b.finite_keys() && a.nan_keys() == b.nan_keys() &&
                    a.infinite_keys() == b.infinite_keys() && a.leaders() == b.leaders(),
                where);
     for (Index i = 0; i < a.leaders(); ++i)
@@ -66,7 +66,7 @@ void meet_same(Worst& worst, const RowState<T, K>& a, const RowState<T, K>& b, s
     worst.meet(x.max_logit == y.max_logit && x.min_logit == y.min_logit && x.argmax == y.argmax, where);
     const Ref tolerance = 2 * promised<T>(pieces);
     // Terms such as u^2 e^{-u} may underflow in T.
-    const Ref underflow = 2 * static_cast<Ref>(a.visible()) * Ref(std::numeric_limits<T>::min());
+    const Ref underflow = 2 * static_cast<Ref>(a.finite_keys()) * Ref(std::numeric_limits<T>::min());
     const auto close = [&](Ref p, Ref q) {
         worst.meet(std::abs(p - q), tolerance * std::abs(q) + underflow, where);
     };
@@ -91,7 +91,7 @@ TEMPLATE_TEST_CASE("a row in pieces has the figures of the whole row", "[streami
             for (std::size_t begin = 0; begin < z.size(); begin += piece)
                 state.add(in(z).subspan(begin, std::min(piece, z.size() - begin)), static_cast<Index>(begin));
             const std::size_t visible = visible_count(z);
-            counts.meet(state.visible() == static_cast<Index>(visible) &&
+            counts.meet(state.finite_keys() == static_cast<Index>(visible) &&
                             state.status() == (visible > 0 ? RowStatus::normal : RowStatus::empty),
                         where);
             // The list is the head of a stable sort.
@@ -199,7 +199,7 @@ TEMPLATE_TEST_CASE("NaN and +inf keys are counted wherever they come", "[streami
                     state.add(in(z), 0);
                     CHECK(state.nan_keys() == (special != special));
                     CHECK(state.infinite_keys() == (special == inf));
-                    CHECK(state.visible() == (hidden ? 0 : static_cast<Index>(n) - 1));
+                    CHECK(state.finite_keys() == (hidden ? 0 : static_cast<Index>(n) - 1));
                     CHECK(state.status() == (special == inf ? RowStatus::infinite : RowStatus::nan));
                     CHECK(std::isnan(state.statistics().entropy_nats()));
                 }
@@ -208,14 +208,14 @@ TEMPLATE_TEST_CASE("NaN and +inf keys are counted wherever they come", "[streami
     CHECK(state.status() == RowStatus::empty);
     state.add(in(std::vector<T>(70, -inf)), 0);
     CHECK(state.status() == RowStatus::empty);
-    CHECK(state.visible() == 0);
+    CHECK(state.finite_keys() == 0);
     state.add(in(std::vector<T>{}), 70);
     CHECK(state.statistics().log_sum_exp() == -inf);
     // The most negative numbers leave no room below them for what has no weight.
     const T lowest = std::numeric_limits<T>::lowest();
     RowState<T, 2> low;
     low.add(in(std::vector<T>{lowest, -inf, lowest, -inf, -inf}), 0);
-    CHECK(low.visible() == 2);
+    CHECK(low.finite_keys() == 2);
     CHECK(low.statistics().max_weight() == 0.5);
 }
 

@@ -435,8 +435,8 @@ TEST_CASE("a scan can be followed, cancelled and refused", "[streaming][scan]") 
     CHECK_FALSE(whole.cancelled);
     const auto part = scan(head, {}, {.query_tile = 4, .progress = [](Index, Index) { return false; }});
     CHECK(part.cancelled);
-    CHECK(part.rows[3].visible() == 10);
-    CHECK(part.rows[4].visible() == 0);
+    CHECK(part.rows[3].finite_keys() == 10);
+    CHECK(part.rows[4].finite_keys() == 0);
     CHECK_THROWS_AS(scan(head, {}, {.output = true}), attnscope::invalid_argument);
     CHECK_THROWS_AS(scan(head, {}, {.query_tile = -1}), attnscope::invalid_argument);
     CHECK_THROWS_AS(scan(head, {}, {.key_tile = 0}), attnscope::invalid_argument);
