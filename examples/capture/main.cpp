@@ -103,7 +103,7 @@ int main(int argc, char** argv) {
             }
         };
         if (!normalizer.empty()) (void)named(normalizer, temperature.value_or(1)); // before the model is read
-        if (!out.empty()) program::require_output("--out", out, prompt_options.inputs());
+        program::require_outputs({{"--out", out}}, prompt_options.inputs());
 
         const models::Prompt prompt = prompt_options.read();
         const Model& model = prompt.model;

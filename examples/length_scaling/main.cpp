@@ -133,9 +133,7 @@ int main(int argc, char** argv) {
         settings.seed = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
         settings.threads = threads.empty() ? std::max(1u, std::thread::hardware_concurrency())
                                            : program::whole_number<unsigned>("--threads", threads, 1, 1024);
-        if (csv == "-" && svg == "-") throw program::usage_error("--csv and --svg: only one of them may be -");
-        for (const std::string& file : {csv, svg})
-            if (!file.empty()) program::require_folder_of(file);
+        program::require_outputs({{"--csv", csv}, {"--svg", svg}}, {});
         if (!svg.empty()) scaling::require_gnuplot();
 
         program::Progress progress("measuring rows", scaling::pieces(settings));

@@ -70,7 +70,9 @@ public:
     }
 
     /// The files and folders that are read.
-    std::vector<std::string> inputs() const { return {folder_, text_, tokens_, tokenizer_, random_}; }
+    std::vector<std::string> inputs() const {
+        return {folder_, text_, tokens_, tokenizer_, preset(random_) ? std::string() : random_};
+    }
 
 private:
     Model load() const {

@@ -42,10 +42,23 @@ void print(const Result& result) {
                                        : fmt::format("{} rows violate a sharp statement.", violated));
 }
 
+constexpr std::string_view json_name = "results.json", page_name = "report.html";
+
+/// Of all files that `write` makes.
+std::vector<std::string> names_of_files(bool with_pictures) {
+    std::vector<std::string> names(paper::csv_names.begin(), paper::csv_names.end());
+    names.insert(names.end(), {std::string(json_name), std::string(page_name)});
+    if (with_pictures)
+        for (const std::string_view name : paper::picture_names)
+            for (const std::string_view ending : {".svg", ".png"})
+                names.push_back(fmt::format("{}{}", name, ending));
+    return names;
+}
+
 /// Everything is made first and then written, each file whole or not at all, the page last.
 void write(const Result& result, const std::filesystem::path& folder, bool with_pictures) {
     std::vector<paper::File> files = to_csv(result);
-    files.push_back({"results.json", to_json(result)});
+    files.push_back({std::string(json_name), to_json(result)});
     std::vector<paper::DrawnPicture> drawn;
     if (with_pictures) {
         for (const paper::Picture& picture : pictures(result)) {
@@ -55,7 +68,7 @@ void write(const Result& result, const std::filesystem::path& folder, bool with_
             files.push_back({picture.name + ".png", draw(picture, paper::Format::png)});
         }
     }
-    files.push_back({"report.html", to_page(result, drawn)});
+    files.push_back({std::string(page_name), to_page(result, drawn)});
     std::filesystem::create_directories(folder);
     program::write_all(folder, files);
 }
@@ -105,9 +118,7 @@ int main(int argc, char** argv) {
         if (radius != "nearest") settings.radius = program::positive_number("--radius", radius);
         settings.threads = program::whole_number<paper::Index>("--threads", threads, 1, 1024);
         settings.seed = prompt_options.seed();
-        program::require_folder_of(out);
-        if (std::filesystem::exists(out) && !std::filesystem::is_directory(out))
-            throw std::runtime_error(fmt::format("{}: exists and is no folder", out));
+        program::require_output_folder("--out", out, names_of_files(!no_pictures), prompt_options.inputs());
         if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
 
         models::Prompt prompt = prompt_options.read();
@@ -128,6 +139,6 @@ int main(int argc, char** argv) {
         write(result, out, !no_pictures);
         fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
                    result.forward_seconds, settings.threads, settings.threads == 1 ? "" : "s");
-        fmt::print("written   {}\n", (std::filesystem::path(out) / "report.html").string());
+        fmt::print("written   {}\n", (std::filesystem::path(out) / page_name).string());
     });
 }

@@ -14,6 +14,12 @@ struct Picture {
     int width = 760, height = 420;
 };
 
+/// `Picture::name` of all that `pictures` gives, in this order.
+inline constexpr std::array<std::string_view, 9> picture_names{
+    "concentration",    "distance_length", "distance_count",
+    "critical_count",   "separable",       "gradient",
+    "precision_recall", "heads",           "plan"};
+
 std::vector<Picture> pictures(const Result& result);
 
 enum class Format { svg, svg_dark, png };

@@ -353,14 +353,12 @@ std::string to_json(const Result& result) {
 }
 
 std::vector<File> to_csv(const Result& result) {
-    return {{"means.csv", means(result)},
-            {"curves.csv", curves(result)},
-            {"critical.csv", critical(result)},
-            {"separability.csv", separability(result)},
-            {"sensitivity.csv", sensitivity(result)},
-            {"heads.csv", heads(result)},
-            {"audit.csv", audit(result)},
-            {"findings.csv", finding_lines(result)}};
+    constexpr std::array<std::string (*)(const Result&), csv_names.size()> tables{
+        means, curves, critical, separability, sensitivity, heads, audit, finding_lines};
+    std::vector<File> files;
+    for (std::size_t i = 0; i < tables.size(); ++i)
+        files.push_back({std::string(csv_names[i]), tables[i](result)});
+    return files;
 }
 
 } // namespace paper

@@ -12,8 +12,10 @@ struct File {
 /// Schema "attnscope.paper/1", documented in docs/paper.md.
 std::string to_json(const Result& result);
 
-/// means.csv, curves.csv, critical.csv, separability.csv, sensitivity.csv, heads.csv, audit.csv and
-/// findings.csv.
+inline constexpr std::array<std::string_view, 8> csv_names{
+    "means.csv",       "curves.csv", "critical.csv", "separability.csv",
+    "sensitivity.csv", "heads.csv",  "audit.csv",    "findings.csv"};
+/// One file for each of `csv_names`.
 std::vector<File> to_csv(const Result& result);
 
 /// What stands for a head in heads.csv and on its map.

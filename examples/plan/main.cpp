@@ -213,7 +213,7 @@ int main(int argc, char** argv) {
         if (question.output_error) question.bits_error = *question.output_error;
         const Index thread_count = program::whole_number<Index>("--threads", threads, 1, 1024);
         const auto seed_number = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
-        if (!json.empty()) program::require_output("--json", json, inputs);
+        program::require_outputs({{"--json", json}}, inputs);
 
         const Capture capture = program::open_capture(inputs, seed_number, capture_options());
         // Bits are tried on softmax of q.k alone.

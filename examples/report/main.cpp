@@ -142,12 +142,13 @@ int main(int argc, char** argv) {
                                                              std::numeric_limits<std::uint64_t>::max());
         settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         if (stream || no_stream) settings.stream = stream;
-        if (!json.empty()) program::require_output("--json", json, inputs);
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
+        std::vector<program::Output> outputs{{"--json", json}};
         if (!csv.empty())
             for (const std::string_view name : report::csv_names)
-                program::require_output("--csv", std::filesystem::path(csv) / name, inputs);
+                outputs.push_back({"--csv", std::filesystem::path(csv) / name});
+        program::require_outputs(outputs, inputs);
 
         program::Capture capture = program::open_capture(inputs, settings.seed, capture_options());
         const report::Report report = report::analyse(std::move(capture), settings);

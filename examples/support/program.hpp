@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -146,24 +147,25 @@ void write_all(const std::filesystem::path& folder, const Files& files) {
     }
 }
 
-/// Throws when an output is one of the files that are read: its place would be taken before or while it is
-/// read. Inputs may be written NAME=FILE; a folder stands for the files in it.
+/// Throws when an output is one of the files or folders that are read: its place would be taken before or while
+/// it is read. Inputs may be written NAME=FILE; a folder stands for the files in it, too.
 inline void require_not_input(std::string_view option, const std::filesystem::path& output,
                               const std::vector<std::string>& inputs) {
     namespace fs = std::filesystem;
     const auto same = [&](const fs::path& input) {
         std::error_code code;
-        return fs::is_regular_file(input, code) && fs::equivalent(input, output, code) && !code;
+        return (fs::is_regular_file(input, code) || fs::is_directory(input, code)) &&
+               fs::equivalent(input, output, code) && !code;
     };
     for (const std::string& input : inputs) {
-        std::vector<fs::path> files{input};
+        std::vector<fs::path> read{input};
         if (const auto equals = input.find('='); equals != std::string::npos)
-            files.emplace_back(input.substr(equals + 1));
+            read.emplace_back(input.substr(equals + 1));
         std::error_code code;
         if (!input.empty() && fs::is_directory(input, code))
-            for (const auto& entry : fs::directory_iterator(input, code)) files.push_back(entry.path());
-        for (const fs::path& file : files)
-            if (same(file))
+            for (const auto& entry : fs::directory_iterator(input, code)) read.push_back(entry.path());
+        for (const fs::path& path : read)
+            if (same(path))
                 throw usage_error(
                     fmt::format("{} {} is an input: it would be overwritten", option, output.string()));
     }
@@ -177,12 +179,46 @@ inline void require_folder_of(const std::filesystem::path& path) {
             fmt::format("{}: the folder {} does not exist", path.string(), folder.string()));
 }
 
-/// Throws unless a file of this name can be made: its folder exists, and it is none of the inputs. Called
-/// before the work.
-inline void require_output(std::string_view option, const std::filesystem::path& path,
+/// A file that a program is going to write, and the option that asks for it. "-" is standard output, an empty
+/// path none.
+struct Output {
+    std::string_view option;
+    std::filesystem::path path;
+};
+
+/// Throws unless all of these files can be made and nothing is lost by it: the folder of each exists, it is no
+/// folder itself and none of the inputs, and no two are the same file. Called before the work.
+inline void require_outputs(const std::vector<Output>& outputs, const std::vector<std::string>& inputs) {
+    namespace fs = std::filesystem;
+    std::map<fs::path, std::string_view> seen;
+    for (const auto& [option, path] : outputs) {
+        if (path.empty()) continue;
+        std::error_code code;
+        const fs::path place = path == "-" ? path : fs::weakly_canonical(path, code);
+        if (path != "-") {
+            require_folder_of(path);
+            require_not_input(option, path, inputs);
+            if (fs::is_directory(path, code))
+                throw usage_error(fmt::format("{} {} is a folder, not a file", option, path.string()));
+            if (fs::exists(path, code) && !fs::is_regular_file(path, code)) continue; // may be written to twice
+        }
+        if (const auto [other, fresh] = seen.emplace(place, option); !fresh)
+            throw usage_error(
+                fmt::format("{} and {}: both would be written to {}", other->second, option, path.string()));
+    }
+}
+
+/// As above for files of these names in one folder, which is made when it is not there: it is no other kind of
+/// file, and none of the folders that are read.
+template <class Names>
+void require_output_folder(std::string_view option, const std::filesystem::path& folder, const Names& names,
                            const std::vector<std::string>& inputs) {
-    require_folder_of(path);
-    require_not_input(option, path, inputs);
+    namespace fs = std::filesystem;
+    require_folder_of(folder);
+    if (fs::exists(folder) && !fs::is_directory(folder))
+        throw std::runtime_error(fmt::format("{}: exists and is no folder", folder.string()));
+    require_not_input(option, folder, inputs);
+    for (const auto& name : names) require_not_input(option, folder / name, inputs);
 }
 
 /// A line on stderr that counts steps, on a terminal and only after the first second.

@@ -96,6 +96,10 @@ int main(int argc, char** argv) {
 
     return program::run(app, argc, argv, [&] {
         program::keep_memory();
+        program::require_output_folder("--out", out,
+                                       std::array{"checkpoint.safetensors", "model.safetensors", "config.json",
+                                                  "vocab.json", "merges.txt", "loss.csv"},
+                                       {text, config_file});
         train::Plan plan;
         plan.config = shape(quick);
         if (!config_file.empty()) plan.config = models::read_config(config_file);
@@ -124,10 +128,6 @@ int main(int argc, char** argv) {
         } catch (const std::exception& error) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
-        program::require_folder_of(out);
-        for (const char* name : {"checkpoint.safetensors", "model.safetensors", "config.json", "vocab.json",
-                                 "merges.txt", "loss.csv"})
-            program::require_not_input("--out", std::filesystem::path(out) / name, {text, config_file});
         const std::string checkpoint = out + "/checkpoint.safetensors";
         if (!resume && std::filesystem::exists(checkpoint))
             throw std::runtime_error(fmt::format(

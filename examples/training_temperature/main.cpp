@@ -35,7 +35,7 @@ int main(int argc, char** argv) {
             settings.examples = 16;
         }
         const bool pictures = !out.empty() && !no_pictures;
-        if (!out.empty()) program::require_folder_of(out);
+        if (!out.empty()) program::require_output_folder("--out", out, std::array<const char*, 0>{}, {});
         if (pictures) gnuplot::require("--out", "--no-pictures does without");
         const temperature::Result result = temperature::run(settings);
         fmt::print("{}", to_text(result));

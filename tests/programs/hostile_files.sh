@@ -98,7 +98,47 @@ for name in report plan; do
     ln -sf good.safetensors alias
     hostile "$name" 2 'is an input' good.safetensors --json alias
 done
+hostile report 2 'is a folder' good.safetensors --json size
+hostile report 2 'both would be written to' good.safetensors --csv size --json size/../size/heads.csv
+hostile length-scaling 2 'both would be written to' --csv new --svg ./new
+hostile length-scaling 2 'both would be written to' --csv - --svg -
 cmp -s good.safetensors kept.safetensors || complain "an input is overwritten"
+
+# Every file and folder that a model, its text and its tokenizer are read from.
+mkdir link-folder kept
+cp -r size model
+cp good.safetensors model/model.safetensors
+ln -s "$PWD/model" link-folder/model
+printf '1 2' >ids
+cp -r model text ids kept
+for file in model/config.json model/model.safetensors link-folder/model/vocab.json text; do
+    hostile capture 2 "--out $file is an input" model --text text --out "$file"
+    hostile capture 2 "--out $file is an input" link-folder/model --text text --tokenizer model --out "$file"
+done
+hostile capture 2 '--out ids is an input' model --tokens ids --out ids
+hostile capture 2 '--out model is an input' model --tokens ids --out model
+hostile capture 2 'is an input' --random-weights model/config.json --tokens ids --out model/config.json
+for folder in model link-folder/model model/../model; do
+    hostile paper 2 "--out $folder is an input" model --text text --no-pictures --out "$folder"
+    hostile paper 2 "--out $folder is an input" --random-weights gpt2 --tokenizer model --text text --no-pictures --out "$folder"
+done
+mkdir results
+for name in results.json report.html means.csv findings.csv; do
+    cp text "results/$name"
+    hostile paper 2 "--out results/$name is an input" model --text "results/$name" --no-pictures --out results
+    ln -f "results/$name" text-again
+    hostile paper 2 "--out results/$name is an input" model --text text-again --no-pictures --out results
+done
+hostile paper 1 'is no folder' model --text text --no-pictures --out ids
+for name in config.json vocab.json checkpoint.safetensors loss.csv; do
+    cp text "results/$name"
+    hostile train 2 "--out results/$name is an input" --text "results/$name" --out results --quick
+done
+cp model/config.json results
+hostile train 2 "--out results/config.json is an input" --config results/config.json --text text --out results
+hostile train 1 'is no folder' --text text --out ids --quick
+hostile training-temperature 1 'is no folder' --quick --out ids
+for file in model text ids; do diff -r "$file" "kept/$file" >/dev/null || complain "$file is overwritten"; done
 mkdir tables
 (
     ulimit -f 1

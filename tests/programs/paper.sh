@@ -22,6 +22,9 @@ for file in report.html results.json means.csv curves.csv critical.csv separabil
     findings.csv; do
     [ -s "$work/one/$file" ] || complain "there is no $file"
 done
+for file in "$work"/one/*; do # none of them is taken from who reads it
+    refused 2 "--out $file is an input" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --tokens "$file" --out "$work/one"
+done
 grep -q '"schema": "attnscope.paper/1"' "$work/one/results.json" || complain "results.json has no schema"
 [ "$(wc -l <"$work/one/heads.csv")" -eq 9 ] || complain "heads.csv does not have one line for each of 8 heads"
 for text in 'Can these heads still select' 'whose weights nobody trained' 'The audit' 'Do the plans hold' '</html>'; do
