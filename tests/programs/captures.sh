@@ -93,4 +93,88 @@ says '1 layers x 2 heads, 4 queries, 4 keys'
 silent warning
 refused 2 '--layout must be hnd or nhd, got bhnd' --layout bhnd
 refused 2 '--window must be a whole number >= 0' "q=$work/four.npy" "k=$work/four.npy" --window -1
+
+# Sinks are read, or named where they are not: two keys of logit 0 beside a sink of logit 0.
+npy "$work/one_q.npy" '<f4' '(1, 1, 1)' "$one"
+npy "$work/no_k.npy" '<f4' '(1, 2, 1)' "$zero$zero"
+npy "$work/sinks.npy" '<f4' '(1,)' "$zero"
+with_sinks=("q=$work/one_q.npy" "k=$work/no_k.npy" "sinks=$work/sinks.npy")
+report "${with_sinks[@]}" --rows --csv "$work"
+says 'sinks: a key without a value in every row, softmax beside it'
+# Of the row: logits to 0, log-sum-exp of three keys, entropy and weights of the two that have values.
+weight() { # weight <number>: that of the larger key, in the first row of rows.csv
+    awk -F, -v wanted="$1" 'NR == 1 { for (i = 1; i <= NF; ++i) if ($i == "max_weight") at = i }
+        NR == 2 { exit !(at && ($at - wanted) ^ 2 < 1e-30) }' "$work/rows.csv" || complain "the weight is not $1: $(cat "$work/rows.csv")"
+}
+weight 0.333333333333333333
+report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
+says 'sinks: not used, --normalizer is given'
+weight 0.5
+refused 2 '--stream: only softmax of q and k is streamed' "${with_sinks[@]}" --stream
+"$ATTNSCOPE_BIN/attnscope-plan" "${with_sinks[@]}" >"$work/out" 2>"$work/err" || complain "plan with sinks fails: $(cat "$work/err")"
+says 'the file has sinks, what follows is about softmax without them'
+npy "$work/halves.npy" '<f4' '(1, 1, 2)' "$half$half"
+report "weights=$work/halves.npy" "sinks=$work/sinks.npy"
+says 'tensors that are not used: sinks'
+npy "$work/three.npy" '<f4' '(3,)' "$zero$zero$zero"
+refused 1 'sinks' "q=$work/one_q.npy" "k=$work/no_k.npy" "sinks=$work/three.npy"
+
+# Padding before the tokens: streamed heads and whole matrices give the same, which is that of plain loops.
+if command -v python3 >/dev/null; then
+    (cd "$work" && python3 -) <<'PY'
+import json, random, struct
+random.seed(3)
+header, data = {}, b""
+def add(name, kind, shape, stored):
+    global data
+    header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + len(stored)]}
+    data += stored
+for name in "qkv":
+    add(name, "F32", [2, 1, 2, 6, 2], struct.pack("<48f", *(random.gauss(0, 1) for _ in range(48))))
+add("attention_mask", "I64", [2, 6], struct.pack("<12q", 0, 0, *[1] * 10))
+text = json.dumps(header).encode()
+open("padded.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+PY
+    for how in "--no-causal" "--causal" "--causal --window 2"; do
+        for stream in --stream --no-stream; do
+            mkdir -p "$work/t$stream"
+            # shellcheck disable=SC2086
+            report "$work/padded.safetensors" $stream $how --rows --csv "$work/t$stream"
+            says 'attention_mask: 2 of 12 tokens are padding'
+        done
+        (cd "$work" && python3 - "$how") <<'PY' || complain "streamed rows with padding differ, $how"
+import csv, math, struct, sys
+file = open("padded.safetensors", "rb").read()
+data = file[8 + struct.unpack("<Q", file[:8])[0]:]
+q, k = (struct.unpack_from("<48f", data, 192 * i) for i in range(2))
+def plain(batch, head, query):
+    at = lambda x, i: x[((batch * 2 + head) * 6 + i) * 2:][:2]
+    first = 0 if "--window" not in sys.argv[1] else query - 1
+    last = 5 if sys.argv[1] == "--no-causal" else query
+    padding = 2 if batch == 0 else 0
+    if query < padding: return {"visible": 0}
+    keys = [j for j in range(6) if j >= padding and first <= j <= last]
+    z = [math.fsum(a * b for a, b in zip(at(q, query), at(k, j))) / math.sqrt(2) for j in keys]
+    log_sum = max(z) + math.log(math.fsum(math.exp(x - max(z)) for x in z))
+    p = [math.exp(x - log_sum) for x in z]
+    return {"visible": len(keys), "log_sum_exp": log_sum, "max_logit": max(z), "max_weight": max(p),
+            "entropy_nats": -math.fsum(x * math.log(x) for x in p),
+            "participation_ratio": 1 / math.fsum(x * x for x in p)}
+tables = [list(csv.DictReader(open(f"t--{how}/rows.csv"))) for how in ("stream", "no-stream")]
+assert [len(t) for t in tables] == [24, 24]
+# A few dozen roundings, of numbers up to 10.
+close = lambda a, b: abs(a - b) <= 64 * 2 ** -52 * max(1, abs(b))
+wrong = []
+for streamed, whole in zip(*tables):
+    assert streamed.keys() == whole.keys()
+    for name, cell in streamed.items():
+        same = cell == whole[name] or "" not in (cell, whole[name]) and close(float(cell), float(whole[name]))
+        if not same: wrong.append((name, cell, whole[name]))
+    for name, value in plain(*(int(streamed[x]) for x in ("batch", "head", "query"))).items():
+        if not close(float(streamed[name]), value): wrong.append((name, streamed[name], value))
+print(*wrong[:5], sep="\n", end="")
+sys.exit(bool(wrong))
+PY
+    done
+fi
 exit "$failed"

@@ -101,5 +101,13 @@ run --steps 4 --every 2 --out "$work/good" --resume >/dev/null || complain "it d
 # A loss that is no number ends the run and leaves the last good checkpoint.
 refused 1 "a smaller --rate may help" "${base[@]}" --out "$work/wild" --rate 1e300 --steps 1 --batch-tokens 1024
 [ -e "$work/wild/model.safetensors" ] || [ -e "$work/wild/checkpoint.safetensors" ] && complain "a model of NaN is written"
+# With an earlier checkpoint: the run stops behind a few steps, and again when it goes on; the checkpoint stays as it is.
+wild=("${base[@]}" --out "$work/wild" --rate 1e6 --steps 10 --every 1 --batch-tokens 1024)
+refused 1 "a smaller --rate may help; the checkpoint before it is in $work/wild" "${wild[@]}"
+cp "$work/wild/checkpoint.safetensors" "$work/kept.safetensors" || complain "the earlier checkpoint is gone"
+refused 1 "a smaller --rate may help; the checkpoint before it is in $work/wild" "${wild[@]}" --resume
+grep -Eq '^steps .* from step [1-9]$' "$work/out" || complain "it does not go on from the good checkpoint: $(cat "$work/out")"
+cmp -s "$work/wild/checkpoint.safetensors" "$work/kept.safetensors" || complain "a good checkpoint is overwritten"
+[ "$(ls -A "$work/wild")" = checkpoint.safetensors ] || complain "a run without an end leaves: $(ls -A "$work/wild")"
 [ -e "$work/none" ] && complain "a refused run leaves a folder"
 exit "$failed"
