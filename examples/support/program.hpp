@@ -68,8 +68,8 @@ inline double positive_number(std::string_view option, std::string_view text,
     return value;
 }
 
-/// One line on standard error. Names and values from files are quoted in messages: they shall not break the line,
-/// drive a terminal or fill the screen.
+/// One line on standard error. Names and values from files are quoted in messages: they shall not break the
+/// line, drive a terminal or fill the screen.
 inline void print_line(std::string_view program, std::string_view message) {
     fmt::print(stderr, "{}: {}\n", program, attnscope::detail::printable(message, 2000));
 }
@@ -77,6 +77,21 @@ inline void print_line(std::string_view program, std::string_view message) {
 /// Says what the user should know and what keeps nobody from the result.
 inline void warn(std::string_view program, std::string_view message) {
     print_line(program, fmt::format("warning: {}", message));
+}
+
+/// Signals that end the program leave no file half-written. Those that are ignored (nohup) stay so.
+inline void remove_unfinished_at_signals() {
+    struct sigaction action {};
+    action.sa_handler = [](int signal) {
+        attnscope::io::remove_unfinished_files();
+        ::raise(signal); // SA_RESETHAND: it ends the program
+    };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU}) {
+        struct sigaction before {};
+        if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_DFL)
+            ::sigaction(signal, &action, nullptr);
+    }
 }
 
 /// Parses the command line, runs `work` and turns exceptions into one line on stderr.
@@ -90,6 +105,7 @@ int run(CLI::App& app, int argc, char** argv, Work&& work) {
 #ifdef SIGXFSZ
     std::signal(SIGXFSZ, SIG_IGN); // a file that grows too large is an error of the one who writes it
 #endif
+    remove_unfinished_at_signals();
     app.set_version_flag("--version", fmt::format("{} {}", app.get_name(), ATTNSCOPE_VERSION));
     try {
         app.parse(argc, argv);
@@ -194,12 +210,12 @@ inline void require_outputs(const std::vector<Output>& outputs, const std::vecto
     for (const auto& [option, path] : outputs) {
         if (path.empty()) continue;
         std::error_code code;
-        const fs::path place = path == "-" ? path : fs::weakly_canonical(path, code);
+        const fs::path place = path == "-" ? path : fs::weakly_canonical(fs::absolute(path), code);
         if (path != "-") {
             require_folder_of(path);
             require_not_input(option, path, inputs);
             if (fs::is_directory(path, code))
-                throw usage_error(fmt::format("{} {} is a folder, not a file", option, path.string()));
+                throw std::runtime_error(fmt::format("{}: is a folder, not a file", path.string()));
             if (fs::exists(path, code) && !fs::is_regular_file(path, code)) continue; // may be written to twice
         }
         if (const auto [other, fresh] = seen.emplace(place, option); !fresh)

@@ -4,7 +4,9 @@
 #include <attnscope/errors.hpp>
 #include <attnscope/io/file.hpp>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -23,14 +25,50 @@ inline namespace v0_1 {
 namespace io {
 namespace detail {
 
+/// Names of files that have one before they are finished, each owned by who takes it out.
+inline std::array<std::atomic<char*>, 64> unfinished_names{};
+static_assert(std::atomic<char*>::is_always_lock_free); // signal handlers take from it
+
+/// One name in this list; the 65th at once is not in it.
+class UnfinishedName {
+public:
+    UnfinishedName() = default;
+    ~UnfinishedName() { withdraw(); }
+    UnfinishedName(const UnfinishedName&) = delete;
+    UnfinishedName& operator=(const UnfinishedName&) = delete;
+
+    /// Called before the file exists, so that no moment is left out.
+    void announce(const std::string& name) {
+        withdraw();
+        auto copy = std::make_unique<char[]>(name.size() + 1);
+        std::copy(name.begin(), name.end(), copy.get());
+        for (std::atomic<char*>& slot : unfinished_names)
+            if (char* none = nullptr; slot.compare_exchange_strong(none, copy.get())) {
+                slot_ = &slot;
+                name_ = copy.release();
+                return;
+            }
+    }
+    void withdraw() noexcept {
+        char* mine = name_;
+        if (slot_ && slot_->compare_exchange_strong(mine, nullptr)) delete[] name_;
+        slot_ = nullptr;
+    }
+
+private:
+    std::atomic<char*>* slot_ = nullptr;
+    char* name_ = nullptr;
+};
+
 /// A new file in a folder, under no name where the system knows such files (Linux: then nothing is left of it
-/// whatever ends the program), else under a random one that nobody else had.
+/// whatever ends the program), else, or where `unnamed` is false, under a random one that nobody else had.
 class NewFile {
 public:
-    explicit NewFile(std::filesystem::path folder) : folder_(std::move(folder)) {
+    explicit NewFile(std::filesystem::path folder, [[maybe_unused]] bool unnamed = true)
+        : folder_(std::move(folder)) {
         if (folder_.empty()) folder_ = ".";
 #if ATTNSCOPE_DETAIL_POSIX_FILES && defined(O_TMPFILE)
-        const int descriptor = ::open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+        const int descriptor = unnamed ? ::open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
         if (descriptor >= 0) {
             file_.reset(::fdopen(descriptor, "wb"));
             if (!file_) ::close(descriptor);
@@ -39,6 +77,7 @@ public:
 #endif
         for (int attempt = 0; !file_ && attempt < 8; ++attempt) {
             name_ = random_name();
+            unfinished_.announce(name_.string());
             file_.reset(std::fopen(name_.string().c_str(), "wbx")); // x: only if there is none
             named_ = file_ != nullptr;
             if (!file_ && errno != EEXIST) break;
@@ -62,6 +101,7 @@ public:
         if (!named_) {
             if (std::fflush(file_.get()) != 0) return fail("cannot be written: " + reason());
             name_ = random_name();
+            unfinished_.announce(name_.string());
             const std::string open_file = "/proc/self/fd/" + std::to_string(::fileno(file_.get()));
             if (::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name_.c_str(), AT_SYMLINK_FOLLOW) != 0)
                 return fail("the finished file cannot be given its name: " + reason());
@@ -73,6 +113,7 @@ public:
         std::filesystem::rename(name_, path, code);
         if (code) return fail("the finished file cannot be given its name: " + code.message());
         named_ = false;
+        unfinished_.withdraw();
         return true;
     }
 
@@ -93,6 +134,7 @@ private:
 
     std::filesystem::path folder_, name_;
     bool named_ = false;
+    UnfinishedName unfinished_;
     std::unique_ptr<std::FILE, Close> file_;
     std::string failure_;
 };
@@ -115,8 +157,23 @@ inline std::uint64_t write_parts(std::FILE* file, std::span<const std::span<cons
 
 } // namespace detail
 
+/// Removes the files that are being written and have a name already (all the while where the system knows no
+/// files without one, else between the last byte and the file's own name). For handlers of signals that end the
+/// program: async-signal-safe on POSIX systems. The library installs no handler.
+inline void remove_unfinished_files() noexcept {
+    for (std::atomic<char*>& slot : detail::unfinished_names)
+        if (const char* const name = slot.exchange(nullptr)) {
+#if ATTNSCOPE_DETAIL_POSIX_FILES
+            ::unlink(name);
+#else
+            std::remove(name);
+#endif
+        }
+}
+
 /// Writes the parts, one after the other, as the file `path`. A regular file is replaced in one step, when the
-/// new one is finished: a reader sees the old or the whole new one, and nothing is left when a step fails. At
+/// new one is finished: a reader sees the old or the whole new one, and nothing is left when a step fails (a
+/// signal that ends the program: see `remove_unfinished_files`). At
 /// the end of a link it is the file the link leads to; the link stays. What is no regular file (a device, a
 /// pipe) is written to as it stands. Throws `io_error` with the system's reason.
 inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
