@@ -12,6 +12,7 @@ namespace {
 using attnscope::HeadView;
 using attnscope::Index;
 using attnscope::Matrix;
+using attnscope::detail::printable;
 using models::Model;
 using Ids = std::vector<std::int32_t>;
 
@@ -58,7 +59,7 @@ void write(const std::string& out, const Captured& captured, const models::Confi
         attention.push_back(
             {true, logit_scale(config, layer), config.window(layer).value_or(0), normalizer, temperature});
     for (const auto& [key, value] : program::attention_metadata(attention)) writer.set_metadata(key, value);
-    writer.set_metadata("source", attnscope::detail::printable(source)); // metadata are UTF-8
+    writer.set_metadata("source", printable(source)); // metadata are UTF-8
     writer.write(out);
 }
 
@@ -111,8 +112,9 @@ int main(int argc, char** argv) {
         const Ids& ids = prompt.ids;
         const Index n = static_cast<Index>(ids.size());
         for (const std::string& remark : model.remarks()) program::warn(app.get_name(), remark);
-        fmt::print("model     {}\n          {}\n", model.parameters().origin(), models::described(config));
-        fmt::print("text      {}, {} tokens{}\n", prompt.source, n,
+        fmt::print("model     {}\n          {}\n", printable(model.parameters().origin()),
+                   models::described(config));
+        fmt::print("text      {}, {} tokens{}\n", printable(prompt.source), n,
                    n < prompt.available ? fmt::format(" of {}: the rest is left out", prompt.available)
                                         : std::string());
 
@@ -167,7 +169,7 @@ int main(int argc, char** argv) {
         }
         if (!out.empty()) {
             write(out, captured, config, n, ids, result, model.parameters().origin(), name, divisor);
-            fmt::print("written   {}\n", out);
+            fmt::print("written   {}\n", printable(out));
         }
     });
 }

@@ -169,8 +169,8 @@ int main(int argc, char** argv) {
             head.q, head.k, head.v.size() > 0 ? MatrixView<float>(head.v) : MatrixView<float>(), head.scale);
         const Mask& mask = head.mask;
         const double pairs = pairs_of(mask, queries, keys);
-        fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n", head.name, queries, keys,
-                   head.q.cols(), head.mask_name);
+        fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n",
+                   attnscope::detail::printable(head.name), queries, keys, head.q.cols(), head.mask_name);
         for (const std::string& note : head.notes) fmt::print("taken     {}\n", note);
 
         Scan<float, 8> result;

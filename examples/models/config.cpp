@@ -1,5 +1,6 @@
 #include <models/config.hpp>
 
+#include <support/failure.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <attnscope/io/json.hpp>
@@ -23,7 +24,7 @@ class Keys {
 public:
     explicit Keys(const std::string& file) : file_(file) {
         json_ = attnscope::io::read_json(file);
-        if (!json_.is_object()) throw std::runtime_error(fmt::format("{}: expected a JSON object", file));
+        if (!json_.is_object()) program::fail("{}: expected a JSON object", file);
     }
 
     template <class... Values>
@@ -31,8 +32,7 @@ public:
         std::string found = "nothing";
         if (json_.contains(key)) found = at(key).dump(-1, ' ', false, Json::error_handler_t::replace);
         if (found.size() > 100) found = found.substr(0, 100) + "...";
-        throw std::runtime_error(
-            fmt::format("{}: {}: expected {}, found {}", file_, key.substr(0, 100), expected, found));
+        program::fail("{}: {}: expected {}, found {}", file_, key.substr(0, 100), expected, found);
     }
     const Json& at(std::string_view key) const { return json_.at(std::string(key)); }
     bool has(std::string_view key) const { return json_.contains(key) && !at(key).is_null(); }

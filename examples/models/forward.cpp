@@ -1,5 +1,6 @@
 #include <models/forward.hpp>
 #include <models/layers.hpp>
+#include <support/failure.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <attnscope/streaming/scan.hpp>
@@ -52,12 +53,12 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
     const Config& config = config_;
     const Index n = static_cast<Index>(ids.size());
     if (n < 1 || n > config.context)
-        throw std::runtime_error(fmt::format("{}: tokens of a prompt: expected 1 to {}, found {}",
-                                             parameters_->origin(), config.context, n));
+        program::fail("{}: tokens of a prompt: expected 1 to {}, found {}", parameters_->origin(),
+                      config.context, n);
     for (std::size_t i = 0; i < ids.size(); ++i)
         if (ids[i] < 0 || ids[i] >= config.vocabulary)
-            throw std::runtime_error(fmt::format("{}: token {}: expected an id from 0 to {}, found {}",
-                                                 parameters_->origin(), i, config.vocabulary - 1, ids[i]));
+            program::fail("{}: token {}: expected an id from 0 to {}, found {}", parameters_->origin(), i,
+                          config.vocabulary - 1, ids[i]);
     const Threads threads(options.threads);
     const Reader<T> reader(config, *parameters_);
     const bool gpt2 = config.family == Family::gpt2;
@@ -127,8 +128,8 @@ RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& 
 template <Real T>
 Matrix<T> Model::output_projection(Index layer) const {
     if (layer < 0 || layer >= config_.layers)
-        throw std::runtime_error(fmt::format("{}: expected a layer from 0 to {}, got {}", parameters_->origin(),
-                                             config_.layers - 1, layer));
+        program::fail("{}: expected a layer from 0 to {}, got {}", parameters_->origin(), config_.layers - 1,
+                      layer);
     const bool gpt2 = config_.family == Family::gpt2;
     const Linear<T> linear =
         Reader<T>(config_, *parameters_)
@@ -140,9 +141,8 @@ Matrix<T> Model::output_projection(Index layer) const {
 template <Real T>
 Matrix<T> Model::input_projections(Index layer) const {
     if (layer < 0 || layer >= config_.layers || config_.family != Family::gpt2)
-        throw std::runtime_error(fmt::format("{}: expected a layer of GPT-2 from 0 to {}, got {}{}",
-                                             parameters_->origin(), config_.layers - 1, layer,
-                                             config_.family == Family::gpt2 ? "" : " of a Llama"));
+        program::fail("{}: expected a layer of GPT-2 from 0 to {}, got {}{}", parameters_->origin(),
+                      config_.layers - 1, layer, config_.family == Family::gpt2 ? "" : " of a Llama");
     return Reader<T>(config_, *parameters_)
         .linear(layer_prefix(config_, layer) + "attn.c_attn", config_.width,
                 3 * config_.heads * config_.head_width, false)
@@ -159,8 +159,7 @@ template RunResult<double> Model::run(std::span<const std::int32_t>, const RunOp
 std::vector<std::int32_t> continue_greedily(const Model& model, std::vector<std::int32_t> ids, Index count,
                                             Index threads) {
     if (!model.config().has_head)
-        throw std::runtime_error(fmt::format("{}: a model without a head has no next token",
-                                             model.parameters().origin()));
+        program::fail("{}: a model without a head has no next token", model.parameters().origin());
     RunOptions<float> options;
     options.threads = threads;
     for (Index i = 0; i < count; ++i) {

@@ -1,5 +1,7 @@
 #include <models/parameters.hpp>
 
+#include <support/failure.hpp>
+
 #include <attnscope/io/json.hpp>
 #include <attnscope/io/safetensors.hpp>
 #include <attnscope/random.hpp>
@@ -116,25 +118,23 @@ void FileParameters::open_files() {
         return;
     }
     if (!std::filesystem::exists(index))
-        throw std::runtime_error(fmt::format(
-            "{}: expected model.safetensors or model.safetensors.index.json, found neither", folder_));
+        program::fail("{}: expected model.safetensors or model.safetensors.index.json, found neither", folder_);
     const auto json = attnscope::io::read_json(index);
     if (!json.is_object() || !json.contains("weight_map") || !json.at("weight_map").is_object())
-        throw std::runtime_error(fmt::format("{}: weight_map: expected an object, found none", index));
-    if (json.at("weight_map").empty())
-        throw std::runtime_error(fmt::format("{}: weight_map: expected tensors, found none", index));
+        program::fail("{}: weight_map: expected an object, found none", index);
+    if (json.at("weight_map").empty()) program::fail("{}: weight_map: expected tensors, found none", index);
     indexed_.emplace();
     for (const auto& [tensor, file] : json.at("weight_map").items()) {
         if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos)
-            throw std::runtime_error(fmt::format("{}: weight_map: {}: expected the name of a file in this "
-                                                 "folder, found {}",
-                                                 index, tensor.substr(0, 100), file.dump().substr(0, 100)));
+            program::fail("{}: weight_map: {}: expected the name of a file in this "
+                          "folder, found {}",
+                          index, tensor.substr(0, 100), file.dump().substr(0, 100));
         const std::string name = file.get<std::string>();
         auto& opened = files_[name];
         if (!opened) opened = std::make_unique<File>(folder_ + "/" + name);
         if (!opened->contains(tensor))
-            throw std::runtime_error(fmt::format("{}: {}: expected this tensor, as {} says, found none",
-                                                 opened->path(), tensor.substr(0, 100), index));
+            program::fail("{}: {}: expected this tensor, as {} says, found none", opened->path(),
+                          tensor.substr(0, 100), index);
         indexed_->emplace(tensor, opened.get());
     }
 }
@@ -156,21 +156,19 @@ void FileParameters::place(const TensorShape& tensor) {
     }
     if (!file) {
         if (tensor.optional) return;
-        throw std::runtime_error(fmt::format("{}: {}: expected this tensor, found none",
-                                             indexed_ ? folder_ + "/model.safetensors.index.json"
-                                                      : files_.begin()->second->path(),
-                                             name));
+        program::fail("{}: {}: expected this tensor, found none",
+                      indexed_ ? folder_ + "/model.safetensors.index.json" : files_.begin()->second->path(),
+                      name);
     }
     const auto& info = file->info(stored);
     if (!std::equal(tensor.shape.begin(), tensor.shape.end(), info.shape.begin(), info.shape.end()))
-        throw std::runtime_error(fmt::format("{}: {}: expected shape [{}] by config.json, found [{}]",
-                                             file->path(), stored, fmt::join(tensor.shape, ", "),
-                                             fmt::join(info.shape, ", ")));
+        program::fail("{}: {}: expected shape [{}] by config.json, found [{}]", file->path(), stored,
+                      fmt::join(tensor.shape, ", "), fmt::join(info.shape, ", "));
     using attnscope::io::Dtype;
     constexpr std::array floats = {Dtype::f16, Dtype::bf16, Dtype::f32, Dtype::f64};
     if (std::find(floats.begin(), floats.end(), info.dtype) == floats.end())
-        throw std::runtime_error(fmt::format("{}: {}: expected F32, F16, BF16 or F64, found {}", file->path(),
-                                             stored, info.dtype_name));
+        program::fail("{}: {}: expected F32, F16, BF16 or F64, found {}", file->path(), stored,
+                      info.dtype_name);
     places_.emplace(name, Place{file, stored});
 }
 
@@ -200,7 +198,7 @@ void FileParameters::remark_on_the_rest() {
 const FileParameters::Place& FileParameters::at(const std::string& name) const {
     const auto found = places_.find(name);
     if (found == places_.end())
-        throw std::runtime_error(fmt::format("{}: {}: config.json does not ask for this tensor", folder_, name));
+        program::fail("{}: {}: config.json does not ask for this tensor", folder_, name);
     return found->second;
 }
 
@@ -210,8 +208,8 @@ void FileParameters::read_any(const std::string& name, const std::vector<Index>&
     const Place& place = at(name);
     const auto& info = place.file->info(place.name);
     if (!std::equal(shape.begin(), shape.end(), info.shape.begin(), info.shape.end()))
-        throw std::runtime_error(fmt::format("{}: {}: asked for with shape [{}], found [{}]", place.file->path(),
-                                             place.name, fmt::join(shape, ", "), fmt::join(info.shape, ", ")));
+        program::fail("{}: {}: asked for with shape [{}], found [{}]", place.file->path(), place.name,
+                      fmt::join(shape, ", "), fmt::join(info.shape, ", "));
     place.file->read_into<T>(place.name, 0, out);
 }
 template <class T>

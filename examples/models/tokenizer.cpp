@@ -1,5 +1,7 @@
 #include <models/tokenizer.hpp>
 
+#include <support/failure.hpp>
+
 #include <attnscope/io/file.hpp>
 #include <attnscope/io/json.hpp>
 
@@ -24,40 +26,11 @@ namespace {
 
 constexpr std::string_view end_of_text_name = "<|endoftext|>";
 
-template <class... Values>
-[[noreturn]] void fail(fmt::format_string<Values...> format, Values&&... values) {
-    // Messages quote what files hold.
-    throw std::runtime_error(
-        attnscope::detail::printable(fmt::format(format, std::forward<Values>(values)...)));
-}
+using program::fail;
 
 /// At most 40 bytes of what a file holds, quoted.
 std::string excerpt(std::string_view text) {
     return fmt::format("'{}{}'", text.substr(0, 40), text.size() > 40 ? "..." : "");
-}
-
-/// Length of the well-formed UTF-8 sequence that `text` starts with, 0 if there is none (table 3-7 of the
-/// Unicode standard).
-std::size_t well_formed_length(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
-    const auto rest = [&](std::size_t from, std::size_t length) {
-        for (; from < length; ++from)
-            if ((byte(from) & 0xC0U) != 0x80U) return std::size_t{0};
-        return length;
-    };
-    const unsigned first = byte(0), second = byte(1);
-    if (text.empty()) return 0;
-    if (first < 0x80) return 1;
-    if (first >= 0xC2 && first <= 0xDF) return rest(1, 2);
-    if (first >= 0xE0 && first <= 0xEF) {
-        const unsigned least = first == 0xE0 ? 0xA0 : 0x80, most = first == 0xED ? 0x9F : 0xBF;
-        return second >= least && second <= most ? rest(2, 3) : 0;
-    }
-    if (first >= 0xF0 && first <= 0xF4) {
-        const unsigned least = first == 0xF0 ? 0x90 : 0x80, most = first == 0xF4 ? 0x8F : 0xBF;
-        return second >= least && second <= most ? rest(2, 4) : 0;
-    }
-    return 0;
 }
 
 /// `text` with U+0001 (a symbol to the pattern) for every byte that is not part of well-formed UTF-8: valid
@@ -65,7 +38,7 @@ std::size_t well_formed_length(std::string_view text) {
 std::string patched(std::string_view text) {
     std::string result(text);
     for (std::size_t at = 0; at < text.size();) {
-        const std::size_t length = well_formed_length(text.substr(at));
+        const std::size_t length = attnscope::detail::utf8_length(text.substr(at));
         if (length == 0) result[at] = '\x01';
         at += std::max<std::size_t>(length, 1);
     }
@@ -123,7 +96,7 @@ std::optional<std::string> bytes_of_name(std::string_view name) {
     }();
     std::string result;
     while (!name.empty()) {
-        const auto found = bytes.find(std::string(name.substr(0, well_formed_length(name))));
+        const auto found = bytes.find(std::string(name.substr(0, attnscope::detail::utf8_length(name))));
         if (found == bytes.end()) return std::nullopt;
         result += found->second;
         name.remove_prefix(found->first.size());

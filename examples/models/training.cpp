@@ -1,4 +1,5 @@
 #include <models/training.hpp>
+#include <support/failure.hpp>
 #include <support/named_normalizer.hpp>
 
 namespace models {
@@ -32,9 +33,7 @@ void for_each_tensor(Weights<T>& weights, const F& f) {
 }
 
 void require_trainable(const Config& config, const Parameters& parameters) {
-    const auto fail = [&](std::string_view what) {
-        throw std::runtime_error(fmt::format("{}: {}", parameters.origin(), what));
-    };
+    const auto fail = [&](std::string_view what) { program::fail("{}: {}", parameters.origin(), what); };
     if (config.family != Family::gpt2) fail("only GPT-2 models are trained");
     if (config.activation != Activation::gelu_tanh)
         fail("only models with the activation gelu_new are trained");
@@ -51,19 +50,16 @@ LearnedNormalizer::LearnedNormalizer(std::string_view name, double temperature) 
     constexpr std::array<std::string_view, 5> others = {"ssmax", "logn", "entmax", "sink", "sigmoid"};
     const bool known = std::find(others.begin(), others.end(), core_) != others.end() && colon != name.npos;
     if (!is_softmax && !known)
-        throw std::runtime_error(
-            fmt::format("the parameter of softmax, ssmax:S, logn:KAPPA, entmax:ALPHA, sink:N0 or "
-                        "sigmoid:BIAS can be learned, not that of {}",
-                        name));
+        program::fail("the parameter of softmax, ssmax:S, logn:KAPPA, entmax:ALPHA, sink:N0 or "
+                      "sigmoid:BIAS can be learned, not that of {}",
+                      name);
     if (!is_softmax && temperature != 1)
-        throw std::runtime_error(
-            fmt::format("the parameter of {} can be learned at temperature 1 only, got {}", name, temperature));
+        program::fail("the parameter of {} can be learned at temperature 1 only, got {}", name, temperature);
     (void)program::named_normalizer(name, temperature); // refuses what is no number
     const double x = is_softmax ? temperature : std::stod(std::string(name.substr(colon + 1)));
     const double positive = core_ == "entmax" ? x - 1 : x;
     if (core_ != "sigmoid" && !(positive > 0))
-        throw std::runtime_error(
-            fmt::format("the learned parameter of {} must begin above {}", name, core_ == "entmax" ? 1 : 0));
+        program::fail("the learned parameter of {} must begin above {}", name, core_ == "entmax" ? 1 : 0);
     start_ = core_ == "sigmoid" ? x : std::log(positive);
 }
 
@@ -119,14 +115,13 @@ Weights<T> zeros_like(const Weights<T>& weights) {
 template <Real T>
 Matrix<T> Network<T>::embed(const Batch& batch) const {
     if (batch.length < 1 || batch.length > config_.context)
-        throw std::runtime_error(fmt::format("Network: sequences of 1 to {} tokens are possible, got {}",
-                                             config_.context, batch.length));
+        program::fail("Network: sequences of 1 to {} tokens are possible, got {}", config_.context,
+                      batch.length);
     Matrix<T> x(batch.sequences * batch.length, config_.width);
     for (Index i = 0; i < x.rows(); ++i) {
         const auto id = batch.inputs[static_cast<std::size_t>(i)];
         if (id < 0 || id >= config_.vocabulary)
-            throw std::runtime_error(
-                fmt::format("Network: ids from 0 to {} are possible, got {}", config_.vocabulary - 1, id));
+            program::fail("Network: ids from 0 to {} are possible, got {}", config_.vocabulary - 1, id);
         x.row(i) = weights_.embedding.row(id) + weights_.position.row(i % batch.length);
     }
     return x;

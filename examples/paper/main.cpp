@@ -10,6 +10,7 @@
 
 namespace {
 
+using attnscope::detail::printable;
 using paper::Result;
 using paper::Settings;
 
@@ -23,8 +24,8 @@ Enum chosen(std::string_view option, const std::array<std::string_view, N>& name
 }
 
 void print(const Result& result) {
-    fmt::print("model     {}\n          {}\n", result.model, result.shape);
-    fmt::print("text      {}, {} tokens{}\n", result.text, result.tokens,
+    fmt::print("model     {}\n          {}\n", printable(result.model), result.shape);
+    fmt::print("text      {}, {} tokens{}\n", printable(result.text), result.tokens,
                result.tokens < result.available ? fmt::format(" of {}: the rest is left out", result.available)
                                                 : std::string());
     if (std::isnan(result.loss))
@@ -139,6 +140,6 @@ int main(int argc, char** argv) {
         write(result, out, !no_pictures);
         fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
                    result.forward_seconds, settings.threads, settings.threads == 1 ? "" : "s");
-        fmt::print("written   {}\n", (std::filesystem::path(out) / page_name).string());
+        fmt::print("written   {}\n", printable((std::filesystem::path(out) / page_name).string()));
     });
 }

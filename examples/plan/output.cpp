@@ -250,9 +250,10 @@ std::string to_text(const Plan& plan) {
     const Question& question = plan.question;
     Index rows = 0, empty = 0;
     for (const HeadPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
-    std::string text = fmt::format(
-        "{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n", plan.source,
-        plan.heads.size(), plan.queries, plan.keys, plan.causal ? "causal" : "not causal", rows);
+    std::string text =
+        fmt::format("{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n",
+                    attnscope::detail::printable(plan.source), plan.heads.size(), plan.queries, plan.keys,
+                    plan.causal ? "causal" : "not causal", rows);
     for (const std::string& line : plan.assumptions) text += fmt::format("taken: {}\n", line);
     for (const std::string& line : plan.warnings) text += fmt::format("warning: {}\n", line);
     if (empty > 0) text += fmt::format("{} heads have no row of two visible keys and finite logits\n", empty);

@@ -180,7 +180,8 @@ std::string to_text(const Report& report) {
     if (input.synthetic)
         fmt::format_to(out, "No input: synthetic heads from a generator (seed {}), not a trained model.\n",
                        settings.seed);
-    fmt::format_to(out, "input        {}, from {}\n", input.name, kind_text(input));
+    fmt::format_to(out, "input        {}, from {}\n", attnscope::detail::printable(input.name),
+                   kind_text(input));
     fmt::format_to(out, "shape        {}{} layers x {} heads, {} queries, {} keys{}\n",
                    input.batches > 1 ? fmt::format("{} batches x ", input.batches) : "", input.layers,
                    input.heads, input.queries, input.keys,

@@ -1,5 +1,6 @@
 #include <support/attention_metadata.hpp>
 
+#include <support/failure.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <fmt/format.h>
@@ -12,8 +13,8 @@
 namespace program {
 namespace {
 
-[[noreturn]] void fail(std::string_view what, std::string_view rule, std::string_view text) {
-    throw std::runtime_error(fmt::format("{} must be {}, got \"{}\"", what, rule, text));
+[[noreturn]] void refuse(std::string_view what, std::string_view rule, std::string_view text) {
+    program::fail("{} must be {}, got \"{}\"", what, rule, text);
 }
 
 template <class T>
@@ -27,18 +28,18 @@ std::optional<T> number_of(std::string_view text) {
 bool truth(std::string_view text, std::string_view what) {
     if (text == "true" || text == "True" || text == "1") return true;
     if (text == "false" || text == "False" || text == "0") return false;
-    fail(what, "true or false", text);
+    refuse(what, "true or false", text);
 }
 
 double real(std::string_view text, std::string_view what, double above, std::string_view rule) {
     const auto value = number_of<double>(text);
-    if (!value || !std::isfinite(*value) || !(*value > above)) fail(what, rule, text);
+    if (!value || !std::isfinite(*value) || !(*value > above)) refuse(what, rule, text);
     return *value;
 }
 
 Index width(std::string_view text, std::string_view what) {
     const auto value = number_of<Index>(text);
-    if (!value || *value < 0) fail(what, "a whole number >= 0 of keys (0: all)", text);
+    if (!value || *value < 0) refuse(what, "a whole number >= 0 of keys (0: all)", text);
     return *value;
 }
 
@@ -46,7 +47,7 @@ std::string name_of_normalizer(std::string_view text, std::string_view what) {
     try {
         named_normalizer(text);
     } catch (const attnscope::invalid_argument& error) {
-        throw std::runtime_error(fmt::format("{}: {}", what, error.what()));
+        program::fail("{}: {}", what, error.what());
     }
     return std::string(text);
 }
@@ -78,7 +79,7 @@ void set_attention(std::span<LayerAttention> layers, std::string_view key, std::
                    std::string_view what) {
     const std::vector<std::string_view> values = values_of(text);
     if (values.size() != 1 && values.size() != layers.size())
-        fail(what, fmt::format("one value, or one for each of the {} layers", layers.size()), text);
+        refuse(what, fmt::format("one value, or one for each of the {} layers", layers.size()), text);
     constexpr double infinity = std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const std::string_view value = values[values.size() == 1 ? 0 : i];

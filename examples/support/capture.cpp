@@ -4,6 +4,7 @@
 #include <attnscope/io/npy.hpp>
 #include <attnscope/io/npz.hpp>
 #include <attnscope/io/safetensors.hpp>
+#include <support/failure.hpp>
 #include <support/program.hpp>
 
 #include <map>
@@ -56,7 +57,7 @@ bool is_one_of(const Names& names, std::string_view name) {
 std::string text_of(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
 
 [[noreturn]] void fail(const Part& part, std::string_view tensor, std::string_view reason) {
-    throw std::runtime_error(fmt::format("{}: tensor {}: {}", part.file, tensor, reason));
+    program::fail("{}: tensor {}: {}", part.file, tensor, reason);
 }
 
 HeadSource heads_of(std::string_view tensor, const Part& part, const CaptureOptions& options) {
@@ -220,8 +221,8 @@ Capture capture_of(std::string name, const Parts& parts, const Metadata& metadat
         capture.keys = rows->cols;
         if (capture.v) capture.width = capture.v->cols;
     } else {
-        throw std::runtime_error(fmt::format("{}: needs tensors q and k, or logits, or weights{}", capture.name,
-                                             parts.empty() ? "" : ", has none of these pairs"));
+        program::fail("{}: needs tensors q and k, or logits, or weights{}", capture.name,
+                      parts.empty() ? "" : ", has none of these pairs");
     }
     capture.batches = rows->batches;
     capture.layers = rows->layers;

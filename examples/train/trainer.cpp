@@ -2,6 +2,7 @@
 
 #include <attnscope/io/safetensors.hpp>
 #include <models/tokenizer.hpp>
+#include <support/failure.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
@@ -141,13 +142,11 @@ Trainer::Trainer(Plan plan, Text text)
     : plan_(std::move(plan)), text_(std::move(text)), network_(initial(plan_)),
       gradient_(zeros_like(network_.weights())), optimizer_(network_.weights(), {}) {
     if (plan_.config.vocabulary != 256)
-        throw std::runtime_error(
-            fmt::format("vocab_size: expected the 256 bytes, found {}", plan_.config.vocabulary));
+        program::fail("vocab_size: expected the 256 bytes, found {}", plan_.config.vocabulary);
     const auto least = static_cast<std::size_t>(plan_.config.context + 1);
     if (text_.validation().size() < least)
-        throw std::runtime_error(
-            fmt::format("the text: expected {} bytes or more for a context of {}, found {}", 10 * least,
-                        plan_.config.context, text_.bytes.size()));
+        program::fail("the text: expected {} bytes or more for a context of {}, found {}", 10 * least,
+                      plan_.config.context, text_.bytes.size());
 }
 
 models::Batch Trainer::draw(Index step) const {
@@ -227,8 +226,7 @@ void Trainer::require_finite() {
     for (const Tensor<float>& tensor : tensors_of(network_.weights()))
         for (const float x : tensor.values)
             if (!std::isfinite(x))
-                throw std::runtime_error(
-                    fmt::format("{} holds {} after step {}: a smaller rate may help", tensor.name, x, step()));
+                program::fail("{} holds {} after step {}: a smaller rate may help", tensor.name, x, step());
 }
 
 void Trainer::save(const std::string& file) {
@@ -256,7 +254,7 @@ void Trainer::save(const std::string& file) {
 void Trainer::load(const std::string& file) {
     const SafetensorsFile checkpoint(file);
     const auto refuse = [&](const std::string& what, const auto& expected, const auto& found) {
-        throw std::runtime_error(fmt::format("{}: {}: expected {}, found {}", file, what, expected, found));
+        program::fail("{}: {}: expected {}, found {}", file, what, expected, found);
     };
     const auto said = [&](const std::string& key) {
         const auto found = checkpoint.metadata().find(key);

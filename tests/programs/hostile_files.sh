@@ -98,7 +98,7 @@ for name in report plan; do
     ln -sf good.safetensors alias
     hostile "$name" 2 'is an input' good.safetensors --json alias
 done
-hostile report 2 'is a folder' good.safetensors --json size
+hostile report 1 'size: is a folder' good.safetensors --json size
 hostile report 2 'both would be written to' good.safetensors --csv size --json size/../size/heads.csv
 hostile length-scaling 2 'both would be written to' --csv new --svg ./new
 hostile length-scaling 2 'both would be written to' --csv - --svg -
@@ -147,6 +147,89 @@ mkdir tables
 grep -q 'tables/.*: cannot be written whole: File too large; written before: ' err || complain "the reason is missing: $(cat err)"
 [ "$(wc -l <err)" -eq 1 ] || complain "not one line: $(cat err)"
 [ -z "$(find . -name '.attnscope-*')" ] || complain "partial files are left"
+
+# ---- the end by a signal, on a file system without unnamed files: a shim refuses O_TMPFILE and waits before the name is given
+if command -v cc >/dev/null && cat >shim.c <<'C' && cc -shared -fPIC -o shim.so shim.c -ldl 2>shim.log; then
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <unistd.h>
+static int opened(const char* name, const char* path, int flags, int mode) {
+    int (*next)(const char*, int, ...) = (int (*)(const char*, int, ...))dlsym(RTLD_NEXT, name);
+    if ((flags & O_TMPFILE) == O_TMPFILE) return errno = EOPNOTSUPP, -1;
+    return next(path, flags, mode);
+}
+int open(const char* path, int flags, ...) {
+    va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest);
+    return opened("open", path, flags, mode);
+}
+int open64(const char* path, int flags, ...) {
+    va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest);
+    return opened("open64", path, flags, mode);
+}
+int rename(const char* from, const char* to) { for (;;) pause(); }
+C
+    for signal in TERM INT HUP; do
+        mkdir ended
+        (cd ended && trap - INT && LD_PRELOAD="$work/shim.so" exec "$program" ../good.safetensors --json out.json) >out 2>err &
+        pid=$!
+        for _ in $(seq 200); do
+            [ -n "$(find ended -name '.attnscope-*')" ] && break
+            sleep 0.05
+        done
+        [ -n "$(find ended -name '.attnscope-*')" ] || complain "$signal: no file is being written: $(cat err)"
+        kill -s "$signal" "$pid"
+        wait "$pid" 2>/dev/null
+        [ $? -eq $((128 + $(kill -l "$signal"))) ] || complain "$signal does not end it"
+        [ -z "$(find ended -type f)" ] || complain "$signal leaves a partial file"
+        rm -r ended
+    done
+else
+    echo "no C compiler: the end by a signal is not checked"
+fi
+
+# ---- names: one line without control characters, nothing cut
+clean() { ! LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f]' "$@" || complain "control characters: $(cat -v "$@" | head -c 300)"; }
+name=$(printf 'n\033[31m\nx')
+cp good.safetensors "$name"
+mkdir "$name.d" && cp text "$name.d/$name"
+for program_of in report plan long-context; do
+    "$ATTNSCOPE_BIN/attnscope-$program_of" "$name" >out 2>err || complain "$program_of fails: $(cat err)"
+    clean out err
+    grep -qF 'n\x1b[31m\x0ax' out || complain "$program_of does not name its input"
+done
+cat >small.json <<'JSON'
+{"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 8, "vocab_size": 256}
+JSON
+cp small.json "$name.json"
+cp ids "$name.ids"
+"$ATTNSCOPE_BIN/attnscope-capture" --random-weights "$name.json" --tokens "$name.ids" --out "$name.out" >out 2>err || complain "capture fails: $(cat err)"
+clean out err
+[ "$(grep -cF 'n\x1b[31m\x0ax' out)" -eq 2 ] || complain "capture does not say what it reads and writes: $(cat out)"
+"$ATTNSCOPE_BIN/attnscope-paper" --random-weights "$name.json" --tokens "$name.ids" --no-pictures --out "$name.d" >out 2>err || complain "paper fails: $(cat err)"
+clean out err
+head -c 3000 /dev/zero | tr '\0' 'ab' >"$name.text"
+"$ATTNSCOPE_BIN/attnscope-train" --text "$name.text" --config small.json --batch-tokens 8 --steps 1 --out "$name.model" >out 2>err || complain "train fails: $(cat err)"
+clean out err
+[ "$(grep -cF 'n\x1b[31m\x0ax' out)" -eq 2 ] || complain "train does not say what it reads and writes: $(cat out)"
+
+mkdir zero zero-index
+echo '{"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 8, "vocab_size": 256, "a\u0000b": 1}' >zero/config.json
+hostile capture 1 'zero: expected model.safetensors' zero --tokens ids
+echo '{"model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+"max_position_embeddings": 8, "vocab_size": 256, "rope_scaling": {"rope_type": "linear", "factor": 2, "a\u0000b": [1]}}' >zero.json
+hostile capture 1 'a\x00b: expected a number or text' --random-weights zero.json --tokens ids
+cp small.json zero-index/config.json
+echo '{"weight_map": {"a\u0000b": 3}}' >zero-index/model.safetensors.index.json
+hostile capture 1 'weight_map: a\x00b: expected the name of a file in this folder, found 3' zero-index --tokens ids
+python3 - <<'PY'
+import struct
+text = b'{"__metadata__":{"scale":"1\\u0000x"},"q":{"dtype":"F32","shape":[1,1,1],"data_offsets":[0,4]},"k":{"dtype":"F32","shape":[1,1,1],"data_offsets":[4,8]}}'
+open("zero.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + bytes(8))
+PY
+hostile report 1 'got "1\x00x"' zero.safetensors
 
 # Of a name that is no UTF-8 the JSON says what JSON can say; messages escape it.
 name=$(printf 'n\377.safetensors')
