@@ -220,7 +220,7 @@ inline void require_outputs(const std::vector<Output>& outputs, const std::vecto
         }
         if (const auto [other, fresh] = seen.emplace(place, option); !fresh)
             throw usage_error(
-                fmt::format("{} and {}: both would be written to {}", other->second, option, path.string()));
+                fmt::format("{} and {}: only one of them may be {}", other->second, option, path.string()));
     }
 }
 
