@@ -61,6 +61,13 @@ Index size(std::span<const T> row) {
     return static_cast<Index>(row.size());
 }
 
+template <Real T, class... Rows>
+void require_same_size(std::string_view function, std::span<const T> first, const Rows&... others) {
+    (require(others.size() == first.size(), function, "rows must have the same length", first.size(),
+             others.size()),
+     ...);
+}
+
 } // namespace detail
 
 /// Scalars accepted at the front doors: the real ones, and half and bfloat16, which are widened to float.

@@ -1,6 +1,7 @@
 // Softmax that sharpens itself when its entropy is high.
 #pragma once
 
+#include <attnscope/normalizer/concept.hpp>
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {

@@ -69,17 +69,6 @@ concept HasLogNormalizer = Normalizer<N, T> && requires(const N n, std::span<con
     { n.log_normalizer(z) } -> std::same_as<T>;
 };
 
-namespace detail {
-
-template <Real T, class... Rows>
-void require_same_size(std::string_view function, std::span<const T> first, const Rows&... others) {
-    (require(others.size() == first.size(), function, "rows must have the same length", first.size(),
-             others.size()),
-     ...);
-}
-
-} // namespace detail
-
 /// Weights of a row of logits. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,
 /// double, long double, half or bfloat16 (the last two are computed in float); -inf masks a key. The result is a
 /// vector like z (`RowResult`). Special rows: see `RowStatus`. Cost O(n), one allocation.

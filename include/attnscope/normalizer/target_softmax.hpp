@@ -1,6 +1,7 @@
 // Softmax whose temperature is solved, row by row, for a wanted concentration: entropy or participation ratio.
 #pragma once
 
+#include <attnscope/normalizer/concept.hpp>
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {

@@ -1,7 +1,7 @@
 // The sums over the keys of a row from which its statistics follow: one pass, without the largest key.
 #pragma once
 
-#include <attnscope/normalizer/softmax.hpp>
+#include <attnscope/row/softmax_row.hpp>
 
 #include <tuple>
 

@@ -2,6 +2,7 @@
 // vectors with all tokens.
 #pragma once
 
+#include <attnscope/normalizer/concept.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 

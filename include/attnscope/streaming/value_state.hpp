@@ -1,6 +1,7 @@
 // Weighted mean and spread of value vectors that are seen piece by piece, and of every row of a head.
 #pragma once
 
+#include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {

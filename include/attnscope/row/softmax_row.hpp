@@ -1,0 +1,209 @@
+// The kernels of softmax on a row, and log-sum-exp: what normalisers, statistics and scans of softmax are made of.
+#pragma once
+
+#include <attnscope/detail/centred_row.hpp>
+#include <attnscope/row/status.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// 1/temperature, kept inside the normal numbers of T so that 0 * inf cannot arise.
+template <Real T>
+T clamped_inverse(double temperature) {
+    using Limits = std::numeric_limits<T>;
+    const long double inverse = 1.0L / static_cast<long double>(temperature);
+    return static_cast<T>(
+        std::clamp(inverse, static_cast<long double>(Limits::min()), static_cast<long double>(Limits::max())));
+}
+
+/// (a - b)/T, where the difference itself may overflow. Only differences of logits enter, so that an offset
+/// that all of them share is without effect.
+template <Real A>
+A temperatures_apart(A a, A b, A temperature) {
+    const A difference = a - b;
+    if (std::isinf(difference) && std::isfinite(a) && std::isfinite(b))
+        return 2 * ((a / 2 - b / 2) / temperature);
+    return difference / temperature;
+}
+
+/// Is 1/T a number of the scalar, with room for the parts of a product beside it? If not, logits are divided by
+/// T.
+template <Real T>
+constexpr bool has_inverse(double temperature) {
+    constexpr double least = static_cast<double>(2 / std::numeric_limits<T>::max()),
+                     largest = std::same_as<T, float> ? double(1 / std::numeric_limits<float>::min())
+                                                      : 1 / std::numeric_limits<double>::min();
+    return std::same_as<T, long double> || (temperature >= least && temperature <= largest);
+}
+
+inline double checked_temperature(std::string_view function, double temperature) {
+    require(temperature > 0 && std::isfinite(temperature), function, "temperature must be > 0 and finite",
+            temperature);
+    return temperature;
+}
+
+inline double checked_scale(std::string_view function, std::string_view name, double scale) {
+    if (!(scale >= 0 && std::isfinite(scale))) {
+        const std::string rule = std::string(name) + " must be >= 0 and finite";
+        fail(function, rule, scale);
+    }
+    return scale;
+}
+
+/// Status of a row whose ordinary evaluation met NaN or an infinite maximum. Cost O(n), not vectorised: rare.
+template <Real T>
+RowStatus classify(RowIn<T> z) {
+    RowStatus status = RowStatus::empty;
+    for (const T x : z) {
+        if (std::isnan(x)) return RowStatus::nan;
+        if (x == std::numeric_limits<T>::infinity())
+            status = RowStatus::infinite;
+        else if (status == RowStatus::empty && x > -std::numeric_limits<T>::infinity())
+            status = RowStatus::normal;
+    }
+    return status;
+}
+
+/// Weights of a row that is not normal, by the convention of `RowStatus`.
+template <Real T>
+RowStatus fill_special(RowStatus status, RowIn<T> z, RowOut<T> out) {
+    if (status == RowStatus::infinite) {
+        const T infinity = std::numeric_limits<T>::infinity();
+        const auto count = std::count(z.begin(), z.end(), infinity);
+        std::transform(z.begin(), z.end(), out.begin(),
+                       [&](T x) { return x == infinity ? T(1) / static_cast<T>(count) : T(0); });
+    } else {
+        std::fill(out.begin(), out.end(),
+                  status == RowStatus::nan ? std::numeric_limits<T>::quiet_NaN() : T(0));
+    }
+    return status;
+}
+
+/// sum_i e^{(z_i - m)/T}, and the terms in `out` if it is given. NaN when a logit is NaN or +inf.
+template <bool store, Real T>
+Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
+    const auto shift = Simd<T>::set(m), scale = Simd<T>::set(inverse_temperature);
+    return sum_groups<T, 1>(size(z), [&](const auto& lane, Packets<T, 1>& sum) {
+        using S = typename std::decay_t<decltype(lane)>::S;
+        const auto z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
+        const auto e = exp_nonpositive<T, S>(S::mul(S::sub(z_lane, shift), scale));
+        if constexpr (store) lane.store(out, e);
+        sum.v[0] = S::add_to(sum.v[0], e);
+    })[0];
+}
+
+/// Multiplies the terms of a row by `factor`; weights below the smallest normal number become 0, because
+/// subnormals are slow.
+template <Real T>
+void scale_weights(T factor, RowOut<T> out) {
+    using S = Simd<T>;
+    const auto scale = S::set(factor), smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
+    for_each_lane<T>(static_cast<Index>(out.size()), [&](const auto& lane) {
+        const auto p = S::mul(lane(out.data()), scale);
+        lane.store(out.data(), S::select_below(p, smallest, zero, p));
+    });
+}
+
+/// p_i = e^{beta (z_i - shift)}/(sum + extra) with `shift` >= every visible logit, m = max z. Weights below the
+/// smallest normal number are 0. `extra` is mass that goes to no key.
+template <Real T>
+RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, RowOut<T> out) {
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
+    // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
+    // row, because the maximum is finite or was hidden by a NaN.
+    const auto sum = exp_sum<true, T>(z, shift, beta, out.data());
+    if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
+    if (sum == 0) return RowStatus::empty; // only beside `extra`
+    scale_weights<T>(static_cast<T>(1 / (sum + extra)), out);
+    return RowStatus::normal;
+}
+
+/// softmax(z/T) key by key, for temperatures without an inverse in T; m = max z.
+template <Real T>
+RowStatus divided_softmax_row(RowIn<T> z, T m, double temperature, RowOut<T> out) {
+    using A = Accumulator<T>;
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
+    A sum = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        const A e = std::exp(temperatures_apart(A(z[i]), A(m), static_cast<A>(temperature)));
+        sum += e;
+        out[i] = static_cast<T>(e);
+    }
+    if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
+    scale_weights<T>(static_cast<T>(1 / sum), out);
+    return RowStatus::normal;
+}
+
+/// out = p (unit (z - E_p z)) factor: how softmax weights move with the inverse temperature. Keys of weight 0
+/// do not move, at z = -inf either; rows with +inf do not move at all. `out` may be `p`.
+template <Real T>
+void inverse_temperature_product(RowIn<T> z, RowIn<T> p, T unit, T factor, RowOut<T> out) {
+    using S = Simd<T>;
+    const T m = row_max<T>(z);
+    if (!(std::abs(m) <= std::numeric_limits<T>::max())) { // nothing moves beside +inf; NaN stays
+        std::transform(p.begin(), p.end(), out.begin(), [](T x) { return x * T(0); });
+        return;
+    }
+    const auto zero = S::set(T(0)), top = S::set(m);
+    const auto distance = [&](const auto& lane, const auto& weight) {
+        return S::select_below(zero, weight, S::sub(lane(z.data(), T(0)), top), zero);
+    };
+    const auto mean = S::set(static_cast<T>(sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
+        const auto weight = lane(p.data());
+        return Packets<T, 1>{{S::mul(weight, distance(lane, weight))}};
+    })[0]));
+    const auto small = S::set(unit), scale = S::set(factor);
+    for_each_lane<T>(size<T>(z), [&](const auto& lane) {
+        const auto weight = lane(p.data());
+        const auto moved = S::mul(small, S::sub(distance(lane, weight), mean));
+        lane.store(out.data(), S::mul(S::mul(weight, moved), scale));
+    });
+}
+/// out = -p (z - E_p z)/T^2, T a temperature.
+template <Real T>
+void temperature_product(RowIn<T> z, RowIn<T> p, double temperature, RowOut<T> out) {
+    if (has_inverse<T>(temperature)) {
+        const T inverse = clamped_inverse<T>(temperature);
+        return inverse_temperature_product<T>(z, p, inverse, -inverse, out);
+    }
+    inverse_temperature_product<T>(z, p, T(1), T(1), out);
+    using A = Accumulator<T>;
+    for (T& x : out) x = static_cast<T>(-(A(x) / A(temperature)) / A(temperature));
+}
+
+} // namespace detail
+
+/// log sum_i e^{z_i/T} of a row of logits, T = temperature > 0. -inf masks a key; an empty or all-masked row
+/// gives -inf, a NaN gives NaN, +inf gives +inf. Cost O(n), no allocation. Error: relative 2u on the sum, plus
+/// u |z_max/T|.
+template <Real T>
+T log_sum_exp(RowIn<T> z, double temperature = 1) {
+    detail::checked_temperature("log_sum_exp", temperature);
+    const T m = detail::row_max<T>(z);
+    using A = Accumulator<T>;
+    const T inverse = detail::clamped_inverse<T>(temperature);
+    A sum = std::numeric_limits<A>::quiet_NaN();
+    if (!std::isinf(m)) {
+        if (detail::has_inverse<T>(temperature)) {
+            sum = detail::exp_sum<false, T>(z, m, inverse, nullptr);
+            if (sum == sum) return static_cast<T>(static_cast<A>(m) * inverse + std::log(sum));
+        } else {
+            const A divisor = static_cast<A>(temperature);
+            sum = 0;
+            for (const T x : z) sum += std::exp(detail::temperatures_apart(A(x), A(m), divisor));
+            if (sum == sum) return static_cast<T>(A(m) / divisor + std::log(sum));
+        }
+    }
+    switch (detail::classify<T>(z)) {
+    case RowStatus::empty:
+        return -std::numeric_limits<T>::infinity();
+    case RowStatus::infinite:
+        return std::numeric_limits<T>::infinity();
+    default:
+        return std::numeric_limits<T>::quiet_NaN();
+    }
+}
+
+} // namespace v0_1
+} // namespace attnscope
