@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/detail/rooms.hpp>
-#include <attnscope/normalizer/concept.hpp>
+#include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/selection/distance.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
