@@ -1,4 +1,4 @@
-# The README's picture: every row of a capture, its largest weight against its sensitivity.
+# The picture of docs/findings.md: every row of a capture, its largest weight against its sensitivity.
 #   attnscope-report CAPTURE --rows --csv FOLDER
 #   gnuplot -e "folder='FOLDER'" docs/gradient_limit.gp > docs/gradient_limit.svg
 set terminal svg size 760,420 background '#ffffff' font 'Helvetica,13'

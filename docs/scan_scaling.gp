@@ -1,4 +1,4 @@
-# The README's picture of a scan's time. Figures of one run of build/bin/attnscope-bench-scan-scaling (up to 16384) and of
+# The picture of a scan's time in docs/performance.md. Figures of one run of build/bin/attnscope-bench-scan-scaling (up to 16384) and of
 # attnscope-long-context (131072), Intel Xeon (Emerald Rapids).
 #   gnuplot docs/scan_scaling.gp > docs/scan_scaling.svg
 set terminal svg size 760,400 background '#ffffff' font 'Helvetica,13'
