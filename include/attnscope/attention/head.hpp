@@ -20,7 +20,7 @@ public:
     HeadView(MatrixView<T> q, MatrixView<T> k, MatrixView<T> v, T scale) : q_(q), k_(k), v_(v), scale_(scale) {
         detail::require(q.cols() == k.cols(), "HeadView", "q and k must have the same width", q.cols(),
                         k.cols());
-        detail::require(v.data() == nullptr || v.rows() == k.rows(), "HeadView",
+        detail::require(!has_values() || v.rows() == k.rows(), "HeadView",
                         "k and v must have the same number of rows", k.rows(), v.rows());
         detail::require(std::isfinite(scale), "HeadView", "scale must be finite", scale);
     }
@@ -31,7 +31,7 @@ public:
     T scale() const { return scale_; }
     Index queries() const { return q_.rows(); }
     Index keys() const { return k_.rows(); }
-    bool has_values() const { return v_.data() != nullptr; }
+    bool has_values() const { return v_.data() != nullptr || v_.cols() > 0; } // no keys, no memory
 
     /// 1/sqrt(d), and 1 for a head of width 0.
     static T default_scale(Index width) { return width > 0 ? T(1) / std::sqrt(static_cast<T>(width)) : T(1); }

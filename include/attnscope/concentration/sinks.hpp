@@ -25,7 +25,7 @@ double remaining_mass(RowIn<T> row, const KeyRanges& visible, Index excluded) {
         if (key >= excluded) rest += weight;
     });
     if (all != all || visible.count() == 0) return 0;
-    return excluded == 0 ? 1 : rest;
+    return excluded == 0 && all > 0 ? 1 : rest;
 }
 
 } // namespace detail

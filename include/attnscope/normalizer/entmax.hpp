@@ -624,7 +624,7 @@ public:
             return detail::Packets<T, 2>{{s, S::mul(s, lane(v.data()))}};
         });
         T mean = sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]);
-        if (S::reduce_max(high) <= sums[0] / 2 && std::isfinite(mean)) {
+        if (sums[0] > 0 && S::reduce_max(high) <= sums[0] / 2 && std::isfinite(mean)) {
             detail::for_each_lane<T>(n, [&](const auto& lane) {
                 const auto distance = S::sub(lane(v.data()), S::set(mean));
                 lane.store(out.data(), S::mul(slope<T>(lane(p.data())), distance));

@@ -145,6 +145,10 @@ public:
         Accumulator<T> mean = 0;
         for (std::size_t i = 0; i < z.size(); ++i)
             if (p[i] > T(0)) mean += p[i] * std::log(z[i]);
+        if (std::isinf(mean)) { // keys of +inf share the mass whatever k is
+            std::fill(out.begin(), out.end(), T(0));
+            return;
+        }
         for (std::size_t i = 0; i < z.size(); ++i)
             out[i] = p[i] == T(0) ? T(0) : static_cast<T>(p[i] * (std::log(z[i]) - mean));
     }
@@ -155,13 +159,15 @@ public:
         return p == T(0) ? T(0) : p * log_derivative(z);
     }
 
-    /// F'(z)/F(z)
+    /// F'(z)/F(z); 0 where F is infinite.
     template <ScalarOfFunction<F> T>
     T log_derivative(T z) const {
         if constexpr (LogFunction<F, T>)
             return static_cast<T>(f_.log_derivative(z));
-        else
-            return static_cast<T>(f_.derivative(z) / f_(z));
+        else if (const T value = static_cast<T>(f_(z)); value <= std::numeric_limits<T>::max())
+            return static_cast<T>(f_.derivative(z)) / value;
+        else // NaN stays; where F overflows the quotient is next to nothing
+            return value == value ? T(0) : value;
     }
 
     /// log F(z)

@@ -73,8 +73,8 @@ struct Perturbation {
 };
 
 /// Both rows at temperature 1; -inf in both hides a key, in one of them makes the range infinite. values: one
-/// row for each key, or none; `diameter` is passed on. No visible key: zeros and infinite gaps. Rows that are
-/// not normal give NaN. O(n d), allocates rows. Throws `invalid_argument` when shapes do not fit.
+/// row for each key, or none; `diameter` is passed on. No visible key in either: zeros and infinite gaps.
+/// Rows that are not normal, and a row with keys beside one without, give NaN. O(n d), allocates rows. Throws `invalid_argument` when shapes do not fit.
 inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> moved,
                                                  MatrixView<double> values = {}, double diameter = 0) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -84,7 +84,10 @@ inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> 
     const Divergence apart = row_divergence<double>(z, moved);
     Perturbation<double> row;
     row.diameter = diameter;
-    if (apart.status == RowStatus::empty) return row;
+    const auto sees_keys = [&](RowIn<double> logits) {
+        return std::any_of(logits.begin(), logits.end(), [&](double x) { return x > -infinity; });
+    };
+    if (apart.status == RowStatus::empty && !sees_keys(z) && !sees_keys(moved)) return row;
     if (apart.status != RowStatus::normal) {
         const double nan = std::numeric_limits<double>::quiet_NaN();
         return {nan, nan, nan, nan, diameter, nan, nan};

@@ -41,6 +41,9 @@ template <Real T>
 T dobrushin_limit(MatrixView<T> z) {
     T largest = 0;
     for (Index i = 0; i < z.rows(); ++i)
+        for (const T x : z.row(i))
+            if (!(x <= std::numeric_limits<T>::max())) return std::numeric_limits<T>::quiet_NaN();
+    for (Index i = 0; i < z.rows(); ++i)
         for (Index j = 0; j < i; ++j) {
             T low = std::numeric_limits<T>::infinity(), high = -low;
             const RowIn<T> a = z.row(i), b = z.row(j);

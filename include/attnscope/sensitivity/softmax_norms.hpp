@@ -102,6 +102,7 @@ Interval<A> cut_norm(const RestSums<A>& sums) {
         const A exact = 4 * sums.p1 * sums.rest;
         return {exact, exact};
     }
+    if (sums.p1 == A(0)) return {A(0), A(0)}; // no key has weight
     return {1 - sums.p1 * sums.p1, A(1)};
 }
 
