@@ -115,7 +115,8 @@ struct RowTraits { // of a container
 template <VectorExpr E>
 struct RowTraits<E> {
     using Scalar = ScalarOf<E>;
-    using Result = typename std::remove_cvref_t<decltype(std::declval<const E&>().template cast<Scalar>())>::PlainObject;
+    using Result =
+        typename std::remove_cvref_t<decltype(std::declval<const E&>().template cast<Scalar>())>::PlainObject;
 };
 
 } // namespace detail
@@ -179,13 +180,14 @@ public:
             row_ = {std::data(row), std::size(row)};
         } else {
             storage_.resize(1, static_cast<Index>(std::size(row)));
-            for (std::size_t i = 0; i < std::size(row); ++i) storage_[static_cast<Index>(i)] = static_cast<T>(std::data(row)[i]);
+            for (std::size_t i = 0; i < std::size(row); ++i)
+                storage_[static_cast<Index>(i)] = static_cast<T>(std::data(row)[i]);
             row_ = {storage_.data(), std::size(row)};
         }
     }
     /// A temporary ends before its holder does: keep it in a variable.
     template <class E>
-        requires(detail::OwningRow<E> && !std::is_lvalue_reference_v<E>)
+    requires(detail::OwningRow<E> && !std::is_lvalue_reference_v<E>)
     explicit RowHolder(E&&) = delete;
     RowHolder(const RowHolder&) = delete;
     RowHolder& operator=(const RowHolder&) = delete;

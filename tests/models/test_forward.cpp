@@ -197,7 +197,8 @@ TEST_CASE("the temperature of config.json reaches the attention", "[models][forw
     CHECK(std::abs(colder - plain) > 1e-6);
     config.temperature = 1;
     options.normalizer = program::named_normalizer("temperature:0.5|softmax");
-    CHECK(colder == Catch::Approx(models::Model(config, parameters).run<double>(ids, options).loss).epsilon(1e-12));
+    CHECK(colder ==
+          Catch::Approx(models::Model(config, parameters).run<double>(ids, options).loss).epsilon(1e-12));
 }
 
 TEST_CASE("parts with a prefix are the same model", "[models][forward]") {

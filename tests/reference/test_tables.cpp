@@ -20,10 +20,10 @@ namespace {
 
 using namespace attnscope_reference;
 using Exact = long double;
+using attnscope::Accumulator;
 using attnscope::Index;
 using attnscope::RowIn;
 using attnscope::RowOut;
-using attnscope::Accumulator;
 
 template <class T>
 constexpr Exact unit_of = static_cast<Exact>(std::numeric_limits<T>::epsilon()) / 2;

@@ -182,7 +182,8 @@ TEST_CASE("the counter sees what allocates", "[allocation]") {
     // A front door copies what it must, so a strided vector costs one more than a contiguous one.
     const Eigen::VectorXd z = Eigen::VectorXd::Ones(64);
     const int contiguous = count_allocations([&] { keep(attnscope::weights(attnscope::Softmax{}, z)); });
-    const int reversed = count_allocations([&] { keep(attnscope::weights(attnscope::Softmax{}, z.reverse())); });
+    const int reversed =
+        count_allocations([&] { keep(attnscope::weights(attnscope::Softmax{}, z.reverse())); });
     CHECK(contiguous == 1);
     CHECK(reversed == 2);
 }

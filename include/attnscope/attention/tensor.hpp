@@ -112,10 +112,10 @@ struct TensorAttention {
 /// fit or the number of masks is neither 1 nor the batch.
 template <HeadTensor Q, HeadTensor K, HeadTensor V, class N>
 requires Normalizer<N, TensorScalar<Q>> && std::same_as<TensorScalar<Q>, TensorScalar<K>> &&
-    std::same_as<TensorScalar<Q>, TensorScalar<V>> &&(int(Q::NumDimensions) == int(K::NumDimensions)) &&
-    (int(Q::NumDimensions) ==
-     int(V::NumDimensions)) auto attend(const Q& q, const K& k, const V& v, const N& normalizer,
-                                        std::span<const Mask> masks, AttendOptions options = {}) {
+         std::same_as<TensorScalar<Q>, TensorScalar<V>> && (int(Q::NumDimensions) == int(K::NumDimensions)) &&
+         (int(Q::NumDimensions) == int(V::NumDimensions))
+auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<const Mask> masks,
+            AttendOptions options = {}) {
     using T = TensorScalar<Q>;
     constexpr int rank = Q::NumDimensions;
     const TensorHeads<T> queries(q), keys(k), values(v);

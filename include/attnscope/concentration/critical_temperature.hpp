@@ -120,7 +120,8 @@ inline constexpr Statement critical_temperature_sharp_statement{
     .id = "critical_temperature",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
+    .text =
+        "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
     .conditions = "softmax",
     .source = "log-n scaling",
 };

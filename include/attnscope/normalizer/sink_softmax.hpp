@@ -32,9 +32,8 @@ public:
         detail::require_same_size<T>("SinkSoftmax::apply", z, out);
         const T m = detail::row_max<T>(z);
         const T shift = std::max(m, logit_in<T>());
-        return detail::softmax_row<T>(
-            z, m, shift, T(1), std::exp(Accumulator<T>(logit_in<T>()) - Accumulator<T>(shift)),
-            out);
+        return detail::softmax_row<T>(z, m, shift, T(1),
+                                      std::exp(Accumulator<T>(logit_in<T>()) - Accumulator<T>(shift)), out);
     }
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {

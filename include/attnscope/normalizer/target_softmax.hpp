@@ -58,8 +58,7 @@ public:
     }
     /// log(H/target) and its derivative -beta Var_p z/H.
     template <Real T>
-    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z,
-                                                                     Accumulator<T> beta) const {
+    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z, Accumulator<T> beta) const {
         using A = Accumulator<T>;
         const auto row = row_statistics<T>(z, static_cast<double>(1 / beta));
         const A entropy = row.entropy_nats();
@@ -90,8 +89,7 @@ public:
     /// log((1/S2 - 1)/(target - 1)) and its derivative; S2(beta) = e^{lse(2 beta z) - 2 lse(beta z)}, so that
     /// d log S2/d beta = 2 (E_{2 beta} z - E_beta z).
     template <Real T>
-    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z,
-                                                                     Accumulator<T> beta) const {
+    std::pair<Accumulator<T>, Accumulator<T>> excess(RowIn<T> z, Accumulator<T> beta) const {
         using A = Accumulator<T>;
         const auto row = row_statistics<T>(z, static_cast<double>(1 / beta));
         const auto twice = row_statistics<T>(z, static_cast<double>(A(0.5) / beta));
@@ -200,7 +198,7 @@ public:
         if (!(beta == beta)) return log_sum_exp<T>(z);
         return log_sum_exp<T>(
             z, static_cast<double>(1 / std::clamp<Accumulator<T>>(beta, std::numeric_limits<T>::min(),
-                                                                          std::numeric_limits<T>::max())));
+                                                                  std::numeric_limits<T>::max())));
     }
 
     static constexpr std::string_view parameter_name() { return Target::parameter_name(); }

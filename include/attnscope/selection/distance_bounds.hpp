@@ -23,8 +23,8 @@ struct FixedSetGeometry {
 /// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
 /// is too small.
 template <Real T>
-FixedSetGeometry<Accumulator<T>>
-fixed_set_geometry(const SelectedSet<T>& set, const Matrix<Accumulator<T>>* gram = nullptr) {
+FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
+                                                    const Matrix<Accumulator<T>>* gram = nullptr) {
     using A = Accumulator<T>;
     if (gram)
         detail::require(gram->rows() >= set.size() && gram->cols() >= set.size(), "fixed_set_geometry",
@@ -88,9 +88,8 @@ fixed_set_geometry(const SelectedSet<T>& set, const Matrix<Accumulator<T>>* gram
 /// P Theorem 1(1) as published: (1-A) d1 + max|x_j| |A (n-N) - (1-A)|. True for top-N sets in the cumulative
 /// reading; false for arbitrary sets and for the resultant reading.
 template <Real T>
-Accumulator<T>
-theorem1_fixed_published_limit(const SelectedSet<T>& set,
-                               const FixedSetGeometry<Accumulator<T>>& geometry) {
+Accumulator<T> theorem1_fixed_published_limit(const SelectedSet<T>& set,
+                                              const FixedSetGeometry<Accumulator<T>>& geometry) {
     using A = Accumulator<T>;
     const A others = static_cast<A>(set.size() - set.selected_count());
     return set.tail_mass() * geometry.spread +
@@ -100,9 +99,8 @@ theorem1_fixed_published_limit(const SelectedSet<T>& set,
 /// P Theorem 1(1), corrected: the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the published
 /// one for top-N sets) or |A - (1-A)| (resultant). Attained by equal tokens.
 template <Real T>
-Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set,
-                                            const FixedSetGeometry<Accumulator<T>>& geometry,
-                                            Reading reading) {
+Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set, const FixedSetGeometry<Accumulator<T>>& geometry,
+                                    Reading reading) {
     const auto factor =
         reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
     return set.tail_mass() * geometry.spread + geometry.longest * factor;
@@ -134,8 +132,8 @@ inline constexpr Statement theorem1_fixed_published_statement{
 /// P Theorem 1(1) on one set, as published, in the given reading.
 template <Real T>
 Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
-                                                       const FixedSetGeometry<Accumulator<T>>& geometry,
-                                                       Reading reading) {
+                                               const FixedSetGeometry<Accumulator<T>>& geometry,
+                                               Reading reading) {
     using A = Accumulator<T>;
     const A limit = theorem1_fixed_published_limit(set, geometry);
     return upper_bound<A>(theorem1_fixed_published_statement,
@@ -156,8 +154,7 @@ inline constexpr Statement theorem1_fixed_sharp_statement{
 /// P Theorem 1(1) on one set, corrected.
 template <Real T>
 Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
-                                                   const FixedSetGeometry<Accumulator<T>>& geometry,
-                                                   Reading reading) {
+                                           const FixedSetGeometry<Accumulator<T>>& geometry, Reading reading) {
     Bound<Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
     bound.statement = &theorem1_fixed_sharp_statement;
     bound.value = theorem1_fixed_limit(set, geometry, reading);
@@ -320,8 +317,8 @@ struct SubsetMean {
 /// drawn from `generator`. O(subsets n d). Throws `invalid_argument` unless 0 <= N <= L and, when it must draw,
 /// samples >= 2.
 template <Real T>
-SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected,
-                                                        Reading reading, Index samples, SplitMix64& generator) {
+SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected, Reading reading,
+                                                Index samples, SplitMix64& generator) {
     using A = Accumulator<T>;
     const Index n = detail::size<T>(p);
     detail::require(selected >= 0 && selected <= n, "mean_subset_distance", "N must be in [0, L]", selected, n);
@@ -385,7 +382,7 @@ inline constexpr Statement theorem1_random_published_statement{
 /// `expected`: E d, counted or sampled (then six standard errors are allowed).
 template <Real T>
 Bound<Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
-                                                        const SubsetMean<Accumulator<T>>& expected) {
+                                                const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
     return upper_bound<A>(theorem1_random_published_statement,
                           {.limit = moments.expected_distance(selected).lower,
@@ -405,7 +402,7 @@ inline constexpr Statement theorem1_random_sharp_statement{
 /// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
 template <Real T>
 BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
-                                                        const SubsetMean<Accumulator<T>>& expected) {
+                                                const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
     const Interval<A> range = moments.expected_distance(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
@@ -429,7 +426,7 @@ inline constexpr Statement corollary2_published_statement{
 /// E d <= sum |y_i|.
 template <Real T>
 Bound<Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
-                                                   const SubsetMean<Accumulator<T>>& expected) {
+                                           const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
     return upper_bound<A>(corollary2_published_statement,
                           {.limit = moments.total_length(),
@@ -451,7 +448,7 @@ inline constexpr Statement corollary2_sharp_statement{
 /// remains of "d -> 0 as N -> L": 0 at N = L only.
 template <Real T>
 BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
-                                                   const SubsetMean<Accumulator<T>>& expected) {
+                                           const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
     const A l = static_cast<A>(moments.size()), count = static_cast<A>(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);

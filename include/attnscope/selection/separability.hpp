@@ -32,7 +32,7 @@ struct Separability {
 /// Throws `invalid_argument` unless radius > 0.
 template <Real T>
 Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
-                                                  std::optional<Accumulator<T>> radius = {}) {
+                                          std::optional<Accumulator<T>> radius = {}) {
     using A = Accumulator<T>;
     if (radius) detail::require(*radius > A(0), "separability", "radius must be > 0", *radius);
     Separability<A> figures;

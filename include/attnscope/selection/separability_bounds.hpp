@@ -203,8 +203,9 @@ inline constexpr Statement theorem2_upper_sharp_statement{
     .id = "theorem2_upper",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
-            "max_{I\\i} p_j^2",
+    .text =
+        "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
+        "max_{I\\i} p_j^2",
     .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
     .source = "corrected form of P Theorem 2",
 };

@@ -50,7 +50,7 @@ inline constexpr Statement truncation_gap_statement{
 /// softmax. relative_error: that of the weights.
 template <Real T>
 Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulator<T> gap,
-                                                   Accumulator<T> relative_error) {
+                                           Accumulator<T> relative_error) {
     using A = Accumulator<T>;
     const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
     return upper_bound<A>(truncation_gap_statement,
@@ -72,8 +72,7 @@ inline constexpr Statement truncation_output_statement{
 
 /// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
 template <Real T>
-Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set,
-                                                      Accumulator<T> diameter) {
+Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumulator<T> diameter) {
     using A = Accumulator<T>;
     const A limit = set.tail_mass() * diameter;
     const A size = static_cast<A>(set.size() + set.vectors().cols() + 8);

@@ -236,16 +236,15 @@ struct FamilyGradient<RestrictedNormalizer<N, Choice>> {
 /// A normaliser whose Jacobian is (I - p 1^T) diag(g) with known g: `PointwiseNormalizer`, and softmax and its
 /// length-scaled kin behind a softcap or in front of a choice.
 template <class N, class T>
-concept FamilyMember = Normalizer<N, T> && Normalizer<N, Accumulator<T>> &&
-    detail::FamilyGradient<N>::known && !detail::FamilyGradient<N>::closed;
+concept FamilyMember = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && detail::FamilyGradient<N>::known &&
+                       !detail::FamilyGradient<N>::closed;
 
 /// Norms of (I - p 1^T) diag(g), g_i = p_i F'(z_i)/F(z_i), of the general family (theory: P Lemma 2's exact
 /// counterpart), from logits and weights of a normal row. The spectral norm is a root, found by bisection to
 /// rounding; inf->1 lies in [spectral norm, sum of absolute column sums]. An empty row gives 0, a NaN row NaN.
 /// About 60 passes of O(n), no allocation.
 template <class F, Real T>
-JacobianNorms<Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F>& normalizer, RowIn<T> z,
-                                                     RowIn<T> p) {
+JacobianNorms<Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F>& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     return detail::family_norms<T>(
@@ -254,8 +253,8 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F>& norma
 
 /// The same for normalisers whose Jacobian has that form. Allocates three rows.
 template <class N, Real T>
-requires FamilyMember<N, T> JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer,
-                                                                                 RowIn<T> z, RowIn<T> p) {
+requires FamilyMember<N, T>
+JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     const std::vector<A> logits(z.begin(), z.end()), weights(p.begin(), p.end());

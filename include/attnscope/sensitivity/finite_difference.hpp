@@ -30,7 +30,7 @@ void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
 /// Throws `invalid_argument` unless eps > 0 and finite, or when lengths differ.
 template <Real T, Normalizer<T> N>
 Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, RowIn<T> v, T eps,
-                                         RowOut<T> moved) {
+                                 RowOut<T> moved) {
     detail::require_same_size<T>("finite_difference", z, p, v, moved);
     detail::require(eps > T(0) && std::isfinite(eps), "finite_difference", "eps must be > 0 and finite", eps);
     for (std::size_t i = 0; i < z.size(); ++i) moved[i] = z[i] + eps * v[i];

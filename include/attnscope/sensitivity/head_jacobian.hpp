@@ -222,8 +222,9 @@ inline constexpr Statement token_jacobian_sharp_statement{
     .id = "token_jacobian",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
-            "|a_i|^2)",
+    .text =
+        "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
+        "|a_i|^2)",
     .conditions = "softmax head of known projections",
     .source = "product rule, block by block",
 };

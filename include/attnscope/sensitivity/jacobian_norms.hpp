@@ -10,15 +10,17 @@ inline namespace v0_1 {
 /// Norms behind a top-k or top-p choice where N has closed forms in the weights alone: those of N at the
 /// weights that are left.
 template <class N, class Choice, Real T>
-requires detail::FamilyGradient<N>::closed JacobianNorms<Accumulator<T>>
-jacobian_norms(const RestrictedNormalizer<N, Choice>& normalizer, RowIn<T> z, RowIn<T> p) {
+requires detail::FamilyGradient<N>::closed
+JacobianNorms<Accumulator<T>> jacobian_norms(const RestrictedNormalizer<N, Choice>& normalizer, RowIn<T> z,
+                                             RowIn<T> p) {
     return jacobian_norms(normalizer.inner(), z, p);
 }
 
 /// Norms behind a division of the logits by a temperature: those of N at z/T, divided by T. Allocates one row.
 template <class N, Real T>
-requires Normalizer<N, T> JacobianNorms<Accumulator<T>>
-jacobian_norms(const MappedNormalizer<Temperature, N>& normalizer, RowIn<T> z, RowIn<T> p) {
+requires Normalizer<N, T>
+JacobianNorms<Accumulator<T>> jacobian_norms(const MappedNormalizer<Temperature, N>& normalizer, RowIn<T> z,
+                                             RowIn<T> p) {
     using A = Accumulator<T>;
     std::vector<T> divided(z.size());
     normalizer.map().apply(z, RowOut<T>(divided));

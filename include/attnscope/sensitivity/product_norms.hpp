@@ -273,8 +273,8 @@ inline constexpr std::size_t largest_certified_row = 256;
 /// recomputed). An empty row gives 0, a NaN row NaN. O(n^2) time and O(n) memory, for short rows O(n^3) and
 /// O(n^2).
 template <class N, Real T>
-requires Normalizer<N, T> && Normalizer<N, Accumulator<T>> JacobianNorms<Accumulator<T>>
-jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
+requires Normalizer<N, T> && Normalizer<N, Accumulator<T>>
+JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     JacobianNorms<A> norms;
@@ -340,7 +340,7 @@ jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
 /// The same for a normaliser over T alone: to the rounding of T. The spectral norm need not converge to the
 /// rounding of the accumulator scalar; its `residual` tells.
 template <class N, Real T>
-    requires(Normalizer<N, T> && !Normalizer<N, Accumulator<T>>)
+requires(Normalizer<N, T> && !Normalizer<N, Accumulator<T>>)
 JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     return jacobian_norms(detail::NarrowNormalizer<N, T>(&normalizer), z, p);
 }

@@ -177,8 +177,8 @@ concept LengthScaled = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && requ
 
 /// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for softmax.
 template <class N, Real T>
-requires LengthScaled<N, T> JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer,
-                                                                                 RowIn<T> z, RowIn<T> p) {
+requires LengthScaled<N, T>
+JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     detail::require_same_size<T>("jacobian_norms", z, p);
     const double beta = normalizer.inverse_temperature(detail::count_visible<T>(z));
     if (beta > 0) // kept inside the normal numbers, so that its inverse is a temperature
@@ -233,8 +233,7 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowI
 /// Norms of the diagonal matrix diag(p (1 - p)) of sigmoid attention: exact, all but Frobenius and inf->1 are
 /// the largest entry, which is at most 1/4. A NaN row gives NaN. O(n), allocates one row.
 template <Real T>
-JacobianNorms<Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z,
-                                                     RowIn<T> p) {
+JacobianNorms<Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     std::vector<T> slopes(z.size());
@@ -257,8 +256,8 @@ concept EntmaxLike = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && std::d
 /// Norms of diag(s) - s s^T/sum s of alpha-entmax, s = p^{2-alpha} on the support: with w = s/sum s this is sum
 /// s times the matrix of softmax at the weights w, and everything said there holds. O(n), allocates one row.
 template <class N, Real T>
-requires EntmaxLike<N, T> JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z,
-                                                                               RowIn<T> p) {
+requires EntmaxLike<N, T>
+JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
     detail::require_same_size<T>("jacobian_norms", z, p);
     std::vector<A> shares(p.begin(), p.end());

@@ -30,7 +30,7 @@ struct RankedRow {
 /// counts places in `chosen`. Throws `invalid_argument` for a head without values or a Gram matrix of another
 /// size.
 template <Real T, class N, class Visit, Executor E = Sequential>
-    requires Normalizer<N, T>
+requires Normalizer<N, T>
 ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
                             const Matrix<Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
                             const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {

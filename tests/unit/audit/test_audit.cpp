@@ -159,13 +159,13 @@ TEST_CASE("no sides is no row", "[audit]") {
 
 TEST_CASE("an unknown statement is refused by name, and sides of two statements", "[audit]") {
     static constexpr attnscope::Statement other{
-    .id = "theorem7",
-    .form = Form::sharp,
-    .provenance = Provenance::derived,
-    .text = "1 <= 2",
-    .conditions = "",
-    .source = "",
-};
+        .id = "theorem7",
+        .form = Form::sharp,
+        .provenance = Provenance::derived,
+        .text = "1 <= 2",
+        .conditions = "",
+        .source = "",
+    };
     Audit audit;
     CHECK_THROWS_WITH(audit.add(with(Verdict::holds, other)),
                       "Audit: statement must be one of the table `statements`, got theorem7");

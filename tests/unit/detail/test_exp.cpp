@@ -48,7 +48,7 @@ long double ulp_error(T value, long double exact) {
 /// What the reference itself may be off, where long double is no wider than double.
 template <class T>
 constexpr long double reference_ulp =
-    std::same_as<T, double>&& std::numeric_limits<long double>::digits < 64 ? 1.0L : 1e-3L;
+    std::same_as<T, double> && std::numeric_limits<long double>::digits < 64 ? 1.0L : 1e-3L;
 
 template <class T>
 void check_errors(const std::vector<T>& x) {
@@ -96,7 +96,7 @@ TEMPLATE_TEST_CASE("exp keeps its promised error where the reduction changes its
     // Around odd multiples of log(2)/2 the reduced argument is largest.
     std::vector<TestType> x;
     const long double half = std::log(2.0L) / 2;
-    for (int k = 0; - (2 * k + 1) * half > detail::exp_cutoff<TestType>(); ++k) {
+    for (int k = 0; -(2 * k + 1) * half > detail::exp_cutoff<TestType>(); ++k) {
         TestType at = static_cast<TestType>(-(2 * k + 1) * half);
         for (int i = 0; i < 8; ++i) at = std::nextafter(at, TestType(0));
         for (int i = 0; i < 16; ++i, at = std::nextafter(at, TestType(-1000))) x.push_back(at);

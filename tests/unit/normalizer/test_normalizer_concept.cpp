@@ -91,8 +91,8 @@ static_assert(attnscope::Normalizer<OnlyFloat, float>);
 static_assert(!attnscope::Normalizer<OnlyFloat, double>);
 
 template <class F>
-constexpr bool both_normalizers = attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, float>&&
-    attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, double>;
+constexpr bool both_normalizers = attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, float> &&
+                                  attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, double>;
 static_assert(attnscope::HasLogNormalizer<attnscope::Softmax, float>);
 static_assert(attnscope::HasLogNormalizer<attnscope::Softmax, long double>);
 static_assert(both_normalizers<attnscope::Exponential>);
