@@ -25,16 +25,16 @@ double remaining_mass(RowIn<T> row, const KeyRanges& visible, Index excluded) {
         if (key >= excluded) rest += weight;
     });
     if (all != all || visible.count() == 0) return 0;
-    return excluded == 0 && all > 0 ? 1 : rest;
+    return excluded == 0 ? 1 : rest;
 }
 
 } // namespace detail
 
 /// Mean weight of each key over the queries that see it, [keys]; NaN for keys nobody sees.
 /// `excluded` leading keys are taken out of every row and the rest of the row is divided by its remaining sum,
-/// which answers how the row looks without its sink; their own column is NaN. Rows without remaining mass, and
-/// rows with NaN, are left out. weights: [queries, keys]. O(queries keys). Throws `invalid_argument` unless 0
-/// <= excluded <= keys.
+/// which answers how the row looks without its sink; their own column is NaN. Rows of which nothing remains
+/// (where some keys are taken out) and rows with NaN are left out. weights: [queries, keys]. O(queries keys).
+/// Throws `invalid_argument` unless 0 <= excluded <= keys.
 template <Real T>
 Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excluded = 0) {
     const Index keys = weights.cols();
@@ -66,7 +66,7 @@ inline std::vector<Index> sinks(const Row<double>& mass, double threshold = sink
 }
 
 /// Mean over queries of the weight on their first k visible keys, `excluded` leading keys taken out as above
-/// (the k keys are then counted behind them). Queries without remaining mass, or with NaN, are left out; NaN if
+/// (the k keys are then counted behind them). Queries of which nothing remains, or with NaN, are left out; NaN if
 /// all are. O(queries keys). Throws `invalid_argument` unless k >= 0 and 0 <= excluded <= keys.
 template <Real T>
 double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}, Index excluded = 0) {

@@ -99,12 +99,13 @@ TEST_CASE("measure_perturbation: keys that are gone are no small change", "[spec
     CHECK(empty.gap == inf);
 }
 
-TEST_CASE("column mass: a row of zero weights is left out", "[special-rows][sinks]") {
+TEST_CASE("column mass: a row of zero weights counts unless keys are taken out", "[special-rows][sinks]") {
     const Matrix<double> weights = (Matrix<double>(2, 2) << 1, 0, 0, 0).finished();
     const auto mass = attnscope::column_mass(MatrixView<double>(weights));
-    CHECK(mass[0] == 1);
+    CHECK(mass[0] == 0.5);
     CHECK(mass[1] == 0);
-    CHECK(attnscope::leading_mass(MatrixView<double>(weights), 1) == 1);
+    CHECK(attnscope::leading_mass(MatrixView<double>(weights), 1) == 0.5);
+    CHECK(std::isnan(attnscope::column_mass(MatrixView<double>(weights), {}, 1)[1])); // nothing remains of either
     // Weights that do not sum to 1 are taken as they are.
     const Matrix<double> half = (Matrix<double>(1, 2) << 0.25, 0.25).finished();
     CHECK(attnscope::column_mass(MatrixView<double>(half))[0] == 0.25);
