@@ -25,9 +25,10 @@ inline namespace v0_1 {
 namespace io {
 namespace detail {
 
-/// Names of files that have one before they are finished, each owned by who takes it out.
+/// Names of files that have one before they are finished, and how many handlers of signals are taking them out.
 inline std::array<std::atomic<char*>, 64> unfinished_names{};
-static_assert(std::atomic<char*>::is_always_lock_free); // signal handlers take from it
+inline std::atomic<int> removals_going_on{0};
+static_assert(std::atomic<char*>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 /// One name in this list; the 65th at once is not in it.
 class UnfinishedName {
@@ -50,8 +51,10 @@ public:
             }
     }
     void withdraw() noexcept {
-        char* mine = name_;
-        if (slot_ && slot_->compare_exchange_strong(mine, nullptr)) delete[] name_;
+        if (char* mine = name_; slot_ && !slot_->compare_exchange_strong(mine, nullptr))
+            while (removals_going_on > 0) {} // a handler in another thread took it out and may still read it
+        delete[] name_;
+        name_ = nullptr;
         slot_ = nullptr;
     }
 
@@ -161,6 +164,7 @@ inline std::uint64_t write_parts(std::FILE* file, std::span<const std::span<cons
 /// files without one, else between the last byte and the file's own name). For handlers of signals that end the
 /// program: async-signal-safe on POSIX systems. The library installs no handler.
 inline void remove_unfinished_files() noexcept {
+    ++detail::removals_going_on;
     for (std::atomic<char*>& slot : detail::unfinished_names)
         if (const char* const name = slot.exchange(nullptr)) {
 #if ATTNSCOPE_DETAIL_POSIX_FILES
@@ -169,6 +173,7 @@ inline void remove_unfinished_files() noexcept {
             std::remove(name);
 #endif
         }
+    --detail::removals_going_on;
 }
 
 /// Writes the parts, one after the other, as the file `path`. A regular file is replaced in one step, when the
