@@ -1,5 +1,4 @@
-// Holds the certificates beyond the paper against one softmax row, one selection or one head. Needs Boost.Math
-// (attnscope::special); not in the umbrella.
+// Holds the certificates beyond the paper against one softmax row, one selection or one head.
 #pragma once
 
 #include <attnscope/audit/row.hpp>
