@@ -66,7 +66,7 @@ Rows select_rows(const HeadInput& head, Index begin, Index end, Index most) {
 /// A row of `length` keys by the assumption of planner/growth.hpp, key by key: what an answer is tried on.
 std::vector<float> grow(const std::vector<double>& z, const RowStatistics<double>& row, double exponent,
                         double length) {
-    const auto growth = attnscope::row_growth(row.visible, length, exponent, row.logit_gap());
+    const auto growth = attnscope::row_growth(row, length, exponent);
     const std::size_t total = static_cast<std::size_t>(std::llround(length)), others = z.size() - 1;
     std::vector<float> grown;
     grown.reserve(total);
@@ -107,7 +107,7 @@ AimNeeds aim_needs(const Rows& rows, double length, double exponent, Aim aim, do
     AimNeeds result;
     for (std::size_t i = 0; i < rows.size(); ++i) {
         const auto& row = rows.statistics[i];
-        const auto growth = attnscope::row_growth(row.visible, length, exponent, row.logit_gap());
+        const auto growth = attnscope::row_growth(row, length, exponent);
         const auto answer =
             attnscope::planned_temperature<double>(RowIn<double>(rows.logits[i]), growth, aim, value);
         // More entropy than there is: equal weights come nearest. Weight that ties take away: nothing does.

@@ -21,6 +21,14 @@ concept Real = std::same_as<T, float> || std::same_as<T, double> || std::same_as
 template <Real T>
 using Accumulator = std::conditional_t<std::same_as<T, float>, double, T>;
 
+/// What the formulas take for a number: a real one, or an integer, as the literal 1 is, which counts as double.
+template <class X>
+concept Number = Real<X> || (std::integral<X> && !std::same_as<X, bool>);
+
+/// The scalar in which a formula of such arguments is computed, as in <cmath>: float only if all are floats.
+template <Number... X>
+using Promoted = std::common_type_t<std::conditional_t<std::integral<X>, double, X>...>;
+
 /// Owning row of numbers.
 template <class T>
 using Row = Eigen::Array<T, 1, Eigen::Dynamic>;

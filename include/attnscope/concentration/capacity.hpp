@@ -4,6 +4,8 @@
 // Each answer reads in two ways, by what `spread` is:
 //   the gap between the best key and every other: the condition *guarantees* weight tau for the best key;
 //   the spread max z - min z of the row: the condition is *necessary* for any key to have weight tau.
+//
+// The arguments are n, D, T, tau, always in this order, without the one that is asked for.
 #pragma once
 
 #include <attnscope/types.hpp>
@@ -31,35 +33,37 @@ A needed_spread(Index n, A tau) {
 /// Largest number of keys n <= 1 + e^{D/T} (1-tau)/tau at which a gap (spread) D >= 0 can give weight tau; a
 /// real number, +inf when it overflows. At tau = 1 only a row of one key qualifies: 1. Throws
 /// `invalid_argument` unless D >= 0, T > 0 and tau in (0,1].
-template <Real A>
-A longest_context(A spread, A temperature, A tau) {
-    detail::require(spread >= A(0), "longest_context", "spread must be >= 0", spread);
-    detail::require(temperature > A(0), "longest_context", "temperature must be > 0", temperature);
-    detail::require_weight("longest_context", tau);
-    return tau == A(1) ? A(1) : 1 + std::exp(spread / temperature) * ((1 - tau) / tau);
+template <Number D, Number T, Number W, Real A = Promoted<D, T, W>>
+A longest_context(D spread, T temperature, W tau) {
+    detail::require(A(spread) >= 0, "longest_context", "spread must be >= 0", spread);
+    detail::require(A(temperature) > 0, "longest_context", "temperature must be > 0", temperature);
+    detail::require_weight("longest_context", A(tau));
+    if (A(tau) == 1) return 1;
+    return 1 + std::exp(A(spread) / A(temperature)) * ((1 - A(tau)) / A(tau));
 }
 
 /// Highest temperature T = D / log((n-1) tau/(1-tau)) at which a gap (spread) D >= 0 gives weight tau among n
 /// >= 1 keys. +inf when tau <= 1/n (every temperature does); 0 when none does (D = 0, or tau = 1 with n > 1).
 /// Throws `invalid_argument` for n < 1, D < 0 or tau outside (0,1].
-template <Real A>
-A highest_temperature(Index n, A spread, A tau) {
+template <Number D, Number W, Real A = Promoted<D, W>>
+A highest_temperature(Index n, D spread, W tau) {
     detail::require(n >= 1, "highest_temperature", "n must be >= 1", n);
-    detail::require(spread >= A(0), "highest_temperature", "spread must be >= 0", spread);
-    detail::require_weight("highest_temperature", tau);
-    if (n == 1 || tau * static_cast<A>(n) <= A(1)) return std::numeric_limits<A>::infinity();
-    return tau == A(1) ? A(0) : spread / detail::needed_spread(n, tau);
+    detail::require(A(spread) >= 0, "highest_temperature", "spread must be >= 0", spread);
+    detail::require_weight("highest_temperature", A(tau));
+    if (n == 1 || A(tau) * A(n) <= 1) return std::numeric_limits<A>::infinity();
+    return A(tau) == 1 ? A(0) : A(spread) / detail::needed_spread(n, A(tau));
 }
 
 /// Smallest gap (spread) D = T log((n-1) tau/(1-tau)) that gives weight tau among n >= 1 keys at temperature T.
 /// 0 when tau <= 1/n; +inf when tau = 1 and n > 1. Throws `invalid_argument` as above.
-template <Real A>
-A needed_spread(Index n, A temperature, A tau) {
+template <Number T, Number W, Real A = Promoted<T, W>>
+A needed_spread(Index n, T temperature, W tau) {
     detail::require(n >= 1, "needed_spread", "n must be >= 1", n);
-    detail::require(temperature > A(0), "needed_spread", "temperature must be > 0", temperature);
-    detail::require_weight("needed_spread", tau);
-    if (n == 1 || tau * static_cast<A>(n) <= A(1)) return A(0);
-    return tau == A(1) ? std::numeric_limits<A>::infinity() : temperature * detail::needed_spread(n, tau);
+    detail::require(A(temperature) > 0, "needed_spread", "temperature must be > 0", temperature);
+    detail::require_weight("needed_spread", A(tau));
+    if (n == 1 || A(tau) * A(n) <= 1) return 0;
+    if (A(tau) == 1) return std::numeric_limits<A>::infinity();
+    return A(temperature) * detail::needed_spread(n, A(tau));
 }
 
 } // namespace v0_1

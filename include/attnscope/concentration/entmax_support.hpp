@@ -13,12 +13,12 @@ inline namespace v0_1 {
 /// threshold: a key closer than `lower` = n^{1-alpha}/(alpha-1) has weight, one at `upper` = 1/(alpha-1) or
 /// farther has none (because 1/n <= p1 <= 1). Both +inf at alpha = 1. Throws `invalid_argument` unless n >= 1
 /// and alpha >= 1.
-template <Real A>
-Interval<A> entmax_decisive_gaps(Index n, A alpha) {
+template <Number X, Real A = Promoted<X>>
+Interval<A> entmax_decisive_gaps(Index n, X alpha) {
     detail::require(n >= 1, "entmax_decisive_gaps", "n must be >= 1", n);
-    detail::require(alpha >= A(1), "entmax_decisive_gaps", "alpha must be >= 1", alpha);
-    const A upper = 1 / (alpha - 1);
-    return {upper * std::pow(static_cast<A>(n), 1 - alpha), upper};
+    detail::require(A(alpha) >= 1, "entmax_decisive_gaps", "alpha must be >= 1", alpha);
+    const A upper = 1 / (A(alpha) - 1);
+    return {upper * std::pow(static_cast<A>(n), 1 - A(alpha)), upper};
 }
 
 inline constexpr Statement entmax_support_sharp_statement{

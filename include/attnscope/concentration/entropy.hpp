@@ -51,32 +51,32 @@ Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
 /// Least entropy of n >= 1 keys whose centred logits z/T have norm at most sigma >= 0:
 /// log(1+(n-1)b) + sigma sqrt(n(n-1)) b/(1+(n-1)b), b = exp(-sigma sqrt(n/(n-1))).
 /// Attained by one key above equal others. Source: arXiv:2303.06296, Theorem 3.1.
-template <Real A>
-A entropy_floor_by_norm(Index n, A sigma) {
+template <Number S, Real A = Promoted<S>>
+A entropy_floor_by_norm(Index n, S sigma) {
     detail::require(n >= 1, "entropy_floor_by_norm", "n must be >= 1", n);
-    detail::require(sigma >= A(0), "entropy_floor_by_norm", "sigma must be >= 0", sigma);
+    detail::require(A(sigma) >= 0, "entropy_floor_by_norm", "sigma must be >= 0", sigma);
     if (n == 1) return A(0);
     const A count = static_cast<A>(n), others = count - 1;
-    const A b = std::exp(-sigma * std::sqrt(count / others));
+    const A b = std::exp(-A(sigma) * std::sqrt(count / others));
     return std::log1p(others * b) +
-           (b > A(0) ? sigma * std::sqrt(count * others) * b / (1 + others * b) : A(0));
+           (b > A(0) ? A(sigma) * std::sqrt(count * others) * b / (1 + others * b) : A(0));
 }
 
 /// Least entropy of n >= 1 keys whose logits z/T lie within a range of D >= 0:
 /// min over 1 <= k < n of log N_k + (n-k) D e^{-D}/N_k, N_k = k + (n-k) e^{-D}. Attained by k keys at the top
 /// of the range and the rest at its bottom. O(n).
-template <Real A>
-A entropy_floor_by_range(Index n, A spread) {
+template <Number D, Real A = Promoted<D>>
+A entropy_floor_by_range(Index n, D spread) {
     detail::require(n >= 1, "entropy_floor_by_range", "n must be >= 1", n);
-    detail::require(spread >= A(0), "entropy_floor_by_range", "spread must be >= 0", spread);
+    detail::require(A(spread) >= 0, "entropy_floor_by_range", "spread must be >= 0", spread);
     if (n == 1) return A(0);
-    const A low = std::exp(-spread);
+    const A low = std::exp(-A(spread));
     A floor = std::numeric_limits<A>::infinity();
     for (Index k = 1; k < n; ++k) {
         const A top = static_cast<A>(k), bottom = static_cast<A>(n - k) * low;
         // log N_1 as log1p keeps its digits when the rest is negligible.
         const A log_sum = std::log1p((top - 1) + bottom);
-        floor = std::min(floor, log_sum + (low > A(0) ? spread * bottom / (top + bottom) : A(0)));
+        floor = std::min(floor, log_sum + (low > A(0) ? A(spread) * bottom / (top + bottom) : A(0)));
     }
     return floor;
 }
@@ -85,8 +85,9 @@ A entropy_floor_by_range(Index n, A spread) {
 /// -log p1 <= H <= h(p1) + (1-p1) log(n-1), h the binary entropy. `rest` = 1 - p1 is passed beside p1 because
 /// near p1 = 1 it cannot be recovered. Upper end attained by equal others, lower end by p1 = 1/k shared by k
 /// keys.
-template <Real A>
-Interval<A> entropy_range_by_max_weight(Index n, A p1, A rest) {
+template <Number P, Number R, Real A = Promoted<P, R>>
+Interval<A> entropy_range_by_max_weight(Index n, P largest, R others) {
+    const A p1(largest), rest(others);
     detail::require(n >= 1, "entropy_range_by_max_weight", "n must be >= 1", n);
     detail::require(p1 > A(0) && p1 <= A(1), "entropy_range_by_max_weight", "p1 must be in (0,1]", p1);
     const A surprise = p1 > A(0.5) ? -std::log1p(-rest) : -std::log(p1);
@@ -120,7 +121,7 @@ inline constexpr Statement entropy_floor_norm_statement{
 /// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm (from
 /// `centred_norm`).
 template <Real A>
-Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, A sigma) {
+Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, std::type_identity_t<A> sigma) {
     auto bound = lower_bound<A>(entropy_floor_norm_statement, {.measured = row.entropy_nats(), .trivial = 0});
     if (!row.normal()) return bound;
     bound.value = entropy_floor_by_norm(row.visible, sigma);

@@ -11,13 +11,13 @@ inline namespace v0_1 {
 /// (max z - min z)/T. Both are attained by one key above equal others. For scalable softmax 1/T = s log n, so
 /// that e^{-gap} is n^{-s (z_(1) - z_(2))} (arXiv:2501.19399). Throws `invalid_argument` unless n >= 1 and 0 <=
 /// gap <= D.
-template <Real A>
-Interval<A> leading_weight_range(Index n, A gap, A spread) {
+template <Number G, Number D, Real A = Promoted<G, D>>
+Interval<A> leading_weight_range(Index n, G gap, D spread) {
     detail::require(n >= 1, "leading_weight_range", "n must be >= 1", n);
-    detail::require(gap >= A(0) && spread >= gap, "leading_weight_range", "must be 0 <= gap <= spread", gap,
-                    spread);
+    detail::require(A(gap) >= 0 && A(spread) >= A(gap), "leading_weight_range", "must be 0 <= gap <= spread",
+                    gap, spread);
     const A others = static_cast<A>(n - 1);
-    return {1 / (1 + others * std::exp(-gap)), 1 / (1 + others * std::exp(-spread))};
+    return {1 / (1 + others * std::exp(-A(gap))), 1 / (1 + others * std::exp(-A(spread)))};
 }
 
 inline constexpr Statement ssmax_sharp_statement{
@@ -55,10 +55,11 @@ BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
 /// spread: above `upper` = 1/gap its weight goes to 1 whatever the other keys are (sufficient); below `lower` =
 /// 1/D it goes to 0 (s D >= 1 is necessary). In between it depends on how many keys come close. Throws
 /// `invalid_argument` unless 0 <= gap <= D.
-template <Real A>
-Interval<A> ssmax_threshold(A gap, A spread) {
-    detail::require(gap >= A(0) && spread >= gap, "ssmax_threshold", "must be 0 <= gap <= spread", gap, spread);
-    return {1 / spread, 1 / gap};
+template <Number G, Number D, Real A = Promoted<G, D>>
+Interval<A> ssmax_threshold(G gap, D spread) {
+    detail::require(A(gap) >= 0 && A(spread) >= A(gap), "ssmax_threshold", "must be 0 <= gap <= spread", gap,
+                    spread);
+    return {1 / A(spread), 1 / A(gap)};
 }
 
 } // namespace v0_1

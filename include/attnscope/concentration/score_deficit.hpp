@@ -14,11 +14,11 @@ inline namespace v0_1 {
 /// Largest possible max z - E_p z of p = softmax(z/T) over n >= 1 keys: T W0((n-1)/e) <= T log n, W0 Lambert's
 /// function. Attained by one key T (1 + W0((n-1)/e)) above equal others. Any logits, however far apart. O(1).
 /// Throws `invalid_argument` unless n >= 1 and T > 0.
-template <Real A>
-A score_deficit_limit(Index n, A temperature) {
+template <Number T, Real A = Promoted<T>>
+A score_deficit_limit(Index n, T temperature) {
     detail::require(n >= 1, "score_deficit_limit", "n must be >= 1", n);
-    detail::require(temperature > A(0), "score_deficit_limit", "temperature must be > 0", temperature);
-    return temperature * detail::lambert_w0<A>(static_cast<A>(n - 1) / std::numbers::e_v<A>);
+    detail::require(A(temperature) > 0, "score_deficit_limit", "temperature must be > 0", temperature);
+    return A(temperature) * detail::lambert_w0<A>(static_cast<A>(n - 1) / std::numbers::e_v<A>);
 }
 
 inline constexpr Statement score_deficit_sharp_statement{

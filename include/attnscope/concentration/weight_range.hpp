@@ -9,21 +9,21 @@ inline namespace v0_1 {
 
 /// P Lemma 1 as published: 1/(kappa n) <= p_i <= kappa/n for n >= 1 keys, with log kappa >= 0 so that nothing
 /// overflows. kappa = max F/min F over the interval that holds the logits.
-template <Real A>
-Interval<A> published_weight_range(Index n, A log_kappa) {
+template <Number K, Real A = Promoted<K>>
+Interval<A> published_weight_range(Index n, K log_kappa) {
     detail::require(n >= 1, "published_weight_range", "n must be >= 1", n);
-    detail::require(log_kappa >= A(0), "published_weight_range", "log kappa must be >= 0", log_kappa);
-    return {std::exp(-log_kappa) / static_cast<A>(n), std::exp(log_kappa) / static_cast<A>(n)};
+    detail::require(A(log_kappa) >= 0, "published_weight_range", "log kappa must be >= 0", log_kappa);
+    return {std::exp(-A(log_kappa)) / A(n), std::exp(A(log_kappa)) / A(n)};
 }
 
 /// Sharp form: 1/(1+(n-1)kappa) <= p_i <= 1/(1+(n-1)/kappa). For softmax log kappa = D/T, the spread of the
 /// logits over the temperature. Both ends are attained: one key at one end of the range, all others at the
 /// other.
-template <Real A>
-Interval<A> weight_range(Index n, A log_kappa) {
+template <Number K, Real A = Promoted<K>>
+Interval<A> weight_range(Index n, K log_kappa) {
     detail::require(n >= 1, "weight_range", "n must be >= 1", n);
-    detail::require(log_kappa >= A(0), "weight_range", "log kappa must be >= 0", log_kappa);
-    const A inverse = std::exp(-log_kappa), others = static_cast<A>(n - 1);
+    detail::require(A(log_kappa) >= 0, "weight_range", "log kappa must be >= 0", log_kappa);
+    const A inverse = std::exp(-A(log_kappa)), others = static_cast<A>(n - 1);
     return {n == 1 ? A(1) : inverse / (inverse + others), 1 / (1 + others * inverse)};
 }
 
@@ -85,7 +85,7 @@ inline constexpr Statement lemma1_published_statement{
 /// P Lemma 1 on a row, as published. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
 /// Lower and upper side; undefined for rows that are not normal.
 template <Real A>
-BoundPair<A> lemma1_published(const WeightExtremes<A>& p, A log_kappa) {
+BoundPair<A> lemma1_published(const WeightExtremes<A>& p, std::type_identity_t<A> log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
     return detail::weight_bounds<A>(
         lemma1_published_statement, p,
@@ -103,7 +103,7 @@ inline constexpr Statement lemma1_sharp_statement{
 
 /// P Lemma 1 on a row, sharp. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
 template <Real A>
-BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, A log_kappa) {
+BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, std::type_identity_t<A> log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
     return detail::weight_bounds<A>(lemma1_sharp_statement, p,
                                     defined ? weight_range(p.visible, log_kappa) : detail::undefined_range<A>(),
@@ -123,7 +123,7 @@ inline constexpr Statement corollary1_published_statement{
 /// delta = |q| max_j |k_j| / sqrt(d), the maximum over the visible keys. The upper side says nothing
 /// (`vacuous`) until L > e^{2 Delta/T}.
 template <Real A>
-BoundPair<A> corollary1_published(const RowStatistics<A>& row, A delta) {
+BoundPair<A> corollary1_published(const RowStatistics<A>& row, std::type_identity_t<A> delta) {
     const A log_kappa = 2 * delta / A(row.temperature);
     const bool defined = row.normal() && log_kappa >= A(0);
     return detail::weight_bounds<A>(

@@ -4,6 +4,9 @@
 // Assumption: the further keys are like those that the row has. Its best key stays the best one, every other
 // key counts `copies` times, and all gaps to the best key have changed by `shift`, as the rows of the same head
 // have shown over the lengths that were measured.
+//
+// Order of arguments in planner/: what is measured (the row, its weights or the head), what is wanted of it
+// (a length, a weight, a tolerance, a share), and last what may be left out.
 #pragma once
 
 #include <attnscope/row/row_statistics.hpp>
@@ -63,13 +66,14 @@ struct RowGrowth {
     double shift = 0;
 };
 
-/// From n to `length` keys: copies = (length-1)/(n-1), shift = -exponent log(length/n), which is cut off where
-/// the second key would overtake the first one (gap: z_(1) - z_(2)). Throws `invalid_argument` unless n >= 2
-/// and length >= 2.
-inline RowGrowth row_growth(Index keys, double length, double exponent, double gap) {
-    detail::require(keys >= 2, "row_growth", "keys must be >= 2", keys);
+/// From the n keys of a row to `length`: copies = (length-1)/(n-1), shift = -exponent log(length/n), which is
+/// cut off where the second key would overtake the first one. exponent: from `background_growth` at temperature
+/// 1. Throws `invalid_argument` unless n >= 2 and length >= 2.
+template <Real A>
+RowGrowth row_growth(const RowStatistics<A>& row, double length, double exponent = 0) {
+    detail::require(row.visible >= 2, "row_growth", "the row must have two keys or more", row.visible);
     detail::require(length >= 2, "row_growth", "length must be >= 2", length);
-    const double n = static_cast<double>(keys);
+    const double n = static_cast<double>(row.visible), gap = static_cast<double>(row.logit_gap());
     return {(length - 1) / (n - 1), std::max(-exponent * std::log(length / n), -gap)};
 }
 

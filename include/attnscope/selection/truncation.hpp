@@ -28,12 +28,12 @@ Accumulator<T> truncation_error(const SelectedSet<T>& set) {
 /// Largest possible tau of a top-k selection of softmax weights whose (k+1)-st logit lies gap >= 0 temperatures
 /// below the k-th: 1/(1 + k/(n-k) e^gap); 0 at k = n. Attained by k equal keys above n-k equal others. Source:
 /// arXiv:2512.07647. Throws `invalid_argument` unless 1 <= k <= n and gap >= 0.
-template <Real A>
-A truncation_mass_by_gap(Index n, Index k, A gap) {
+template <Number G, Real A = Promoted<G>>
+A truncation_mass_by_gap(Index n, Index k, G gap) {
     detail::require(k >= 1 && k <= n, "truncation_mass_by_gap", "k must be in [1, n]", k, n);
-    detail::require(gap >= A(0), "truncation_mass_by_gap", "gap must be >= 0", gap);
+    detail::require(A(gap) >= 0, "truncation_mass_by_gap", "gap must be >= 0", gap);
     if (k == n) return A(0);
-    const A inverse = std::exp(-gap);
+    const A inverse = std::exp(-A(gap));
     return inverse / (inverse + static_cast<A>(k) / static_cast<A>(n - k));
 }
 

@@ -10,15 +10,15 @@ inline namespace v0_1 {
 
 /// P Corollary 3 as published: min{1/(4T), sqrt 2}. False as a bound on the operator norm: p = (1/2, 1/2) has
 /// |J|_2 = 1/(2T). (1/(4T) bounds the largest entry of J, sqrt 2 a change of p.)
-template <Real A>
-A published_gradient_limit(A temperature) {
-    return std::min(A(0.25) / temperature, std::numbers::sqrt2_v<A>); // 4T could overflow
+template <Number T, Real A = Promoted<T>>
+A published_gradient_limit(T temperature) {
+    return std::min(A(0.25) / A(temperature), std::numbers::sqrt2_v<A>); // 4T could overflow
 }
 
 /// |J|_2 <= 1/(2T), attained at (1/2, 1/2, 0, ...).
-template <Real A>
-A gradient_limit(A temperature) {
-    return A(0.5) / temperature;
+template <Number T, Real A = Promoted<T>>
+A gradient_limit(T temperature) {
+    return A(0.5) / A(temperature);
 }
 
 /// |p(z+eps v)-p(z)|_2/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T)) for unit v: eps v has a range of at most
@@ -26,11 +26,12 @@ A gradient_limit(A temperature) {
 /// at most sqrt(2) times that. Below min{1/(2T), sqrt(2)/eps} at every eps, and near it at both ends. Attained
 /// at every eps and T by two keys at +-eps/(2 sqrt(2)) that change places along v = (1,-1)/sqrt(2). Relative
 /// error a few units, for steps and temperatures of any size.
-template <Real A>
-A finite_difference_limit(A temperature, A eps) {
-    const A x = eps / temperature * (std::numbers::sqrt2_v<A> / 4); // may overflow or vanish: tanh x/x does not
-    if (x > A(1)) return std::numbers::sqrt2_v<A> * std::tanh(x) / eps;
-    return gradient_limit(temperature) * (x == A(0) ? A(1) : std::min(std::tanh(x) / x, A(1)));
+template <Number T, Number E, Real A = Promoted<T, E>>
+A finite_difference_limit(T temperature, E eps) {
+    // May overflow or vanish: tanh x/x does not.
+    const A x = A(eps) / A(temperature) * (std::numbers::sqrt2_v<A> / 4);
+    if (x > A(1)) return std::numbers::sqrt2_v<A> * std::tanh(x) / A(eps);
+    return gradient_limit(A(temperature)) * (x == A(0) ? A(1) : std::min(std::tanh(x) / x, A(1)));
 }
 
 namespace detail {
@@ -69,7 +70,8 @@ inline constexpr Statement corollary3_published_statement{
 /// P Corollary 3 on a softmax row, as published: |J|_2 <= min{1/(4T), sqrt 2}. Without the theorem nothing
 /// limits a derivative (trivial limit infinite). weight_error: relative error of the weights behind `norms`.
 template <Real A>
-Bound<A> corollary3_published(const JacobianNorms<A>& norms, A temperature, A weight_error) {
+Bound<A> corollary3_published(const JacobianNorms<A>& norms, std::type_identity_t<A> temperature,
+                              std::type_identity_t<A> weight_error) {
     return detail::norm_bound(corollary3_published_statement, published_gradient_limit(temperature),
                               norms.spectral.value, weight_error);
 }
@@ -85,7 +87,8 @@ inline constexpr Statement corollary3_sharp_statement{
 
 /// Its corrected form: |J|_2 <= 1/(2T).
 template <Real A>
-Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, A temperature, A weight_error) {
+Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> temperature,
+                          std::type_identity_t<A> weight_error) {
     return detail::norm_bound(corollary3_sharp_statement, gradient_limit(temperature), norms.spectral.value,
                               weight_error);
 }
@@ -102,7 +105,8 @@ inline constexpr Statement lemma2_sharp_statement{
 /// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
 /// `log_slope`: that maximum over the row.
 template <Real A>
-Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, A log_slope, A weight_error) {
+Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> log_slope,
+                      std::type_identity_t<A> weight_error) {
     return detail::norm_bound(lemma2_sharp_statement, log_slope / 2, norms.spectral.value, weight_error);
 }
 
@@ -117,7 +121,7 @@ inline constexpr Statement sigmoid_gradient_sharp_statement{
 
 /// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
 template <Real A>
-Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, A weight_error) {
+Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> weight_error) {
     return detail::norm_bound(sigmoid_gradient_sharp_statement, A(0.25), norms.spectral.value, weight_error);
 }
 

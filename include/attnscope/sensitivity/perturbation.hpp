@@ -14,10 +14,10 @@ inline namespace v0_1 {
 
 /// Largest total variation distance of softmax weights whose logits differ by a range r >= 0: tanh(r/4).
 /// Attained by two keys with gap r/2 that change places. Throws `invalid_argument` unless r >= 0.
-template <Real A>
-A total_variation_limit(A range) {
-    detail::require(range >= A(0), "total_variation_limit", "range must be >= 0", range);
-    return std::tanh(range / 4);
+template <Number R, Real A = Promoted<R>>
+A total_variation_limit(R range) {
+    detail::require(A(range) >= 0, "total_variation_limit", "range must be >= 0", range);
+    return std::tanh(A(range) / 4);
 }
 
 /// Largest KL(p|p') = log E_p e^delta - E_p delta, in nats, and by symmetry KL(p'|p): with h = r/2
@@ -27,10 +27,10 @@ A total_variation_limit(A range) {
 /// ((e^r - 1)/r - 1)/(e^r - 1), where it is attained. The form r^2/8 that is usually quoted is its limit for
 /// small r and far too large for large ones (r - log r - 1). Relative error a few units; +inf for r = +inf.
 /// Throws `invalid_argument` unless r >= 0.
-template <Real A>
-A kl_limit(A range) {
-    detail::require(range >= A(0), "kl_limit", "range must be >= 0", range);
-    const A h = range / 2;
+template <Number R, Real A = Promoted<R>>
+A kl_limit(R range) {
+    detail::require(A(range) >= 0, "kl_limit", "range must be >= 0", range);
+    const A h = A(range) / 2;
     if (h < A(0.5)) {
         // sum_k (2k+1)/(2k) 2^{2k} B_{2k} h^{2k}/(2k)!: what cancels in the closed form is left out.
         constexpr std::array<long double, 12> bernoulli = {
@@ -52,11 +52,11 @@ A kl_limit(A range) {
 
 /// Share of the upper of two levels r apart at which `kl_limit` is attained: 1/2 as r -> 0, about 1/r for large
 /// r.
-template <Real A>
-A kl_worst_share(A range) {
-    detail::require(range >= A(0), "kl_worst_share", "range must be >= 0", range);
-    if (range < A(1e-4)) return A(0.5) - range / 12; // 1/r - 1/(e^r - 1), to r^3/720
-    return 1 / range - 1 / std::expm1(range);
+template <Number R, Real A = Promoted<R>>
+A kl_worst_share(R range) {
+    detail::require(A(range) >= 0, "kl_worst_share", "range must be >= 0", range);
+    if (A(range) < A(1e-4)) return A(0.5) - A(range) / 12; // 1/r - 1/(e^r - 1), to r^3/720
+    return 1 / A(range) - 1 / std::expm1(A(range));
 }
 
 /// What a logit error did to a softmax row. What it may do at most follows from `range` alone.
@@ -134,11 +134,11 @@ struct PerturbationError {
 
 /// For rows of n visible keys that are exact as given, of the largest spread and size: the logarithm of a
 /// weight is rounded at its own size.
-template <Real A>
-PerturbationError<A> perturbation_error(Index n, A spread, A largest_error) {
+template <Number D, Number E, Real A = Promoted<D, E>>
+PerturbationError<A> perturbation_error(Index n, D spread, E largest_error) {
     const A unit = std::numeric_limits<A>::epsilon(), count = static_cast<A>(n);
-    return {unit * (4 * spread + 4 * largest_error + 16 + std::min(count, A(64)) + count / 64),
-            4 * unit * largest_error};
+    return {unit * (4 * A(spread) + 4 * A(largest_error) + 16 + std::min(count, A(64)) + count / 64),
+            4 * unit * A(largest_error)};
 }
 
 namespace detail {

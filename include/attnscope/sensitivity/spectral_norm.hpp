@@ -21,8 +21,9 @@ struct SpectralNorm {
 /// Bracket of lambda_max(diag(s) - s s^T/S) from sums: s1 >= s2 the largest entries, R = `rest` = sum_{j>=2}
 /// s_j (added up, not subtracted) and m = `rest_mean` = sum_{j>=2} s_j^2 / R: (s1/S)(R+m) <= lambda <=
 /// min((s1/S)(R+s2), s1), lambda >= s2. It streams and merges.
-template <Real A>
-Interval<A> spectral_norm_bracket(A s1, A s2, A rest, A rest_mean) {
+template <Number X, Number Y, Number R, Number M, Real A = Promoted<X, Y, R, M>>
+Interval<A> spectral_norm_bracket(X largest, Y second, R others, M mean) {
+    const A s1(largest), s2(second), rest(others), rest_mean(mean);
     if (!(rest > A(0))) return {A(0), A(0)};
     const A share = s1 / (s1 + rest);
     const A lower = std::max(share * (rest + rest_mean), s2);

@@ -617,6 +617,16 @@ TEST_CASE("rows that tell nothing about growth", "[planner][growth]") {
         CHECK_THROWS_AS(background_growth<double>(good, bad), invalid_argument);
 }
 
+/// Of n keys, the best one by a gap above the next.
+RowStatistics<double> row_of(Index n, double gap) {
+    RowStatistics<double> row;
+    row.status = attnscope::RowStatus::normal;
+    row.visible = n;
+    row.max_logit = gap;
+    row.second_logit = 0;
+    return row;
+}
+
 TEST_CASE("how a row is taken to a length", "[planner][growth]") {
     Worst copies, shift, whole;
     for (const Index n : {Index(2), Index(3), Index(17), Index(1000)})
@@ -624,7 +634,7 @@ TEST_CASE("how a row is taken to a length", "[planner][growth]") {
             for (const double exponent : {-1.0, -0.2, 0.0, 0.3, 4.0})
                 for (const double gap : {0.0, 0.5, 20.0, infinity}) {
                     const Where where{"growth", static_cast<std::size_t>(n), exponent};
-                    const RowGrowth growth = row_growth(n, length, exponent, gap);
+                    const RowGrowth growth = row_growth(row_of(n, gap), length, exponent);
                     const Ref exact = (Ref(length) - 1) / Ref(n - 1);
                     copies.meet(std::abs(Ref(growth.copies) - exact), 2 * u * exact, where);
                     const Ref grown = -Ref(exponent) * std::log(Ref(length) / Ref(n));
@@ -638,15 +648,15 @@ TEST_CASE("how a row is taken to a length", "[planner][growth]") {
                 }
     for (const Index n : {Index(2), Index(3), Index(17), Index(1000)})
         for (const double c : {1.0, 2.0, 3.0, 7.0, 1024.0})
-            whole.meet(row_growth(n, 1 + c * static_cast<double>(n - 1), 0, 1).copies == c,
+            whole.meet(row_growth(row_of(n, 1), 1 + c * static_cast<double>(n - 1)).copies == c,
                        Where{"whole", static_cast<std::size_t>(n), c});
     ATTNSCOPE_CHECK_WORST(copies);
     ATTNSCOPE_CHECK_WORST(shift);
     ATTNSCOPE_CHECK_WORST(whole);
     for (const Index bad : {Index(1), Index(0), Index(-1)})
-        CHECK_THROWS_AS(row_growth(bad, 10, 0, 1), invalid_argument);
+        CHECK_THROWS_AS(row_growth(row_of(bad, 1), 10), invalid_argument);
     for (const double bad : {1.999, 1.0, 0.0, -5.0, -infinity, nan_value})
-        CHECK_THROWS_AS(row_growth(3, bad, 0, 1), invalid_argument);
+        CHECK_THROWS_AS(row_growth(row_of(3, 1), bad), invalid_argument);
 }
 
 TEMPLATE_TEST_CASE("a grown row has the figures of the row that is really built", "[planner][growth]", float,
@@ -705,7 +715,7 @@ TEST_CASE("the background of a grown row follows the exponent", "[planner][growt
         const double n = static_cast<double>(row.visible);
         for (const double exponent : {-1.2, -0.3, 0.0, 0.1, 0.4})
             for (const double length : {n / 2, n, 3.7 * n, 100 * n}) {
-                const RowGrowth growth = row_growth(row.visible, length, exponent, row.logit_gap());
+                const RowGrowth growth = row_growth(row, length, exponent);
                 if (growth.shift == -row.logit_gap()) continue;
                 const Ref rest = 1 / Ref(grown_row(row, growth).best_weight) - 1; // of the grown row
                 const Ref expected = (Ref(length) - 1) / (Ref(n) - 1) * Ref(row.r) *
@@ -841,8 +851,7 @@ TEMPLATE_TEST_CASE("expected lengths solve their equation, between what is guara
                         before.meet(at(1 + (length - 1) * Ref(0.99)) > Ref(tau), where);
                     }
                     if (length < 2) continue;
-                    const RowGrowth growth =
-                        row_growth(row.visible, limits.expected, exponent, static_cast<double>(gap));
+                    const RowGrowth growth = row_growth(row, limits.expected, exponent);
                     auto as_given = row; // both start from the same sums
                     as_given.unit_roundoff = std::numeric_limits<double>::epsilon() / 2;
                     const GrownError of_grown = grown_error(as_given, growth);
@@ -1168,7 +1177,7 @@ TEST_CASE("wishes that no temperature fulfils, and special rows", "[planner][tem
     // Two copies each, and ties that only the growth makes: cut off where the second key is level.
     CHECK(std::abs(plan(tied, {2, 0}, Aim::weight, 0.5).best - 1.0 / 5) <= 0x1p-53);
     const std::vector<double> close = {5, 4.5, 4.5, 1};
-    const RowGrowth level = row_growth(4, 10, 3, 0.5);
+    const RowGrowth level = row_growth(row_statistics<double>(in(close)), 10, 3);
     CHECK(level.shift == -0.5);
     CHECK(level.copies == 3);
     answer = plan(close, level, Aim::weight, 0.2);
