@@ -2,6 +2,7 @@
 #include <attnscope/attnscope.hpp>
 #include <support/catch.hpp>
 
+#include <algorithm>
 #include <array>
 #include <span>
 #include <string>
@@ -36,6 +37,160 @@ TEST_CASE("a row is any vector expression or container of numbers", "[types]") {
     const attnscope::RowHolder<float> widened(half);
     CHECK(widened.get()[0] == 0.5F);
     CHECK(widened.get()[1] == -2.0F);
+}
+
+namespace {
+
+/// One number for what a door returns.
+template <class R>
+double figure(const R& result) {
+    if constexpr (std::is_arithmetic_v<R>)
+        return static_cast<double>(result);
+    else if constexpr (requires { result.coeff(0); }) {
+        double sum = 0;
+        for (attnscope::Index i = 0; i < result.size(); ++i)
+            sum += static_cast<double>(result[i]) * static_cast<double>(i + 1);
+        return sum;
+    } else if constexpr (requires { result.least; })
+        return figure(result.least) + 3 * figure(result.greatest);
+    else if constexpr (requires { result.forward; })
+        return result.forward + 3 * result.backward + 7 * result.total_variation;
+    else if constexpr (requires { result.kl; })
+        return result.kl + 3 * result.range + 7 * result.output_change;
+    else if constexpr (requires { result.certified; })
+        return static_cast<double>(result.measured + 3 * result.certified) + result.share;
+    else if constexpr (requires { result.best_weight; })
+        return result.best_weight;
+    else if constexpr (requires { result.inverse_temperature; })
+        return result.inverse_temperature;
+    else if constexpr (requires { result.bracket; })
+        return static_cast<double>(result.value);
+    else if constexpr (requires { result.rank; })
+        return static_cast<double>(result.value.lower) + static_cast<double>(result.rank);
+    else if constexpr (requires { result.lower; })
+        return static_cast<double>(result.lower) + 3 * static_cast<double>(result.upper);
+    else if constexpr (requires { result.standard_error; })
+        return static_cast<double>(result.mean);
+    else if constexpr (requires { result[0].value; })
+        return static_cast<double>(result[0].value) + 3 * static_cast<double>(result[1].value);
+    else {
+        double sum = 0;
+        for (const auto x : result) sum += static_cast<double>(x);
+        return sum;
+    }
+}
+
+/// `door` gives the same number for every kind of row, read or written, that holds these logits.
+template <class Door>
+void check_door(const char* name, const Door& door) {
+    INFO(name);
+    const std::array<double, 5> array{2, -1.5, 0.25, 1, -3};
+    const double right = figure(door(std::span<const double>(array)));
+    CHECK(right == right);
+    std::vector<double> list(array.begin(), array.end());
+    const double plain[5] = {2, -1.5, 0.25, 1, -3};
+    const Eigen::VectorXd z = Eigen::Map<const Eigen::VectorXd>(list.data(), 5);
+    const Eigen::MatrixXd rows = z.transpose().replicate(3, 1); // a row has the inner stride 3
+    Eigen::VectorXd twice(10);
+    twice << z, z;
+    CHECK(figure(door(array)) == right);
+    CHECK(figure(door(list)) == right);
+    CHECK(figure(door(std::span<double>(list))) == right);
+    CHECK(figure(door(plain)) == right);
+    CHECK(figure(door(z)) == right);
+    CHECK(figure(door(z.transpose())) == right);
+    CHECK(figure(door(z.array())) == right);
+    CHECK(figure(door(rows.row(1))) == right);
+    CHECK(figure(door(-(-z))) == right);
+    CHECK(figure(door(twice.head(5))) == right);
+    CHECK(figure(door(twice(Eigen::seq(5, 9)))) == right);
+
+    const std::vector<float> narrow(array.begin(), array.end());
+    std::vector<Eigen::half> half;
+    for (const float x : narrow) half.push_back(Eigen::half(x)); // exact
+    const Eigen::Map<const Eigen::Matrix<Eigen::half, Eigen::Dynamic, 1>> halves(half.data(), 5);
+    const double in_float = figure(door(std::span<const float>(narrow)));
+    CHECK(in_float == Catch::Approx(right).epsilon(1e-5));
+    CHECK(figure(door(half)) == in_float);
+    CHECK(figure(door(halves)) == in_float);
+}
+
+/// The same row, moved.
+template <class Z>
+auto moved(const Z& z) {
+    using T = attnscope::RowScalar<Z>;
+    const attnscope::RowHolder<T> row(z);
+    std::vector<T> other(row.get().begin(), row.get().end());
+    for (std::size_t i = 0; i < other.size(); ++i) other[i] += static_cast<T>(i % 3) / 4;
+    return other;
+}
+
+/// Vectors for a row, in its scalar.
+template <class Z>
+auto vectors(const Z&) {
+    using T = attnscope::RowScalar<Z>;
+    Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> x(5, 2);
+    x << 1, 2, -1, 0.5, 3, 1, 0, -2, 0.25, 1;
+    return x;
+}
+
+/// The weights of a row.
+template <class Z>
+auto of(const Z& z) {
+    return attnscope::weights(attnscope::Softmax(), z);
+}
+
+} // namespace
+
+TEST_CASE("every door that looks at rows takes every kind of row", "[types]") {
+    namespace as = attnscope;
+    check_door("log_sum_exp", [](const auto& z) { return as::log_sum_exp(z, 2); });
+    check_door("row_divergence", [](const auto& z) { return as::row_divergence(z, moved(z)); });
+    check_door("row_divergence, second", [](const auto& z) { return as::row_divergence(moved(z), z); });
+    check_door("renyi_entropy_nats", [](const auto& z) { return as::renyi_entropy_nats(z, 2); });
+    check_door("hill_number", [](const auto& z) { return as::hill_number(z, 0.5, 2); });
+    check_door("entropy_nats", [](const auto& z) { return as::entropy_nats(z); });
+    check_door("centred_norm", [](const auto& z) { return as::centred_norm(z, 2); });
+    check_door("entropy_gradient", [](const auto& z) { return as::entropy_gradient(z, 2); });
+    check_door("weight_temperature_derivative",
+               [](const auto& z) { return as::weight_temperature_derivative(z); });
+    check_door("entmax_support_sharp", [](const auto& z) { return as::entmax_support_sharp(z, 1.5, 2); });
+    check_door("box_weight_ranges", [](const auto& z) { return as::box_weight_ranges(z, moved(z), 2); });
+    check_door("critical_inverse_temperature", [](const auto& z) {
+        auto sorted = moved(z);
+        std::sort(sorted.rbegin(), sorted.rend());
+        return as::critical_inverse_temperature(sorted, 6);
+    });
+    check_door("random_direction", [](const auto& z) {
+        as::SplitMix64 generator(1);
+        return as::random_direction(z, generator);
+    });
+    check_door("finite_difference",
+               [](const auto& z) { return as::finite_difference(as::Softmax(), z, moved(z), 0.5); });
+    check_door("measure_perturbation", [](const auto& z) { return as::measure_perturbation(z, moved(z)); });
+    check_door("measure_perturbation with values",
+               [](const auto& z) { return as::measure_perturbation(z, moved(z), vectors(z), 5); });
+    check_door("grown_row", [](const auto& z) { return as::grown_row(z, {2, 0.25}, 1); });
+    check_door("planned_temperature", [](const auto& z) {
+        return as::planned_temperature(z, {2, 0.25}, as::Aim::weight, 0.5);
+    });
+    // Of weights, or of scores.
+    check_door("diagonal_minus_rank_one_norm",
+               [](const auto& z) { return as::diagonal_minus_rank_one_norm(of(z)); });
+    check_door("spectral_bracket_sharp",
+               [](const auto& z) { return as::spectral_bracket_sharp(of(z), 1, 0.25, 0); });
+    check_door("contributions", [](const auto& z) { return as::contributions(z, vectors(z)); });
+    check_door("mean_subset_distance", [](const auto& z) {
+        as::SplitMix64 generator(1);
+        return as::mean_subset_distance(of(z), vectors(z), 2, as::Reading::cumulative, 0, generator);
+    });
+    check_door("theorem2_xi", [](const auto& z) { return as::theorem2_xi(of(z), as::SphericalModel()); });
+    check_door("theorem2_published_range",
+               [](const auto& z) { return as::theorem2_published_range(of(z), as::SphericalModel(), 1); });
+    check_door("theorem2_valid_range",
+               [](const auto& z) { return as::theorem2_valid_range(of(z), as::SphericalModel(), 1); });
+    check_door("output_budget", [](const auto& z) { return as::output_budget(of(z), vectors(z), 5, 0.1); });
+    check_door("mass_budget", [](const auto& z) { return as::mass_budget(of(z), 0.9); });
 }
 
 TEST_CASE("results are vectors of the kind of the argument", "[types]") {

@@ -83,6 +83,27 @@ void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOu
     }
 }
 
+/// The least and the greatest weight of every key.
+template <class V>
+struct WeightRanges {
+    V least, greatest;
+};
+
+/// As above from any rows, as vectors like `lower`. Allocates the results.
+template <RowLike L, RowLike U>
+requires std::same_as<RowScalar<L>, RowScalar<U>>
+WeightRanges<RowResult<L>> box_weight_ranges(const L& lower, const U& upper, double temperature = 1) {
+    using T = RowScalar<L>;
+    const RowHolder<T> low(lower), high(upper);
+    const std::size_t n = low.get().size();
+    WeightRanges<RowResult<L>> ranges;
+    ranges.least.resize(low.size());
+    ranges.greatest.resize(low.size());
+    box_weight_ranges<T>(low.get(), high.get(), temperature, RowOut<T>(ranges.least.data(), n),
+                         RowOut<T>(ranges.greatest.data(), n));
+    return ranges;
+}
+
 inline constexpr Statement box_sharp_statement{
     .id = "box",
     .form = Form::sharp,

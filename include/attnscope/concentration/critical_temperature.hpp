@@ -75,6 +75,14 @@ CriticalInverseTemperature<A> critical_inverse_temperature(std::span<const A> le
     return result;
 }
 
+/// As above from any row.
+template <RowLike Z>
+CriticalInverseTemperature<RowScalar<Z>> critical_inverse_temperature(const Z& leading, Index visible) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(leading);
+    return critical_inverse_temperature<T>(row.get(), visible);
+}
+
 namespace detail {
 
 /// `critical_weight_bounds` from the gaps to the two ranks in temperatures.

@@ -64,5 +64,13 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
                                                          .trivial = static_cast<double>(visible)})};
 }
 
+/// As above from any row.
+template <RowLike Z>
+BoundPair<double> entmax_support_sharp(const Z& z, double alpha, Index support) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return entmax_support_sharp<T>(row.get(), alpha, support);
+}
+
 } // namespace v0_1
 } // namespace attnscope

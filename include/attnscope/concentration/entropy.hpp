@@ -48,6 +48,14 @@ Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
     return std::sqrt(squares) / A(temperature);
 }
 
+/// As above from any row.
+template <RowLike Z>
+Accumulator<RowScalar<Z>> centred_norm(const Z& z, double temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return centred_norm<T>(row.get(), temperature);
+}
+
 /// Least entropy of n >= 1 keys whose centred logits z/T have norm at most sigma >= 0:
 /// log(1+(n-1)b) + sigma sqrt(n(n-1)) b/(1+(n-1)b), b = exp(-sigma sqrt(n/(n-1))).
 /// Attained by one key above equal others. Source: arXiv:2303.06296, Theorem 3.1.

@@ -51,6 +51,14 @@ Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature =
     return -std::log1p(sum) / delta;
 }
 
+/// As above from any row.
+template <RowLike Z>
+Accumulator<RowScalar<Z>> renyi_entropy_nats(const Z& z, double order, double temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return renyi_entropy_nats<T>(row.get(), order, temperature);
+}
+
 /// Hill number of order 0, 1, 2, 3 or inf from the sums of a row, so that it streams: visible keys, e^H, 1/S2,
 /// S3^{-1/2}, 1/p1. NaN for rows that are not normal. O(1). Throws `invalid_argument` for another order.
 template <Real A>
@@ -70,9 +78,7 @@ A hill_number(const RowStatistics<A>& row, double order) {
 /// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
 template <RowLike Z>
 Accumulator<RowScalar<Z>> hill_number(const Z& z, double order, double temperature = 1) {
-    using T = RowScalar<Z>;
-    const RowHolder<T> row(z);
-    return std::exp(renyi_entropy_nats<T>(row.get(), order, temperature));
+    return std::exp(renyi_entropy_nats(z, order, temperature));
 }
 
 } // namespace v0_1

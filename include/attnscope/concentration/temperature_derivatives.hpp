@@ -46,12 +46,34 @@ void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
     });
 }
 
+/// As above from any row, as a vector like it. Allocates the result.
+template <RowLike Z>
+RowResult<Z> entropy_gradient(const Z& z, double temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    RowResult<Z> out;
+    out.resize(row.size());
+    entropy_gradient<T>(row.get(), temperature, RowOut<T>(out.data(), row.get().size()));
+    return out;
+}
+
 /// dp_i/dbeta = p_i (z_i - E_p z) of p = softmax(beta z), beta = 1/T, into `out`. They sum to 0. Special
 /// values, cost and errors as above.
 template <Real T>
 void weight_temperature_derivative(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("weight_temperature_derivative", z, out);
     detail::centred_weights<T>(z, temperature, out, [](auto p, auto below) { return -p * below; });
+}
+
+/// As above from any row, as a vector like it. Allocates the result.
+template <RowLike Z>
+RowResult<Z> weight_temperature_derivative(const Z& z, double temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    RowResult<Z> out;
+    out.resize(row.size());
+    weight_temperature_derivative<T>(row.get(), temperature, RowOut<T>(out.data(), row.get().size()));
+    return out;
 }
 
 /// dH/dbeta = -beta Var_p z at beta = 1/T, in nats per unit of inverse temperature: never > 0, so that entropy

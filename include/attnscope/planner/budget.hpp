@@ -1,7 +1,7 @@
 // How many keys must a row keep?
 #pragma once
 
-#include <attnscope/types.hpp>
+#include <attnscope/selection/top_n.hpp>
 
 #include <cmath>
 #include <limits>
@@ -27,8 +27,8 @@ struct RowBudget {
 /// are exact. A row with |o| = 0 keeps everything unless it loses nothing. NaN anywhere: everything. O(n d),
 /// allocates. Throws `invalid_argument` when sizes differ or the tolerance is not > 0.
 template <Real T>
-RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> order, T diameter,
-                        double tolerance) {
+RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> order,
+                        std::type_identity_t<T> diameter, double tolerance) {
     detail::require(x.rows() == detail::size<T>(p) && order.size() == p.size(), "output_budget",
                     "there must be one vector and one rank for each weight", x.rows(), order.size(), p.size());
     detail::require(tolerance > 0, "output_budget", "tolerance must be > 0", tolerance);
@@ -75,6 +75,17 @@ RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> orde
     return budget;
 }
 
+/// As above from any row and matrix; the order is that of `top_n`.
+template <RowLike P, MatrixExpr X>
+requires std::same_as<RowScalar<P>, ScalarOf<X>>
+RowBudget output_budget(const P& p, const X& x, RowScalar<P> diameter, double tolerance) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    const MatrixHolder<T> vectors(x);
+    const std::vector<Index> order = top_n(p, row.size());
+    return output_budget<T>(row.get(), vectors.get(), order, diameter, tolerance);
+}
+
 /// Budget for the mass: the smallest k whose weights have at least `share` of all. Certified and measured are
 /// the same. NaN: everything. O(n). Throws `invalid_argument` when sizes differ or share is not in (0,1].
 template <Real T>
@@ -93,6 +104,14 @@ RowBudget mass_budget(RowIn<T> p, std::span<const Index> order, double share) {
         keep = static_cast<Index>(k);
     }
     return {static_cast<Index>(n), keep, keep, share};
+}
+
+/// As above from any row; the order is that of `top_n`.
+template <RowLike P>
+RowBudget mass_budget(const P& p, double share) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    return mass_budget<T>(row.get(), top_n(p, row.size()), share);
 }
 
 } // namespace v0_1

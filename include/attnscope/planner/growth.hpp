@@ -144,5 +144,13 @@ GrownRow grown_row(RowIn<T> z, const RowGrowth& growth, double beta) {
             (1 + sums.r) * (1 + sums.r) / (1 + sums.q)};
 }
 
+/// As above from any row.
+template <RowLike Z>
+GrownRow grown_row(const Z& z, const RowGrowth& growth, double beta) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return grown_row<T>(row.get(), growth, beta);
+}
+
 } // namespace v0_1
 } // namespace attnscope

@@ -86,5 +86,13 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
     return answer;
 }
 
+/// As above from any row.
+template <RowLike Z>
+PlannedTemperature planned_temperature(const Z& z, const RowGrowth& growth, Aim aim, double value) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return planned_temperature<T>(row.get(), growth, aim, value);
+}
+
 } // namespace v0_1
 } // namespace attnscope

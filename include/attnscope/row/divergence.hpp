@@ -93,5 +93,14 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b) {
     return result;
 }
 
+/// As above from any rows.
+template <RowLike A, RowLike B>
+requires std::same_as<RowScalar<A>, RowScalar<B>>
+Divergence row_divergence(const A& a, const B& b) {
+    using T = RowScalar<A>;
+    const RowHolder<T> first(a), second(b);
+    return row_divergence<T>(first.get(), second.get());
+}
+
 } // namespace v0_1
 } // namespace attnscope

@@ -205,5 +205,13 @@ T log_sum_exp(RowIn<T> z, double temperature = 1) {
     }
 }
 
+/// As above from any row.
+template <RowLike Z>
+RowScalar<Z> log_sum_exp(const Z& z, double temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return log_sum_exp<T>(row.get(), temperature);
+}
+
 } // namespace v0_1
 } // namespace attnscope

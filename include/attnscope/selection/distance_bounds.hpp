@@ -368,6 +368,18 @@ SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Ind
     return result;
 }
 
+/// As above from any row and matrix.
+template <RowLike P, MatrixExpr X>
+requires std::same_as<RowScalar<P>, ScalarOf<X>>
+SubsetMean<Accumulator<RowScalar<P>>> mean_subset_distance(const P& p, const X& x, Index selected,
+                                                           Reading reading, Index samples,
+                                                           SplitMix64& generator) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    const MatrixHolder<T> vectors(x);
+    return mean_subset_distance<T>(row.get(), vectors.get(), selected, reading, samples, generator);
+}
+
 inline constexpr Statement theorem1_random_published_statement{
     .id = "theorem1_random",
     .form = Form::published,

@@ -79,6 +79,14 @@ std::vector<A> theorem2_xi(std::span<const A> selected, const SphericalModel& mo
     return xi;
 }
 
+/// As above from any row.
+template <RowLike P>
+std::vector<RowScalar<P>> theorem2_xi(const P& selected, const SphericalModel& model) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(selected);
+    return theorem2_xi<T>(row.get(), model);
+}
+
 /// P Theorem 2 as published, for E N_s/N at radius r > 0:
 /// 1 - (1/(rN)) sum xi_i <= E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2)). The upper side is false.
 template <Real A>
@@ -92,6 +100,15 @@ Interval<A> theorem2_published_range(std::span<const A> selected, const Spherica
         decay += std::exp(-(x - radius) * (x - radius) / (2 * m * m));
     }
     return {1 - sum / (radius * count), decay / count};
+}
+
+/// As above from any row.
+template <RowLike P>
+Interval<RowScalar<P>> theorem2_published_range(const P& selected, const SphericalModel& model,
+                                                RowScalar<P> radius) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(selected);
+    return theorem2_published_range<T>(row.get(), model, radius);
 }
 
 /// Valid limits of E N_s/N at a fixed radius r > 0, token by token with X_i = |s - y_i|:
@@ -124,6 +141,15 @@ Interval<A> theorem2_valid_range(std::span<const A> selected, const SphericalMod
         upper += gap > A(0) ? std::exp(-(d - 1) / 2 * steps * steps) : A(1);
     }
     return {lower / count, upper / count};
+}
+
+/// As above from any row.
+template <RowLike P>
+Interval<RowScalar<P>> theorem2_valid_range(const P& selected, const SphericalModel& model,
+                                            RowScalar<P> radius) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(selected);
+    return theorem2_valid_range<T>(row.get(), model, radius);
 }
 
 /// A measured expectation.

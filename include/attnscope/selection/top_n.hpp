@@ -218,5 +218,19 @@ Row<T> contributions(RowIn<T> p, MatrixView<T> x) {
     return scores;
 }
 
+/// As above from any row and matrix, as a vector like p.
+template <RowLike P, MatrixExpr X>
+requires std::same_as<RowScalar<P>, ScalarOf<X>>
+RowResult<P> contributions(const P& p, const X& x) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    const MatrixHolder<T> vectors(x);
+    const Row<T> scores = contributions<T>(row.get(), vectors.get());
+    RowResult<P> result;
+    result.resize(scores.size());
+    std::copy(scores.begin(), scores.end(), result.data());
+    return result;
+}
+
 } // namespace v0_1
 } // namespace attnscope

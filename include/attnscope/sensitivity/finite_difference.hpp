@@ -25,6 +25,17 @@ void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
     for (T& x : direction) x = static_cast<T>(x / length);
 }
 
+/// As above from any row, as a vector like it. Allocates the result.
+template <RowLike Z>
+RowResult<Z> random_direction(const Z& z, SplitMix64& generator) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    RowResult<Z> direction;
+    direction.resize(row.size());
+    random_direction<T>(row.get(), generator, RowOut<T>(direction.data(), row.get().size()));
+    return direction;
+}
+
 /// g = |p(z + eps v) - p(z)|_2 / eps for weights p of any normaliser; v is used as it is.
 /// `p` are the weights at z; `moved` is overwritten with p(z + eps v). O(n), no allocation.
 /// Throws `invalid_argument` unless eps > 0 and finite, or when lengths differ.

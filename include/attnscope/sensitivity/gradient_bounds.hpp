@@ -4,6 +4,7 @@
 #include <attnscope/sensitivity/jacobian_norms.hpp>
 
 #include <numbers>
+#include <vector>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -163,6 +164,17 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
         upper_bound<A>(
             spectral_bracket_sharp_statement,
             {.limit = range.upper, .measured = norm, .tolerance = tolerance(range.upper), .trivial = largest})};
+}
+
+/// As above from any row; float is widened.
+template <RowLike S>
+BoundPair<Accumulator<RowScalar<S>>> spectral_bracket_sharp(const S& s, Accumulator<RowScalar<S>> factor,
+                                                            Accumulator<RowScalar<S>> norm,
+                                                            Accumulator<RowScalar<S>> weight_error) {
+    using A = Accumulator<RowScalar<S>>;
+    const RowHolder<RowScalar<S>> row(s);
+    const std::vector<A> wide(row.get().begin(), row.get().end());
+    return spectral_bracket_sharp<A>(RowIn<A>(wide), factor, norm, weight_error);
 }
 
 inline constexpr Statement finite_difference_published_statement{

@@ -72,9 +72,10 @@ struct Perturbation {
         std::numeric_limits<A>::infinity(); ///< z' of the same key less the next: < 0 if it lost its place
 };
 
-/// Both rows at temperature 1; -inf in both hides a key, in one of them makes the range infinite. values: one
-/// row for each key, or none; `diameter` is passed on. No visible key in either: zeros and infinite gaps.
-/// Rows that are not normal, and a row with keys beside one without, give NaN. O(n d), allocates rows. Throws `invalid_argument` when shapes do not fit.
+/// Both rows at temperature 1, measured in double; -inf in both hides a key, in one of them makes the range
+/// infinite. values: one row for each key, or none; `diameter` is passed on. No visible key in either: zeros and
+/// infinite gaps. Rows that are not normal, and a row with keys beside one without, give NaN. O(n d), allocates
+/// rows. Throws `invalid_argument` when shapes do not fit.
 inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> moved,
                                                  MatrixView<double> values = {}, double diameter = 0) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -123,6 +124,19 @@ inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> 
     }
     row.output_change = change.norm();
     return row;
+}
+
+/// As above from any rows, and any matrix of values unless it is empty. Long double is rounded to double.
+template <RowLike Z, RowLike M, MatrixExpr V = Matrix<double>>
+requires std::same_as<RowScalar<Z>, RowScalar<M>>
+Perturbation<double> measure_perturbation(const Z& z, const M& moved, const V& values = {},
+                                          double diameter = 0) {
+    const RowHolder<RowScalar<Z>> before(z), after(moved);
+    const std::vector<double> from(before.get().begin(), before.get().end()),
+        to(after.get().begin(), after.get().end());
+    const Matrix<double> wide = values.derived().template cast<double>();
+    return measure_perturbation(RowIn<double>(from), RowIn<double>(to),
+                                wide.size() > 0 ? MatrixView<double>(wide) : MatrixView<double>(), diameter);
 }
 
 /// Rounding errors of a measured perturbation, from those of its logits.

@@ -115,5 +115,14 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
     return result;
 }
 
+/// As above from any row.
+template <RowLike S>
+SpectralNorm<RowScalar<S>> diagonal_minus_rank_one_norm(const S& s, RowScalar<S> tolerance = 0,
+                                                        RowScalar<S> extra = 0) {
+    using T = RowScalar<S>;
+    const RowHolder<T> row(s);
+    return diagonal_minus_rank_one_norm<T>(row.get(), tolerance, extra);
+}
+
 } // namespace v0_1
 } // namespace attnscope
