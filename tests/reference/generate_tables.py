@@ -72,6 +72,26 @@ def pointwise_rows():
     yield "noise, 8", noise(8, 6, 4)
 
 
+def row_pairs():
+    """Rows over the same keys: equal, near, moved as a whole, far apart, with keys that only one of them has."""
+    z = noise(64, 6, 4)
+    yield "equal", z, z
+    for bits in (20, 14, 8, 4, 1):
+        yield "noise moved by 2^-%d, 64" % bits, z, [x + s * 2.0**-bits for x, s in zip(z, noise(64, 0, 2))]
+    yield "one key moved, 64", z, z[:40] + [z[40] + 0.25] + z[41:]
+    yield "offset and a move of 2^-12, 5", [1024.0, 1015.0, 1014.75, 1014.0, 1022.0], [0.0, -9.0, -9.25, -10.0 - 2.0**-12, -2.0]
+    yield "needle lower, 8", [0.0] + [-20.0 - i / 4 for i in range(7)], [0.0] + [-19.0 - i / 8 for i in range(7)]
+    yield "best key changes", [4.0, 0.0, 1.0, -2.0], [0.0, 4.0, 1.0, -2.0]
+    yield "reversed ramp, 33", [i / 4 for i in range(33)], [8 - i / 4 for i in range(33)]
+    yield "far apart", [0.0, -60.0, 2.0], [-60.0, 0.0, -61.5]
+    yield "wide noise, 64", noise(64, 4, 30), noise(128, 4, 30)[64:]
+    yield "flat and needle", [0.0] * 16, [30.0] + [0.0] * 15
+    yield "masked in both", [MASKED, 1.0, MASKED, 0.5], [MASKED, 0.75, MASKED, 1.5]
+    yield "the second hides a key", [1.0, 0.0, -1.0], [1.0, MASKED, -1.5]
+    yield "the first hides the best key", [MASKED, 0.0, -1.0], [3.0, 0.25, -1.0]
+    yield "no common key", [1.0, MASKED, 0.5, MASKED], [MASKED, 0.0, MASKED, -2.0]
+
+
 FUNCTIONS = {
     "exp": (mp.exp, mp.exp),
     "sigmoid": (lambda z: 1 / (1 + mp.exp(-z)), lambda z: mp.exp(-z) / (1 + mp.exp(-z)) ** 2),
@@ -271,6 +291,29 @@ def diagonal_cases(out):
     out.append("inline const DiagonalCase diagonal_cases[] = {\n    " + ",\n    ".join(cases) + "};\n")
 
 
+def divergence_cases(out):
+    cases, logits = [], []
+    for name, a, b in row_pairs():
+        begin = len(logits)
+        logits += a + b
+        for temperature in TEMPERATURES:
+            p, q = ([mpf(0) if x == MASKED else mp.exp(mpf(x) / mpf(temperature)) for x in row] for row in (a, b))
+            p, q = ([x / mp.fsum(row) for x in row] for row in (p, q))
+            m = [(x + y) / 2 for x, y in zip(p, q)]
+
+            def kl(x, y):
+                if any(u > 0 and v == 0 for u, v in zip(x, y)):
+                    return INFINITY
+                return mp.fsum(u * mp.log(u / v) for u, v in zip(x, y) if u > 0)
+
+            cases.append(aggregate([quoted(name), str(begin), str(len(a)), text(temperature),
+                                    text(mp.fsum(abs(x - y) for x, y in zip(p, q)) / 2), text(kl(p, q)),
+                                    text(kl(q, p)), text((kl(p, m) + kl(q, m)) / 2)]))
+    out.append("/// Of each case first the one row, then the other.\n"
+               "inline const double divergence_logits[] = {\n" + numbers(logits) + "};\n")
+    out.append("inline const DivergenceCase divergence_cases[] = {\n    " + ",\n    ".join(cases) + "};\n")
+
+
 def write_table(out, kind, name, rows):
     out.append("inline const %s %s[] = {\n    " % (kind, name)
                + ",\n    ".join(aggregate([str(x) if isinstance(x, int) else text(x) for x in row]) for row in rows)
@@ -360,6 +403,13 @@ struct PointwiseCase {
     Norms norms;
 };
 
+struct DivergenceCase {
+    const char* name;
+    int begin, size;
+    double temperature;
+    long double total_variation, forward, backward, jensen_shannon;
+};
+
 struct DiagonalCase { const char* name; int begin, size; long double largest_eigenvalue; };
 struct WeightRangeCase { int n; double log_kappa; long double published_lower, published_upper, lower, upper; };
 struct EntropyFloorCase { int n; double size; long double by_norm, by_range; };
@@ -373,6 +423,7 @@ def tables():
     softmax_cases(out)
     pointwise_cases(out)
     diagonal_cases(out)
+    divergence_cases(out)
     planner_cases(out)
     out.append("} // namespace attnscope_reference")
     return "\n".join(out) + "\n"

@@ -464,6 +464,48 @@ TEMPLATE_TEST_CASE("the general family agrees with 40 digits", "[reference]", fl
     check_pointwise<TestType>("quadratic", attnscope::Quadratic{});
 }
 
+TEMPLATE_TEST_CASE("divergences agree with 40 digits", "[reference]", float, double, long double) {
+    using T = TestType;
+    // All of them are computed in double, whatever the scalar of the rows.
+    const Exact u = unit_of<double>;
+    const std::string_view scalar = name_of_scalar<T>;
+    Figure variation(scalar, "total variation", u, 0), forward(scalar, "KL(p|q)", u, 0),
+        backward(scalar, "KL(q|p)", u, 0), shannon(scalar, "Jensen-Shannon", u, 0);
+    for (const DivergenceCase& c : divergence_cases) {
+        const std::string name = std::string(c.name) + ", T=" + attnscope::detail::to_text(c.temperature);
+        const auto size = static_cast<std::size_t>(c.size);
+        const std::span<const double> logits(&divergence_logits[c.begin], 2 * size);
+        const std::vector<T> a = convert<T>(logits.first(size)), b = convert<T>(logits.subspan(size));
+        Exact deepest = 0;
+        for (const double x : logits)
+            for (const double y : logits)
+                if (x > -infinity && y > -infinity)
+                    deepest = std::max<Exact>(deepest, std::abs(x - y) / c.temperature);
+        // A weight has the rounding of its logarithm, an exp and the sums of its row. The terms of keys that are
+        // 1/10 apart or more in x lose up to 1/psi(-1/10) = 207 units, which are two roundings, to cancellation.
+        const Exact units = 2 * deepest + 2 * 207 + 3 * exp_units + 2 * sum_units(c.size) + 16;
+        const auto check = [&](Figure& figure, double found, Exact exact) {
+            if (std::isinf(exact)) {
+                INFO(name);
+                CHECK(found == std::numeric_limits<double>::infinity());
+            } else {
+                figure.check(name, found, exact, u * units * exact);
+            }
+        };
+        const auto apart = attnscope::row_divergence<T>(RowIn<T>(a), RowIn<T>(b), c.temperature);
+        check(variation, apart.total_variation, c.total_variation);
+        check(forward, apart.forward, c.forward);
+        check(backward, apart.backward, c.backward);
+        check(shannon, apart.jensen_shannon, c.jensen_shannon);
+        // The other way round.
+        const auto back = attnscope::row_divergence<T>(RowIn<T>(b), RowIn<T>(a), c.temperature);
+        check(variation, back.total_variation, c.total_variation);
+        check(forward, back.forward, c.backward);
+        check(backward, back.backward, c.forward);
+        check(shannon, back.jensen_shannon, c.jensen_shannon);
+    }
+}
+
 TEMPLATE_TEST_CASE("planner functions agree with 40 digits", "[reference]", float, double, long double) {
     using T = TestType;
     const std::string_view scalar = name_of_scalar<T>;

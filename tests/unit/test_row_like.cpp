@@ -170,6 +170,9 @@ TEST_CASE("every door that looks at rows takes every kind of row", "[types]") {
     check_door("measure_perturbation", [](const auto& z) { return as::measure_perturbation(z, moved(z)); });
     check_door("measure_perturbation with values",
                [](const auto& z) { return as::measure_perturbation(z, moved(z), vectors(z), 5); });
+    const std::vector<double> three{0, 1, 2};
+    CHECK_THROWS_WITH(as::measure_perturbation(three, three, Eigen::MatrixXd(0, 2)),
+                      "measure_perturbation: values must have one row for each key, got 0 and 3");
     check_door("grown_row", [](const auto& z) { return as::grown_row(z, {2, 0.25}, 1); });
     check_door("planned_temperature", [](const auto& z) {
         return as::planned_temperature(z, {2, 0.25}, as::Aim::weight, 0.5);

@@ -126,17 +126,27 @@ inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> 
     return row;
 }
 
-/// As above from any rows, and any matrix of values unless it is empty. Long double is rounded to double.
-template <RowLike Z, RowLike M, MatrixExpr V = Matrix<double>>
+/// As above from any rows. Long double is rounded to double.
+template <RowLike Z, RowLike M>
 requires std::same_as<RowScalar<Z>, RowScalar<M>>
-Perturbation<double> measure_perturbation(const Z& z, const M& moved, const V& values = {},
-                                          double diameter = 0) {
+Perturbation<double> measure_perturbation(const Z& z, const M& moved) {
     const RowHolder<RowScalar<Z>> before(z), after(moved);
     const std::vector<double> from(before.get().begin(), before.get().end()),
         to(after.get().begin(), after.get().end());
+    return measure_perturbation(RowIn<double>(from), RowIn<double>(to));
+}
+
+/// As above with any matrix of values [n, d].
+template <RowLike Z, RowLike M, MatrixExpr V>
+requires std::same_as<RowScalar<Z>, RowScalar<M>>
+Perturbation<double> measure_perturbation(const Z& z, const M& moved, const V& values, double diameter = 0) {
+    const RowHolder<RowScalar<Z>> before(z), after(moved);
+    const std::vector<double> from(before.get().begin(), before.get().end()),
+        to(after.get().begin(), after.get().end());
+    detail::require(values.rows() == before.size(), "measure_perturbation",
+                    "values must have one row for each key", values.rows(), before.size());
     const Matrix<double> wide = values.derived().template cast<double>();
-    return measure_perturbation(RowIn<double>(from), RowIn<double>(to),
-                                wide.size() > 0 ? MatrixView<double>(wide) : MatrixView<double>(), diameter);
+    return measure_perturbation(RowIn<double>(from), RowIn<double>(to), MatrixView<double>(wide), diameter);
 }
 
 /// Rounding errors of a measured perturbation, from those of its logits.
