@@ -182,8 +182,11 @@ class Rows {
 public:
     Rows(const HeadInput& input, const Settings& settings, HeadResult& result)
         : input_(input), settings_(settings), result_(result),
-          random_(direction_seed(settings.seed, input.layer, input.head, -1)),
-          certificate_random_(direction_seed(settings.seed, input.layer, input.head, -2)) {
+          row_auditor_({.steps = settings.steps}, direction_seed(settings.seed, input.layer, input.head, -1)),
+          selection_auditor_(
+              {.reading = settings.resultant ? attnscope::Reading::resultant : attnscope::Reading::cumulative},
+              direction_seed(settings.seed, input.layer, input.head, -3)),
+          certificate_auditor_({}, direction_seed(settings.seed, input.layer, input.head, -2)) {
         const auto steps = settings.steps.size();
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
             result.at_temperature.push_back(
@@ -208,29 +211,25 @@ public:
 
     void add(const RankedRow<float>& row) {
         z_.assign(row.logits.begin(), row.logits.end());
-        p_.resize(z_.size());
-        const RowIn<double> z(z_), p(p_);
-        Softmax().apply<double>(z, RowOut<double>(p_));
-        const auto statistics = attnscope::row_statistics<double>(z);
+        const attnscope::MeasuredRow& measured = meter_(Softmax(), z_);
         ++normal_rows_;
-        entropy_ += statistics.entropy_nats();
-        participation_ += statistics.participation_ratio();
-        max_weight_ += statistics.max_weight();
-        result_.spectral += attnscope::jacobian_norms(Softmax(), z, p).spectral.value;
+        entropy_ += measured.statistics.entropy_nats();
+        participation_ += measured.statistics.participation_ratio();
+        max_weight_ += measured.statistics.max_weight();
+        result_.spectral += measured.norms.spectral.value;
         double longest_key = 0;
         for (std::size_t i = 0; i < row.keys.size(); ++i) {
             const auto key = static_cast<std::size_t>(row.keys[i]);
-            column_mass_[key] += p_[i];
+            column_mass_[key] += measured.p[i];
             ++seen_[key];
             longest_key = std::max(longest_key, key_lengths_[key]);
         }
-        differences(row.query, z, statistics.logit_spread());
+        differences(row.query, measured.z, measured.statistics.logit_spread());
         const double delta = length(input_.view.q().row(row.query)) * longest_key *
                              std::abs(static_cast<double>(input_.view.scale()));
-        attnscope::audit_row(result_.audit, Softmax(), z, {.delta = delta, .steps = settings_.steps}, random_,
-                             row_scratch_);
-        attnscope::audit_certificates(result_.audit, z, 1, certificate_random_, certificates_);
-        audit_selections(row, p);
+        row_auditor_(result_.audit, measured, {.delta = delta});
+        certificate_auditor_(result_.audit, measured);
+        audit_selections(row, measured.p);
     }
 
     void finish() {
@@ -275,8 +274,7 @@ private:
             at.spectral_largest = std::max(at.spectral_largest, norms.spectral.value);
             at.random_direction += norms.frobenius / std::sqrt(static_cast<double>(n));
             // Of both rows of weights: their relative error times a length of at most 1.
-            const double error =
-                2 * attnscope::detail::softmax_weight_error(n, std::min(spread / temperature, 745.0));
+            const double error = 2 * attnscope::softmax_weight_error(n, std::min(spread / temperature, 745.0));
             for (std::size_t e = 0; e < settings_.steps.size(); ++e) {
                 const double eps = settings_.steps[e];
                 const double g = attnscope::finite_difference<double>(softmax, z, RowIn<double>(weights_),
@@ -293,27 +291,26 @@ private:
         const bool prefix = row.keys.empty() || row.keys.back() + 1 == static_cast<Index>(row.keys.size());
         if (!prefix) gathered_ = row.x.map().cast<double>();
         ranking_.rank(p);
-        const bool expectations = std::binary_search(input_.sampled.begin(), input_.sampled.end(), row.query);
-        attnscope::audit_selection(
-            result_.audit, p,
+        const attnscope::RankedTokens tokens{
+            p,
             prefix ? MatrixView<double>(x_.data(), static_cast<Index>(row.keys.size()), x_.cols())
                    : MatrixView<double>(gathered_),
-            ranking_.order(), settings_.audited,
-            {.reading = settings_.resultant ? attnscope::Reading::resultant : attnscope::Reading::cumulative,
-             .expectations = expectations},
-            random_, selection_scratch_, &row.gram);
+            ranking_.order(), &row.gram};
+        selection_auditor_(result_.audit, tokens, settings_.audited);
+        if (std::binary_search(input_.sampled.begin(), input_.sampled.end(), row.query))
+            selection_auditor_.expectations(result_.audit, tokens, settings_.audited);
     }
 
     const HeadInput& input_;
     const Settings& settings_;
     HeadResult& result_;
-    attnscope::SplitMix64 random_, certificate_random_;
-    attnscope::CertificateScratch certificates_;
-    attnscope::RowAuditScratch row_scratch_;
-    attnscope::SelectionAuditScratch selection_scratch_;
+    attnscope::RowMeter meter_;
+    attnscope::RowAuditor row_auditor_;
+    attnscope::SelectionAuditor selection_auditor_;
+    attnscope::CertificateAuditor certificate_auditor_;
     attnscope::Ranking<double> ranking_;
     Matrix<double> x_, gathered_;
-    std::vector<double> column_mass_, key_lengths_, z_, p_, direction_, weights_, moved_;
+    std::vector<double> column_mass_, key_lengths_, z_, direction_, weights_, moved_;
     std::vector<Index> seen_;
     double entropy_ = 0, participation_ = 0, max_weight_ = 0;
     Index normal_rows_ = 0;

@@ -87,8 +87,7 @@ int main(int argc, char** argv) {
                                      "audit of some rows only [heads of "
                                      "more than 2^26 logits]");
     app.add_flag("--no-stream", no_stream, "the matrix of logits, whatever its size")->excludes(stream_flag);
-    app.add_option("--threads", threads, "of streamed heads; change nothing in the results")
-        ->capture_default_str();
+    app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
     app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
         ->check(not_empty);
     app.add_option("--csv", csv,
@@ -110,21 +109,16 @@ int main(int argc, char** argv) {
             throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
         }
         if (normalizer_option->count() > 0) settings.normalizer = normalizer;
-        const auto scalar_name = std::find(report::scalar_names.begin(), report::scalar_names.end(), scalar);
-        if (scalar_name == report::scalar_names.end())
+        if (scalar != "float" && scalar != "double")
             throw program::usage_error(fmt::format("--scalar must be float or double, got {}", scalar));
-        settings.scalar = static_cast<report::Scalar>(scalar_name - report::scalar_names.begin());
-        settings.selection.counts = parse_list(select, "--select");
-        for (const Index n : settings.selection.counts)
+        settings.analysis.single_precision = scalar == "float";
+        settings.analysis.counts = parse_list(select, "--select");
+        for (const Index n : settings.analysis.counts)
             if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
-        std::sort(settings.selection.counts.begin(), settings.selection.counts.end());
-        settings.selection.counts.erase(
-            std::unique(settings.selection.counts.begin(), settings.selection.counts.end()),
-            settings.selection.counts.end());
         if (reading != "cumulative" && reading != "resultant")
             throw program::usage_error(
                 fmt::format("--reading must be cumulative or resultant, got {}", reading));
-        settings.selection.reading =
+        settings.analysis.reading =
             reading == "cumulative" ? attnscope::Reading::cumulative : attnscope::Reading::resultant;
         if (ball_radius != "nearest") {
             double radius = 0;
@@ -134,12 +128,12 @@ int main(int argc, char** argv) {
                 !std::isfinite(radius))
                 throw program::usage_error(
                     fmt::format("--ball-radius must be nearest or a number > 0, got {}", ball_radius));
-            settings.selection.radius = radius;
+            settings.analysis.radius = radius;
         }
         if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
         if (!heads.empty()) settings.heads = parse_list(heads, "--heads");
-        settings.seed = program::whole_number<std::uint64_t>("--seed", seed_text, 0,
-                                                             std::numeric_limits<std::uint64_t>::max());
+        settings.analysis.seed = program::whole_number<std::uint64_t>(
+            "--seed", seed_text, 0, std::numeric_limits<std::uint64_t>::max());
         settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
         if (stream || no_stream) settings.stream = stream;
         if (!csv.empty() && !std::filesystem::is_directory(csv))
@@ -150,7 +144,7 @@ int main(int argc, char** argv) {
                 outputs.push_back({"--csv", std::filesystem::path(csv) / name});
         program::require_outputs(outputs, inputs);
 
-        program::Capture capture = program::open_capture(inputs, settings.seed, capture_options());
+        program::Capture capture = program::open_capture(inputs, settings.analysis.seed, capture_options());
         const report::Report report = report::analyse(std::move(capture), settings);
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);

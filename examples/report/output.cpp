@@ -1,6 +1,10 @@
 #include "output.hpp"
 
+#include <attnscope/analysis/table.hpp>
+#include <attnscope/concentration/sinks.hpp>
 #include <attnscope/fmt.hpp>
+#include <attnscope/io/analysis_csv.hpp>
+#include <attnscope/io/analysis_json.hpp>
 #include <support/program.hpp>
 
 #include <nlohmann/json.hpp>
@@ -10,7 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr double not_known = std::numeric_limits<double>::quiet_NaN();
+using attnscope::RowColumns;
+using attnscope::io::json_number;
 
 std::string_view kind_text(const Capture& capture) {
     switch (capture.kind) {
@@ -22,50 +27,6 @@ std::string_view kind_text(const Capture& capture) {
         return "weights (their logits are known up to a constant)";
     }
     return "?";
-}
-
-/// What an input cannot give is null, never 0.
-Json number(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
-
-Json selection_json(std::span<const SelectionFigures> selections) {
-    Json list = Json::array();
-    for (const SelectionFigures& selection : selections) {
-        Json entry;
-        entry["n"] = selection.n;
-        for (const SelectionFigure& figure : selection_figures)
-            entry[std::string(figure.name)] = number(selection.*figure.value);
-        list.push_back(std::move(entry));
-    }
-    return list;
-}
-
-template <class Value>
-Json figures_json(std::span<const Figure> figures, Value&& value,
-                  std::span<const SelectionFigures> selections) {
-    Json object;
-    for (const Figure& figure : figures) {
-        Json& place = figure.group.empty() ? object : object[std::string(figure.group)];
-        place[std::string(figure.name)] = number(value(figure.value));
-    }
-    object["selection"] = selection_json(selections);
-    return object;
-}
-
-Json audit_json(const attnscope::Audit& audit) {
-    Json list = Json::array();
-    for (const attnscope::AuditRecord& record : audit.records()) {
-        Json entry;
-        entry["id"] = record.statement->id;
-        entry["form"] = name_of(record.statement->form);
-        entry["provenance"] = name_of(record.statement->provenance);
-        entry["checked"] = record.checked;
-        for (std::size_t v = 0; v < attnscope::verdict_names.size(); ++v)
-            entry[std::string(attnscope::verdict_names[v])] = record.count[v];
-        entry["max_tightness"] = number(record.max_tightness());
-        entry["median_tightness"] = number(record.median_tightness());
-        list.push_back(std::move(entry));
-    }
-    return list;
 }
 
 /// Of the chosen layers.
@@ -131,8 +92,8 @@ Json masks_json(const Report& report) {
     if (report.capture.kind != Capture::Kind::logits && !report.capture.bias) return nullptr;
     Json json;
     json["entries"] = tally.masks;
-    json["least"] = number(tally.least_mask);
-    json["largest"] = number(tally.most_mask);
+    json["least"] = json_number(tally.least_mask);
+    json["largest"] = json_number(tally.most_mask);
     json["rows_left_visible"] = tally.unmasked_rows;
     json["causal"] = tally.causal_from_masks();
     return json;
@@ -144,9 +105,9 @@ Json stored_weights_json(const Report& report) {
     const auto [least, most] = std::minmax_element(tally.sums.begin(), tally.sums.end());
     Json json;
     json["normalised"] = report.capture.options.normalise_weights;
-    json["least_row_sum"] = tally.sums.empty() ? Json(nullptr) : number(*least);
-    json["median_row_sum"] = number(tally.median_sum());
-    json["largest_row_sum"] = tally.sums.empty() ? Json(nullptr) : number(*most);
+    json["least_row_sum"] = tally.sums.empty() ? Json(nullptr) : json_number(*least);
+    json["median_row_sum"] = json_number(tally.median_sum());
+    json["largest_row_sum"] = tally.sums.empty() ? Json(nullptr) : json_number(*most);
     json["rows_not_summing_to_1"] = tally.not_one;
     json["rows_within_rounding"] = tally.rounded;
     json["negative_weights"] = tally.negative;
@@ -157,9 +118,6 @@ Json stored_weights_json(const Report& report) {
 }
 
 std::string cell(double x) { return std::isfinite(x) ? fmt::format("{:.4g}", x) : "-"; }
-
-/// A number that reads back exactly; nothing where there is none.
-std::string csv(double x) { return std::isfinite(x) ? fmt::format("{}", x) : ""; }
 
 } // namespace
 
@@ -179,7 +137,7 @@ std::string to_text(const Report& report) {
     auto out = std::back_inserter(text);
     if (input.synthetic)
         fmt::format_to(out, "No input: synthetic heads from a generator (seed {}), not a trained model.\n",
-                       settings.seed);
+                       settings.analysis.seed);
     fmt::format_to(out, "input        {}, from {}\n", attnscope::detail::printable(input.name),
                    kind_text(input));
     fmt::format_to(out, "shape        {}{} layers x {} heads, {} queries, {} keys{}\n",
@@ -188,7 +146,7 @@ std::string to_text(const Report& report) {
                    input.width ? fmt::format(", width {}", *input.width) : "");
     fmt::format_to(out, "normaliser   {}, temperature {}, {}{}\n", normalizer_text(report),
                    temperature_text(report), mask_text(report),
-                   settings.scalar == Scalar::float64 ? "" : ", weights in float");
+                   settings.analysis.single_precision ? ", weights in float" : "");
     if (input.attention.end() != std::find_if(input.attention.begin(), input.attention.end(),
                                               [](const auto& layer) { return layer.scale.has_value(); }))
         fmt::format_to(out, "scale        {}\n", over_layers(report, [&](Index layer) {
@@ -201,7 +159,7 @@ std::string to_text(const Report& report) {
         fmt::format_to(out, "warning      {}\n", line);
     if (report.streamed)
         fmt::format_to(out, "streamed     no matrix of logits; selections and audit of {} rows of each head\n",
-                       audited_rows(input.queries, input.keys).size());
+                       report.heads.front().examined.size());
     if (report.weight_difference)
         text +=
             std::isnan(*report.weight_difference)
@@ -209,49 +167,37 @@ std::string to_text(const Report& report) {
                 : fmt::format("weights      stored weights differ from those of q and k by at most {:.3g}\n",
                               *report.weight_difference);
 
-    fmt::format_to(
-        out, "\nMeans over the rows of each head. H: entropy in nats; p1: largest weight; key0: weight of the "
-             "first key;\nkeys: participation ratio 1/sum p^2; D: logit spread; |J|2, |J|F: spectral and "
-             "Frobenius norm of dp/dz.\n\n");
-    std::vector<std::pair<std::string_view, double RowFigures::*>> columns = {
-        {"H", &RowFigures::entropy_nats},        {"p1", &RowFigures::max_weight},
-        {"key0", &RowFigures::first_key_weight}, {"keys", &RowFigures::participation_ratio},
-        {"D", &RowFigures::logit_spread},        {"|J|2", &RowFigures::spectral},
-        {"|J|F", &RowFigures::frobenius}};
-    if (report.tally.not_one > 0 && !input.options.normalise_weights)
-        columns.emplace_back("unassigned", &RowFigures::unassigned_mass);
-    const bool batches = report.heads.front().batch != report.heads.back().batch;
-    const auto place_of = [&](const HeadFigures& head, std::string_view separator) {
-        return batches ? fmt::format("{}{}{}{}{}", head.batch, separator, head.layer, separator, head.head)
-                       : fmt::format("{}{}{}", head.layer, separator, head.head);
+    fmt::format_to(out, "\n{}\n", attnscope::mean_legend);
+    const bool unassigned = report.tally.not_one > 0 && !input.options.normalise_weights;
+    const bool batches = report.places.front().batch != report.places.back().batch;
+    const auto place_of = [&](Index head, std::string_view separator) {
+        const HeadPlace& place = report.places[static_cast<std::size_t>(head)];
+        return batches ? fmt::format("{}{}{}{}{}", place.batch, separator, place.layer, separator, place.head)
+                       : fmt::format("{}{}{}", place.layer, separator, place.head);
     };
     if (batches) fmt::format_to(out, "{:>5} ", "batch");
-    fmt::format_to(out, "{:>5} {:>4}", "layer", "head");
-    for (const auto& [title, column] : columns) fmt::format_to(out, " {:>9}", title);
-    text += '\n';
-    for (const HeadFigures& head : report.heads) {
-        if (batches) fmt::format_to(out, "{:>5} ", head.batch);
-        fmt::format_to(out, "{:>5} {:>4}", head.layer, head.head);
-        for (const auto& [title, column] : columns) fmt::format_to(out, " {:>9}", cell(head.mean(column)));
+    fmt::format_to(out, "{:>5} {:>4}{}{}\n", "layer", "head", attnscope::mean_titles(),
+                   unassigned ? fmt::format(" {:>9}", "unassigned") : "");
+    for (std::size_t i = 0; i < report.heads.size(); ++i) {
+        const HeadPlace& place = report.places[i];
+        const HeadAnalysis& head = report.heads[i];
+        if (batches) fmt::format_to(out, "{:>5} ", place.batch);
+        fmt::format_to(out, "{:>5} {:>4}{}", place.layer, place.head, attnscope::mean_cells(head));
+        if (unassigned) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.unassigned_mass)));
         text += '\n';
     }
 
     // Summary over heads.
-    const auto over_heads = [&](double RowFigures::*figure) {
-        std::vector<std::pair<double, const HeadFigures*>> values;
-        for (const HeadFigures& head : report.heads)
-            if (const double x = head.mean(figure); std::isfinite(x)) values.emplace_back(x, &head);
-        std::sort(values.begin(), values.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-        return values;
-    };
-    std::size_t rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
-    for (const HeadFigures& head : report.heads)
-        for (const RowFigures& row : head.rows) {
+    Index rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
+    for (const HeadAnalysis& head : report.heads)
+        for (Index query = 0; query < head.queries; ++query) {
+            const attnscope::RowStatus status = head.rows.status[static_cast<std::size_t>(query)];
+            const bool below_zero = head.rows.negative.size() > 0 && head.rows.negative[query] > 0;
             ++rows;
-            empty += row.status == attnscope::RowStatus::empty;
-            nan += row.status == attnscope::RowStatus::nan && !row.negative;
-            negative += row.negative;
-            infinite += row.status == attnscope::RowStatus::infinite;
+            empty += status == attnscope::RowStatus::empty;
+            nan += status == attnscope::RowStatus::nan && !below_zero;
+            negative += below_zero;
+            infinite += status == attnscope::RowStatus::infinite;
         }
     fmt::format_to(out, "\nSummary of {} heads, {} rows", report.heads.size(), rows);
     if (empty) fmt::format_to(out, ", {} without a visible key", empty);
@@ -261,49 +207,27 @@ std::string to_text(const Report& report) {
     const std::string_view place_title = batches ? "(batch,layer,head)" : "(layer, head)";
     fmt::format_to(out, "\n{:<28} {:>9} {:>16} {:>9} {:>16}\n", "mean of a head's rows", "least", place_title,
                    "most", place_title);
-    const std::array<std::pair<std::string_view, double RowFigures::*>, 5> lines = {{
-        {"entropy H, nats", &RowFigures::entropy_nats},
-        {"largest weight p1", &RowFigures::max_weight},
-        {"first key's weight", &RowFigures::first_key_weight},
-        {"participation ratio, keys", &RowFigures::participation_ratio},
-        {"spectral norm |J|2", &RowFigures::spectral},
+    const std::array<std::pair<std::string_view, attnscope::Column RowColumns::*>, 5> lines = {{
+        {"entropy H, nats", &RowColumns::entropy_nats},
+        {"largest weight p1", &RowColumns::max_weight},
+        {"first key's weight", &RowColumns::first_key_weight},
+        {"participation ratio, keys", &RowColumns::participation_ratio},
+        {"spectral norm |J|2", &RowColumns::spectral},
     }};
     for (const auto& [title, figure] : lines) {
-        const auto values = over_heads(figure);
-        if (values.empty()) continue;
-        const auto place = [&](const HeadFigures& head) { return fmt::format("({})", place_of(head, ", ")); };
-        fmt::format_to(out, "{:<28} {:>9} {:>16} {:>9} {:>16}\n", title, cell(values.front().first),
-                       place(*values.front().second), cell(values.back().first), place(*values.back().second));
+        const attnscope::HeadRange range = attnscope::range_of(report.heads, figure);
+        if (range.least_head < 0) continue;
+        const auto place = [&](Index head) { return fmt::format("({})", place_of(head, ", ")); };
+        fmt::format_to(out, "{:<28} {:>9} {:>16} {:>9} {:>16}\n", title, cell(range.least),
+                       place(range.least_head), cell(range.most), place(range.most_head));
     }
-    const auto first_key = over_heads(&RowFigures::first_key_weight);
-    const auto sinks = std::count_if(first_key.begin(), first_key.end(),
-                                     [](const auto& x) { return x.first > attnscope::sink_threshold; });
+    const auto sinks = std::count_if(report.heads.begin(), report.heads.end(), [](const HeadAnalysis& head) {
+        return attnscope::finite_mean(head.rows.first_key_weight) > attnscope::sink_threshold;
+    });
     fmt::format_to(out, "{} of {} heads rest on the first key (mean weight above {}).\n", sinks,
                    report.heads.size(), attnscope::sink_threshold);
-
-    if (const auto selections = mean_selection(report.heads); !selections.empty()) {
-        const bool cumulative = settings.selection.reading == attnscope::Reading::cumulative;
-        const auto distance =
-            cumulative ? &SelectionFigures::distance_cumulative : &SelectionFigures::distance_resultant;
-        fmt::format_to(out,
-                       "\nSelecting the N largest weights, means over all rows with more than N visible keys.\n"
-                       "distance: {} reading{}; random: E d of N random keys lies between; lost: |o - o_N|;\n"
-                       "separable: share of selected tokens nearer to s than {}.\n\n",
-                       name_of(settings.selection.reading), cumulative ? "; bound: its Theorem 1(1)" : "",
-                       settings.selection.radius ? fmt::format("{}", *settings.selection.radius)
-                                                 : std::string("any other"));
-        fmt::format_to(out, "{:>5} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n", "N", "mass",
-                       "distance", "bound", "random>=", "random<=", "lost", "separable", "precision", "F",
-                       "margin");
-        for (const SelectionFigures& mean : selections) {
-            fmt::format_to(out, "{:>5} {:>8} {:>9} {:>9}", mean.n, cell(mean.mass), cell(mean.*distance),
-                           cumulative ? cell(mean.distance_bound) : "-");
-            fmt::format_to(out, " {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
-                           cell(mean.expected_distance_lower), cell(mean.expected_distance_upper),
-                           cell(mean.truncation_error), cell(mean.separable_fraction), cell(mean.precision),
-                           cell(mean.f_score), cell(mean.margin));
-        }
-    }
+    if (const std::string selections = attnscope::selection_table(report.heads); !selections.empty())
+        text += "\n" + selections;
 
     fmt::format_to(
         out,
@@ -333,97 +257,50 @@ std::string to_json(const Report& report, bool rows) {
                               ? Json(report.normalizers[static_cast<std::size_t>(report.layers[0])].temperature)
                               : Json(nullptr);
     json["normalizer"] = normalizer_text(report);
-    json["scalar"] = scalar_names[static_cast<std::size_t>(report.settings.scalar)];
+    json["scalar"] = report.settings.analysis.single_precision ? "float" : "double";
     json["streamed"] = report.streamed;
-    json["max_weight_difference"] = number(report.weight_difference.value_or(not_known));
+    json["max_weight_difference"] = report.weight_difference ? json_number(*report.weight_difference) : nullptr;
     json["attention"] = attention_json(report);
     json["masks"] = masks_json(report);
     json["stored_weights"] = stored_weights_json(report);
     json["assumptions"] = input.assumptions;
     json["warnings"] = warnings_of(input, report.tally);
-    const std::vector<Figure> columns = columns_of(report);
     json["heads"] = Json::array();
-    for (const HeadFigures& head : report.heads) {
+    for (std::size_t i = 0; i < report.heads.size(); ++i) {
         Json entry;
-        entry["batch"] = head.batch;
-        entry["layer"] = head.layer;
-        entry["head"] = head.head;
-        Json mean;
-        mean["visible"] = number(head.mean_visible());
-        mean.update(figures_json(
-            columns, [&](double RowFigures::*figure) { return head.mean(figure); }, head.mean_selection()));
-        entry["mean"] = std::move(mean);
-        entry["rows"] = Json::array();
-        if (rows)
-            for (const RowFigures& row : head.rows) {
-                Json line;
-                line["query"] = row.query;
-                line["visible"] = row.visible;
-                line.update(figures_json(
-                    columns, [&](double RowFigures::*figure) { return row.*figure; }, row.selection));
-                entry["rows"].push_back(std::move(line));
-            }
+        entry["batch"] = report.places[i].batch;
+        entry["layer"] = report.places[i].layer;
+        entry["head"] = report.places[i].head;
+        entry["mean"] = attnscope::io::mean_json(report.heads[i]);
+        entry["rows"] = rows ? attnscope::io::rows_json(report.heads[i]) : Json::array();
         json["heads"].push_back(std::move(entry));
     }
-    json["audit"] = audit_json(report.audit);
+    json["audit"] = attnscope::io::to_json(report.audit);
     // A file's name need not be UTF-8.
     return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 void write_csv(const Report& report, const std::filesystem::path& folder, bool rows) {
-    const std::vector<Figure> columns = columns_of(report);
+    namespace io = attnscope::io;
     // The batch comes first where there are several.
     const bool batches = report.capture.batches > 1;
-    const auto place_of = [&](const HeadFigures& head) {
-        return batches ? fmt::format("{},{},{}", head.batch, head.layer, head.head)
-                       : fmt::format("{},{}", head.layer, head.head);
-    };
     const std::string place = batches ? "batch,layer,head" : "layer,head";
-    const auto names = [&](std::string start) {
-        for (const Figure& figure : columns)
-            start += fmt::format(",{}{}{}", figure.group, figure.group.empty() ? "" : "_", figure.name);
-        return start + "\n";
-    };
-    std::string heads_text = names(place + ",visible"), rows_text = names(place + ",query,visible");
-    for (const HeadFigures& head : report.heads) {
-        heads_text += fmt::format("{},{}", place_of(head), csv(head.mean_visible()));
-        for (const Figure& figure : columns) heads_text += "," + csv(head.mean(figure.value));
-        heads_text += '\n';
+    const std::string figures = io::figure_names(report.heads.front().rows) + "\n";
+    const std::string selections = io::selection_names() + "\n";
+    std::string heads_text = place + ",visible" + figures, rows_text = place + ",query,visible" + figures;
+    std::string selection_text = place + selections, selection_rows = place + ",query" + selections;
+    for (std::size_t i = 0; i < report.heads.size(); ++i) {
+        const HeadPlace& at = report.places[i];
+        const HeadAnalysis& head = report.heads[i];
+        const std::string own = batches ? fmt::format("{},{},{}", at.batch, at.layer, at.head)
+                                        : fmt::format("{},{}", at.layer, at.head);
+        heads_text += own + io::mean_cells_csv(head) + "\n";
+        selection_text += io::selections_csv(head, own);
         if (!rows) continue;
-        for (const RowFigures& row : head.rows) {
-            rows_text += fmt::format("{},{},{}", place_of(head), row.query, row.visible);
-            for (const Figure& figure : columns) rows_text += "," + csv(row.*figure.value);
-            rows_text += '\n';
-        }
+        rows_text += io::rows_csv(head, own);
+        selection_rows += io::selection_rows_csv(head, own);
     }
-    std::string audit_text = "id,form,provenance,checked,holds,within_rounding,vacuous,undefined,violated,"
-                             "median_tightness,max_tightness\n";
-    for (const attnscope::AuditRecord& record : report.audit.records()) {
-        const attnscope::Statement& statement = *record.statement;
-        audit_text +=
-            fmt::format("{},{},{},{}", statement.id, statement.form, statement.provenance, record.checked);
-        for (const std::size_t count : record.count) audit_text += fmt::format(",{}", count);
-        audit_text += fmt::format(",{},{}\n", csv(record.median_tightness()), csv(record.max_tightness()));
-    }
-    const auto selection_line = [](const SelectionFigures& selection) {
-        std::string line = fmt::format(",{}", selection.n);
-        for (const SelectionFigure& figure : selection_figures) line += "," + csv(selection.*figure.value);
-        return line + "\n";
-    };
-    const auto selection_names = [](std::string start) {
-        start += ",n";
-        for (const SelectionFigure& figure : selection_figures) start += fmt::format(",{}", figure.name);
-        return start + "\n";
-    };
-    std::string selection_text = selection_names(place), selection_rows = selection_names(place + ",query");
-    for (const HeadFigures& head : report.heads) {
-        for (const SelectionFigures& mean : head.mean_selection())
-            selection_text += place_of(head) + selection_line(mean);
-        if (!rows) continue;
-        for (const RowFigures& row : head.rows)
-            for (const SelectionFigures& selection : row.selection)
-                selection_rows += fmt::format("{},{}", place_of(head), row.query) + selection_line(selection);
-    }
+    const std::string audit_text = io::to_csv(report.audit);
     const std::array<const std::string*, csv_names.size()> texts{&heads_text, &audit_text, &selection_text,
                                                                  &rows_text, &selection_rows};
     std::vector<std::pair<std::string_view, std::string_view>> files;

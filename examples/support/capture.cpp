@@ -405,42 +405,11 @@ Matrix<T> shared_head(const Capture& capture, const HeadSource& source, const He
     return source.head<T>({place.batch, place.layer, place.head / (capture.heads / source.heads)});
 }
 
-/// The narrowest stored type that has every finite number of a head: weights are often widened before they are
-/// saved.
-Dtype narrowest_type(const Matrix<double>& values, Dtype stored) {
-    bool f16 = true, bf16 = true, f32 = true;
-    for (const double x : values.reshaped<Eigen::RowMajor>()) {
-        if (!std::isfinite(x)) continue;
-        const float narrow = static_cast<float>(x);
-        f32 = f32 && static_cast<double>(narrow) == x;
-        f16 = f16 && f32 && static_cast<float>(Eigen::half(narrow)) == narrow;
-        bf16 = bf16 && f32 && static_cast<float>(Eigen::bfloat16(narrow)) == narrow;
-    }
-    return f16 ? Dtype::f16 : bf16 ? Dtype::bf16 : f32 ? Dtype::f32 : stored;
-}
-
-std::string_view name_of_type(Dtype dtype) {
-    return dtype == Dtype::f16    ? "float16"
-           : dtype == Dtype::bf16 ? "bfloat16"
-           : dtype == Dtype::f32  ? "float32"
-                                  : "float64";
-}
-
-/// By how much a row of n weights can miss the sum 1 because it was stored in this type. Weights of 16 bits are
-/// rounded once, after arithmetic in float32.
-double sum_rounding(Dtype dtype, Index n, double sum) {
-    const double count = static_cast<double>(n), single = std::ldexp(1.0, -24);
-    const double arithmetic = 3 + std::sqrt(count);
-    switch (dtype) {
-    case Dtype::f16:
-        return std::ldexp(sum, -11) + std::ldexp(count, -25) + single * arithmetic;
-    case Dtype::bf16:
-        return std::ldexp(sum, -8) + single * arithmetic;
-    case Dtype::f32:
-        return single * arithmetic;
-    default:
-        return std::ldexp(arithmetic, -53);
-    }
+attnscope::StoredScalar stored_scalar(Dtype dtype) {
+    return dtype == Dtype::f16    ? attnscope::StoredScalar::float16
+           : dtype == Dtype::bf16 ? attnscope::StoredScalar::bfloat16
+           : dtype == Dtype::f32  ? attnscope::StoredScalar::float32
+                                  : attnscope::StoredScalar::float64;
 }
 
 /// Finite masks of a row, by the limit that the command line or the stored type gives.
@@ -464,18 +433,14 @@ void mask_row(const Capture& capture, Dtype dtype, RowOut<double> row, RowTally&
 /// Stored weights as logits, which softmax knows up to a constant: log p; and what their rows are like.
 void take_weights(const Capture& capture, const HeadPlace& place, HeadRows& rows) {
     const Matrix<double>& p = rows.weights.emplace(capture.weights->head(place));
-    const Dtype type = narrowest_type(p, capture.weights->dtype);
+    const attnscope::StoredScalar scalar =
+        attnscope::narrowest_scalar(attnscope::MatrixView<double>(p), stored_scalar(capture.weights->dtype));
+    rows.stored_scalar = scalar;
     rows.logits = p.array().log();
     for (Index i = 0; i < capture.queries; ++i) {
-        StoredRow& row = rows.stored.emplace_back();
-        const attnscope::KeyRanges visible = rows.mask.visible(i, capture.keys);
-        for (Index j = 0; j < capture.keys; ++j) {
-            row.sum += p(i, j);
-            row.negative += p(i, j) < 0;
-            if (!visible.contains(j)) row.hidden += p(i, j);
-        }
-        const double missing = std::abs(row.sum - 1);
-        row.sums_to_one = missing <= sum_rounding(type, capture.keys, row.sum);
+        const attnscope::StoredRow row =
+            attnscope::stored_row({p.data() + i * capture.keys, static_cast<std::size_t>(capture.keys)},
+                                  rows.mask.visible(i, capture.keys), scalar);
         RowTally& tally = rows.tally;
         tally.negative += row.negative;
         tally.negative_rows += row.negative > 0;
@@ -483,7 +448,7 @@ void take_weights(const Capture& capture, const HeadPlace& place, HeadRows& rows
         if (!std::isfinite(row.sum) || (p.row(i).array() == 0).all()) continue;
         tally.sums.push_back(row.sum);
         if (!row.sums_to_one) ++tally.not_one;
-        if (row.sums_to_one && missing > 0) ++tally.rounded, tally.rounded_type = name_of_type(type);
+        if (row.sums_to_one && row.sum != 1) ++tally.rounded, tally.rounded_type = attnscope::name_of(scalar);
         if (row.hidden != 0) ++tally.hidden_rows, tally.most_hidden = std::max(tally.most_hidden, row.hidden);
     }
     if (rows.tally.hidden_rows > 0 && !capture.options.normalise_weights) rows.mask = Mask::none();

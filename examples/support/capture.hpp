@@ -2,7 +2,9 @@
 // at a time, together with what the file says of how they attend.
 #pragma once
 
-#include <attnscope/attnscope.hpp>
+#include <attnscope/analysis/stored_weights.hpp>
+#include <attnscope/attention/head.hpp>
+#include <attnscope/attention/mask.hpp>
 #include <attnscope/io/elements.hpp>
 #include <support/attention_metadata.hpp>
 
@@ -125,19 +127,12 @@ struct RowTally {
 std::vector<std::string> findings_of(const Capture& capture, const RowTally& tally);
 std::vector<std::string> warnings_of(const Capture& capture, const RowTally& tally);
 
-/// One row of stored weights.
-struct StoredRow {
-    double sum = 0, hidden = 0; ///< hidden: on keys that the mask hides
-    Index negative = 0;
-    bool sums_to_one = true; ///< to the rounding of the stored type
-};
-
 /// One head, ready to be analysed.
 struct HeadRows {
     attnscope::Matrix<double> logits; ///< [queries, keys] before the temperature; -inf where masked
     std::optional<attnscope::Matrix<double>> values;  ///< [keys, d_v]
     std::optional<attnscope::Matrix<double>> weights; ///< as stored
-    std::vector<StoredRow> stored;                    ///< of each query, if the capture has nothing but weights
+    std::optional<attnscope::StoredScalar> stored_scalar; ///< of weights, if the capture has nothing else
     std::vector<double> delta; ///< |q_i| max_j |k_j| |scale| over visible keys; empty without q, k
     attnscope::Mask mask;      ///< none where stored weights lie on keys that it hides
     RowTally tally;

@@ -1,3 +1,4 @@
+#include <attnscope/random.hpp>
 #include <support/capture.hpp>
 
 #include <memory>

@@ -1,4 +1,5 @@
-// Everything that needs Eigen only. Further headers: runtime/ (normalisers by name), io/ (files), fmt.hpp (formatting).
+// Everything that needs Eigen only. Further headers: analysis/analyze.hpp (all of it about a head in one call),
+// runtime/ (normalisers by name), io/ (files), fmt.hpp (formatting).
 #pragma once
 
 #include <attnscope/attention/attend.hpp>
@@ -6,6 +7,7 @@
 #include <attnscope/attention/mask.hpp>
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/audit/certificates.hpp>
+#include <attnscope/audit/measured_row.hpp>
 #include <attnscope/audit/row.hpp>
 #include <attnscope/audit/selection.hpp>
 #include <attnscope/audit/statements.hpp>

@@ -1,6 +1,7 @@
 // Formatting of attnscope's types with fmt. The only header that includes fmt; Eigen objects are not formatted.
 #pragma once
 
+#include <attnscope/analysis/table.hpp>
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/normalizer/concept.hpp>
 
@@ -52,11 +53,27 @@ struct fmt::formatter<attnscope::Bound<T>> : fmt::formatter<T> {
     }
 };
 
-/// The table of `to_table`.
-template <>
-struct fmt::formatter<attnscope::Audit> : fmt::formatter<fmt::string_view> {
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// The text of `to_table`.
+template <class Table>
+struct TableFormatter : fmt::formatter<fmt::string_view> {
     template <class Context>
-    auto format(const attnscope::Audit& audit, Context& context) const {
-        return fmt::formatter<fmt::string_view>::format(attnscope::to_table(audit), context);
+    auto format(const Table& table, Context& context) const {
+        return fmt::formatter<fmt::string_view>::format(to_table(table), context);
     }
+};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope
+
+template <>
+struct fmt::formatter<attnscope::Audit> : attnscope::detail::TableFormatter<attnscope::Audit> {};
+template <>
+struct fmt::formatter<attnscope::HeadAnalysis> : attnscope::detail::TableFormatter<attnscope::HeadAnalysis> {};
+template <>
+struct fmt::formatter<attnscope::LayerAnalysis> : attnscope::detail::TableFormatter<attnscope::LayerAnalysis> {
 };

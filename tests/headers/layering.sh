@@ -7,12 +7,13 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/include/attnscope
 # folder: what its headers may include beside themselves, the root and detail. The three wings never see each other.
 wings="concentration selection sensitivity"
 declare -A below=(
-    [root]="" [detail]="" [io]="" [row]="" [normalizer]="row" [attention]="row normalizer"
+    [root]="" [detail]="" [io]="row normalizer attention $wings audit streaming analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
     [concentration]="row normalizer attention" [selection]="row normalizer attention"
     [sensitivity]="row normalizer attention"
     [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings"
     [planner]="row normalizer attention $wings"
     [runtime]="row normalizer attention $wings audit streaming planner"
+    [analysis]="row normalizer attention $wings audit streaming planner runtime"
 )
 
 # climbs <file>:<#include line>...: says which of them point up; the umbrella and fmt.hpp may see everything.

@@ -108,9 +108,7 @@ void open_doors(const Case<T>& c, const N& normalizer) {
     CHECK(attnscope::jacobian(normalizer, row).rows() == keys);
     if constexpr (std::same_as<T, double>) {
         attnscope::Audit audit;
-        attnscope::RowAuditScratch scratch;
-        SplitMix64 random(3);
-        attnscope::audit_row(audit, normalizer, RowIn<double>(z), {}, random, scratch);
+        attnscope::RowAuditor()(audit, normalizer, RowIn<double>(z));
         CHECK(audit.sharp_violations() == 0);
     }
 }

@@ -244,22 +244,18 @@ TEST_CASE("masks and logits of a query allocate nothing", "[allocation]") {
     CHECK(count_allocations([&] { keep(mask.visible(2, 20)); }) == 0);
 }
 
-TEST_CASE("an audit of a row uses its scratch again", "[allocation]") {
+TEST_CASE("meters and auditors of rows use their memory again", "[allocation]") {
     const std::vector<double> z = {1, 2, -1, 0.5, 3};
-    const std::array<double, 2> steps = {0.125, 1};
-    attnscope::RowAuditOptions options;
-    options.steps = steps;
-    options.delta = 3;
-    attnscope::RowAuditScratch scratch;
-    attnscope::SplitMix64 generator(2);
-    attnscope::Audit audit;
-    const auto once = [&] {
-        audit_row(audit, attnscope::Softmax{}, RowIn<double>(z), options, generator, scratch);
+    attnscope::RowMeter meter;
+    meter(attnscope::Softmax{}, RowIn<double>(z));
+    CHECK(count_allocations([&] { meter(attnscope::Softmax(0.5), RowIn<double>(z)); }) == 0);
+
+    attnscope::RowAuditor auditor({.steps = {0.125, 1}});
+    const auto of_one_row = [&] {
+        attnscope::Audit audit; // allocates for what it collects
+        return count_allocations([&] { auditor(audit, attnscope::Softmax{}, RowIn<double>(z), {.delta = 3}); });
     };
-    once();
-    const double* const weights = scratch.weights.data();
-    const double* const moved = scratch.moved.data();
-    once();
-    CHECK(scratch.weights.data() == weights);
-    CHECK(scratch.moved.data() == moved);
+    const int first = of_one_row(), second = of_one_row();
+    CHECK(second == first - 3); // weights, direction and moved weights
+    CHECK(of_one_row() == second);
 }

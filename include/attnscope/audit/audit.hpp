@@ -78,6 +78,7 @@ public:
             records_[i].tightness.insert(records_[i].tightness.end(), other.records_[i].tightness.begin(),
                                          other.records_[i].tightness.end());
         }
+        unknown_rows_ += other.unknown_rows_;
     }
 
     /// Counts every check of another audit as `undefined`, without its tightness: for rows that do not meet
@@ -87,7 +88,14 @@ public:
             records_[i].checked += other.records_[i].checked;
             records_[i].count[static_cast<std::size_t>(Verdict::undefined)] += other.records_[i].checked;
         }
+        unknown_rows_ += other.unknown_rows_;
     }
+
+    /// Counts a row of a normaliser about which there is no statement.
+    void add_unknown_row() { ++unknown_rows_; }
+
+    /// Rows of normalisers about which there is no statement: nothing was held against them.
+    std::size_t unknown_rows() const { return unknown_rows_; }
 
     std::span<const AuditRecord> records() const { return records_; }
 
@@ -112,9 +120,11 @@ private:
     }
 
     std::array<AuditRecord, statements.size()> records_;
+    std::size_t unknown_rows_ = 0;
 };
 
-/// The audit as a table in plain text, one statement a line. Statements that were never checked show a dash.
+/// The audit as a table in plain text, one statement a line. Statements that were never checked show a dash; a
+/// last line tells of rows about whose normaliser there is no statement.
 inline std::string to_table(const Audit& audit) {
     const auto pad = [](std::string text, std::size_t width, bool left) {
         const std::string fill(width > text.size() ? width - text.size() : 0, ' ');
@@ -150,6 +160,9 @@ inline std::string to_table(const Audit& audit) {
         for (std::size_t i = 0; i < cell.size(); ++i) text += pad(cell[i], width[i], i < 3);
         text += '\n';
     }
+    if (audit.unknown_rows() > 0)
+        text += detail::to_text(audit.unknown_rows()) +
+                " rows are of a normaliser about whose rows there is no statement.\n";
     return text;
 }
 

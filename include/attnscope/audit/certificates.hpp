@@ -1,7 +1,8 @@
 // Holds the certificates beyond the paper against one softmax row, one selection or one head.
 #pragma once
 
-#include <attnscope/audit/row.hpp>
+#include <attnscope/audit/audit.hpp>
+#include <attnscope/audit/measured_row.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
@@ -14,84 +15,104 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Scratch rows of `audit_certificates`, so that many rows need little allocation.
-struct CertificateScratch {
-    std::vector<double> visible, moved, lower, upper, least, greatest, weights;
+struct CertificateOptions {
+    double least_change = 1e-3,
+           most_change = 10; ///< size of a drawn box or logit error, in units of the temperature
 };
 
-/// Audits one row of softmax(z/T): critical_temperature and score_deficit on the row itself, box on a random
-/// box around it, perturbation_tv, _kl, _output and _gap on a random logit error whose size is drawn from 1e-3
-/// to 10. values: one row for each key, or none; diameter: an upper bound on that of the visible ones. Rows
-/// that are not normal are not counted. `generator` gives box and error. O(n log n + n d).
-inline void audit_certificates(Audit& audit, RowIn<double> z, double temperature, SplitMix64& generator,
-                               CertificateScratch& scratch, MatrixView<double> values = {},
-                               double diameter = 0) {
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    const RowStatistics<double> row = row_statistics<double>(z, temperature);
-    if (!row.normal()) return;
-    const std::size_t n = z.size();
-    scratch.visible.clear();
-    for (const double x : z)
-        if (x > -infinity) scratch.visible.push_back(x);
-    std::sort(scratch.visible.begin(), scratch.visible.end(), std::greater<>());
-    audit.add(
-        critical_temperature_sharp(row, critical_inverse_temperature<double>(scratch.visible, row.visible)));
-    audit.add(score_deficit_sharp(row));
+/// Holds the certificates about softmax rows against them: critical_temperature and score_deficit on the row
+/// itself, box on a random box around it, perturbation_tv, _kl, _output and _gap on a random logit error. Sizes are
+/// drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
+/// Special rows: what is not normal is not counted.
+/// Cost: O(n log n + n d); memory is kept from row to row.
+/// Example: `CertificateAuditor auditor; auditor(audit, meter(Softmax(), z));`
+class CertificateAuditor {
+public:
+    /// seed: of boxes and errors. Throws `invalid_argument` unless 0 < least_change <= most_change, finite.
+    explicit CertificateAuditor(const CertificateOptions& options = {}, std::uint64_t seed = 2)
+        : options_(options), generator_(seed) {
+        detail::require(options.least_change > 0 && options.least_change <= options.most_change &&
+                            std::isfinite(options.most_change),
+                        "CertificateAuditor", "changes must be > 0 and finite, least_change the smaller",
+                        options.least_change, options.most_change);
+    }
 
-    // Drawn sizes, so that boxes and errors are now narrow, now wide.
-    const auto size = [&] {
-        return std::min(temperature * std::pow(10.0, 4 * generator.uniform() - 3),
+    /// The draws of the rows to come are those of a new auditor with this seed.
+    void reseed(std::uint64_t seed) { generator_ = SplitMix64(seed); }
+
+    /// values: one row for each key, or none (perturbation_output is then left out); diameter: an upper bound on
+    /// that of the visible ones.
+    void operator()(Audit& audit, const MeasuredRow& row, MatrixView<double> values = {}, double diameter = 0) {
+        if (!row.normal()) return;
+        visible_.clear();
+        for (const double x : row.z)
+            if (x > -infinity) visible_.push_back(x);
+        std::sort(visible_.begin(), visible_.end(), std::greater<>());
+        audit.add(critical_temperature_sharp(
+            row.statistics, critical_inverse_temperature<double>(visible_, row.statistics.visible)));
+        audit.add(score_deficit_sharp(row.statistics));
+        for (auto* part : {&moved_, &lower_, &upper_, &least_, &greatest_}) part->resize(row.z.size());
+        check_box(audit, row);
+        check_error(audit, row, values, diameter);
+    }
+
+private:
+    static constexpr double infinity = std::numeric_limits<double>::infinity();
+
+    double drawn_size(double temperature) {
+        const double decades = std::log10(options_.most_change / options_.least_change);
+        return std::min(temperature * options_.least_change * std::pow(10.0, decades * generator_.uniform()),
                         std::numeric_limits<double>::max() / 16);
-    };
-    const double width = size();
-    for (auto* part :
-         {&scratch.moved, &scratch.lower, &scratch.upper, &scratch.least, &scratch.greatest, &scratch.weights})
-        part->resize(n);
-    for (std::size_t i = 0; i < n; ++i) {
-        scratch.lower[i] = z[i] - width * generator.uniform();
-        scratch.upper[i] = z[i] + width * generator.uniform();
     }
-    box_weight_ranges<double>(RowIn<double>(scratch.lower), RowIn<double>(scratch.upper), temperature,
-                              RowOut<double>(scratch.least), RowOut<double>(scratch.greatest));
-    Softmax(temperature).apply<double>(z, RowOut<double>(scratch.weights));
-    // Weights of 0 by underflow have infinite relative error and no influence: the spread is cut there.
-    const double spread = std::min(row.logit_spread() / temperature, -detail::exp_cutoff<double>());
-    const double weight_error = detail::softmax_weight_error(row.visible, spread);
-    audit.add(box_sharp<double>(RowIn<double>(scratch.weights), RowIn<double>(scratch.least),
-                                RowIn<double>(scratch.greatest), weight_error,
-                                spread + 2 * width / temperature));
 
-    const double error = size(), farthest = std::numeric_limits<double>::lowest() / 16;
-    double largest = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        // The rows at temperature 1 are (z - max z)/T as rounded, inside the finite numbers where z is, and
-        // that plus an error.
-        scratch.lower[i] = (z[i] - row.max_logit) / temperature;
-        if (z[i] > -infinity) scratch.lower[i] = std::max(scratch.lower[i], farthest);
-        scratch.moved[i] = scratch.lower[i] + error / temperature * generator.normal();
-        if (z[i] > -infinity) largest = std::max(largest, std::abs(scratch.moved[i] - scratch.lower[i]));
+    void check_box(Audit& audit, const MeasuredRow& row) {
+        const double width = drawn_size(row.temperature());
+        for (std::size_t i = 0; i < row.z.size(); ++i) {
+            lower_[i] = row.z[i] - width * generator_.uniform();
+            upper_[i] = row.z[i] + width * generator_.uniform();
+        }
+        box_weight_ranges<double>(RowIn<double>(lower_), RowIn<double>(upper_), row.temperature(),
+                                  RowOut<double>(least_), RowOut<double>(greatest_));
+        audit.add(box_sharp<double>(row.p, RowIn<double>(least_), RowIn<double>(greatest_), row.weight_error(),
+                                    row.exponent_spread() + 2 * width / row.temperature()));
     }
-    const auto measured =
-        measure_perturbation(RowIn<double>(scratch.lower), RowIn<double>(scratch.moved), values, diameter);
-    const auto rounding = perturbation_error<double>(row.visible, spread, largest);
-    audit.add(perturbation_tv_sharp(measured, rounding));
-    audit.add(perturbation_kl_sharp(measured, rounding));
-    if (values.data() != nullptr) audit.add(perturbation_output_sharp(measured, rounding));
-    audit.add(perturbation_gap_sharp(measured, rounding));
-}
 
-/// Audits missed_tokens for one selection: the useful tokens are the N with the highest `merit` (ties by
-/// smaller index), the ranking is `order`. O(n log n). Throws `invalid_argument` unless 0 <= N <= n and order
-/// is a ranking.
-template <Real T>
-void audit_missed_tokens(Audit& audit, std::span<const Index> order, RowIn<T> merit, Index count) {
-    const Index n = detail::size<T>(merit);
+    void check_error(Audit& audit, const MeasuredRow& row, MatrixView<double> values, double diameter) {
+        const double temperature = row.temperature(), error = drawn_size(temperature) / temperature;
+        const double farthest = std::numeric_limits<double>::lowest() / 16;
+        double largest = 0;
+        for (std::size_t i = 0; i < row.z.size(); ++i) {
+            // The rows at temperature 1 are (z - max z)/T as rounded, inside the finite numbers where z is, and
+            // that plus an error.
+            lower_[i] = (row.z[i] - row.statistics.max_logit) / temperature;
+            if (row.z[i] > -infinity) lower_[i] = std::max(lower_[i], farthest);
+            moved_[i] = lower_[i] + error * generator_.bell();
+            if (row.z[i] > -infinity) largest = std::max(largest, std::abs(moved_[i] - lower_[i]));
+        }
+        const auto measured =
+            measure_perturbation(RowIn<double>(lower_), RowIn<double>(moved_), values, diameter);
+        const auto rounding =
+            perturbation_error<double>(row.statistics.visible, row.exponent_spread(), largest);
+        audit.add(perturbation_tv_sharp(measured, rounding));
+        audit.add(perturbation_kl_sharp(measured, rounding));
+        if (values.data() != nullptr) audit.add(perturbation_output_sharp(measured, rounding));
+        audit.add(perturbation_gap_sharp(measured, rounding));
+    }
+
+    CertificateOptions options_;
+    SplitMix64 generator_;
+    std::vector<double> visible_, moved_, lower_, upper_, least_, greatest_;
+};
+
+/// Audits missed_tokens for one selection: the useful tokens are the first N of the ranking `merit`, the selected
+/// ones the first N of `order`. O(n). Throws `invalid_argument` unless 0 <= N <= n and order is a ranking.
+inline void audit_missed_tokens(Audit& audit, std::span<const Index> order, std::span<const Index> merit,
+                                Index count) {
+    const Index n = static_cast<Index>(merit.size());
     detail::require(count >= 0 && count <= n, "audit_missed_tokens", "count must be in [0, tokens]", count, n);
-    Ranking<T> ranking;
-    ranking.rank(merit);
     std::vector<bool> useful(merit.size(), false);
     for (Index i = 0; i < count; ++i)
-        useful[static_cast<std::size_t>(ranking.order()[static_cast<std::size_t>(i)])] = true;
+        useful[static_cast<std::size_t>(merit[static_cast<std::size_t>(i)])] = true;
     Index missed = count;
     for (Index i = 0; i < count; ++i)
         missed -= useful[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] ? 1 : 0;
@@ -100,9 +121,10 @@ void audit_missed_tokens(Audit& audit, std::span<const Index> order, RowIn<T> me
 
 /// Audits rank_collapse and dobrushin of one softmax head: logits z/T [queries, keys] (-inf where masked) and
 /// its values [keys, d]. Queries that see no key are left out; a head with fewer than two others has nothing to
-/// compare. Not for logits with NaN or +inf. O(queries^2 keys + keys^2 d). Throws `invalid_argument` when
-/// shapes do not fit.
-inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixView<double> values) {
+/// compare. diameter: of the values, where it is known. Not for logits with NaN or +inf. O(queries^2 keys + keys^2
+/// d). Throws `invalid_argument` when shapes do not fit.
+inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixView<double> values,
+                                std::optional<double> diameter = {}) {
     const Index keys = logits.cols();
     detail::require(values.rows() == keys, "audit_rank_collapse", "values must have one row for each key",
                     values.rows(), keys);
@@ -121,12 +143,13 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     if (rows < 2) return;
     const MatrixView<double> used(z.data(), rows, keys), weights(p.data(), rows, keys);
     const double delta = dobrushin_coefficient(weights);
-    const double weight_error = detail::softmax_weight_error(keys, spread);
+    const double weight_error = softmax_weight_error(keys, spread);
     audit.add(dobrushin_sharp(delta, dobrushin_limit(used), weight_error));
     const Matrix<double> mixed = weights.map() * values.map();
     const double length = values.map().rowwise().norm().maxCoeff();
-    audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta, token_diameter(values),
-                                  length * (1 + spread / 8), keys));
+    audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta,
+                                  diameter ? *diameter : token_diameter(values), length * (1 + spread / 8),
+                                  keys));
 }
 
 } // namespace v0_1

@@ -10,68 +10,123 @@ inline namespace v0_1 {
 
 struct SelectionAuditOptions {
     Reading reading = Reading::cumulative; ///< of the distance in Theorem 1(1)
-    /// Also check the statements about expectations, which cost subsets and simulations: theorem1_random and
-    /// corollary2 over all subsets for L <= 12, else `subsets` seeded ones; theorem2 on `trials` draws of
-    /// sphere vectors carrying the row's own weights.
-    bool expectations = false;
-    Index subsets = 200;
-    Index trials = 128;
+    Index subsets = 200;                   ///< drawn for an expectation over subsets of more than 12 tokens
+    Index trials = 128;                    ///< draws of sphere vectors for an expectation of Theorem 2
 };
 
-/// Scratch of `audit_selection`, so that many rows need little allocation.
-struct SelectionAuditScratch {
-    SelectedSet<double> set;
-    std::vector<Index> keys;
-    std::vector<double> selected;
+/// The tokens that one query sees, ranked. Borrowed.
+struct RankedTokens {
+    RowIn<double> weights;                ///< [n]
+    MatrixView<double> x;                 ///< [n, d], their vectors
+    std::span<const Index> order;         ///< [n], their ranking by weight: see `Ranking`
+    const Matrix<double>* gram = nullptr; ///< inner products of vectors that begin with x, where they are known
 };
 
-/// Audits the selections of one row. p: weights of the visible keys, x: their vectors, order: their ranking by
-/// weight, counts: the N to look at (those with 1 <= N < L; others are left out), gram: as in
-/// `fixed_set_geometry`. Every N is checked on the top-N set and on one random set of N keys drawn from
-/// `generator`.
-inline void audit_selection(Audit& audit, RowIn<double> p, MatrixView<double> x, std::span<const Index> order,
-                            std::span<const Index> counts, const SelectionAuditOptions& options,
-                            SplitMix64& generator, SelectionAuditScratch& scratch,
-                            const Matrix<double>* gram = nullptr) {
-    const Index n = static_cast<Index>(p.size());
-    const auto check_set = [&](std::span<const Index> selected) {
-        scratch.set.assign(p, x, selected);
-        const auto geometry = fixed_set_geometry(scratch.set, gram);
-        audit.add(theorem1_fixed_published(scratch.set, geometry, options.reading));
-        audit.add(theorem1_fixed_sharp(scratch.set, geometry, options.reading));
-    };
-    std::optional<RandomSubsetMoments<double>> moments;
-    for (const Index count : counts) {
-        if (count < 1 || count >= n) continue;
-        const auto top = order.first(static_cast<std::size_t>(count));
-        check_set(top);
-        scratch.keys.assign(order.begin(), order.end());
-        for (Index i = 0; i < count; ++i)
-            std::swap(scratch.keys[static_cast<std::size_t>(i)],
-                      scratch.keys[static_cast<std::size_t>(i + generator.below(n - i))]);
-        check_set(std::span<const Index>(scratch.keys).first(static_cast<std::size_t>(count)));
-        if (!options.expectations) continue;
+/// One set of tokens and what Theorem 1(1) is made of.
+struct MeasuredSet {
+    const SelectedSet<double>* set;
+    FixedSetGeometry<double> geometry;
+};
 
-        if (!moments) moments.emplace(p, x);
-        const auto expected =
-            mean_subset_distance<double>(p, x, count, Reading::cumulative, options.subsets, generator);
-        audit.add(theorem1_random_published(*moments, count, expected));
-        audit.add(theorem1_random_sharp(*moments, count, expected));
-        audit.add(corollary2_published(*moments, count, expected));
-        audit.add(corollary2_sharp(*moments, count, expected));
+/// Holds the paper's statements about selections against the rows of a head.
+/// Cost: memory is kept from row to row.
+/// Example: `SelectionAuditor auditor; auditor(audit, {p, x, ranking.order()}, counts);`
+class SelectionAuditor {
+public:
+    /// seed: of random sets, subsets and sphere vectors.
+    explicit SelectionAuditor(const SelectionAuditOptions& options = {}, std::uint64_t seed = 1)
+        : options_(options), generator_(seed) {}
 
-        // A single token sits at s itself, and a line has no sphere: Theorem 2 needs N >= 2 and d >= 2.
-        if (count < 2 || x.cols() < 2) continue;
-        scratch.selected.clear();
-        for (const Index i : top) scratch.selected.push_back(p[static_cast<std::size_t>(i)]);
-        const std::span<const double> selected(scratch.selected);
-        const SphericalModel model{.dimension = x.cols()};
+    /// The draws of the rows to come are those of a new auditor with this seed.
+    void reseed(std::uint64_t seed) { generator_ = SplitMix64(seed); }
+
+    /// theorem1_fixed, on the top-N set of each N in `counts` and on one random set of N tokens. What is not in
+    /// 1 <= N < n is left out.
+    /// Cost: O(n d) a set, without `gram` O(N^2 d) more.
+    void operator()(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
+        measure(tokens, counts);
+        add(audit);
+    }
+
+    /// The first half of that: measures the sets, for those who need them for more than the audit. The top-N set of
+    /// each N in `counts` with 1 <= N < n, in their order; valid until the next row. random_sets: also the others.
+    std::span<const MeasuredSet> measure(const RankedTokens& tokens, std::span<const Index> counts,
+                                         bool random_sets = true) {
+        draw(tokens, counts, random_sets);
+        if (sets_.size() < chosen_.size()) sets_.resize(chosen_.size());
+        measured_.clear();
+        for (std::size_t i = 0; i < chosen_.size(); ++i) {
+            sets_[i].assign(tokens.weights, tokens.x, chosen_[i]);
+            measured_.push_back({&sets_[i], fixed_set_geometry(sets_[i], tokens.gram)});
+        }
+        return std::span(measured_).first(top_);
+    }
+
+    /// The second half: theorem1_fixed on every set that was measured.
+    void add(Audit& audit) const {
+        for (const MeasuredSet& measured : measured_) {
+            audit.add(theorem1_fixed_published(*measured.set, measured.geometry, options_.reading));
+            audit.add(theorem1_fixed_sharp(*measured.set, measured.geometry, options_.reading));
+        }
+    }
+
+    /// The statements about expectations: theorem1_random and corollary2 over all subsets of N for n <= 12, else
+    /// over `subsets` drawn ones; theorem2 over `trials` draws of sphere vectors that carry the row's own weights.
+    /// Cost: O(subsets n d + trials N^2 d) for each N.
+    void expectations(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
+        std::optional<RandomSubsetMoments<double>> moments;
+        for (const Index count : counts) {
+            if (!is_selection(tokens, count)) continue;
+            if (!moments) moments.emplace(tokens.weights, tokens.x);
+            const auto expected = mean_subset_distance<double>(
+                tokens.weights, tokens.x, count, Reading::cumulative, options_.subsets, generator_);
+            audit.add(theorem1_random_published(*moments, count, expected));
+            audit.add(theorem1_random_sharp(*moments, count, expected));
+            audit.add(corollary2_published(*moments, count, expected));
+            audit.add(corollary2_sharp(*moments, count, expected));
+            // A single token sits at s itself, and a line has no sphere: Theorem 2 needs N >= 2 and d >= 2.
+            if (count >= 2 && tokens.x.cols() >= 2) check_spheres(audit, tokens, count);
+        }
+    }
+
+private:
+    static bool is_selection(const RankedTokens& tokens, Index count) {
+        return count >= 1 && count < static_cast<Index>(tokens.weights.size());
+    }
+
+    /// The keys of the top-N sets, then of as many random ones, into `chosen_`.
+    void draw(const RankedTokens& tokens, std::span<const Index> counts, bool random_sets) {
+        const Index n = static_cast<Index>(tokens.weights.size());
+        chosen_.clear();
+        for (const Index count : counts)
+            if (is_selection(tokens, count))
+                chosen_.push_back(tokens.order.first(static_cast<std::size_t>(count)));
+        top_ = chosen_.size();
+        if (!random_sets) return;
+        if (keys_.size() < top_) keys_.resize(top_);
+        for (std::size_t set = 0; set < top_; ++set) {
+            std::vector<Index>& keys = keys_[set];
+            const std::size_t count = chosen_[set].size();
+            keys.assign(tokens.order.begin(), tokens.order.end());
+            for (std::size_t i = 0; i < count; ++i)
+                std::swap(keys[i],
+                          keys[i + static_cast<std::size_t>(generator_.below(n - static_cast<Index>(i)))]);
+            chosen_.push_back(std::span<const Index>(keys).first(count));
+        }
+    }
+
+    void check_spheres(Audit& audit, const RankedTokens& tokens, Index count) {
+        selected_.clear();
+        for (const Index i : tokens.order.first(static_cast<std::size_t>(count)))
+            selected_.push_back(tokens.weights[static_cast<std::size_t>(i)]);
+        const std::span<const double> selected(selected_);
+        const SphericalModel model{.dimension = tokens.x.cols()};
         const std::vector<double> xi = theorem2_xi(selected, model);
         const double mean = std::accumulate(xi.begin(), xi.end(), 0.0) / static_cast<double>(count);
-        if (!(mean > 0)) continue;
+        if (!(mean > 0)) return;
         const std::array<double, 3> radii = {mean / 2, mean, 2 * mean};
         const auto fractions = simulate_separable_fraction(selected, model, std::span<const double>(radii),
-                                                           options.trials, generator);
+                                                           options_.trials, generator_);
         for (std::size_t r = 0; r < radii.size(); ++r)
             for (const Side side : {Side::lower, Side::upper}) {
                 Bound<double> published = theorem2_bound(
@@ -87,7 +142,16 @@ inline void audit_selection(Audit& audit, RowIn<double> p, MatrixView<double> x,
                 audit.add(sharp);
             }
     }
-}
+
+    SelectionAuditOptions options_;
+    SplitMix64 generator_;
+    std::vector<SelectedSet<double>> sets_;
+    std::vector<MeasuredSet> measured_;
+    std::vector<std::span<const Index>> chosen_; ///< keys of each set, `top_` of them by weight
+    std::size_t top_ = 0;
+    std::vector<std::vector<Index>> keys_; ///< of random sets
+    std::vector<double> selected_;
+};
 
 } // namespace v0_1
 } // namespace attnscope

@@ -20,24 +20,31 @@ struct NormalizerTraits {
     bool restrictable = false;
 };
 
-/// A normaliser over scalar T: a small value type.
-///   apply(z, p)        p = weights of the logits z; z = -inf means masked, p is then exactly 0. In place
-///   allowed. jvp(z, p, v, out)  out = J v,   J = dp/dz at z, p = weights of z. `out` may be `v`. vjp(z, p, w,
-///   out)  out = J^T w. `out` may be `w`.
-/// All spans have the same length. v and w are finite at visible keys; masked keys get 0, and what v and w hold
-/// there does not matter, NaN and infinities included.
-/// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
-/// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
-/// general family adds `log_normalizer(z)`, the logarithm of the sum that divides.
+namespace detail {
+
+/// What a normaliser can be asked.
 template <class N, class T>
-concept Normalizer = Real<T> && std::copyable<N> &&
-    requires(const N n, std::span<const T> z, std::span<T> out) {
+concept NormalizerMembers = requires(const N n, std::span<const T> z, std::span<T> out) {
     { n.name() } -> std::convertible_to<std::string_view>;
     { N::traits } -> std::convertible_to<NormalizerTraits>;
     { n.apply(z, out) } -> std::same_as<RowStatus>;
     { n.jvp(z, z, z, out) } -> std::same_as<void>;
     { n.vjp(z, z, z, out) } -> std::same_as<void>;
 };
+
+} // namespace detail
+
+/// A normaliser over scalar T: a small value type.
+///   apply(z, p)        p = weights of the logits z; z = -inf means masked, p is then exactly 0. In place allowed.
+///   jvp(z, p, v, out)  out = J v, J = dp/dz at z, p = weights of z. `out` may be `v`.
+///   vjp(z, p, w, out)  out = J^T w. `out` may be `w`.
+/// All spans have the same length. v and w are finite at visible keys; masked keys get 0, and what v and w hold
+/// there does not matter, NaN and infinities included.
+/// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
+/// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
+/// general family adds `log_normalizer(z)`, the logarithm of the sum that divides.
+template <class N, class T>
+concept Normalizer = Real<T> && std::copyable<N> && detail::NormalizerMembers<N, T>;
 
 /// A normaliser that knows only at run time what it promises, beside static `traits` that promise less.
 template <class N>

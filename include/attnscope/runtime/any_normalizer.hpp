@@ -31,9 +31,11 @@ concept ErasedScalar = std::same_as<T, float> || std::same_as<T, double>;
 
 } // namespace detail
 
-/// What an `AnyNormalizer` may hold. (The first test ends the second for `AnyNormalizer` itself.)
+/// What an `AnyNormalizer` may hold. (The first test ends the second for `AnyNormalizer` itself. Whether N can be
+/// copied is no part of the question: a class with a constructor from `AnyNormalizer` would ask it of itself.)
 template <class N>
-concept Erasable = !std::same_as<N, AnyNormalizer> && Normalizer<N, float> && Normalizer<N, double>;
+concept Erasable = !std::same_as<N, AnyNormalizer> && detail::NormalizerMembers<N, float> &&
+                   detail::NormalizerMembers<N, double>;
 
 /// Any normaliser, behind one virtual call a row. Cheap to copy; what it holds does not change. It satisfies
 /// `Normalizer` over float and double; its static `traits` promise nothing, `promises()` tells those of what it
@@ -46,7 +48,7 @@ public:
     AnyNormalizer() : AnyNormalizer(Softmax()) {}
     /// Holds `normalizer` under its own name.
     template <Erasable N>
-    explicit AnyNormalizer(N normalizer) : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
+    AnyNormalizer(N normalizer) : AnyNormalizer(normalizer, std::string(normalizer.name())) {}
     /// Holds `normalizer` under another name.
     template <Erasable N>
     AnyNormalizer(N normalizer, std::string name)
@@ -115,10 +117,9 @@ public:
         model_->parameter_derivative(z, p, out);
     }
 
-    /// Holds the statements about this normaliser against one row: see `audit_row`.
-    void audit(Audit& audit, RowIn<double> z, const RowAuditOptions& options, SplitMix64& generator,
-               RowAuditScratch& scratch) const {
-        model_->audit(audit, z, options, generator, scratch);
+    /// Holds the statements about this normaliser against one row: `RowAuditor` calls it.
+    void audit(Audit& audit, RowIn<double> z, const RowFacts& facts, RowAuditor& auditor) const {
+        model_->audit(audit, z, facts, auditor);
     }
 
     /// For composition at run time: g of the general family, if the normaliser belongs to it.
@@ -148,8 +149,7 @@ private:
         virtual std::string_view parameter_name() const = 0;
         virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
         virtual void parameter_derivative(In<double> z, In<double> p, Out<double> out) const = 0;
-        virtual void audit(Audit& audit, In<double> z, const RowAuditOptions& options, SplitMix64& generator,
-                           RowAuditScratch& scratch) const = 0;
+        virtual void audit(Audit& audit, In<double> z, const RowFacts& facts, RowAuditor& auditor) const = 0;
         virtual bool is_family_member() const = 0;
         virtual void family_gradient(In<double> z, In<double> p, Out<double> g) const = 0;
     };
@@ -175,6 +175,9 @@ private:
 
     template <class N>
     class Model final : public Base {
+        static_assert(Normalizer<N, float> && Normalizer<N, double>,
+                      "a normaliser must be a type that can be copied");
+
     public:
         explicit Model(N normalizer) : normalizer_(std::move(normalizer)) {}
         const N& held() const { return normalizer_; }
@@ -213,9 +216,8 @@ private:
         void parameter_derivative(In<double> z, In<double> p, Out<double> out) const override {
             derivative(z, p, out);
         }
-        void audit(Audit& audit, In<double> z, const RowAuditOptions& options, SplitMix64& generator,
-                   RowAuditScratch& scratch) const override {
-            audit_row(audit, normalizer_, z, options, generator, scratch);
+        void audit(Audit& audit, In<double> z, const RowFacts& facts, RowAuditor& auditor) const override {
+            auditor(audit, normalizer_, z, facts);
         }
         bool is_family_member() const override { return detail::FamilyGradient<N>::known; }
         void family_gradient(In<double> z, In<double> p, Out<double> g) const override {
@@ -252,12 +254,6 @@ private:
 template <Real T>
 JacobianNorms<double> jacobian_norms(const AnyNormalizer& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.norms<T>(z, p);
-}
-
-/// Audits one row of what an `AnyNormalizer` holds.
-inline void audit_row(Audit& audit, const AnyNormalizer& normalizer, RowIn<double> z,
-                      const RowAuditOptions& options, SplitMix64& generator, RowAuditScratch& scratch) {
-    normalizer.audit(audit, z, options, generator, scratch);
 }
 
 } // namespace v0_1

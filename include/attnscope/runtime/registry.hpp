@@ -48,6 +48,9 @@ public:
     T log_normalizer(std::span<const T> z) const {
         return any_.log_normalizer(z);
     }
+    void audit(Audit& audit, RowIn<double> z, const RowFacts& facts, RowAuditor& auditor) const {
+        any_.audit(audit, z, facts, auditor);
+    }
 
 private:
     AnyNormalizer any_;
@@ -55,11 +58,6 @@ private:
 template <Real T, Kind kind>
 JacobianNorms<double> jacobian_norms(const Typed<kind>& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.any().template norms<T>(z, p);
-}
-template <Kind kind>
-void audit_row(Audit& audit, const Typed<kind>& normalizer, RowIn<double> z, const RowAuditOptions& options,
-               SplitMix64& generator, RowAuditScratch& scratch) {
-    normalizer.any().audit(audit, z, options, generator, scratch);
 }
 template <>
 struct FamilyGradient<Typed<Kind::family>> {

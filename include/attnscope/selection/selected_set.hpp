@@ -54,19 +54,17 @@ public:
         distances_.resize(p.size());
         offsets_.resize(p.size());
         metric_ = metric;
-        const A length = s_.norm();
-        near_ = length / 2;
+        length_ = s_.norm();
         for (Index i = 0; i < n; ++i) {
             const auto at = static_cast<std::size_t>(i);
             (member_[at] ? mass_ : tail_) += A(p[at]);
-            if (!member_[at]) rest_ += weighted(i);
-            const A product = weighted(i).dot(s_), square = weighted(i).squaredNorm();
-            total_length_ += std::sqrt(square);
+            const Products own = products(i);
+            total_length_ += std::sqrt(own.square);
             if (metric == Metric::euclidean) {
-                distances_[at] = (s_ - weighted(i)).norm();
-                offsets_[at] = square - 2 * product;
+                distances_[at] = std::sqrt(own.apart);
+                offsets_[at] = own.square - 2 * own.inner;
             } else {
-                offsets_[at] = -product / (std::sqrt(square) * length + A(1e-12));
+                offsets_[at] = -own.inner / (std::sqrt(own.square) * length_ + A(1e-12));
                 distances_[at] = 1 + offsets_[at];
             }
         }
@@ -108,12 +106,44 @@ public:
     /// weak order.
     bool nearer(Index i, Index j) const {
         const auto a = static_cast<std::size_t>(i), b = static_cast<std::size_t>(j);
-        if (metric_ == Metric::euclidean && (distances_[a] < near_ || distances_[b] < near_))
+        if (metric_ == Metric::euclidean && (2 * distances_[a] < length_ || 2 * distances_[b] < length_))
             return distances_[a] < distances_[b];
         return offsets_[a] < offsets_[b];
     }
 
 private:
+    /// Of y_i = p_i x_i: <y_i, s>, |y_i|^2 and |s - y_i|^2.
+    struct Products {
+        A inner, square, apart;
+    };
+    /// In one pass, which also adds y_i to `rest_` unless i is selected.
+    Products products(Index i) {
+        using S = detail::Simd<A>;
+        const A* x;
+        if constexpr (std::same_as<T, A>) {
+            x = x_.row(i).data();
+        } else {
+            const RowIn<T> row = x_.row(i);
+            wide_.assign(row.begin(), row.end());
+            x = wide_.data();
+        }
+        const auto weight = S::set(A(p_[static_cast<std::size_t>(i)]));
+        auto inner = S::set(A(0)), square = inner, apart = inner;
+        const auto add = [&](const auto& lane) {
+            const auto y = S::mul(lane(x, A(0)), weight), s = lane(s_.data(), A(0)), gap = S::sub(s, y);
+            inner = S::madd(y, s, inner);
+            square = S::madd(y, y, square);
+            apart = S::madd(gap, gap, apart);
+            return y;
+        };
+        if (member_[static_cast<std::size_t>(i)])
+            detail::for_each_lane<A>(x_.cols(), [&](const auto& lane) { add(lane); });
+        else
+            detail::for_each_lane<A>(x_.cols(), [&](const auto& lane) {
+                lane.store(rest_.data(), S::add(lane(rest_.data(), A(0)), add(lane)));
+            });
+        return {S::reduce_add(inner), S::reduce_add(square), S::reduce_add(apart)};
+    }
     auto weighted(Index i) const {
         const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(x_.row(i).data(), 1, x_.cols());
         return (row.template cast<A>() * A(p_[static_cast<std::size_t>(i)]));
@@ -125,11 +155,11 @@ private:
     Matrix<T> own_x_;
     std::vector<Index> selected_;
     std::vector<char> member_;
-    std::vector<A> distances_;
+    std::vector<A> distances_, wide_;
     std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
     A mass_ = 0, tail_ = 0, total_length_ = 0;
-    A near_ = 0; ///< below this distance the distance itself is the finer measure
+    A length_ = 0; ///< |s|; below half of it the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };
 

@@ -53,7 +53,7 @@ Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
 
     Index confused = 0; // others no farther than the farthest selected
     for (Index j = 0; j < set.size(); ++j) {
-        if (set.contains(j) || selected.empty()) continue;
+        if (set.contains(j) || selected.empty() || set.nearer(selected.back(), j)) continue;
         const auto first_not_nearer = std::lower_bound(selected.begin(), selected.end(), j, nearer);
         figures.inversions += static_cast<Index>(selected.end() - first_not_nearer);
         confused += first_not_nearer != selected.end();

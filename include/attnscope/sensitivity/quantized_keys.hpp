@@ -87,21 +87,54 @@ Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
     return result;
 }
 
-/// For every query an upper bound on the diameter max |v_i - v_j| of the values it sees: exact where the keys
-/// seen are the first ones (causal masks, no mask), else that of all values. O(keys^2 d).
+/// [keys + 1]: the diameter max |v_i - v_j| of the first i values.
+/// gram: `gram_matrix` of the values, if it is there: it tells which pairs may be further apart than all before.
+/// Special rows: a pair with NaN does not count.
+/// Cost: O(keys^2 d); with gram O(keys^2) and the pairs in doubt. Throws `invalid_argument` for a smaller gram.
 template <Real T>
-Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
+Row<T> prefix_diameters(MatrixView<T> v, const Matrix<double>* gram = nullptr) {
     const Index keys = v.rows();
+    if (gram)
+        detail::require(gram->rows() >= keys && gram->cols() >= keys, "prefix_diameters",
+                        "the Gram matrix must cover the values", gram->rows(), keys);
     const Matrix<double> values = v.map().template cast<double>(); // squares of floats could underflow
-    Row<T> up_to(keys + 1);                                        // of the first i values
+    const Eigen::ArrayXd squares = gram ? gram->diagonal().head(keys).array() : Eigen::ArrayXd();
+    const bool guided = gram && squares.isFinite().all();
+    // Differences of Gram entries are exact to this.
+    const double doubt = guided && keys > 0 ? 8 * std::numeric_limits<double>::epsilon() *
+                                                  static_cast<double>(v.cols() + 4) * squares.maxCoeff()
+                                            : 0;
+    Row<T> up_to(keys + 1);
     up_to[0] = 0;
     double largest = 0;
+    // Differences and not a Gram matrix in the end: near-equal values keep their digits.
+    const auto measure = [&](Index i, Index j) {
+        largest = std::max(largest, (values.row(i) - values.row(j)).squaredNorm());
+    };
     for (Index i = 0; i < keys; ++i) {
-        // Differences and not a Gram matrix: near-equal values keep their digits.
-        for (Index j = 0; j < i; ++j)
-            largest = std::max(largest, (values.row(i) - values.row(j)).squaredNorm());
+        if (guided && i > 0) {
+            // |v_i - v_j|^2 - |v_i|^2
+            const Eigen::ArrayXd beyond = squares.head(i) - 2 * gram->row(i).head(i).transpose().array();
+            Index farthest = 0;
+            if (squares[i] + beyond.maxCoeff(&farthest) + doubt > largest) {
+                measure(i, farthest);
+                const double limit = largest - squares[i] - doubt;
+                for (Index j = 0; j < i; ++j)
+                    if (j != farthest && beyond[j] > limit) measure(i, j);
+            }
+        } else {
+            for (Index j = 0; j < i; ++j) measure(i, j);
+        }
         up_to[i + 1] = static_cast<T>(std::sqrt(largest));
     }
+    return up_to;
+}
+
+/// For every query an upper bound on the diameter of the values it sees: exact where the keys seen are the first
+/// ones (causal masks, no mask), else that of all values. up_to: `prefix_diameters` of the values. O(queries).
+template <Real T>
+Row<T> visible_diameters(const Row<T>& up_to, const Mask& mask, Index queries) {
+    const Index keys = up_to.size() - 1;
     Row<T> result(queries);
     for (Index i = 0; i < queries; ++i) {
         const KeyRanges visible = mask.visible(i, keys);
@@ -110,6 +143,12 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
         result[i] = prefix ? up_to[hull.end] : visible.count() == 0 ? T(0) : up_to[keys];
     }
     return result;
+}
+
+/// The same from the values. O(keys^2 d).
+template <Real T>
+Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
+    return visible_diameters<T>(prefix_diameters<T>(v), mask, queries);
 }
 
 /// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of the

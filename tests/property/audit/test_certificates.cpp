@@ -37,25 +37,27 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
     Audit audit;
-    CertificateScratch scratch;
-    RowAuditScratch row_scratch;
+    CertificateAuditor auditor({}, seed);
+    RowMeter meter;
     SplitMix64 random = generator(seed, 21);
     std::size_t rows = 0;
     std::vector<double> values;
     for_each_row<double>(seed, lengths, 700, [&](const Where&, const std::vector<double>& z) {
         const double temperature = temperatures[rows++ % temperatures.size()];
+        const MeasuredRow& row = meter(Softmax(temperature), in(z));
         const Index n = static_cast<Index>(z.size()), d = 3;
         if (n <= 17) { // pairs of values cost n^2
             values = normal_row<double>(random, static_cast<std::size_t>(n * d));
             const MatrixView<double> v(values.data(), n, d);
-            audit_certificates(audit, in(z), temperature, random, scratch, v, token_diameter(v));
+            auditor(audit, row, v, token_diameter(v));
         } else {
-            audit_certificates(audit, in(z), temperature, random, scratch);
+            auditor(audit, row);
         }
         std::vector<double> merit = normal_row<double>(random, z.size());
-        Ranking<double> ranking;
+        Ranking<double> ranking, by_merit;
         ranking.rank(in(z));
-        audit_missed_tokens<double>(audit, ranking.order(), in(merit), random.below(n + 1));
+        by_merit.rank(in(merit));
+        audit_missed_tokens(audit, ranking.order(), by_merit.order(), random.below(n + 1));
     });
     CHECK(rows >= 100'000);
     for (const std::string_view id :
@@ -74,14 +76,14 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
 TEST_CASE("every certificate of a row holds at temperatures to the ends of double", "[theorem][certificates]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
-    SplitMix64 random = generator(seed, 22);
+    CertificateAuditor auditor({}, seed);
+    RowMeter meter;
     for (const double temperature : extreme_temperatures) {
         Audit audit;
-        CertificateScratch scratch;
         std::size_t rows = 0;
         const auto meet = [&](const std::vector<double>& z) {
             rows += visible_count(z) > 0;
-            audit_certificates(audit, in(z), temperature, random, scratch);
+            auditor(audit, meter(Softmax(temperature), in(z)));
         };
         for_each_row<double>(seed, lengths, 4, [&](const Where&, std::vector<double> z) {
             meet(z);
@@ -298,12 +300,10 @@ TEST_CASE("the spectral bracket is attained when all others are equal, for softm
     }
     const std::uint64_t seed = test_seed();
     Audit audit;
-    RowAuditScratch scratch;
-    SplitMix64 random = generator(seed, 41);
+    RowAuditor auditor;
     for_each_row<double>(seed, lengths, 20, [&](const Where& where, const std::vector<double>& z) {
-        audit_row(audit, Softmax(temperatures[where.length % 5]), in(z), {}, random, scratch);
-        for (const double alpha : {1.25, 1.5, 2.0, 3.0})
-            audit_row(audit, Entmax(alpha), in(z), {}, random, scratch);
+        auditor(audit, Softmax(temperatures[where.length % 5]), in(z));
+        for (const double alpha : {1.25, 1.5, 2.0, 3.0}) auditor(audit, Entmax(alpha), in(z));
     });
     const AuditRecord& record = audit.at(spectral_bracket_sharp_statement);
     CHECK(record.checked > 12'000);

@@ -5,7 +5,6 @@
 
 using namespace attnscope_test;
 using attnscope::Audit;
-using attnscope::audit_selection;
 using attnscope::Form;
 using attnscope::Reading;
 using attnscope::SelectionAuditOptions;
@@ -37,16 +36,18 @@ TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", 
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Audit by_reading[2];
-    attnscope::SelectionAuditScratch scratch;
+    attnscope::SelectionAuditor auditors[2] = {
+        attnscope::SelectionAuditor({.reading = Reading::cumulative}, seed),
+        attnscope::SelectionAuditor({.reading = Reading::resultant}, seed)};
     std::size_t selections = 0;
-    for_each_random_row(seed, 24000, [&](int row, const Tokens<double>& tokens, SplitMix64& random) {
+    for_each_random_row(seed, 24000, [&](int row, const Tokens<double>& tokens, SplitMix64&) {
         const std::vector<Index> order = reference_order(tokens.weights());
         // The inner products may be given or not.
         const Matrix<double> gram = row % 2 == 0 ? gram_matrix(tokens.vectors()) : Matrix<double>();
-        for (const Reading reading : {Reading::cumulative, Reading::resultant})
-            audit_selection(by_reading[static_cast<std::size_t>(reading)], tokens.weights(), tokens.vectors(),
-                            order, counts, {.reading = reading}, random, scratch,
-                            row % 2 == 0 ? &gram : nullptr);
+        for (const std::size_t reading : {0u, 1u})
+            auditors[reading](by_reading[reading],
+                              {tokens.weights(), tokens.vectors(), order, row % 2 == 0 ? &gram : nullptr},
+                              counts);
         for (const Index count : counts) selections += count < tokens.n ? 2 : 0;
     });
     for (const Audit& audit : by_reading) {
@@ -65,12 +66,13 @@ TEST_CASE("random rows with expectations: sharp forms hold, published ones fail"
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Audit audit;
-    attnscope::SelectionAuditScratch scratch;
+    attnscope::SelectionAuditor auditor({.subsets = 60, .trials = 40}, seed);
     std::size_t rows_of_n = 0, with_sphere = 0;
-    const SelectionAuditOptions options{.expectations = true, .subsets = 60, .trials = 40};
-    for_each_random_row(seed + 1, 900, [&](int, const Tokens<double>& tokens, SplitMix64& random) {
+    for_each_random_row(seed + 1, 900, [&](int, const Tokens<double>& tokens, SplitMix64&) {
         const std::vector<Index> order = reference_order(tokens.weights());
-        audit_selection(audit, tokens.weights(), tokens.vectors(), order, counts, options, random, scratch);
+        const attnscope::RankedTokens ranked{tokens.weights(), tokens.vectors(), order};
+        auditor(audit, ranked, counts);
+        auditor.expectations(audit, ranked, counts);
         for (const Index count : counts) {
             if (count >= tokens.n) continue;
             ++rows_of_n;
@@ -98,34 +100,32 @@ TEST_CASE("random rows with expectations: sharp forms hold, published ones fail"
 
 TEST_CASE("the audit leaves out N that do not fit, and rows of one key", "[selection][audit]") {
     Audit audit;
-    attnscope::SelectionAuditScratch scratch;
-    SplitMix64 random(1);
+    attnscope::SelectionAuditor auditor;
     const Tokens<double> one = tokens_of({1.0}, {1, 2}), three = tokens_of({0.5, 0.3, 0.2}, {1, 0, 0, 1, 1, 1});
     const std::array<Index, 1> first = {0};
     const std::array<Index, 3> order = {0, 1, 2};
     const std::array<Index, 5> wanted = {-1, 0, 2, 3, 100};
-    audit_selection(audit, one.weights(), one.vectors(), first, wanted, {.expectations = true}, random,
-                    scratch);
+    auditor(audit, {one.weights(), one.vectors(), first}, wanted);
+    auditor.expectations(audit, {one.weights(), one.vectors(), first}, wanted);
     CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked == 0);
-    audit_selection(audit, three.weights(), three.vectors(), order, wanted, {.expectations = true}, random,
-                    scratch);
+    auditor(audit, {three.weights(), three.vectors(), order}, wanted);
+    auditor.expectations(audit, {three.weights(), three.vectors(), order}, wanted);
     CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked ==
           2); // N = 2: the top two, and two at random
     CHECK(audit.at(attnscope::theorem1_random_sharp_statement).checked == 1);
     CHECK(audit.at(attnscope::theorem2_lower_sharp_statement).checked == 4);
 }
 
-TEST_CASE("equal generators audit alike", "[selection][audit]") {
+TEST_CASE("equal seeds audit alike", "[selection][audit]") {
     const std::uint64_t seed = test_seed();
     SplitMix64 make = generator(seed, 2);
     const Tokens<double> tokens = make_tokens<double>(make, 1, 0, 30, 4);
     const std::vector<Index> order = reference_order(tokens.weights());
     const auto table = [&](std::uint64_t audit_seed) {
         Audit audit;
-        attnscope::SelectionAuditScratch scratch;
-        SplitMix64 random(audit_seed);
-        audit_selection(audit, tokens.weights(), tokens.vectors(), order, counts, {.expectations = true},
-                        random, scratch);
+        attnscope::SelectionAuditor auditor({}, audit_seed);
+        auditor(audit, {tokens.weights(), tokens.vectors(), order}, counts);
+        auditor.expectations(audit, {tokens.weights(), tokens.vectors(), order}, counts);
         return std::pair(to_table(audit), audit.at(attnscope::theorem1_fixed_sharp_statement).tightness);
     };
     CHECK(table(1) == table(1));

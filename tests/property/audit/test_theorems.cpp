@@ -13,7 +13,7 @@ using attnscope::Verdict;
 
 namespace {
 
-constexpr std::array<double, 3> steps = {1e-3, 0.1, 10};
+const std::vector<double> steps = {1e-3, 0.1, 10};
 
 double largest_magnitude(const std::vector<double>& z) {
     double largest = 0;
@@ -50,14 +50,11 @@ TEST_CASE("a million rows violate no sharp statement", "[audit][million]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
     Audit audit;
-    attnscope::RowAuditScratch scratch;
-    SplitMix64 directions = generator(seed, 1);
+    attnscope::RowAuditor without_steps, with_steps({steps}, seed);
     for_short_rows(seed, 900'000, [&](std::size_t i, const std::vector<double>& z) {
-        attnscope::RowAuditOptions options;
-        options.delta = largest_magnitude(z);
-        if (i % 4 == 0) options.steps = steps;
-        attnscope::audit_row(audit, Softmax(temperatures[i / 12 % temperatures.size()]), in(z), options,
-                             directions, scratch);
+        attnscope::RowAuditor& auditor = i % 4 == 0 ? with_steps : without_steps;
+        auditor(audit, Softmax(temperatures[i / 12 % temperatures.size()]), in(z),
+                {.delta = largest_magnitude(z)});
     });
     check_clean(audit, "lemma1", 880'000);
     check_clean(audit, "corollary1", 880'000);
@@ -86,13 +83,13 @@ TEMPLATE_TEST_CASE("random rows of the general family violate no sharp statement
     const PointwiseNormalizer<TestType> normalizer;
     const auto key = key_of(normalizer);
     Audit audit;
-    attnscope::RowAuditScratch scratch;
+    attnscope::RowAuditor auditor;
     for_short_rows(seed, 40'000, [&](std::size_t, const std::vector<double>& z) {
         const double a = largest_magnitude(z);
         const Ref ends[3] = {key.log(-a), key.log(0), key.log(a)};
         const double log_kappa =
             static_cast<double>(std::max({ends[0], ends[1], ends[2]}) - std::min({ends[0], ends[1], ends[2]}));
-        attnscope::audit_row(audit, normalizer, in(z), log_kappa, scratch);
+        auditor(audit, normalizer, in(z), {.log_kappa = log_kappa});
     });
     check_clean(audit, "lemma1", 39'000);
     check_clean(audit, "lemma2", 39'000);
@@ -106,20 +103,16 @@ TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
     Audit audit;
-    attnscope::RowAuditScratch scratch;
-    SplitMix64 directions = generator(seed, 2);
+    attnscope::RowAuditor auditor({steps}, seed);
     std::size_t normal = 0;
     for_each_row<double>(seed, lengths, 4, [&](const Where&, const std::vector<double>& z) {
-        attnscope::RowAuditOptions options;
-        options.delta = largest_magnitude(z);
-        options.steps = steps;
         normal += visible_count(z) > 0;
         for (double temperature : temperatures)
-            attnscope::audit_row(audit, Softmax(temperature), in(z), options, directions, scratch);
+            auditor(audit, Softmax(temperature), in(z), {.delta = largest_magnitude(z)});
         for (double temperature : extreme_temperatures)
-            attnscope::audit_row(audit, Softmax(temperature), in(z), options, directions, scratch);
-        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Softplus>{}, in(z), std::nullopt, scratch);
-        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Quadratic>{}, in(z), std::nullopt, scratch);
+            auditor(audit, Softmax(temperature), in(z), {.delta = largest_magnitude(z)});
+        auditor(audit, PointwiseNormalizer<attnscope::Softplus>{}, in(z));
+        auditor(audit, PointwiseNormalizer<attnscope::Quadratic>{}, in(z));
     });
     constexpr std::size_t count = temperatures.size() + extreme_temperatures.size();
     CHECK(audit.at(attnscope::corollary1_sharp_statement).checked == normal * count);
@@ -130,24 +123,22 @@ TEST_CASE("no sharp statement is violated on rows of any length", "[audit]") {
 
 TEST_CASE("rows that are not normal are not counted", "[audit]") {
     Audit audit;
-    attnscope::RowAuditScratch scratch;
-    SplitMix64 directions(1);
+    attnscope::RowAuditor auditor({steps});
     const double infinity = std::numeric_limits<double>::infinity();
     for (const std::vector<double>& z :
          {std::vector<double>{}, std::vector<double>{-infinity, -infinity}, std::vector<double>{0, infinity},
           std::vector<double>{0, 1, std::numeric_limits<double>::quiet_NaN()}}) {
-        attnscope::audit_row(audit, Softmax{}, in(z), {1.0, steps}, directions, scratch);
-        attnscope::audit_row(audit, PointwiseNormalizer<attnscope::Exponential>{}, in(z), 1.0, scratch);
+        auditor(audit, Softmax{}, in(z), {.delta = 1.0});
+        auditor(audit, PointwiseNormalizer<attnscope::Exponential>{}, in(z), {.log_kappa = 1.0});
     }
     for (const auto& record : audit.records()) CHECK(record.checked == 0);
 }
 
 TEST_CASE("corollary 3 as published fails at p = (1/2, 1/2) and on random rows", "[audit][published]") {
     Audit audit;
-    attnscope::RowAuditScratch scratch;
-    SplitMix64 directions(1);
+    attnscope::RowAuditor auditor;
     const std::vector<double> pair = {0.0, 0.0};
-    attnscope::audit_row(audit, Softmax{}, in(pair), {}, directions, scratch);
+    auditor(audit, Softmax{}, in(pair));
     CHECK(audit.at(attnscope::corollary3_published_statement)[Verdict::violated] == 1);
     CHECK(audit.at(attnscope::corollary3_sharp_statement)[Verdict::violated] == 0);
 
@@ -157,7 +148,7 @@ TEST_CASE("corollary 3 as published fails at p = (1/2, 1/2) and on random rows",
     Audit many;
     for (int i = 0; i < 2000; ++i) {
         const std::vector<double> z = normal_row<double>(random, 3);
-        attnscope::audit_row(many, Softmax{}, in(z), {}, directions, scratch);
+        auditor(many, Softmax{}, in(z));
     }
     CHECK(many.at(attnscope::corollary3_published_statement)[Verdict::violated] > 1000);
     CHECK(many.at(attnscope::corollary3_sharp_statement)[Verdict::violated] == 0);
@@ -167,8 +158,7 @@ TEST_CASE("the published finite-difference constant fails in a noticeable share 
           "[audit][published]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
-    constexpr std::array<double, 1> small = {1e-3};
-    attnscope::RowAuditScratch scratch;
+    attnscope::RowAuditor auditor({.steps = {1e-3}}, seed);
     std::ostringstream table;
     double most = 0;
     for (std::size_t n : std::array<std::size_t, 6>{2, 3, 4, 5, 8, 16}) {
@@ -176,7 +166,7 @@ TEST_CASE("the published finite-difference constant fails in a noticeable share 
         Audit audit;
         for (int i = 0; i < 4000; ++i) {
             const std::vector<double> z = normal_row<double>(random, n);
-            attnscope::audit_row(audit, Softmax{}, in(z), {std::nullopt, small}, random, scratch);
+            auditor(audit, Softmax{}, in(z));
         }
         const auto& published = audit.at(attnscope::finite_difference_published_statement);
         const double share = double(published[Verdict::violated]) / double(published.checked);

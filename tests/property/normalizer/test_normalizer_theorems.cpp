@@ -26,10 +26,9 @@ Audit audit_families(const N& normalizer, int repetitions = 4) {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
     Audit audit;
-    RowAuditScratch scratch;
-    SplitMix64 random = generator(seed, 3);
+    RowAuditor auditor;
     for_each_row<double>(seed, lengths, repetitions, [&](const Where&, const std::vector<double>& z) {
-        audit_row(audit, normalizer, in(z), {}, random, scratch);
+        auditor(audit, normalizer, in(z));
     });
     CHECK(audit.sharp_violations() == 0);
     return audit;

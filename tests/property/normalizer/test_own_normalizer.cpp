@@ -30,10 +30,9 @@ TEST_CASE("the example's own normaliser violates no statement", "[audit][own]") 
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
     attnscope::Audit audit;
-    attnscope::RowAuditScratch scratch;
-    SplitMix64 random = generator(seed, 1);
+    attnscope::RowAuditor auditor;
     for_each_row<double>(seed, lengths, 4, [&](const Where&, const std::vector<double>& z) {
-        attnscope::audit_row(audit, TaylorSoftmax(), in(z), {}, random, scratch);
+        auditor(audit, TaylorSoftmax(), in(z));
     });
     CHECK(audit.sharp_violations() == 0);
     for (const std::string_view id : {"lemma1", "lemma2"}) {

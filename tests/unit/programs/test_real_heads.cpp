@@ -56,9 +56,7 @@ template <class Tolerance>
 Outcome run(const SafetensorsFile& file, Tolerance&& tolerance) {
     Outcome outcome;
     const Softmax softmax;
-    attnscope::SplitMix64 random(1);
-    attnscope::RowAuditScratch scratch;
-    const std::array<double, 3> steps = {1e-3, 1e-1, 10};
+    attnscope::RowAuditor auditor({.steps = {1e-3, 1e-1, 10}});
     for_each_head(file, [&](Index, Index, MatrixView<float> q, MatrixView<float> k, MatrixView<float> v,
                             MatrixView<float> stored) {
         const HeadView<float> head(q, k, v);
@@ -84,8 +82,7 @@ Outcome run(const SafetensorsFile& file, Tolerance&& tolerance) {
             row.assign(static_cast<std::size_t>(i + 1), 0);
             for (Index j = 0; j <= i; ++j)
                 row[static_cast<std::size_t>(j)] = scale * wide_q.row(i).dot(wide_k.row(j));
-            attnscope::audit_row(outcome.audit, softmax, std::span<const double>(row),
-                                 {.delta = delta, .steps = steps}, random, scratch);
+            auditor(outcome.audit, softmax, row, {.delta = delta});
             ++outcome.rows;
         }
     });

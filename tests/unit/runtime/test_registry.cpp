@@ -184,9 +184,8 @@ TEST_CASE("io registry: statements hold for whatever has a name", "[io][registry
             const AnyNormalizer any = make_normalizer(entry.example, temperature);
             CAPTURE(any.name(), temperature);
             Audit audit;
-            SplitMix64 random(1);
-            RowAuditScratch scratch;
-            for_some_rows([&](const std::vector<double>& z) { any.audit(audit, in(z), {}, random, scratch); });
+            RowAuditor auditor;
+            for_some_rows([&](const std::vector<double>& z) { auditor(audit, any, in(z)); });
             CHECK(audit.sharp_violations() == 0);
         }
 }

@@ -1,0 +1,487 @@
+// The whole analysis of a head in one call: figures of every row, selections, sensitivity, and what the rows say about
+// the statements.
+#pragma once
+
+#include <attnscope/analysis/row_analyzer.hpp>
+#include <attnscope/detail/rooms.hpp>
+#include <attnscope/streaming/jacobian_scan.hpp>
+#include <attnscope/streaming/row_scan.hpp>
+#include <attnscope/streaming/scan.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Queries whose rows one task analyses.
+inline constexpr Index analysis_block = 16;
+
+/// The rows of a streamed head that are examined: evenly spaced, the last among them, at most 16, fewer where rows
+/// are long.
+inline std::vector<Index> examined_rows(Index queries, Index keys) {
+    const Index count =
+        std::min(queries, std::clamp<Index>((Index(1) << 18) / std::max<Index>(1, keys), 1, 16));
+    std::vector<Index> rows;
+    for (Index i = 1; i <= count; ++i) rows.push_back(queries * i / count - 1);
+    return rows;
+}
+
+inline void check_options(const AnalysisOptions& options, Index queries) {
+    for (const Index n : options.counts) require(n >= 1, "analyze", "counts must be >= 1", n);
+    if (options.radius)
+        require(*options.radius > 0 && std::isfinite(*options.radius), "analyze",
+                "radius must be > 0 and finite", *options.radius);
+    const auto count = static_cast<std::size_t>(queries);
+    require(options.delta.empty() || options.delta.size() == count, "analyze",
+            "delta must have one entry for each query", options.delta.size(), queries);
+    require(options.padding.empty() || options.padding.size() == count, "analyze",
+            "padding must have one entry for each query", options.padding.size(), queries);
+}
+
+/// Columns without figures yet, and how everything is computed.
+inline HeadAnalysis empty_analysis(const HeadContext& head, Index queries, Index keys, bool stored) {
+    const AnalysisOptions& options = head.options;
+    HeadAnalysis result;
+    result.queries = queries;
+    result.keys = keys;
+    RowColumns& rows = result.rows;
+    rows.status.assign(static_cast<std::size_t>(queries), RowStatus::nan);
+    rows.visible.setZero(queries);
+    const Column none = Column::Constant(queries, std::numeric_limits<double>::quiet_NaN());
+    for (const RowFigure& figure : row_figures) rows.*figure.values = none;
+    if (stored) {
+        for (const RowFigure& figure : stored_figures) rows.*figure.values = none;
+        rows.negative.setZero(queries);
+    }
+    std::vector<Index> counts = options.counts;
+    std::sort(counts.begin(), counts.end());
+    counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+    for (const Index n : counts) {
+        SelectionColumns& columns = result.selections.emplace_back();
+        columns.n = n;
+        for (const SelectionFigure& figure : selection_figures) columns.*figure.values = none;
+    }
+    result.normalizer = head.normalizer.name();
+    result.temperature = head.temperature ? head.temperature : options.temperature;
+    result.reading = options.reading;
+    result.radius = options.radius;
+    result.single_precision = options.single_precision;
+    result.streamed = keys > 0 && queries > options.streamed_above / keys;
+    if (result.streamed) {
+        result.examined = examined_rows(queries, keys);
+    } else {
+        result.examined.resize(static_cast<std::size_t>(queries));
+        std::iota(result.examined.begin(), result.examined.end(), Index(0));
+    }
+    return result;
+}
+
+/// A row without the keys behind the last one that it sees.
+inline RowIn<double> seen_part(RowIn<double> z) {
+    std::size_t n = z.size();
+    while (n > 0 && z[n - 1] == -std::numeric_limits<double>::infinity()) --n;
+    return z.first(n);
+}
+
+/// Analyses the rows that `rows(begin, end, visit)` gives to visit(query, analyzer, audit, depth), for the queries of
+/// `chosen` (ascending) in blocks of consecutive places, on the executor. Results do not depend on it.
+template <class Rows, Executor E>
+void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<const Index> chosen,
+                    const Rows& rows, const E& executor, ProgressGate& gate) {
+    const Index count = static_cast<Index>(chosen.size()),
+                blocks = (count + analysis_block - 1) / analysis_block;
+    std::vector<Audit> audits(static_cast<std::size_t>(blocks));
+    struct Room {
+        std::optional<RowAnalyzer> analyzer;
+    };
+    Rooms<Room> rooms;
+    const auto is_examined = [&](Index query) {
+        return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
+    };
+    const auto task = [&](Index block) {
+        if (gate.stopped()) return;
+        const Index begin = block * analysis_block, end = std::min(count, begin + analysis_block);
+        rooms.use([&](Room& room) {
+            if (!room.analyzer) room.analyzer.emplace(head);
+            rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+                 [&](Index query, const auto& analyze_row) {
+                     const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
+                                        : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
+                                                                      : RowAnalyzer::Depth::selections;
+                     analyze_row(*room.analyzer, depth, audits[static_cast<std::size_t>(block)]);
+                 });
+        });
+        gate.pass(begin, end);
+    };
+    executor(blocks, task);
+    for (const Audit& audit : audits) result.audit.merge(audit);
+}
+
+/// What only the caller knows of a row, and whether it is padding.
+inline std::optional<double> given_delta(const AnalysisOptions& options, Index query) {
+    if (options.delta.empty()) return std::nullopt;
+    return options.delta[static_cast<std::size_t>(query)];
+}
+inline bool is_padding(const AnalysisOptions& options, Index query) {
+    return !options.padding.empty() && options.padding[static_cast<std::size_t>(query)];
+}
+
+/// Statements about the head as a whole, from some of its rows: evenly spaced, at most 128. `logits_of_row(query, z)`
+/// fills a row of logits before the temperature. `assumption_met`: false counts what is found as undefined.
+template <class LogitsOfRow>
+void audit_whole_head(HeadAnalysis& result, const HeadContext& head, bool assumption_met,
+                      const LogitsOfRow& logits_of_row) {
+    if (!head.options.certificates || !head.is_softmax() || !head.has_values() || result.streamed ||
+        head.values.rows() > most_diameter_keys)
+        return;
+    const Index queries = result.queries, count = std::min<Index>(queries, 128);
+    Matrix<double> some(count, result.keys);
+    for (Index i = 0; i < count; ++i) {
+        const Index query = queries * (i + 1) / count - 1;
+        const RowOut<double> row(some.data() + i * result.keys, static_cast<std::size_t>(result.keys));
+        if (is_padding(head.options, query))
+            std::fill(row.begin(), row.end(), -std::numeric_limits<double>::infinity());
+        else
+            logits_of_row(query, row);
+        for (double& z : row) z /= *head.temperature;
+    }
+    Audit found;
+    audit_rank_collapse(found, MatrixView<double>(some), head.values, head.diameter);
+    if (assumption_met)
+        result.audit.merge(found);
+    else
+        result.audit.add_undefined(found);
+}
+
+/// Rows of logits in double from a source of tiles of T.
+/// delta(query): see `RowFacts`.
+template <Real T, LogitSource<T> Source, class Delta, Executor E>
+void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& mask, const Source& source,
+                    std::span<const Index> chosen, const Delta& delta, const E& executor, ProgressGate& gate) {
+    const auto rows = [&](std::span<const Index> queries, const auto& visit) {
+        std::vector<double> z;
+        scan_rows_of<T>(
+            queries, result.keys, source,
+            [&](Index query, Index first, RowOut<T> logits) {
+                // From the first key on, whether it is seen or not: what is told of key 0 is told of key 0.
+                z.assign(static_cast<std::size_t>(first), -std::numeric_limits<double>::infinity());
+                if (!is_padding(head.options, query)) z.insert(z.end(), logits.begin(), logits.end());
+                const RowIn<double> row = seen_part(z);
+                visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
+                    analyzer.logits(query, row, delta(query), depth, result, audit);
+                    if (head.options.visit) head.options.visit(query, row, analyzer.weights());
+                });
+            },
+            mask);
+    };
+    analyze_blocks(result, head, chosen, rows, executor, gate);
+}
+
+/// Figures of rows of softmax(z/T) from a scan of z/T and the norms of its Jacobian.
+template <Real T, Index K>
+void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<Accumulator<T>>& norms,
+                 double temperature, RowColumns& rows) {
+    const auto row = state.statistics();
+    rows.status[static_cast<std::size_t>(query)] = row.status;
+    rows.visible[query] = row.visible;
+    rows.log_sum_exp[query] = row.log_sum_exp();
+    rows.max_logit[query] = row.max_logit * temperature;
+    rows.entropy_nats[query] = row.entropy_nats();
+    rows.max_weight[query] = row.max_weight();
+    if (row.visible > 1) rows.second_weight[query] = row.second_weight();
+    rows.participation_ratio[query] = row.participation_ratio();
+    rows.logit_spread[query] = row.logit_spread() * temperature;
+    if (!row.normal()) return;
+    rows.spectral[query] = norms.spectral.value / temperature;
+    rows.frobenius[query] = norms.frobenius / temperature;
+    rows.one[query] = norms.one / temperature;
+    rows.column[query] = norms.column / temperature;
+    rows.max_entry[query] = norms.max_entry / temperature;
+}
+
+/// All rows of a softmax head by scans in T. False if `progress` stopped it.
+template <Real T, Executor E>
+bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadView<double>& head,
+                  const Mask& mask, const E& executor) {
+    const double temperature = *context.temperature;
+    const Matrix<T> q = head.q().map().cast<T>(), k = head.k().map().cast<T>();
+    const HeadView<T> scaled(q, k, {}, static_cast<T>(head.scale() / temperature));
+    const auto found = scan(scaled, mask, {.progress = context.options.progress}, executor);
+    result.extent = found;
+    if (found.cancelled) return false;
+    JacobianScan<T> norms;
+    if (context.options.sensitivity) norms = scan_jacobian_norms(scaled, Softmax(), mask, {}, executor);
+    norms.rows.resize(found.rows.size());
+    // Logits of the first key in the arithmetic of the rows, whose sums they are held against.
+    std::vector<T> first(found.rows.size());
+    if (result.keys > 0)
+        ProductTiles<T>(scaled, executor)(
+            0, 0, TileOut<T>(first.data(), std::ssize(first), 1, Eigen::OuterStride<>(1)));
+    for (Index query = 0; query < result.queries; ++query) {
+        const auto at = static_cast<std::size_t>(query);
+        if (is_padding(context.options, query)) {
+            result.rows.status[at] = RowStatus::empty;
+            continue;
+        }
+        set_scanned(query, found.rows[at], norms.rows[at], temperature, result.rows);
+        if (result.rows.status[at] == RowStatus::normal && mask.visible(query, result.keys).contains(0))
+            result.rows.first_key_weight[query] = found.rows[at].statistics().weight_of(first[at]);
+    }
+    return true;
+}
+
+template <Executor E>
+HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& options, const E& executor) {
+    const HeadView<double> head(given.q(), given.k(), given.v(), options.scale.value_or(given.scale()));
+    const Index queries = head.queries(), keys = head.keys();
+    check_options(options, queries);
+    const HeadContext context(options, head.v(), options.mask, queries);
+    HeadAnalysis result = empty_analysis(context, queries, keys, false);
+    result.scale = head.scale();
+
+    // Lengths by stableNorm: their squares could underflow.
+    std::vector<double> key_lengths;
+    for (Index j = 0; j < keys; ++j) key_lengths.push_back(head.k().map().row(j).stableNorm());
+    const auto delta = [&](Index query) -> std::optional<double> {
+        if (!options.delta.empty()) return given_delta(options, query);
+        double longest = 0;
+        options.mask.visible(query, keys).for_each([&](Index key) {
+            longest = std::max(longest, key_lengths[static_cast<std::size_t>(key)]);
+        });
+        return head.q().map().row(query).stableNorm() * longest * std::abs(head.scale());
+    };
+    const ProductTiles<double> source(head, executor);
+    const bool scanned = result.streamed && context.is_softmax() && !options.visit;
+    if (scanned) {
+        const bool whole = options.single_precision
+                               ? scan_figures<float>(result, context, head, options.mask, executor)
+                               : scan_figures<double>(result, context, head, options.mask, executor);
+        if (!whole) return result;
+    }
+    std::vector<Index> chosen = result.examined;
+    if (!scanned) {
+        chosen.resize(static_cast<std::size_t>(queries));
+        std::iota(chosen.begin(), chosen.end(), Index(0));
+    }
+    const ScanProgress& progress = scanned ? ScanProgress() : options.progress;
+    ProgressGate gate(progress, static_cast<Index>(chosen.size()));
+    if (scanned) {
+        // The figures of all rows are the scan's, those of examined ones too.
+        HeadAnalysis examined = result;
+        analyze_source<double>(examined, context, options.mask, source, chosen, delta, executor, gate);
+        result.selections = std::move(examined.selections);
+        result.audit = std::move(examined.audit);
+        return result;
+    }
+    analyze_source<double>(result, context, options.mask, source, chosen, delta, executor, gate);
+    result.extent = gate.extent();
+    if (result.extent.cancelled) return result;
+    audit_whole_head(result, context, true,
+                     [&](Index query, RowOut<double> z) { logits_of<double>(head, options.mask, query, z); });
+    return result;
+}
+
+/// An Eigen expression widened to double, row-major.
+template <MatrixExpr E>
+Matrix<double> widened(const E& expression) {
+    Matrix<double> wide(expression.rows(), expression.cols());
+    wide.array() = expression.derived().template cast<double>().array();
+    return wide;
+}
+
+} // namespace detail
+
+/// Everything about one head: see `HeadAnalysis` for what it tells, `AnalysisOptions` for what can be asked.
+/// Formula: logits z = scale q k^T, -inf where the mask hides a key; weights of each row by the normaliser.
+/// Shapes and units: q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
+/// Special rows: those that see no key, hold NaN or +inf have their status, and NaN as figures.
+/// Cost: O(queries keys (d + N d_v)) for the sets of N; memory O((queries + keys) d + keys^2) up to 8192 keys. Beyond
+/// `options.streamed_above` logits selections and statements are those of some rows only, and the result says so.
+/// Throws `invalid_argument` for shapes that do not fit, counts < 1, and what else options cannot be.
+template <Real T, Executor E = Sequential>
+HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {}, const E& executor = {}) {
+    if constexpr (std::same_as<T, double>) {
+        return detail::analyze_head(head, options, executor);
+    } else {
+        const Matrix<double> q = detail::widened(head.q().map()), k = detail::widened(head.k().map());
+        const double scale = head.scale() == HeadView<T>::default_scale(head.q().cols())
+                                 ? HeadView<double>::default_scale(head.q().cols())
+                                 : static_cast<double>(head.scale());
+        if (!head.has_values())
+            return detail::analyze_head(HeadView<double>(q, k, {}, scale), options, executor);
+        const Matrix<double> v = detail::widened(head.v().map());
+        return detail::analyze_head(HeadView<double>(q, k, v, scale), options, executor);
+    }
+}
+
+/// The same from any Eigen expressions.
+/// Example: `const auto head = analyze(q, k, v, {.mask = Mask::causal()});`
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, Executor E = Sequential>
+HeadAnalysis analyze(const Q& q, const K& k, const V& v, const AnalysisOptions& options = {},
+                     const E& executor = {}) {
+    const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k), wide_v = detail::widened(v);
+    return detail::analyze_head(HeadView<double>(wide_q, wide_k, wide_v), options, executor);
+}
+
+/// Without values: what needs them is NaN, or not counted.
+template <MatrixExpr Q, MatrixExpr K, Executor E = Sequential>
+HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}, const E& executor = {}) {
+    const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k);
+    return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
+}
+
+/// The heads of a layer, grouped queries included. Drawn numbers are another head's each.
+template <Real T, Executor E = Sequential>
+LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, const E& executor = {}) {
+    LayerAnalysis layer;
+    for (Index i = 0; i < group.heads(); ++i) {
+        AnalysisOptions own = options;
+        own.seed = mixed_seed(options.seed, static_cast<std::uint64_t>(i));
+        layer.heads.push_back(analyze(group[i], own, executor));
+    }
+    return layer;
+}
+
+/// One head whose logits come in tiles of T from any engine: see `LogitSource`.
+/// Example: `analyze_tiles<float>(queries, keys, engine, values, {.mask = Mask::causal()})`.
+template <Real T, LogitSource<T> Source, Executor E = Sequential>
+HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
+                           const AnalysisOptions& options = {}, const E& executor = {}) {
+    detail::require(queries >= 0 && keys >= 0, "analyze_tiles", "queries and keys must be >= 0", queries, keys);
+    detail::require(values.data() == nullptr || values.rows() == keys, "analyze_tiles",
+                    "values must have one row for each key", values.rows(), keys);
+    detail::check_options(options, queries);
+    Matrix<double> wide;
+    if (values.data() != nullptr) wide = detail::widened(values.map());
+    const detail::HeadContext context(
+        options, values.data() != nullptr ? MatrixView<double>(wide) : MatrixView<double>(), options.mask,
+        queries);
+    HeadAnalysis result = detail::empty_analysis(context, queries, keys, false);
+    std::vector<Index> all(static_cast<std::size_t>(queries));
+    std::iota(all.begin(), all.end(), Index(0));
+    detail::ProgressGate gate(options.progress, queries);
+    detail::analyze_source<T>(
+        result, context, options.mask, source, all,
+        [&](Index query) { return detail::given_delta(options, query); }, executor, gate);
+    result.extent = gate.extent();
+    if (result.extent.cancelled) return result;
+    detail::audit_whole_head(result, context, true, [&](Index query, RowOut<double> z) {
+        std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
+        const std::array<Index, 1> one = {query};
+        scan_rows_of<T>(
+            one, keys, source,
+            [&](Index, Index first, RowOut<T> row) { std::copy(row.begin(), row.end(), z.begin() + first); },
+            options.mask);
+    });
+    return result;
+}
+
+namespace detail {
+
+/// A head of which the matrix of logits is there, or that of weights p whose logits are log p.
+template <Executor E>
+HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* p, MatrixView<double> values,
+                            const AnalysisOptions& options, const E& executor) {
+    const Index queries = logits.rows(), keys = logits.cols();
+    const std::string_view function = p ? "analyze_weights" : "analyze_logits";
+    require(values.data() == nullptr || values.rows() == keys, function,
+            "values must have one row for each key", values.rows(), keys);
+    check_options(options, queries);
+
+    std::vector<StoredRow> stored;
+    Mask mask = options.mask;
+    if (p) {
+        const StoredScalar scalar = options.stored_scalar
+                                        ? *options.stored_scalar
+                                        : narrowest_scalar(MatrixView<double>(*p), StoredScalar::float64);
+        bool hidden = false;
+        for (Index i = 0; i < queries; ++i) {
+            const RowIn<double> row(p->data() + i * keys, static_cast<std::size_t>(keys));
+            stored.push_back(stored_row(row, options.mask.visible(i, keys), scalar));
+            hidden = hidden || (std::isfinite(stored.back().sum) && stored.back().hidden != 0);
+        }
+        // Weights on keys that the mask hides are weights: the mask is then no mask of this head.
+        if (hidden && !options.normalise_weights) mask = Mask::none();
+    }
+
+    const HeadContext context(options, values, mask, queries);
+    if (p)
+        require(
+            context.normalizer.promises().shift_invariant, function,
+            "stored weights tell the logits of softmax up to a constant only, which this normaliser would feel",
+            context.normalizer.name());
+    HeadAnalysis result = empty_analysis(context, queries, keys, p != nullptr);
+    const auto fill = [&](Index query, RowOut<double> z) {
+        std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
+        mask.visible(query, keys).for_each([&](Index key) {
+            z[static_cast<std::size_t>(key)] = logits(query, key);
+        });
+    };
+    const auto rows = [&](std::span<const Index> queries_of_block, const auto& visit) {
+        std::vector<double> z(static_cast<std::size_t>(keys));
+        for (const Index query : queries_of_block) {
+            fill(query, RowOut<double>(z));
+            const RowIn<double> row =
+                is_padding(options, query) ? RowIn<double>() : seen_part(RowIn<double>(z));
+            visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
+                if (p) {
+                    const RowIn<double> weights(p->data() + query * keys, row.size());
+                    analyzer.stored(query, stored[static_cast<std::size_t>(query)], weights, row,
+                                    options.normalise_weights, depth, result, audit);
+                } else {
+                    analyzer.logits(query, row, given_delta(options, query), depth, result, audit);
+                }
+                if (options.visit) options.visit(query, row, analyzer.weights());
+            });
+        }
+    };
+    std::vector<Index> all(static_cast<std::size_t>(queries));
+    std::iota(all.begin(), all.end(), Index(0));
+    ProgressGate gate(options.progress, queries);
+    analyze_blocks(result, context, all, rows, executor, gate);
+    result.extent = gate.extent();
+    if (result.extent.cancelled) return result;
+    const RowAnalyzer one(context);
+    const bool sums_to_one = std::none_of(stored.begin(), stored.end(), [&](const StoredRow& row) {
+        return one.taken_as_it_is(row, options.normalise_weights);
+    });
+    audit_whole_head(result, context, sums_to_one, fill);
+    return result;
+}
+
+} // namespace detail
+
+/// One head from the matrix of its logits z [queries, keys], -inf where a key is masked, and its values [keys, d_v].
+template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
+HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {},
+                            const E& executor = {}) {
+    const Matrix<double> logits = detail::widened(z), values = detail::widened(v);
+    return detail::analyze_matrix(logits, nullptr, values, options, executor);
+}
+
+/// The same without values.
+template <MatrixExpr Z, Executor E = Sequential>
+HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, const E& executor = {}) {
+    return detail::analyze_matrix(detail::widened(z), nullptr, {}, options, executor);
+}
+
+/// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a constant, so
+/// that `log_sum_exp` and `max_logit` are NaN. A row that does not sum to 1 (beyond the rounding of the stored scalar)
+/// is taken as it is, and statements that assume 1 are undefined on it, unless `options.normalise_weights`; negative
+/// weights have no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant
+/// under shifts.
+template <MatrixExpr P, MatrixExpr V, Executor E = Sequential>
+HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {},
+                             const E& executor = {}) {
+    const Matrix<double> weights = detail::widened(p), values = detail::widened(v);
+    return detail::analyze_matrix(weights.array().log().matrix(), &weights, values, options, executor);
+}
+
+/// The same without values.
+template <MatrixExpr P, Executor E = Sequential>
+HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, const E& executor = {}) {
+    const Matrix<double> weights = detail::widened(p);
+    return detail::analyze_matrix(weights.array().log().matrix(), &weights, {}, options, executor);
+}
+
+} // namespace v0_1
+} // namespace attnscope

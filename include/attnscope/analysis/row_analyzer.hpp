@@ -1,0 +1,343 @@
+// One row of a head: all of its figures, its selections and what it says about the statements.
+#pragma once
+
+#include <attnscope/analysis/head_analysis.hpp>
+#include <attnscope/analysis/options.hpp>
+#include <attnscope/analysis/stored_weights.hpp>
+#include <attnscope/selection/separability.hpp>
+#include <attnscope/selection/truncation.hpp>
+#include <attnscope/sensitivity/quantized_keys.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Keys beyond which inner products of values (512 MB) are taken when they are needed, and beyond which diameters of
+/// values, the square of their number, are not taken at all.
+inline constexpr Index most_gram_keys = 8192, most_diameter_keys = 4096;
+
+/// What all rows of a head share: the normaliser, the values and what is known of them. Read by several threads.
+class HeadContext {
+public:
+    /// tokens: the values, one row for each key, or none; borrowed. mask: which of them a query sees.
+    HeadContext(const AnalysisOptions& asked, MatrixView<double> tokens, const Mask& mask, Index queries)
+        : options(asked), normalizer(at_temperature(asked)), values(tokens) {
+        if (const Softmax* const softmax = normalizer.target<Softmax>()) temperature = softmax->temperature();
+        if (!has_values()) return;
+        if (values.rows() <= most_gram_keys && !options.counts.empty()) gram = gram_matrix(values);
+        if (values.rows() <= most_diameter_keys && options.certificates) {
+            const Row<double> up_to = prefix_diameters(values, gram ? &*gram : nullptr);
+            diameter = up_to[values.rows()];
+            diameters = visible_diameters(up_to, mask, queries);
+        }
+    }
+
+    bool is_softmax() const { return temperature.has_value(); }
+    bool has_values() const { return values.data() != nullptr; }
+    /// Of the first n keys.
+    MatrixView<double> first_values(std::size_t n) const {
+        return {values.data(), static_cast<Index>(n), values.cols(), values.outer_stride()};
+    }
+    /// A seed of what is drawn for a row, the same whatever thread looks at it.
+    std::uint64_t seed_of(Index query, std::uint64_t purpose) const {
+        return mixed_seed(options.seed, static_cast<std::uint64_t>(query), purpose);
+    }
+
+    const AnalysisOptions& options;
+    AnyNormalizer normalizer; ///< at the temperature
+    MatrixView<double> values;
+    std::optional<double> temperature; ///< of softmax
+    std::optional<Matrix<double>> gram;
+    Row<double> diameters;          ///< of the values that each query sees; empty: not known
+    std::optional<double> diameter; ///< of all values
+
+private:
+    static AnyNormalizer at_temperature(const AnalysisOptions& asked) {
+        const AnyNormalizer& given = asked.normalizer;
+        if (!asked.temperature) return given;
+        const double t = checked_temperature("analyze", *asked.temperature);
+        if (const Softmax* const softmax = given.target<Softmax>())
+            return AnyNormalizer(Softmax(t * softmax->temperature()));
+        return AnyNormalizer::with_promises(attnscope::temperature(t) | given, given.name(), given.promises());
+    }
+};
+
+/// Analyses rows one after the other, in memory of its own: one for each thread. Writes into the columns of the
+/// row's query, and what is about statements into an audit.
+class RowAnalyzer {
+public:
+    explicit RowAnalyzer(const HeadContext& head)
+        : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
+          selection_auditor_({.reading = head.options.reading}) {}
+
+    /// How far to look at a row.
+    enum class Depth {
+        figures,     ///< its own
+        selections,  ///< also selections and statements
+        expectations ///< also statements about expectations
+    };
+
+    /// A row of logits, -inf where masked.
+    void logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
+                Audit& audit) {
+        const bool normal = measure(query, z, result.rows);
+        if (depth == Depth::figures) return;
+        audit_row(query, z, delta, audit);
+        if (normal) select(query, z, depth, result.selections, audit);
+    }
+
+    /// A row of stored weights p, and log p. Without the sum 1 it is no softmax of anything that is known: what says
+    /// something about weights is said of p itself, the rest is undefined or has no value.
+    void stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p, bool normalise,
+                Depth depth, HeadAnalysis& result, Audit& audit) {
+        RowColumns& rows = result.rows;
+        measured_ = false;
+        if (stored.negative > 0) {
+            negative_row(query, p, rows);
+        } else if (taken_as_it_is(stored, normalise)) {
+            weights_.assign(p.begin(), p.end());
+            const RowStatistics<double> statistics = row_statistics<double>(log_p);
+            set(query, statistics, rows);
+            if (statistics.normal()) {
+                rows.max_weight[query] *= stored.sum;
+                rows.second_weight[query] *= stored.sum;
+            }
+            set_first(query, statistics.normal(), log_p, rows);
+            if (depth != Depth::figures) {
+                Audit assuming_one;
+                audit_row(query, log_p, {}, assuming_one);
+                audit.add_undefined(assuming_one);
+                if (statistics.normal()) select(query, log_p, depth, result.selections, audit);
+            }
+        } else {
+            logits(query, log_p, {}, depth, result, audit);
+        }
+        rows.log_sum_exp[query] = rows.max_logit[query] = not_known; // logits are known up to a constant
+        const bool known = std::isfinite(stored.sum) && rows.visible[query] > 0;
+        rows.row_sum[query] = known ? stored.sum : not_known;
+        rows.unassigned_mass[query] = known ? 1 - stored.sum : not_known;
+        rows.hidden_mass[query] = known ? stored.hidden : not_known;
+        rows.negative[query] = stored.negative;
+    }
+
+    /// Is a row of stored weights more than logits up to a constant: does it not sum to 1?
+    bool taken_as_it_is(const StoredRow& row, bool normalise) const {
+        return !row.sums_to_one && !normalise && head_.is_softmax() && head_.temperature == 1;
+    }
+
+    /// Weights of the row last analysed.
+    RowIn<double> weights() const { return weights_; }
+
+private:
+    static constexpr double not_known = std::numeric_limits<double>::quiet_NaN();
+    static bool sees(double z) { return z > -std::numeric_limits<double>::infinity(); }
+
+    bool measure(Index query, RowIn<double> z, RowColumns& rows) {
+        measured_ = false;
+        return head_.is_softmax() && !head_.options.single_precision ? softmax_row(query, z, rows)
+                                                                     : weighed_row(query, z, rows);
+    }
+
+    /// Softmax by the sums of its logits, which know small weights better than the weights do.
+    bool softmax_row(Index query, RowIn<double> z, RowColumns& rows) {
+        row_ = meter_(softmax_, z);
+        measured_ = true;
+        weights_.assign(row_.p.begin(), row_.p.end());
+        set(query, row_.statistics, rows);
+        rows.log_sum_exp[query] = row_.statistics.log_sum_exp();
+        if (row_.normal() && head_.options.sensitivity) set(query, row_.norms, rows);
+        set_first(query, row_.normal(), z, rows);
+        return row_.normal();
+    }
+
+    /// Any other normaliser by its weights. What describes their distribution is that of the weights divided by their
+    /// sum: entropy and participation ratio of softmax of log p.
+    bool weighed_row(Index query, RowIn<double> z, RowColumns& rows) {
+        JacobianNorms<double> norms;
+        const RowStatus status =
+            head_.options.single_precision ? weigh<float>(z, norms) : weigh<double>(z, norms);
+        logs_.resize(z.size());
+        std::transform(weights_.begin(), weights_.end(), logs_.begin(), [](double p) { return std::log(p); });
+        RowStatistics<double> row = row_statistics<double>(RowIn<double>(logs_));
+        if (status != RowStatus::normal) row.status = status;
+        const RowStatistics<double> plain = row_statistics<double>(z);
+        row.visible = plain.visible;
+        set(query, row, rows);
+        rows.max_logit[query] = plain.max_logit;
+        rows.logit_spread[query] = plain.logit_spread();
+        rows.log_sum_exp[query] = not_known;
+        if (row.normal()) {
+            double sum = 0;
+            for (const double p : weights_) sum += p;
+            rows.max_weight[query] *= sum;
+            rows.second_weight[query] *= sum;
+            rows.log_sum_exp[query] = head_.normalizer.log_normalizer(z);
+            if (head_.options.sensitivity) set(query, norms, rows);
+        }
+        set_first(query, row.normal(), z, rows);
+        return row.normal();
+    }
+
+    template <class T>
+    RowStatus weigh(RowIn<double> z, JacobianNorms<double>& norms) {
+        std::vector<T> logits(z.size()), weights(z.size());
+        std::transform(z.begin(), z.end(), logits.begin(), [](double x) { return static_cast<T>(x); });
+        const RowStatus status = head_.normalizer.apply(RowIn<T>(logits), RowOut<T>(weights));
+        if (status == RowStatus::normal && head_.options.sensitivity)
+            norms = head_.normalizer.norms<T>(RowIn<T>(logits), RowIn<T>(weights));
+        weights_.assign(weights.begin(), weights.end());
+        return status;
+    }
+
+    /// Weights some of which are negative: they have no entropy, and no logits.
+    void negative_row(Index query, RowIn<double> p, RowColumns& rows) {
+        weights_.assign(p.begin(), p.end());
+        rows.status[static_cast<std::size_t>(query)] = RowStatus::nan;
+        logs_.clear();
+        std::copy_if(p.begin(), p.end(), std::back_inserter(logs_), [](double x) { return x != 0; });
+        rows.visible[query] = static_cast<Index>(logs_.size());
+        if (std::any_of(p.begin(), p.end(), [](double x) { return !std::isfinite(x); })) return;
+        std::sort(logs_.begin(), logs_.end(), std::greater<>());
+        rows.max_weight[query] = logs_[0];
+        if (logs_.size() > 1) rows.second_weight[query] = logs_[1];
+        if (p[0] != 0) rows.first_key_weight[query] = p[0];
+    }
+
+    static void set(Index query, const RowStatistics<double>& row, RowColumns& rows) {
+        rows.status[static_cast<std::size_t>(query)] = row.status;
+        rows.visible[query] = row.visible;
+        rows.max_logit[query] = row.max_logit;
+        rows.entropy_nats[query] = row.entropy_nats();
+        rows.max_weight[query] = row.max_weight();
+        rows.second_weight[query] = row.visible > 1 ? row.second_weight() : not_known;
+        rows.participation_ratio[query] = row.participation_ratio();
+        rows.logit_spread[query] = row.logit_spread();
+    }
+    static void set(Index query, const JacobianNorms<double>& norms, RowColumns& rows) {
+        rows.spectral[query] = norms.spectral.value;
+        rows.frobenius[query] = norms.frobenius;
+        rows.one[query] = norms.one;
+        rows.column[query] = norms.column;
+        rows.max_entry[query] = norms.max_entry;
+    }
+    void set_first(Index query, bool normal, RowIn<double> z, RowColumns& rows) const {
+        if (normal && sees(z[0])) rows.first_key_weight[query] = weights_[0];
+    }
+
+    void audit_row(Index query, RowIn<double> z, std::optional<double> delta, Audit& audit) {
+        const AnalysisOptions& options = head_.options;
+        if (head_.is_softmax() && !measured_ && (options.audit || options.certificates)) {
+            row_ = meter_(softmax_, z);
+            measured_ = true;
+        }
+        if (options.audit) {
+            row_auditor_.reseed(head_.seed_of(query, 0));
+            if (head_.is_softmax())
+                row_auditor_(audit, row_, {.delta = delta});
+            else
+                row_auditor_(audit, head_.normalizer, z, {.delta = delta});
+        }
+        if (options.certificates && head_.is_softmax()) {
+            certificate_auditor_.reseed(head_.seed_of(query, 1));
+            const bool known = head_.diameters.size() > 0;
+            certificate_auditor_(audit, row_, known ? head_.first_values(z.size()) : MatrixView<double>(),
+                                 known ? head_.diameters[query] : 0);
+        }
+    }
+
+    /// The tokens that a row sees, ranked. Causal rows see a prefix, whose weights, values and inner products need no
+    /// copy.
+    RankedTokens tokens_of(RowIn<double> z) {
+        const Index visible = std::count_if(z.begin(), z.end(), sees);
+        const bool prefix = std::all_of(z.begin(), z.begin() + visible, sees);
+        RankedTokens tokens;
+        tokens.weights = RowIn<double>(weights_).first(static_cast<std::size_t>(visible));
+        if (prefix) {
+            if (head_.has_values()) tokens.x = head_.first_values(static_cast<std::size_t>(visible));
+            if (head_.gram) tokens.gram = &*head_.gram;
+        } else {
+            gathered_.clear();
+            if (head_.has_values()) gathered_values_.resize(visible, head_.values.cols());
+            for (std::size_t key = 0; key < z.size(); ++key) {
+                if (!sees(z[key])) continue;
+                if (head_.has_values())
+                    gathered_values_.row(static_cast<Index>(gathered_.size())) =
+                        head_.values.map().row(static_cast<Index>(key));
+                gathered_.push_back(weights_[key]);
+            }
+            tokens.weights = gathered_;
+            if (head_.has_values()) tokens.x = MatrixView<double>(gathered_values_);
+        }
+        ranking_.rank(tokens.weights);
+        tokens.order = ranking_.order();
+        return tokens;
+    }
+
+    void select(Index query, RowIn<double> z, Depth depth, std::vector<SelectionColumns>& selections,
+                Audit& audit) {
+        if (selections.empty()) return;
+        const AnalysisOptions& options = head_.options;
+        const RankedTokens tokens = tokens_of(z);
+        const Index visible = static_cast<Index>(tokens.weights.size());
+        selection_auditor_.reseed(head_.seed_of(query, 2));
+        if (!head_.has_values()) {
+            for (SelectionColumns& columns : selections) {
+                if (columns.n >= visible) break;
+                double mass = 0;
+                for (const Index key : tokens.order.first(static_cast<std::size_t>(columns.n)))
+                    mass += tokens.weights[static_cast<std::size_t>(key)];
+                columns.mass[query] = mass;
+            }
+            return;
+        }
+        counts_.clear();
+        for (const SelectionColumns& columns : selections)
+            if (columns.n < visible) counts_.push_back(columns.n);
+        if (counts_.empty()) return;
+        const RandomSubsetMoments<double> moments(tokens.weights, tokens.x);
+        const auto sets = selection_auditor_.measure(tokens, counts_, options.audit);
+        for (std::size_t i = 0; i < sets.size(); ++i)
+            set(query, sets[i], moments.expected_distance(counts_[i]), selections[i]);
+        if (!options.audit) return;
+        selection_auditor_.add(audit);
+        const Row<double> merit = contributions(tokens.weights, tokens.x);
+        by_merit_.rank(RowIn<double>(merit.data(), static_cast<std::size_t>(visible)));
+        for (const Index n : counts_) audit_missed_tokens(audit, tokens.order, by_merit_.order(), n);
+        if (depth == Depth::expectations) selection_auditor_.expectations(audit, tokens, counts_);
+    }
+
+    void set(Index query, const MeasuredSet& measured, const Interval<double>& expected,
+             SelectionColumns& columns) const {
+        const SelectedSet<double>& selected = *measured.set;
+        const Separability<double> separable = separability(selected, head_.options.radius);
+        columns.mass[query] = selected.mass();
+        columns.distance_cumulative[query] = selection_distance(selected, Reading::cumulative);
+        columns.distance_resultant[query] = selection_distance(selected, Reading::resultant);
+        columns.distance_bound[query] = theorem1_fixed_limit(selected, measured.geometry, Reading::cumulative);
+        columns.expected_distance_lower[query] = expected.lower;
+        columns.expected_distance_upper[query] = expected.upper;
+        columns.truncation_error[query] = truncation_error(selected);
+        columns.separable_fraction[query] = separable.separable_fraction;
+        columns.precision[query] = separable.precision;
+        columns.recall[query] = separable.recall;
+        columns.f_score[query] = separable.f_score;
+        columns.margin[query] = separable.margin;
+    }
+
+    const HeadContext& head_;
+    Softmax softmax_;
+    RowMeter meter_;
+    MeasuredRow row_; ///< of softmax in double, if `measured_`
+    bool measured_ = false;
+    RowAuditor row_auditor_;
+    SelectionAuditor selection_auditor_;
+    CertificateAuditor certificate_auditor_;
+    Ranking<double> ranking_, by_merit_;
+    std::vector<Index> counts_;
+    std::vector<double> weights_, logs_, gathered_;
+    Matrix<double> gathered_values_;
+};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,136 @@
+// An analysis as tables in plain text.
+#pragma once
+
+#include <attnscope/analysis/head_analysis.hpp>
+
+#include <charconv>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// A number of four digits; a dash where there is none.
+inline std::string number_cell(double x) {
+    if (!std::isfinite(x)) return "-";
+    char buffer[32];
+    const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, x, std::chars_format::general, 4);
+    return error == std::errc{} ? std::string(buffer, end) : std::string("?");
+}
+
+/// Text at the right of a column.
+inline std::string right(std::string_view text, std::size_t width) {
+    return std::string(width > text.size() ? width - text.size() : 0, ' ') + std::string(text);
+}
+
+} // namespace detail
+
+/// A column of the table of means, and what it is called there.
+struct MeanColumn {
+    std::string_view title;
+    Column RowColumns::*values;
+};
+inline constexpr std::array<MeanColumn, 7> mean_columns = {{
+    {"H", &RowColumns::entropy_nats},
+    {"p1", &RowColumns::max_weight},
+    {"key0", &RowColumns::first_key_weight},
+    {"keys", &RowColumns::participation_ratio},
+    {"D", &RowColumns::logit_spread},
+    {"|J|2", &RowColumns::spectral},
+    {"|J|F", &RowColumns::frobenius},
+}};
+
+/// What the titles of `mean_columns` mean.
+inline constexpr std::string_view mean_legend =
+    "Means over the rows of each head. H: entropy in nats; p1: largest weight; key0: weight of the first key;\n"
+    "keys: participation ratio 1/sum p^2; D: logit spread; |J|2, |J|F: spectral and Frobenius norm of dp/dz.\n";
+
+/// Titles and means of one head, nine characters a column after a blank.
+inline std::string mean_titles() {
+    std::string line;
+    for (const MeanColumn& column : mean_columns) line += " " + detail::right(column.title, 9);
+    return line;
+}
+inline std::string mean_cells(const HeadAnalysis& head) {
+    std::string line;
+    for (const MeanColumn& column : mean_columns)
+        line += " " + detail::right(detail::number_cell(finite_mean(head.rows.*column.values)), 9);
+    return line;
+}
+
+/// What the selections of some heads keep, a line for each N; empty if there is none. Reading and radius are those of
+/// the first head.
+inline std::string selection_table(std::span<const HeadAnalysis> heads) {
+    const std::vector<Index> counts = selection_counts(heads);
+    if (counts.empty()) return {};
+    const bool cumulative = heads.front().reading == Reading::cumulative;
+    const std::optional<double> radius = heads.front().radius;
+    std::string text =
+        "Selecting the N largest weights, means over all rows with more than N visible keys.\ndistance: ";
+    text += std::string(name_of(heads.front().reading)) + " reading" +
+            (cumulative ? "; bound: its Theorem 1(1)" : "") +
+            "; random: E d of N random keys lies between; lost: |o - o_N|;\n"
+            "separable: share of selected tokens nearer to s than " +
+            (radius ? detail::to_text(*radius) : std::string("any other")) + ".\n\n";
+    struct Cell {
+        std::string_view title;
+        std::size_t width;
+        Column SelectionColumns::*values;
+    };
+    const std::array<Cell, 10> cells = {{
+        {"mass", 8, &SelectionColumns::mass},
+        {"distance", 9,
+         cumulative ? &SelectionColumns::distance_cumulative : &SelectionColumns::distance_resultant},
+        {"bound", 9, cumulative ? &SelectionColumns::distance_bound : nullptr},
+        {"random>=", 9, &SelectionColumns::expected_distance_lower},
+        {"random<=", 9, &SelectionColumns::expected_distance_upper},
+        {"lost", 9, &SelectionColumns::truncation_error},
+        {"separable", 9, &SelectionColumns::separable_fraction},
+        {"precision", 9, &SelectionColumns::precision},
+        {"F", 8, &SelectionColumns::f_score},
+        {"margin", 9, &SelectionColumns::margin},
+    }};
+    text += detail::right("N", 5);
+    for (const Cell& cell : cells) text += " " + detail::right(cell.title, cell.width);
+    text += '\n';
+    for (const Index n : counts) {
+        text += detail::right(detail::to_text(n), 5);
+        for (const Cell& cell : cells)
+            text += " " + detail::right(cell.values ? detail::number_cell(selection_mean(heads, n, cell.values))
+                                                    : std::string("-"),
+                                        cell.width);
+        text += '\n';
+    }
+    return text;
+}
+
+/// One head: how it was computed, means, selections, the audit.
+inline std::string to_table(const HeadAnalysis& head) {
+    std::string text =
+        detail::to_text(head.queries) + " queries, " + detail::to_text(head.keys) + " keys, " + head.normalizer;
+    if (head.temperature) text += ", temperature " + detail::to_text(*head.temperature);
+    if (head.scale) text += ", scale " + detail::number_cell(*head.scale);
+    text += '\n';
+    if (head.streamed)
+        text += "streamed: selections and audit of " + detail::to_text(head.examined.size()) + " rows\n";
+    if (head.extent.cancelled)
+        text += "cancelled after " + detail::to_text(head.extent.done) + " of " +
+                detail::to_text(head.extent.all) + " rows\n";
+    text += "\n" + std::string(mean_legend) + "\n" + mean_titles() + "\n" + mean_cells(head) + "\n\n";
+    if (const std::string selections = selection_table({&head, 1}); !selections.empty())
+        text += selections + "\n";
+    return text + to_table(head.audit);
+}
+
+/// The heads of a layer: a line of means for each, selections over all of them, what they say about the statements.
+inline std::string to_table(const LayerAnalysis& layer) {
+    std::string text = std::string(mean_legend) + "\n head" + mean_titles() + "\n";
+    for (std::size_t i = 0; i < layer.heads.size(); ++i)
+        text += detail::right(detail::to_text(i), 5) + mean_cells(layer.heads[i]) + "\n";
+    text += '\n';
+    if (const std::string selections = selection_table(layer.heads); !selections.empty())
+        text += selections + "\n";
+    return text + to_table(layer.audit());
+}
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,100 @@
+// An analysis as CSV: lines of the tables in docs/report.md. A number reads back exactly; nothing stands where there
+// is none.
+#pragma once
+
+#include <attnscope/analysis/head_analysis.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace io {
+
+/// A number that reads back exactly; nothing where there is none.
+inline std::string csv_number(double x) {
+    return std::isfinite(x) ? attnscope::detail::to_text(x) : std::string();
+}
+
+/// ",log_sum_exp,...,jacobian_spectral,...": names of the figures that rows have.
+inline std::string figure_names(const RowColumns& rows) {
+    std::string names;
+    for (const RowFigure& figure : figures_of(rows)) {
+        names += ",";
+        if (!figure.group.empty()) names += std::string(figure.group) + "_";
+        names += figure.name;
+    }
+    return names;
+}
+/// ",n,mass,...": names of the figures of a selection.
+inline std::string selection_names() {
+    std::string names = ",n";
+    for (const SelectionFigure& figure : selection_figures) names += "," + std::string(figure.name);
+    return names;
+}
+
+/// ",visible,...": means over the rows of a head, under `,visible` and `figure_names`.
+inline std::string mean_cells_csv(const HeadAnalysis& head) {
+    std::string cells = "," + csv_number(head.rows.mean_visible());
+    for (const RowFigure& figure : figures_of(head.rows))
+        cells += "," + csv_number(finite_mean(head.rows.*figure.values));
+    return cells;
+}
+/// Lines of all rows, each after `place`, under `place`, `,query,visible` and `figure_names`.
+inline std::string rows_csv(const HeadAnalysis& head, std::string_view place) {
+    std::string text;
+    for (Index query = 0; query < head.queries; ++query) {
+        text += std::string(place) + "," + attnscope::detail::to_text(query) + "," +
+                attnscope::detail::to_text(head.rows.visible[query]);
+        for (const RowFigure& figure : figures_of(head.rows))
+            text += "," + csv_number((head.rows.*figure.values)[query]);
+        text += '\n';
+    }
+    return text;
+}
+
+namespace detail {
+
+template <class Value>
+std::string selection_cells(const SelectionColumns& columns, const Value& value) {
+    std::string cells = "," + attnscope::detail::to_text(columns.n);
+    for (const SelectionFigure& figure : selection_figures)
+        cells += "," + csv_number(value(columns.*figure.values));
+    return cells + "\n";
+}
+
+} // namespace detail
+
+/// Lines of mean selections, each after `place`, under `place` and `selection_names`.
+inline std::string selections_csv(const HeadAnalysis& head, std::string_view place) {
+    std::string text;
+    for (const SelectionColumns& columns : head.selections)
+        if (columns.mass.isFinite().any())
+            text += std::string(place) + detail::selection_cells(columns, finite_mean);
+    return text;
+}
+/// Lines of the selections of every row, under `place`, `,query` and `selection_names`.
+inline std::string selection_rows_csv(const HeadAnalysis& head, std::string_view place) {
+    std::string text;
+    for (Index query = 0; query < head.queries; ++query)
+        for (const SelectionColumns& columns : head.selections)
+            if (columns.has(query))
+                text += std::string(place) + "," + attnscope::detail::to_text(query) +
+                        detail::selection_cells(columns, [&](const Column& column) { return column[query]; });
+    return text;
+}
+
+/// The audit, a line for each statement under a line of names.
+inline std::string to_csv(const Audit& audit) {
+    std::string text = "id,form,provenance,checked,holds,within_rounding,vacuous,undefined,violated,"
+                       "median_tightness,max_tightness\n";
+    for (const AuditRecord& record : audit.records()) {
+        text += std::string(record.statement->id) + "," + std::string(name_of(record.statement->form)) + "," +
+                std::string(name_of(record.statement->provenance)) + "," +
+                attnscope::detail::to_text(record.checked);
+        for (const std::size_t count : record.count) text += "," + attnscope::detail::to_text(count);
+        text += "," + csv_number(record.median_tightness()) + "," + csv_number(record.max_tightness()) + "\n";
+    }
+    return text;
+}
+
+} // namespace io
+} // namespace v0_1
+} // namespace attnscope
