@@ -2,6 +2,7 @@
 
 #include <attnscope/attnscope.hpp>
 #include <attnscope/audit/certificates.hpp>
+#include <attnscope/planner/plan_head.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 
 namespace paper {
@@ -379,8 +380,8 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
     return result;
 }
 
-plan::Question plan_question(const Settings& settings) {
-    plan::Question question;
+attnscope::PlanQuestion plan_question(const Settings& settings) {
+    attnscope::PlanQuestion question;
     question.weight = 0.5;
     question.output_error = 0.01;
     question.bits = true;
@@ -388,20 +389,9 @@ plan::Question plan_question(const Settings& settings) {
     return question;
 }
 
-plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings) {
-    plan::HeadInput input;
-    input.q = head.q().map().cast<double>();
-    input.k = head.k().map().cast<double>();
-    input.values = head.v().map().cast<double>();
-    input.scale = head.scale();
-    input.mask = mask;
-    input.queries = head.queries();
-    input.keys = head.keys();
-    const HeadView<double> wide(*input.q, *input.k, {}, input.scale);
-    input.logits = [&](Index query, std::span<double> z) {
-        attnscope::logits_of<double>(wide, mask, query, z);
-    };
-    return plan::plan_head(input, plan_question(settings));
+attnscope::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings) {
+    return attnscope::plan_head(head.q().map(), head.k().map(), head.v().map(), plan_question(settings), mask,
+                                head.scale());
 }
 
 void audit_head(attnscope::Audit& audit, const HeadView<float>& head, const Mask& mask,

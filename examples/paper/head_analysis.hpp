@@ -5,8 +5,8 @@
 
 #include <attnscope/attention/head.hpp>
 #include <attnscope/audit/audit.hpp>
+#include <attnscope/planner/head_plan.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
-#include <support/head_plan.hpp>
 
 #include <optional>
 
@@ -58,7 +58,7 @@ struct HeadResult {
     Index sink_key = 0;        ///< the key with the largest mean weight, among those that a quarter of the
     double sink_mass = 0;      ///< queries see; and that mean
     attnscope::Audit audit;
-    plan::HeadPlan plan; ///< what the head needs: `plan_question`
+    attnscope::HeadPlan plan; ///< what the head needs: `plan_question`
 };
 
 /// One head of a model: its queries and keys, and what stands for the tokens.
@@ -72,10 +72,10 @@ struct HeadInput {
 std::uint64_t direction_seed(std::uint64_t seed, Index layer, Index head, Index query);
 
 /// What every head is planned for: weight 1/2 at 131,072 keys, 1 % of the output for top-k, top-p and key bits.
-plan::Question plan_question(const Settings& settings);
+attnscope::PlanQuestion plan_question(const Settings& settings);
 
 /// The plan of one head of a model, from its own queries, keys and values.
-plan::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings);
+attnscope::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const Settings& settings);
 
 /// Audits the statements about a head as a whole: rank_collapse and dobrushin on some of its queries, and, if
 /// its projections W_Q, W_K, W_V side by side are known, token_jacobian on its first tokens.

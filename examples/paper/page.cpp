@@ -163,19 +163,19 @@ std::string extremes(const Result& result) {
 std::string plan_table(const Result& result) {
     struct Line {
         std::string_view name;
-        const plan::Confirmation* (*of)(const plan::HeadPlan&);
+        const attnscope::PlanConfirmation* (*of)(const attnscope::HeadPlan&);
     };
     constexpr std::array<Line, 5> lines = {
         {{"weight 1/2 for half of the rows, background receding as observed",
-          [](const plan::HeadPlan& p) { return p.aims.empty() ? nullptr : &p.aims.front().confirmation; }},
+          [](const attnscope::HeadPlan& p) { return p.aims.empty() ? nullptr : &p.aims.front().confirmation; }},
          {"the same, gaps do not grow (the safe side)",
-          [](const plan::HeadPlan& p) { return p.steady ? &p.steady->confirmation : nullptr; }},
+          [](const attnscope::HeadPlan& p) { return p.steady ? &p.steady->confirmation : nullptr; }},
          {"top-k within 1 % for 99 % of the rows",
-          [](const plan::HeadPlan& p) { return p.output ? &p.output->top_k : nullptr; }},
+          [](const attnscope::HeadPlan& p) { return p.output ? &p.output->top_k : nullptr; }},
          {"top-p within 1 % for 99 % of the rows",
-          [](const plan::HeadPlan& p) { return p.output ? &p.output->top_p_confirmation : nullptr; }},
+          [](const attnscope::HeadPlan& p) { return p.output ? &p.output->top_p_confirmation : nullptr; }},
          {"bits of a key within 1 % for 99 % of the rows",
-          [](const plan::HeadPlan& p) { return p.bits ? &p.bits->confirmation : nullptr; }}}};
+          [](const attnscope::HeadPlan& p) { return p.bits ? &p.bits->confirmation : nullptr; }}}};
     std::string text =
         "<h2>Do the plans hold?</h2>\n<p class=\"soft\">Each plan is made once more from the first half of the "
         "queries and tried on the second half, whose rows are longer.</p>\n<div class=\"scroll\"><table>\n"
@@ -185,7 +185,7 @@ std::string plan_table(const Result& result) {
         std::vector<double> shares;
         std::size_t held = 0;
         for (const HeadResult& one : result.heads)
-            if (const plan::Confirmation* found = line.of(one.plan); found && found->has_held_out) {
+            if (const attnscope::PlanConfirmation* found = line.of(one.plan); found && found->has_held_out) {
                 shares.push_back(found->held_out);
                 held += found->held;
             }

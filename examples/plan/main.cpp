@@ -2,17 +2,15 @@
 
 #include "output.hpp"
 
-#include <attnscope/streaming/threads.hpp>
 #include <support/capture.hpp>
 #include <support/program.hpp>
 
-#include <mutex>
 #include <thread>
 
 namespace {
 
 using plan::Index;
-using plan::Question;
+using Question = attnscope::PlanQuestion;
 using program::Capture;
 
 double number(std::string_view option, std::string_view text, double low, double high, std::string_view range) {
@@ -21,98 +19,6 @@ double number(std::string_view option, std::string_view text, double low, double
     if (error != std::errc{} || end != text.data() + text.size() || !(value >= low && value <= high))
         throw program::usage_error(fmt::format("{} must be a number {}, got {}", option, range, text));
     return value;
-}
-
-/// |x_i| of the longest row; infinity if one of them is not finite.
-double largest_norm(const attnscope::Matrix<double>& x) {
-    double largest = 0;
-    for (Index i = 0; i < x.rows(); ++i) {
-        const double norm = x.row(i).stableNorm();
-        if (!std::isfinite(norm)) return std::numeric_limits<double>::infinity();
-        largest = std::max(largest, norm);
-    }
-    return largest;
-}
-
-/// Do q, k and the mask alone say what the logits are?
-bool has_plain_keys(const Capture& capture) {
-    return capture.kind == Capture::Kind::queries_and_keys && !capture.bias && capture.tokens.empty();
-}
-
-plan::Plan make_plan(const Capture& capture, const Question& question, Index threads) {
-    plan::Plan result;
-    result.source = capture.name;
-    result.question = question;
-    result.queries = capture.queries;
-    result.keys = capture.keys;
-    result.causal = std::all_of(capture.attention.begin(), capture.attention.end(),
-                                [](const auto& layer) { return layer.causal.value_or(false); });
-    result.assumptions = capture.assumptions;
-    const std::vector<Index> batches = capture.chosen_batches();
-    const Index heads_of_batch = capture.layers * capture.heads, heads = std::ssize(batches) * heads_of_batch;
-    program::RowTally tally;
-    result.heads.resize(static_cast<std::size_t>(heads));
-    program::Progress progress("planning heads", static_cast<std::size_t>(heads));
-    std::mutex mutex; // the file is read, and progress shown, by one at a time
-    attnscope::Threads{threads}(heads, [&](Index i) {
-        plan::HeadInput input;
-        const program::HeadPlace place{batches[static_cast<std::size_t>(i / heads_of_batch)],
-                                       i % heads_of_batch / capture.heads, i % capture.heads};
-        const double temperature = capture.layer(place.layer).temperature.value_or(1);
-        input.queries = capture.queries;
-        input.keys = capture.keys;
-        program::HeadRows stored; // logits or weights that the file holds as a matrix
-        if (has_plain_keys(capture)) {
-            {
-                const std::lock_guard lock(mutex);
-                program::HeadVectors<double> vectors = program::load_vectors(capture, place);
-                input.q = std::move(vectors.q);
-                input.k = std::move(vectors.k);
-                input.values = std::move(vectors.v);
-                input.scale = vectors.scale / temperature;
-            }
-            input.mask = capture.mask(place);
-            const double longest = std::abs(input.scale) * largest_norm(*input.q) * largest_norm(*input.k);
-            input.finite = longest <= std::numeric_limits<double>::max() / 2;
-            input.logits = [view = attnscope::HeadView<double>(*input.q, *input.k, {}, input.scale),
-                            mask = input.mask](Index query, std::span<double> z) {
-                attnscope::logits_of<double>(view, mask, query, z);
-            };
-        } else {
-            {
-                const std::lock_guard lock(mutex);
-                stored = program::load_head(capture, place);
-                tally.merge(stored.tally);
-            }
-            input.values = std::move(stored.values);
-            input.mask = stored.mask;
-            stored.logits /= temperature;
-            input.logits = [&stored](Index query, std::span<double> z) {
-                std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
-            };
-        }
-        plan::HeadPlan& own = result.heads[static_cast<std::size_t>(i)];
-        own = plan::plan_head(input, question);
-        own.batch = place.batch;
-        own.layer = place.layer;
-        own.head = place.head;
-        const std::lock_guard lock(mutex);
-        progress.step();
-    });
-    for (const std::string& line : findings_of(capture, tally)) result.assumptions.push_back(line);
-    result.warnings = warnings_of(capture, tally);
-    if (tally.not_one > 0 && !capture.options.normalise_weights)
-        result.warnings.push_back(
-            "rows of weights that do not sum to 1 are planned for as if divided by their sum");
-    for (const program::LayerAttention& layer : capture.attention)
-        if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax") {
-            result.warnings.push_back(
-                fmt::format("the file says {}, what follows is about softmax of the same logits", name));
-            break;
-        }
-    if (!capture.sinks.empty())
-        result.warnings.push_back("the file has sinks, what follows is about softmax without them");
-    return result;
 }
 
 } // namespace
@@ -217,7 +123,7 @@ int main(int argc, char** argv) {
 
         const Capture capture = program::open_capture(inputs, seed_number, capture_options());
         // Bits are tried on softmax of q.k alone.
-        const bool has_keys = has_plain_keys(capture);
+        const bool has_keys = plan::has_plain_keys(capture);
         if (!question.weight && !question.entropy && !question.participation && !question.output_error &&
             !question.mass && !question.bits) {
             question.weight = 0.5;
@@ -232,9 +138,9 @@ int main(int argc, char** argv) {
         if (question.bits && !(capture.v && has_keys))
             throw program::usage_error(
                 "--bits: the capture must have q, k and v, and neither bias nor padding");
-        const plan::Plan result = make_plan(capture, question, thread_count);
+        const plan::Plan result = plan::make_plan(capture, question, thread_count);
         Index planned = 0;
-        for (const plan::HeadPlan& head : result.heads) planned += head.rows;
+        for (const plan::PlacedPlan& head : result.heads) planned += head.rows;
         if (planned == 0)
             throw std::runtime_error(
                 fmt::format("{}: no row has two visible keys and finite logits: there is nothing to plan from",

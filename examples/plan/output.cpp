@@ -35,14 +35,14 @@ double middle(const std::vector<double>& sorted) {
 /// Least, median and most of a figure over the heads that have it, and where the outer two are.
 class Lines {
 public:
-    explicit Lines(const std::vector<HeadPlan>& heads) : heads_(heads) {
+    explicit Lines(const std::vector<PlacedPlan>& heads) : heads_(heads) {
         text_ = fmt::format("  {:<42} {:>10} {:<9} {:>10} {:>10} {}\n", "over the heads", "least", "(l, h)",
                             "median", "most", "(l, h)");
     }
-    void add(std::string_view name, const std::function<double(const HeadPlan&)>& figure,
+    void add(std::string_view name, const std::function<double(const PlacedPlan&)>& figure,
              const std::function<std::string(double)>& show = number) {
-        std::vector<std::pair<double, const HeadPlan*>> values;
-        for (const HeadPlan& head : heads_)
+        std::vector<std::pair<double, const PlacedPlan*>> values;
+        for (const PlacedPlan& head : heads_)
             if (head.rows > 0)
                 if (const double x = figure(head); !std::isnan(x)) values.emplace_back(x, &head);
         if (values.empty()) {
@@ -53,7 +53,7 @@ public:
                          [](const auto& a, const auto& b) { return a.first < b.first; });
         std::vector<double> sorted;
         for (const auto& entry : values) sorted.push_back(entry.first);
-        const auto place = [](const HeadPlan* head) {
+        const auto place = [](const PlacedPlan* head) {
             return fmt::format("({}, {})", head->layer, head->head);
         };
         text_ += fmt::format("  {:<42} {:>10} {:<9} {:>10} {:>10} {}\n", name, show(values.front().first),
@@ -63,7 +63,7 @@ public:
     const std::string& text() const { return text_; }
 
 private:
-    const std::vector<HeadPlan>& heads_;
+    const std::vector<PlacedPlan>& heads_;
     std::string text_;
 };
 
@@ -73,12 +73,14 @@ std::vector<double> sorted_copy(std::vector<double> values) {
 }
 
 /// "held in 17 of 20 heads".
-std::string held_out(const Plan& plan, const std::function<const Confirmation*(const HeadPlan&)>& of,
+std::string held_out(const Plan& plan,
+                     const std::function<const attnscope::PlanConfirmation*(const PlacedPlan&)>& of,
                      std::string_view promise, std::string_view which = "") {
     int tried = 0, held = 0;
     std::vector<double> figures;
-    for (const HeadPlan& head : plan.heads)
-        if (const Confirmation* found = head.rows > 0 ? of(head) : nullptr; found && found->has_held_out) {
+    for (const PlacedPlan& head : plan.heads)
+        if (const attnscope::PlanConfirmation* found = head.rows > 0 ? of(head) : nullptr;
+            found && found->has_held_out) {
             ++tried;
             held += found->held ? 1 : 0;
             figures.push_back(found->held_out);
@@ -91,55 +93,56 @@ std::string held_out(const Plan& plan, const std::function<const Confirmation*(c
 
 std::string percent(double share) { return fmt::format("{:.4g} %", 100 * share); }
 
-const AimPlan* aim_of(const HeadPlan& head, Aim aim) {
-    for (const AimPlan& plan : head.aims)
+const attnscope::AimPlan* aim_of(const PlacedPlan& head, Aim aim) {
+    for (const attnscope::AimPlan& plan : head.aims)
         if (plan.aim == aim) return &plan;
     return nullptr;
 }
 
 std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
-    const Question& question = plan.question;
+    const attnscope::PlanQuestion& question = plan.question;
     std::string text = fmt::format("\n{}, for {} of the rows\n", title, percent(question.aim_share()));
     Lines lines(plan.heads);
     const auto with = [&](auto figure) {
-        return [=](const HeadPlan& head) { return figure(head, *aim_of(head, aim)); };
+        return [=](const PlacedPlan& head) { return figure(head, *aim_of(head, aim)); };
     };
     if (aim == Aim::weight) {
         lines.add("now: share of rows that give it",
-                  [](const HeadPlan& head) { return head.length->share_now; });
+                  [](const PlacedPlan& head) { return head.length->share_now; });
         lines.add(
             "longest context, guaranteed by the gap",
-            [](const HeadPlan& head) { return head.length->limits.guaranteed; }, whole);
+            [](const PlacedPlan& head) { return head.length->limits.guaranteed; }, whole);
         lines.add(
-            "longest context, expected", [](const HeadPlan& head) { return head.length->limits.expected; },
+            "longest context, expected", [](const PlacedPlan& head) { return head.length->limits.expected; },
             whole);
         lines.add(
             "longest context, possible at this spread",
-            [](const HeadPlan& head) { return head.length->limits.possible; }, whole);
+            [](const PlacedPlan& head) { return head.length->limits.possible; }, whole);
     } else {
         lines.add(fmt::format("wanted {}", attnscope::name_of(aim)),
-                  with([](const HeadPlan&, const AimPlan& own) { return own.value; }));
+                  with([](const PlacedPlan&, const attnscope::AimPlan& own) { return own.value; }));
     }
     // The highest temperature has the smallest beta: sorted by it, shown as T.
     lines.add("temperature needed, easiest head first",
-              with([](const HeadPlan&, const AimPlan& own) { return own.inverse_temperature; }), temperature);
+              with([](const PlacedPlan&, const attnscope::AimPlan& own) { return own.inverse_temperature; }),
+              temperature);
     if (aim == Aim::weight)
         lines.add(
             "  safe: gaps do not grow, c = max(c, 0)",
-            [](const HeadPlan& head) { return head.steady->inverse_temperature; }, temperature);
-    lines.add("or SSMax scale s needed", with([](const HeadPlan&, const AimPlan& own) { return own.ssmax; }),
-              scale);
+            [](const PlacedPlan& head) { return head.steady->inverse_temperature; }, temperature);
+    lines.add("or SSMax scale s needed",
+              with([](const PlacedPlan&, const attnscope::AimPlan& own) { return own.ssmax; }), scale);
     lines.add(aim == Aim::weight ? "check on rows grown key by key: share"
                                  : "check on rows grown key by key: median",
-              with([](const HeadPlan&, const AimPlan& own) { return own.confirmation.applied; }));
+              with([](const PlacedPlan&, const attnscope::AimPlan& own) { return own.confirmation.applied; }));
     text += lines.text();
 
     std::vector<const std::vector<double>*> needs;
     Index rows = 0, unreachable = 0, heads = 0;
     std::vector<double> best;
-    for (const HeadPlan& head : plan.heads) {
+    for (const PlacedPlan& head : plan.heads) {
         if (head.rows == 0) continue;
-        const AimPlan& own = *aim_of(head, aim);
+        const attnscope::AimPlan& own = *aim_of(head, aim);
         needs.push_back(&own.needs);
         rows += head.rows;
         unreachable += own.unreachable;
@@ -147,7 +150,7 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
         if (own.unreachable > 0) best.push_back(own.best);
     }
     if (rows > 0) {
-        const double beta = pooled_need(needs, question.aim_share());
+        const double beta = attnscope::pooled_need(needs, question.aim_share());
         text += fmt::format("  one temperature for all heads, for {} of all rows: {} (s = {})\n",
                             percent(question.aim_share()), temperature(beta),
                             scale(beta / std::log(question.length)));
@@ -161,70 +164,75 @@ std::string aim_text(const Plan& plan, Aim aim, const std::string& title) {
                                 : "it is more than a row of so many keys has, or less than level keys leave",
                             number(attnscope::need_for_share(best, 0.5)));
     text += held_out(
-        plan, [&](const HeadPlan& head) { return &aim_of(head, aim)->confirmation; },
+        plan, [&](const PlacedPlan& head) { return &aim_of(head, aim)->confirmation; },
         aim == Aim::weight ? fmt::format("promised share {}", percent(question.aim_share()))
                            : std::string("promised: within 10 % of the wanted"));
     if (aim == Aim::weight)
         text += held_out(
-            plan, [](const HeadPlan& head) { return &head.steady->confirmation; },
+            plan, [](const PlacedPlan& head) { return &head.steady->confirmation; },
             fmt::format("promised share {}", percent(question.aim_share())), ", safe");
     return text;
 }
 
-std::string budget_text(const Plan& plan, std::optional<BudgetPlan> HeadPlan::*which, const std::string& title,
-                        bool certified) {
+std::string budget_text(const Plan& plan, std::optional<attnscope::BudgetPlan> PlacedPlan::*which,
+                        const std::string& title, bool certified) {
     const double share = plan.question.budget_share();
     std::string text = fmt::format("\n{}, for {} of the rows\n", title, percent(share));
     Lines lines(plan.heads);
-    const auto with = [&](auto figure) { return [=](const HeadPlan& head) { return figure(*(head.*which)); }; };
-    lines.add("top-k: keys needed, measured", with([](const BudgetPlan& own) { return double(own.measured); }),
-              whole);
+    const auto with = [&](auto figure) {
+        return [=](const PlacedPlan& head) { return figure(*(head.*which)); };
+    };
+    lines.add("top-k: keys needed, measured",
+              with([](const attnscope::BudgetPlan& own) { return double(own.measured); }), whole);
     if (certified)
         lines.add("top-k: keys that the certificate asks for",
-                  with([](const BudgetPlan& own) { return double(own.certified); }), whole);
-    lines.add("top-p: mass needed", with([](const BudgetPlan& own) { return own.top_p; }));
+                  with([](const attnscope::BudgetPlan& own) { return double(own.certified); }), whole);
+    lines.add("top-p: mass needed", with([](const attnscope::BudgetPlan& own) { return own.top_p; }));
     lines.add("applied top-k: share of rows within",
-              with([](const BudgetPlan& own) { return own.top_k.applied; }));
+              with([](const attnscope::BudgetPlan& own) { return own.top_k.applied; }));
     lines.add("applied top-p: share of rows within",
-              with([](const BudgetPlan& own) { return own.top_p_confirmation.applied; }));
+              with([](const attnscope::BudgetPlan& own) { return own.top_p_confirmation.applied; }));
     text += lines.text();
     std::vector<const std::vector<double>*> needs;
-    for (const HeadPlan& head : plan.heads)
+    for (const PlacedPlan& head : plan.heads)
         if (head.rows > 0) needs.push_back(&(head.*which)->needs);
     if (!needs.empty())
         text += fmt::format("  one top-k for all heads, for {} of all rows: {} keys\n", percent(share),
-                            whole(pooled_need(needs, share)));
+                            whole(attnscope::pooled_need(needs, share)));
     const std::string promise = fmt::format("promised share {}", percent(share));
     text += held_out(
-        plan, [=](const HeadPlan& head) { return &(head.*which)->top_k; }, promise, ", top-k");
+        plan, [=](const PlacedPlan& head) { return &(head.*which)->top_k; }, promise, ", top-k");
     text += held_out(
-        plan, [=](const HeadPlan& head) { return &(head.*which)->top_p_confirmation; }, promise, ", top-p");
+        plan, [=](const PlacedPlan& head) { return &(head.*which)->top_p_confirmation; }, promise, ", top-p");
     return text;
 }
 
 std::string bits_text(const Plan& plan) {
-    const Question& question = plan.question;
+    const attnscope::PlanQuestion& question = plan.question;
     std::string text = fmt::format("\nBits of the key cache (one scale for each {}) that move the output by at "
                                    "most {}, for {} of the rows\n",
                                    question.scale == attnscope::CacheScale::channel ? "channel" : "token",
                                    percent(question.bits_error), percent(question.budget_share()));
     Lines lines(plan.heads);
-    const auto with = [](auto figure) { return [=](const HeadPlan& head) { return figure(*head.bits); }; };
+    const auto with = [](auto figure) { return [=](const PlacedPlan& head) { return figure(*head.bits); }; };
     const auto bits = [](double x) { return x > 16 ? std::string("over 16") : fmt::format("{:.0f}", x); };
-    lines.add("bits needed, measured", with([](const BitsPlan& own) { return double(own.bits.measured); }),
-              bits);
+    lines.add("bits needed, measured",
+              with([](const attnscope::BitsPlan& own) { return double(own.bits.measured); }), bits);
     lines.add("bits that the certificate asks for",
-              with([](const BitsPlan& own) { return double(own.bits.certified); }), bits);
+              with([](const attnscope::BitsPlan& own) { return double(own.bits.certified); }), bits);
     lines.add("applied: share of rows within",
-              with([](const BitsPlan& own) { return own.confirmation.applied; }));
-    lines.add("rows that point to the same key", with([](const BitsPlan& own) { return own.argmax_kept; }));
-    lines.add("error at int8", with([](const BitsPlan& own) { return own.int8; }), percent);
-    lines.add("error at int4", with([](const BitsPlan& own) { return own.int4; }), percent);
-    lines.add("error at fp8 e4m3", with([](const BitsPlan& own) { return own.float8_e4m3; }), percent);
-    lines.add("error at fp8 e5m2", with([](const BitsPlan& own) { return own.float8_e5m2; }), percent);
+              with([](const attnscope::BitsPlan& own) { return own.confirmation.applied; }));
+    lines.add("rows that point to the same key",
+              with([](const attnscope::BitsPlan& own) { return own.argmax_kept; }));
+    lines.add("error at int8", with([](const attnscope::BitsPlan& own) { return own.int8; }), percent);
+    lines.add("error at int4", with([](const attnscope::BitsPlan& own) { return own.int4; }), percent);
+    lines.add("error at fp8 e4m3", with([](const attnscope::BitsPlan& own) { return own.float8_e4m3; }),
+              percent);
+    lines.add("error at fp8 e5m2", with([](const attnscope::BitsPlan& own) { return own.float8_e5m2; }),
+              percent);
     text += lines.text();
     text += held_out(
-        plan, [](const HeadPlan& head) { return &head.bits->confirmation; },
+        plan, [](const PlacedPlan& head) { return &head.bits->confirmation; },
         fmt::format("promised share {}", percent(question.budget_share())));
     return text;
 }
@@ -234,7 +242,7 @@ Json number_json(double x) {
     return std::isinf(x) ? Json(x > 0 ? "inf" : "-inf") : Json(x);
 }
 
-Json confirmation_json(const Confirmation& found) {
+Json confirmation_json(const attnscope::PlanConfirmation& found) {
     Json json;
     json["applied"] = number_json(found.applied);
     if (found.has_held_out) {
@@ -247,9 +255,9 @@ Json confirmation_json(const Confirmation& found) {
 } // namespace
 
 std::string to_text(const Plan& plan) {
-    const Question& question = plan.question;
+    const attnscope::PlanQuestion& question = plan.question;
     Index rows = 0, empty = 0;
-    for (const HeadPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
+    for (const PlacedPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
     std::string text =
         fmt::format("{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n",
                     attnscope::detail::printable(plan.source), plan.heads.size(), plan.queries, plan.keys,
@@ -259,7 +267,7 @@ std::string to_text(const Plan& plan) {
     if (empty > 0) text += fmt::format("{} heads have no row of two visible keys and finite logits\n", empty);
     if (rows == 0) return text;
     int measured = 0, unsure = 0;
-    for (const HeadPlan& head : plan.heads) {
+    for (const PlacedPlan& head : plan.heads) {
         if (head.rows == 0 || std::isinf(head.growth.standard_error)) continue;
         ++measured;
         unsure += std::abs(head.growth.exponent) < 2 * head.growth.standard_error ? 1 : 0;
@@ -274,14 +282,15 @@ std::string to_text(const Plan& plan) {
             : measured == 0 ? std::string(",\nc = 0: too few rows of 8 keys or more to tell")
                             : std::string(",\nwith the c that the head's own rows show"));
         Lines lines(plan.heads);
-        const auto if_measured = [](const HeadPlan& head, double x) {
+        const auto if_measured = [](const PlacedPlan& head, double x) {
             return std::isinf(head.growth.standard_error) ? std::numeric_limits<double>::quiet_NaN() : x;
         };
-        lines.add("c, observed", [&](const HeadPlan& head) { return if_measured(head, head.growth.exponent); });
+        lines.add("c, observed",
+                  [&](const PlacedPlan& head) { return if_measured(head, head.growth.exponent); });
         lines.add("  its standard error (rows of 8 keys or more)",
-                  [&](const HeadPlan& head) { return if_measured(head, head.growth.standard_error); });
-        lines.add("weight of the best key now, mean", [](const HeadPlan& head) { return head.mean_weight; });
-        lines.add("keys of a row now, mean", [](const HeadPlan& head) { return head.mean_keys; });
+                  [&](const PlacedPlan& head) { return if_measured(head, head.growth.standard_error); });
+        lines.add("weight of the best key now, mean", [](const PlacedPlan& head) { return head.mean_weight; });
+        lines.add("keys of a row now, mean", [](const PlacedPlan& head) { return head.mean_keys; });
         text += lines.text();
         if (unsure > 0 && !question.growth)
             text += fmt::format(
@@ -307,11 +316,11 @@ std::string to_text(const Plan& plan) {
                                      whole(question.length)));
     if (question.output_error)
         text += budget_text(
-            plan, &HeadPlan::output,
+            plan, &PlacedPlan::output,
             fmt::format("Keys to keep so that the output moves by at most {}", percent(*question.output_error)),
             true);
     if (question.mass)
-        text += budget_text(plan, &HeadPlan::mass,
+        text += budget_text(plan, &PlacedPlan::mass,
                             fmt::format("Keys to keep so that {} of the mass stays", percent(*question.mass)),
                             false);
     if (question.bits) text += bits_text(plan);
@@ -319,7 +328,7 @@ std::string to_text(const Plan& plan) {
 }
 
 std::string to_json(const Plan& plan) {
-    const Question& question = plan.question;
+    const attnscope::PlanQuestion& question = plan.question;
     Json json;
     json["schema"] = "attnscope.plan/1";
     json["version"] = ATTNSCOPE_VERSION;
@@ -338,7 +347,7 @@ std::string to_json(const Plan& plan) {
     if (question.growth) asked["growth"] = *question.growth;
     json["question"] = asked;
     Json heads = Json::array();
-    for (const HeadPlan& head : plan.heads) {
+    for (const PlacedPlan& head : plan.heads) {
         Json own;
         own["batch"] = head.batch;
         own["layer"] = head.layer;
@@ -362,7 +371,7 @@ std::string to_json(const Plan& plan) {
                              {"guaranteed", number_json(head.length->limits.guaranteed)},
                              {"expected", number_json(head.length->limits.expected)},
                              {"possible", number_json(head.length->limits.possible)}};
-        for (const AimPlan& aim : head.aims) {
+        for (const attnscope::AimPlan& aim : head.aims) {
             Json one = confirmation_json(aim.confirmation);
             one["value"] = aim.value;
             one["inverse_temperature"] = number_json(aim.inverse_temperature);
@@ -376,7 +385,7 @@ std::string to_json(const Plan& plan) {
             own["weight"]["safe"] = confirmation_json(head.steady->confirmation);
             own["weight"]["safe"]["inverse_temperature"] = number_json(head.steady->inverse_temperature);
         }
-        const auto budget = [&](const char* name, const std::optional<BudgetPlan>& found) {
+        const auto budget = [&](const char* name, const std::optional<attnscope::BudgetPlan>& found) {
             if (!found) return;
             own[name] = {{"tolerance", found->tolerance},
                          {"top_k", found->measured},

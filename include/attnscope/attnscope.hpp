@@ -1,5 +1,5 @@
 // Everything that needs Eigen only. Further headers: analysis/analyze.hpp (all of it about a head in one call),
-// runtime/ (normalisers by name), io/ (files), fmt.hpp (formatting).
+// planner/plan_head.hpp (what a head needs), runtime/ (normalisers by name), io/ (files), fmt.hpp (formatting).
 #pragma once
 
 #include <attnscope/attention/attend.hpp>

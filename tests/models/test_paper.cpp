@@ -380,7 +380,7 @@ TEST_CASE("a head is planned for from its own rows, whatever stands for the toke
     SplitMix64 random = generator(test_seed(), 95);
     Head head = random_head(random, 40, 4);
     const Settings settings = settings_for(40);
-    const plan::HeadPlan found = paper::plan_of(head.view(), Mask::causal(), settings);
+    const attnscope::HeadPlan found = paper::plan_of(head.view(), Mask::causal(), settings);
     CHECK(found.rows == 24);
     REQUIRE((found.length && found.steady && found.output && found.bits && found.aims.size() == 1));
     CHECK(found.length->limits.guaranteed <= found.length->limits.possible);
@@ -398,7 +398,7 @@ TEST_CASE("a head is planned for from its own rows, whatever stands for the toke
     CHECK(found.bits->confirmation.applied >= 0.99);
 
     head.q.setConstant(std::numeric_limits<float>::quiet_NaN());
-    const plan::HeadPlan nothing = paper::plan_of(head.view(), Mask::causal(), settings);
+    const attnscope::HeadPlan nothing = paper::plan_of(head.view(), Mask::causal(), settings);
     CHECK(nothing.rows == 0);
     CHECK(!nothing.length);
 }

@@ -1,9 +1,10 @@
 // What one head needs: the planner's answers from its measured rows, each confirmed by applying it.
 #pragma once
 
-#include <attnscope/attention/mask.hpp>
+#include <attnscope/attention/head.hpp>
 #include <attnscope/planner/cache_bits.hpp>
 #include <attnscope/planner/length.hpp>
+#include <attnscope/planner/share.hpp>
 #include <attnscope/planner/temperature.hpp>
 
 #include <functional>
@@ -11,12 +12,11 @@
 #include <span>
 #include <vector>
 
-namespace plan {
-
-using attnscope::Index;
+namespace attnscope {
+inline namespace v0_1 {
 
 /// What is asked. A question that is not set is not answered.
-struct Question {
+struct PlanQuestion {
     double length = 131072;       ///< of the context to plan for, keys
     std::optional<double> share;  ///< of the rows to serve; 0.5 for weight, entropy, participation, else 0.99
     std::optional<double> growth; ///< exponent of the background; unless given, that of the head's own rows
@@ -27,7 +27,7 @@ struct Question {
     std::optional<double> mass;                             ///< retained by a top-k selection
     bool bits = false;                                      ///< of the key cache
     double bits_error = 0.01;                               ///< relative output error that it may cause
-    attnscope::CacheScale scale = attnscope::CacheScale::channel;
+    CacheScale scale = CacheScale::channel;
     Index rows = 64; ///< of each head, evenly spaced over the queries
 
     double aim_share() const { return share.value_or(0.5); }
@@ -35,21 +35,29 @@ struct Question {
 };
 
 /// A head to plan for.
-struct HeadInput {
+struct PlanInput {
     Index queries = 0, keys = 0;
-    /// Writes a query's row of logits, [keys], -inf where masked. Only the rows that are planned for are asked
-    /// for if `finite`, else all of them, some of them several times.
+    /// Writes a query's row of logits, [keys], -inf where masked; empty: they are those of q, k and the mask. Only
+    /// the rows that are planned for are asked for if `finite`, else all of them, some of them several times.
     std::function<void(Index query, std::span<double> z)> logits;
     bool finite = false; ///< every logit that the mask leaves visible is known to be finite
-    std::optional<attnscope::Matrix<double>> values; ///< [keys, d_v]
-    std::optional<attnscope::Matrix<double>> q, k;   ///< for the bits of the cache, with `scale`
+    std::optional<Matrix<double>> values; ///< [keys, d_v]
+    std::optional<Matrix<double>> q, k;   ///< for logits, and for the bits of the cache, with `scale`
     double scale = 1;
-    attnscope::Mask mask;
+    Mask mask;
+
+    /// A query's row of logits.
+    void row(Index query, std::span<double> z) const {
+        if (logits)
+            logits(query, z);
+        else
+            logits_of<double>(HeadView<double>(*q, *k, {}, scale), mask, query, z);
+    }
 };
 
 /// How often the plan does what it says: on the rows that it was made from, and, made from the first half of
 /// the queries, on the second half.
-struct Confirmation {
+struct PlanConfirmation {
     double applied = 0;  ///< figure after applying the answer
     double held_out = 0; ///< the same for the plan of the first half on the rows of the second
     bool has_held_out = false;
@@ -58,7 +66,7 @@ struct Confirmation {
 
 /// Temperature (or SSMax scale) for an aim at the planned length.
 struct AimPlan {
-    attnscope::Aim aim = attnscope::Aim::weight;
+    Aim aim = Aim::weight;
     double value = 0;               ///< of the aim
     double inverse_temperature = 0; ///< that serves the share; +inf: none does
     double ssmax = 0;               ///< s of softmax(s log n z) with that value at the planned length
@@ -66,37 +74,39 @@ struct AimPlan {
     double best = 0;                ///< what those come to, the median
     std::vector<double> needs;      ///< inverse temperature of each row
     /// Weight: share of the rows that reach it. Else: the median of the figure.
-    Confirmation confirmation;
+    PlanConfirmation confirmation;
 };
 
 /// How long a context the head bears at its own temperature.
 struct LengthPlan {
     double share_now = 0;           ///< of the rows that give the weight at their own length
-    attnscope::LengthLimits limits; ///< that the share of the rows reaches
+    LengthLimits limits;            ///< that the share of the rows reaches
     std::vector<double> expected;   ///< of each row
 };
 
+/// How many keys a selection needs.
 struct BudgetPlan {
     double tolerance = 0;
     Index measured = 0, certified = 0; ///< top-k; 0 for mass: no certificate is needed
     double top_p = 1;
     std::vector<double> needs;              ///< k of each row
-    Confirmation top_k, top_p_confirmation; ///< share of the rows within the tolerance
+    PlanConfirmation top_k, top_p_confirmation; ///< share of the rows within the tolerance
 };
 
+/// How many bits of the key cache.
 struct BitsPlan {
-    attnscope::CacheBits bits;
+    CacheBits bits;
     double argmax_kept = 0; ///< share of rows, at the measured bits
     double int8 = 0, int4 = 0, float8_e4m3 = 0,
            float8_e5m2 = 0;    ///< relative output error of the share of the rows
-    Confirmation confirmation; ///< share of the rows within the tolerance
+    PlanConfirmation confirmation; ///< share of the rows within the tolerance
 };
 
+/// What `plan_head` answers.
 struct HeadPlan {
-    Index batch = 0, layer = 0, head = 0;
     Index rows = 0; ///< that were used
     double mean_keys = 0, mean_weight = 0, mean_entropy = 0;
-    attnscope::BackgroundGrowth growth;
+    BackgroundGrowth growth;
     std::optional<LengthPlan> length;
     std::vector<AimPlan> aims;
     std::optional<AimPlan> steady; ///< weight, if gaps do not grow: the safe side
@@ -104,12 +114,13 @@ struct HeadPlan {
     std::optional<BitsPlan> bits;
 };
 
-/// Answers the question for one head. Rows that see fewer than two keys or are not normal have no part; a head
-/// without other rows has empty answers (rows = 0).
-HeadPlan plan_head(const HeadInput& head, const Question& question);
-
 /// One number for all rows of all heads: the inverse temperature, or the top-k budget, that serves the share of
 /// them.
-double pooled_need(const std::vector<const std::vector<double>*>& needs, double share);
+inline double pooled_need(const std::vector<const std::vector<double>*>& needs, double share) {
+    std::vector<double> all;
+    for (const auto* part : needs) all.insert(all.end(), part->begin(), part->end());
+    return need_for_share(std::move(all), share);
+}
 
-} // namespace plan
+} // namespace v0_1
+} // namespace attnscope
