@@ -103,6 +103,7 @@ void open_doors(const Case<T>& c, const N& normalizer) {
 
     const Eigen::Map<const attnscope::Row<T>> row(z.data(), 1, keys);
     CHECK(attnscope::weights(normalizer, row).size() == keys);
+    CHECK(attnscope::weights(normalizer, row.replicate(2, 1)).rows() == 2);
     CHECK(attnscope::jvp(normalizer, row, row).size() == keys);
     CHECK(attnscope::vjp(normalizer, row, row).size() == keys);
     CHECK(attnscope::jacobian(normalizer, row).rows() == keys);

@@ -90,6 +90,35 @@ RowResult<Z> weights(const N& normalizer, const Z& z) {
     return p;
 }
 
+/// Weights of every row of a matrix of logits, into a row-major buffer: a matrix, a block or an `Eigen::Map` of
+/// memory of yours.
+/// Formula. Row i of `out` is `weights(normalizer, row i of z)`.
+/// Shapes and units. z and `out` [queries, keys]; -inf masks a key of a query. `out` may be z itself.
+/// Special rows. As of one row: see `RowStatus`.
+/// Cost. O(queries keys); z is copied unless its rows are contiguous.
+/// Throws. `invalid_argument` when the shapes differ.
+template <class N, MatrixExpr Z>
+requires(!VectorExpr<Z>) && Normalizer<N, ScalarOf<Z>>
+void weights(const N& normalizer, const Z& z, Eigen::Ref<Matrix<ScalarOf<Z>>, 0, Eigen::OuterStride<>> out) {
+    using T = ScalarOf<Z>;
+    detail::require(out.rows() == z.rows() && out.cols() == z.cols(), "weights",
+                    "the buffer must have the shape of the logits", out.rows(), out.cols());
+    const MatrixHolder<T> logits(z);
+    for (Index i = 0; i < z.rows(); ++i) {
+        const RowIn<T> row = logits.get().row(i);
+        normalizer.apply(row, RowOut<T>(out.data() + i * out.outerStride(), row.size()));
+    }
+}
+
+/// As above, in a matrix of its own.
+template <class N, MatrixExpr Z>
+requires(!VectorExpr<Z>) && Normalizer<N, ScalarOf<Z>>
+Matrix<ScalarOf<Z>> weights(const N& normalizer, const Z& z) {
+    Matrix<ScalarOf<Z>> p(z.rows(), z.cols());
+    weights(normalizer, z, p);
+    return p;
+}
+
 /// J v at the logits z: how the weights move when the logits move along v. Cost O(n).
 /// Throws `invalid_argument` when the lengths differ.
 template <class N, RowLike Z, RowLike V>
