@@ -217,7 +217,8 @@ struct GroupGradient {
 /// Throws `invalid_argument` when their number is another.
 template <Real T, Normalizer<T> N>
 GroupGradient<T> attend_backward(const HeadGroup<T>& group, const N& normalizer,
-                                 std::span<const Matrix<T>> d_outputs, const Mask& mask = {}) {
+                                 std::type_identity_t<std::span<const Matrix<T>>> d_outputs,
+                                 const Mask& mask = {}) {
     detail::require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
                     "there must be one d_output for each query head", d_outputs.size(), group.heads());
     GroupGradient<T> gradient;

@@ -110,7 +110,7 @@ public:
     PackedRows() = default;
     /// Packs m; `executor` runs one task for some panels each.
     template <class E>
-    PackedRows(MatrixView<T> m, const E& executor)
+    PackedRows(MatrixView<T> m, E&& executor)
         : depth_(m.cols()), data_((m.rows() + size - 1) / size * size * m.cols()) {
         constexpr Index rows = 64 * size;
         executor((m.rows() + rows - 1) / rows,

@@ -18,12 +18,14 @@ struct CacheFigures {
 /// Measures a format on the `queries` of a head with values (all, unless given), in double. NaN in a row
 /// gives NaN. diameters: from `visible_diameters`, outputs: o of every query [queries, d_v]. O(queries keys (d
 /// + d_v)). Throws `invalid_argument` when shapes do not fit.
-template <Real T>
+template <Real T, RowLike D>
+requires std::same_as<RowScalar<D>, T>
 CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, const Mask& mask,
-                           std::span<const T> diameters, MatrixView<T> outputs,
+                           const D& diameters, MatrixView<std::type_identity_t<T>> outputs,
                            std::optional<std::span<const Index>> queries = {}) {
-    detail::require(detail::size<T>(diameters) == head.queries(), "cache_figures",
-                    "there must be one diameter for each query", diameters.size(), head.queries());
+    const RowHolder<T> widths(diameters);
+    detail::require(widths.size() == head.queries(), "cache_figures",
+                    "there must be one diameter for each query", widths.size(), head.queries());
     detail::require(head.has_values() && outputs.rows() == head.queries() && outputs.cols() == head.v().cols(),
                     "cache_figures", "there must be values and one output for each query", outputs.rows(),
                     head.queries());
@@ -41,7 +43,7 @@ CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, c
         figures.argmax_sure += row.gap > row.range ? 1 : 0;
         rows += 1;
     };
-    for_each_key_perturbation(head, MatrixView<T>(stored), mask, diameters, look_at, queries);
+    for_each_key_perturbation(head, MatrixView<T>(stored), mask, widths.get(), look_at, queries);
     figures.argmax_kept /= rows;
     figures.argmax_sure /= rows;
     return figures;
@@ -56,9 +58,10 @@ struct CacheBits {
 
 /// From 16 bits down, as long as they do. Cost and errors as `cache_figures`, for each number of bits; throws
 /// `invalid_argument` also unless tolerance > 0 and share is in (0,1].
-template <Real T>
-CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mask& mask,
-                            std::span<const T> diameters, MatrixView<T> outputs, double tolerance, double share,
+template <Real T, RowLike D>
+requires std::same_as<RowScalar<D>, T>
+CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mask& mask, const D& diameters,
+                            MatrixView<std::type_identity_t<T>> outputs, double tolerance, double share,
                             std::optional<std::span<const Index>> queries = {}) {
     detail::require(tolerance > 0, "fewest_cache_bits", "tolerance must be > 0", tolerance);
     CacheBits bits;

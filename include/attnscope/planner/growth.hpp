@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 #include <vector>
 
 namespace attnscope {
@@ -57,6 +58,12 @@ BackgroundGrowth background_growth(std::span<const RowStatistics<A>> rows, Index
     growth.exponent = xy / xx;
     growth.standard_error = std::sqrt(std::max(0.0, yy - xy * xy / xx) / (n - 2) / xx);
     return growth;
+}
+
+/// As above from a vector or an array of rows.
+template <std::ranges::contiguous_range R>
+BackgroundGrowth background_growth(const R& rows, Index least_keys = 8) {
+    return background_growth(std::span(std::data(rows), std::size(rows)), least_keys);
 }
 
 /// How a row of n keys is taken to a length: `copies` of every other key, whose gaps to the best one grow by

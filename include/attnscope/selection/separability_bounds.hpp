@@ -198,6 +198,17 @@ std::vector<SimulatedMean<A>> simulate_separable_fraction(std::span<const A> sel
     return result;
 }
 
+/// As above from any rows.
+template <RowLike P, RowLike R>
+requires std::same_as<RowScalar<P>, RowScalar<R>>
+std::vector<SimulatedMean<RowScalar<P>>>
+simulate_separable_fraction(const P& selected, const SphericalModel& model, const R& radii, Index trials,
+                            SplitMix64& generator) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(selected), at(radii);
+    return simulate_separable_fraction<T>(row.get(), model, at.get(), trials, generator);
+}
+
 inline constexpr Statement theorem2_lower_published_statement{
     .id = "theorem2_lower",
     .form = Form::published,

@@ -153,13 +153,16 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
 
 /// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of the
 /// logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
-/// Calls visit(query, Perturbation<double>) for the `queries`, or for all unless they are given. `diameters`:
+/// Calls visit(query, Perturbation<double>) for the `queries`, or for all unless they are given. `widths`:
 /// one for each query of the head, from `visible_diameters`; empty: the output is left out. O(queries keys (d +
 /// d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit or there is no such query.
-template <Real T, class Visit>
-void for_each_key_perturbation(const HeadView<T>& head, MatrixView<T> changed, const Mask& mask,
-                               std::span<const T> diameters, const Visit& visit,
+template <Real T, RowLike D, class Visit>
+requires std::same_as<RowScalar<D>, T>
+void for_each_key_perturbation(const HeadView<T>& head, MatrixView<std::type_identity_t<T>> changed,
+                               const Mask& mask, const D& widths, const Visit& visit,
                                std::optional<std::span<const Index>> queries = {}) {
+    const RowHolder<T> held(widths);
+    const RowIn<T> diameters = held.get();
     detail::require(changed.rows() == head.keys() && changed.cols() == head.k().cols(),
                     "for_each_key_perturbation", "changed keys must have the shape of the keys", changed.rows(),
                     changed.cols());

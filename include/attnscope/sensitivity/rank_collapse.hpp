@@ -73,6 +73,14 @@ T rank_collapse_factor(std::span<const T> coefficients) {
     return product;
 }
 
+/// As above from any row.
+template <RowLike C>
+RowScalar<C> rank_collapse_factor(const C& coefficients) {
+    using T = RowScalar<C>;
+    const RowHolder<T> row(coefficients);
+    return rank_collapse_factor<T>(row.get());
+}
+
 inline constexpr Statement rank_collapse_sharp_statement{
     .id = "rank_collapse",
     .form = Form::sharp,

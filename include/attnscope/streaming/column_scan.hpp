@@ -14,17 +14,20 @@ struct ColumnScan : ScanExtent {
     double row_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
-/// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights. `log_sum_exp`:
-/// of each query's row, from a scan or another engine; queries where it is not finite are left out. Logits come
-/// from `source` as in `scan_tiles`. One task for each tile of keys (of 256 at most), so that the result does
-/// not depend on the executor; `progress` counts keys. Error: relative u |z - log_sum_exp| a weight of logit z,
-/// u of T, and what the log-sum-exp itself is off by. Cost: one more product and exponential for each logit;
-/// memory O(keys + threads query_tile key_tile). Throws `invalid_argument` unless there is one number a query,
-/// and if the weights of a query sum to less than 15/16 or more than 17/16 on average: no rounding does that,
-/// but a log-sum-exp of another base, scale, mask or of other logits does.
-template <Real T, class Source, Real L, Executor E = Sequential>
-ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, std::span<const L> log_sum_exp,
-                            const Mask& mask = {}, const TileOptions& given = {}, const E& executor = {}) {
+/// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights. `totals`: the
+/// log-sum-exp of each query's row, any row of them, from a scan or another engine; queries where it is not
+/// finite are left out. Logits come from `source` as in `scan_tiles`. One task for each tile of keys (of 256 at
+/// most), so that the result does not depend on the executor; `progress` counts keys. Error: relative u |z -
+/// log-sum-exp| a weight of logit z, u of T, and what the log-sum-exp itself is off by. Cost: one more product
+/// and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws `invalid_argument`
+/// unless there is one number a query, and if the weights of a query sum to less than 15/16 or more than 17/16
+/// on average: no rounding does that, but a log-sum-exp of another base, scale, mask or of other logits does.
+template <Real T, class Source, RowLike Totals, Executor E = Sequential>
+ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, const Totals& totals,
+                            const Mask& mask = {}, const TileOptions& given = {}, E&& executor = {}) {
+    using L = RowScalar<Totals>;
+    const RowHolder<L> held(totals);
+    const RowIn<L> log_sum_exp = held.get();
     detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
     const TileOptions options = detail::checked_tiles(given, keys);
@@ -92,14 +95,14 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, std
 /// The same for one head, with the log-sum-exp of its scan. Throws `invalid_argument` if that was cancelled.
 template <Real T, Index K, Executor E = Sequential>
 ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
-                            const TileOptions& options = {}, const E& executor = {}) {
+                            const TileOptions& options = {}, E&& executor = {}) {
     detail::require(!rows.cancelled, "scan_column_mass", "the scan must have reached every query", rows.done,
                     rows.all);
     std::vector<Accumulator<T>> totals;
     totals.reserve(rows.rows.size());
     for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
-    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor),
-                               std::span<const Accumulator<T>>(totals), mask, options, executor);
+    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), totals, mask,
+                               options, executor);
 }
 
 } // namespace v0_1

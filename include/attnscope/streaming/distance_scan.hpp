@@ -17,7 +17,7 @@ class PackedTokens {
 public:
     using A = Accumulator<T>;
     template <Executor E>
-    PackedTokens(MatrixView<T> x, const E& executor) : x_(x) {
+    PackedTokens(MatrixView<T> x, E&& executor) : x_(x) {
         T longest = 0;
         for (Index i = 0; i < x.rows(); ++i)
             for (const T value : x.row(i))
@@ -260,10 +260,10 @@ private:
 /// matrix, and as `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend
 /// from 1.
 template <Real T, class N, class Visit, Executor E = Sequential>
-    requires Normalizer<N, T>
+requires Normalizer<N, T>
 ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,
                           const Visit& visit, const Mask& mask = {}, const TileOptions& options = {},
-                          const E& executor = {}) {
+                          E&& executor = {}) {
     detail::require(head.has_values(), "scan_distances", "the head needs values");
     for (std::size_t g = 0; g < counts.size(); ++g)
         detail::require(counts[g] > (g > 0 ? counts[g - 1] : 0), "scan_distances",

@@ -17,7 +17,7 @@ struct DivergenceScan : ScanExtent {
 /// keys of its own. Cost: two products and two exponentials for each logit; memory twice that of `scan_rows`.
 template <Real T, LogitSource<T> A, LogitSource<T> B, Executor E = Sequential>
 DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const B& second,
-                               const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
+                               const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     DivergenceScan result;
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
     detail::Rooms<std::vector<T>> rooms;
@@ -46,7 +46,7 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
 /// their shapes differ.
 template <Real T, Executor E = Sequential>
 DivergenceScan scan_divergence(const HeadView<T>& first, const HeadView<T>& second, const Mask& mask = {},
-                               const TileOptions& options = {}, const E& executor = {}) {
+                               const TileOptions& options = {}, E&& executor = {}) {
     detail::require(first.queries() == second.queries(), "scan_divergence",
                     "both heads must have as many queries", first.queries(), second.queries());
     detail::require(first.keys() == second.keys(), "scan_divergence", "both heads must have as many keys",

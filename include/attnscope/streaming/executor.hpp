@@ -8,8 +8,8 @@ inline namespace v0_1 {
 
 /// Runs tasks 0 ... count-1 one after the other. An executor is anything that can be called like this: each
 /// task runs exactly once, on any thread, in any order, and all have ended when the call returns; what a task
-/// throws is thrown on. `Threads` in streaming/threads.hpp is one with threads; a loop of OpenMP or oneTBB is
-/// another.
+/// throws is thrown on. Its call operator need not be const. `Threads` in streaming/threads.hpp is one with
+/// threads; a loop of OpenMP or oneTBB is another.
 struct Sequential {
     template <class Task>
     void operator()(Index count, Task&& task) const {
@@ -18,9 +18,7 @@ struct Sequential {
 };
 
 template <class E>
-concept Executor = requires(const E& executor, void (&task)(Index)) {
-    executor(Index(1), task);
-};
+concept Executor = requires(E&& executor, void (&task)(Index)) { executor(Index(1), task); };
 
 } // namespace v0_1
 } // namespace attnscope

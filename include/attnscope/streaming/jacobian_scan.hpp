@@ -18,10 +18,9 @@ struct JacobianScan : ScanExtent {
 /// enough, `softmax_spectral_bracket` follows from a scan. Cost: for softmax about three
 /// times that of a scan; memory as `scan_rows`. Rows that see no key get zeros, NaN rows NaN.
 template <Real T, LogitSource<T> Source, class N, Executor E = Sequential>
-    requires Normalizer<N, T>
+requires Normalizer<N, T>
 JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& source, const N& normalizer,
-                                    const Mask& mask = {}, const TileOptions& options = {},
-                                    const E& executor = {}) {
+                                    const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     JacobianScan<T> result; // of norms that are NaN
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
     detail::Rooms<std::vector<T>> rooms; // fresh memory for every row would be slower than its norms
@@ -42,7 +41,7 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
 /// The same for the logits of a head.
 template <Real T, class N, Executor E = Sequential>
 JacobianScan<T> scan_jacobian_norms(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
-                                    const TileOptions& options = {}, const E& executor = {}) {
+                                    const TileOptions& options = {}, E&& executor = {}) {
     return scan_jacobian_norms<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), normalizer,
                                   mask, options, executor);
 }

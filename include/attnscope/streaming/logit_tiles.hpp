@@ -27,7 +27,7 @@ class ProductTiles {
 public:
     explicit ProductTiles(const HeadView<T>& head) : ProductTiles(head, Sequential()) {}
     template <Executor E>
-    ProductTiles(const HeadView<T>& head, const E& executor) : head_(head) {
+    ProductTiles(const HeadView<T>& head, E&& executor) : head_(head) {
         if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k(), executor);
     }
     void operator()(Index query, Index key, TileOut<T> tile) const {

@@ -43,7 +43,7 @@ void fill_tile(const Source& source, Index query, Index first_key, Index key_til
 /// `scan_rows_of`.
 template <Real T, LogitSource<T> Source, class Visit, Executor E>
 ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
-                          const Mask& mask, const TileOptions& options, const E& executor) {
+                          const Mask& mask, const TileOptions& options, E&& executor) {
     for (const Index query : chosen) require(query >= 0, "scan_rows_of", "queries must be >= 0", query);
     require(keys >= 0, "scan_rows_of", "keys must be >= 0", keys);
     checked_tiles(options, keys);
@@ -92,7 +92,7 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
 /// `invalid_argument` for queries < 0.
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
 ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
-                        const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
+                        const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     return detail::scan_row_tiles<T>(
         chosen, keys, source,
         [&](Index query, Index key, TileOut<T> tile) {
@@ -108,7 +108,7 @@ ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source&
 /// The same for queries 0 ... queries-1.
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
 ScanExtent scan_rows(Index queries, Index keys, const Source& source, const Visit& visit, const Mask& mask = {},
-                     const TileOptions& options = {}, const E& executor = {}) {
+                     const TileOptions& options = {}, E&& executor = {}) {
     detail::require(queries >= 0, "scan_rows", "queries must be >= 0", queries);
     std::vector<Index> all(static_cast<std::size_t>(queries));
     for (Index i = 0; i < queries; ++i) all[static_cast<std::size_t>(i)] = i;

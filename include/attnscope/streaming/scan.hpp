@@ -8,6 +8,7 @@
 #include <attnscope/streaming/row_state.hpp>
 
 #include <optional>
+#include <ranges>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -217,7 +218,7 @@ void allocate(Scan<T, K>& result, Index queries, Index width, bool output) {
 
 /// All heads, one task for each tile of queries. The rooms that tasks work in are handed on from task to task.
 template <Real T, Index K, class Source, Executor E>
-void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given, const E& executor) {
+void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given, E&& executor) {
     using Tile = QueryTileScan<T, K, Source>;
     Index longest = 0;
     for (const auto& job : jobs) longest = std::max(longest, job.keys);
@@ -273,7 +274,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
 /// Throws `invalid_argument` for sizes that do not fit each other or the memory, before any work.
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
-                      const Mask& mask = {}, const ScanOptions& options = {}, const E& executor = {}) {
+                      const Mask& mask = {}, const ScanOptions& options = {}, E&& executor = {}) {
     Scan<T, K> result;
     std::vector<detail::ScanJob<T, K, Source>> jobs{{source, queries, keys, values, mask, result}};
     detail::run_scan<T, K>(jobs, options, executor);
@@ -286,18 +287,39 @@ Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixVie
 /// Throws `invalid_argument` if the output is asked for and the head has no values.
 template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
-                const E& executor = {}) {
+                E&& executor = {}) {
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
     return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), head.v(), mask,
                             options, executor);
 }
 
+namespace detail {
+
+template <class H>
+struct HeadScalar {};
+template <Real T>
+struct HeadScalar<HeadView<T>> {
+    using type = T;
+};
+template <class H>
+using ScalarOfHead = typename HeadScalar<std::remove_cv_t<H>>::type;
+
+} // namespace detail
+
+/// Heads side by side: a vector, an array, a span of `HeadView`.
+template <class R>
+concept HeadList = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
+                   requires { typename detail::ScalarOfHead<std::ranges::range_value_t<R>>; };
+
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
-/// one result for each. `masks`: one for each head, or one for all. `options.progress` counts the queries of
-/// all heads. See `scan`; memory for a copy of all keys besides.
-template <Index K = 8, Real T, Executor E = Sequential>
-std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const std::vector<Mask>& masks,
-                                   const ScanOptions& options = {}, const E& executor = {}) {
+/// one result for each. `heads`: a vector, an array or a span of `HeadView`; `masks`: one for each head, or one
+/// for all. `options.progress` counts the queries of all heads. See `scan`; memory for a copy of all keys
+/// besides.
+template <Index K = 8, HeadList Heads, Executor E = Sequential>
+auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptions& options = {},
+                E&& executor = {}) {
+    const std::span heads(std::data(range), std::size(range));
+    using T = detail::ScalarOfHead<std::ranges::range_value_t<Heads>>;
     detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
                     "there must be one mask, or one for each head", masks.size(), heads.size());
     std::vector<Scan<T, K>> results(heads.size());
@@ -318,13 +340,19 @@ std::vector<Scan<T, K>> scan_heads(const std::vector<HeadView<T>>& heads, const 
     return results;
 }
 
+/// The same under one mask for all.
+template <Index K = 8, HeadList Heads, Executor E = Sequential>
+auto scan_heads(const Heads& heads, const Mask& mask = {}, const ScanOptions& options = {}, E&& executor = {}) {
+    return scan_heads<K>(heads, std::span<const Mask>(&mask, 1), options, executor);
+}
+
 /// The heads of one layer, grouped queries included, under one mask.
 template <Index K = 8, Real T, Executor E = Sequential>
 std::vector<Scan<T, K>> scan_heads(const HeadGroup<T>& group, const Mask& mask = {},
-                                   const ScanOptions& options = {}, const E& executor = {}) {
+                                   const ScanOptions& options = {}, E&& executor = {}) {
     std::vector<HeadView<T>> heads;
     for (Index i = 0; i < group.heads(); ++i) heads.push_back(group[i]);
-    return scan_heads<K, T>(heads, std::vector<Mask>{mask}, options, executor);
+    return scan_heads<K>(heads, mask, options, executor);
 }
 
 } // namespace v0_1

@@ -33,7 +33,7 @@ template <Real T, class N, class Visit, Executor E = Sequential>
 requires Normalizer<N, T>
 ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
                             const Matrix<Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
-                            const Mask& mask = {}, const TileOptions& options = {}, const E& executor = {}) {
+                            const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     using A = Accumulator<T>;
     detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
     detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
@@ -89,7 +89,7 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
 /// n_max < 0. For other figures of the same rows: `scan_ranked_rows`.
 template <Real T, class Visit, Executor E = Sequential>
 ScanExtent scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
-                                const TileOptions& options = {}, const E& executor = {}) {
+                                const TileOptions& options = {}, E&& executor = {}) {
     detail::require(head.has_values(), "scan_distance_curves", "the head needs values");
     detail::require(n_max >= 0, "scan_distance_curves", "n_max must be >= 0", n_max);
     struct Room {

@@ -78,7 +78,7 @@ struct ValueMoments : ScanExtent {
 /// `invalid_argument` for a head without values.
 template <Real T, Executor E = Sequential>
 ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
-                                   const TileOptions& options = {}, const E& executor = {}) {
+                                   const TileOptions& options = {}, E&& executor = {}) {
     using A = Accumulator<T>;
     detail::require(head.has_values(), "scan_value_moments", "the head needs values");
     const Index width = head.v().cols();

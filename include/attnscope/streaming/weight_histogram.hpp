@@ -53,7 +53,7 @@ struct HistogramScan : ScanExtent {
 /// executor.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
 HistogramScan scan_histogram(Index queries, Index keys, const Source& source, const Mask& mask = {},
-                             const TileOptions& options = {}, const E& executor = {}) {
+                             const TileOptions& options = {}, E&& executor = {}) {
     HistogramScan result;
     WeightHistogram& all = result.histogram;
     std::mutex guard;
@@ -74,7 +74,7 @@ HistogramScan scan_histogram(Index queries, Index keys, const Source& source, co
 /// The same for the logits of a head.
 template <Real T, Executor E = Sequential>
 HistogramScan scan_histogram(const HeadView<T>& head, const Mask& mask = {}, const TileOptions& options = {},
-                             const E& executor = {}) {
+                             E&& executor = {}) {
     return scan_histogram<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), mask, options,
                              executor);
 }

@@ -390,7 +390,7 @@ TEMPLATE_TEST_CASE("heads of different lengths and shared keys are scanned as on
             last = done;
             return true;
         }};
-    const auto found = attnscope::scan_heads<4, T>(heads, masks, options, Threads(3));
+    const auto found = attnscope::scan_heads<4>(heads, masks, options, Threads(3));
     CHECK(calls == 5 + 1 + 0 + 1 + 3);
     CHECK(last == 123);
     REQUIRE(found.size() == heads.size());
@@ -400,7 +400,7 @@ TEMPLATE_TEST_CASE("heads of different lengths and shared keys are scanned as on
         CHECK(found[i].output == one.output);
         CHECK_FALSE(found[i].cancelled);
     }
-    CHECK_THROWS_AS((attnscope::scan_heads<4, T>(heads, std::vector<Mask>(2))), attnscope::invalid_argument);
+    CHECK_THROWS_AS((attnscope::scan_heads<4>(heads, std::vector<Mask>(2))), attnscope::invalid_argument);
 
     const Matrix<T> queries = whole_numbers<T>(random, 4 * 10, 6), keys = whole_numbers<T>(random, 2 * 15, 6);
     const attnscope::HeadGroup<T> group(attnscope::HeadArray<T>::contiguous(queries.data(), 4, 10, 6),
