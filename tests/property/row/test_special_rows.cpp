@@ -18,9 +18,8 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double huge = std::numeric_limits<double>::max();
 
-// Not inlined: g++ 14 would know the length of the memory, not that of the row, and warn of reads that never happen.
 template <class N>
-[[gnu::noinline]] std::vector<double> product(const N& normalizer, const std::vector<double>& z, const std::vector<double>& v) {
+std::vector<double> product(const N& normalizer, const std::vector<double>& z, const std::vector<double>& v) {
     std::vector<double> p(z.size()), out(z.size());
     normalizer.template apply<double>(z, p);
     normalizer.template jvp<double>(z, p, v, out);
