@@ -14,9 +14,9 @@ __extension__ typedef __int128 WideIndex;
 struct MaskRule {
     bool causal = false;
     Index offset = 0;
-    std::optional<Index> window, length;
+    std::optional<Index> window = {}, length = {};
     Index sinks = 0, prefix = 0;
-    std::vector<Index> segments;
+    std::vector<Index> segments = {};
     Index start = 0;
 
     /// First key of the segment of position x; nothing before the first segment.

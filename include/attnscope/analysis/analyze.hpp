@@ -183,6 +183,7 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
     const auto row = state.statistics();
     rows.status[static_cast<std::size_t>(query)] = row.status;
     rows.visible[query] = row.visible;
+    if (!row.normal()) return;
     rows.log_sum_exp[query] = row.log_sum_exp();
     rows.max_logit[query] = row.max_logit * temperature;
     rows.entropy_nats[query] = row.entropy_nats();
@@ -190,7 +191,6 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
     if (row.visible > 1) rows.second_weight[query] = row.second_weight();
     rows.participation_ratio[query] = row.participation_ratio();
     rows.logit_spread[query] = row.logit_spread() * temperature;
-    if (!row.normal()) return;
     rows.spectral[query] = norms.spectral.value / temperature;
     rows.frobenius[query] = norms.frobenius / temperature;
     rows.one[query] = norms.one / temperature;

@@ -144,7 +144,7 @@ private:
         measured_ = true;
         weights_.assign(row_.p.begin(), row_.p.end());
         set(query, row_.statistics, rows);
-        rows.log_sum_exp[query] = row_.statistics.log_sum_exp();
+        if (row_.normal()) rows.log_sum_exp[query] = row_.statistics.log_sum_exp();
         if (row_.normal() && head_.options.sensitivity) set(query, row_.norms, rows);
         set_first(query, row_.normal(), z, rows);
         return row_.normal();
@@ -163,10 +163,10 @@ private:
         const RowStatistics<double> plain = row_statistics<double>(z);
         row.visible = plain.visible;
         set(query, row, rows);
-        rows.max_logit[query] = plain.max_logit;
-        rows.logit_spread[query] = plain.logit_spread();
-        rows.log_sum_exp[query] = not_known;
+        rows.max_logit[query] = rows.logit_spread[query] = not_known;
         if (row.normal()) {
+            rows.max_logit[query] = plain.max_logit;
+            rows.logit_spread[query] = plain.logit_spread();
             double sum = 0;
             for (const double p : weights_) sum += p;
             rows.max_weight[query] *= sum;
@@ -206,7 +206,7 @@ private:
     static void set(Index query, const RowStatistics<double>& row, RowColumns& rows) {
         rows.status[static_cast<std::size_t>(query)] = row.status;
         rows.visible[query] = row.visible;
-        rows.max_logit[query] = row.max_logit;
+        if (row.normal()) rows.max_logit[query] = row.max_logit;
         rows.entropy_nats[query] = row.entropy_nats();
         rows.max_weight[query] = row.max_weight();
         rows.second_weight[query] = row.visible > 1 ? row.second_weight() : not_known;
