@@ -24,7 +24,7 @@ inline Matrix<double> eighths(SplitMix64& random, Index rows, Index cols) {
     for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<double>(random.below(33) - 16) / 8;
     return m;
 }
-/// Such queries and keys, and such values next to which no distance is another up to rounding only by construction.
+/// Queries and keys of them, and values that half and bfloat16 have too.
 struct ExactHead {
     Matrix<double> q, k, v;
     ExactHead(SplitMix64& random, Index queries, Index keys, Index width, Index value_width)
@@ -44,6 +44,13 @@ inline Matrix<double> reference_logits(const Matrix<double>& q, const Matrix<dou
             z(i, j) = hidden ? -std::numeric_limits<double>::infinity() : static_cast<double>(sum * Ref(scale));
         }
     return z;
+}
+
+/// Absolute error of logits scale q.k whose sums are taken in a scalar of this unit roundoff, in any order.
+inline Ref product_error(const Matrix<double>& q, const Matrix<double>& k, double scale, Ref unit) {
+    if (q.rows() == 0 || k.rows() == 0) return 0;
+    const Matrix<double> sizes = q.cwiseAbs() * k.cwiseAbs().transpose();
+    return unit * Ref(q.cols() + 4) * std::abs(Ref(scale)) * Ref(sizes.maxCoeff());
 }
 
 /// A row of logits z/T of softmax by its definition.
@@ -121,6 +128,7 @@ inline ReferenceSoftmax reference_softmax(std::span<const double> z, double temp
 struct ReferenceSelectionFigures {
     std::map<std::string_view, Ref> figure;
     Ref length_error = 0; ///< absolute, of figures that are lengths
+    bool tied = false;    ///< rounding decides which of two keys is nearer: fractions may be others
 };
 
 /// p, x: weights and values of the visible keys; relative_error: that of the weights.
@@ -150,6 +158,10 @@ inline ReferenceSelectionFigures reference_selection_figures(const Tokens<double
         } else {
             confused += distance <= farthest ? 1 : 0;
         }
+        result.tied = result.tied || (radius && std::abs(distance - Ref(*radius)) <= result.length_error);
+        for (Index j = 0; j < i; ++j)
+            result.tied = result.tied ||
+                          std::abs(distance - r.distance[static_cast<std::size_t>(j)]) <= result.length_error;
     }
     Ref loss = 0;
     for (Index c = 0; c < tokens.d; ++c) {
@@ -218,9 +230,10 @@ struct AnalysisErrors {
     } while (false)
 
 /// Holds every figure of a softmax head against its logits z before the temperature (exact, -inf where masked).
-/// unit: the roundoff in which it was computed; norms: were they asked for?
+/// unit: the roundoff in which it was computed; norms: were they asked for? logit_error: absolute, of its logits.
 inline void compare_rows(AnalysisErrors& errors, const HeadAnalysis& head, const Matrix<double>& z,
-                         double temperature, Where where, Ref unit = unit_roundoff<double>, bool norms = true) {
+                         double temperature, Where where, Ref unit = unit_roundoff<double>, bool norms = true,
+                         Ref logit_error = 0) {
     REQUIRE(head.queries == z.rows());
     REQUIRE(head.keys == z.cols());
     REQUIRE(head.rows.size() == z.rows());
@@ -241,11 +254,12 @@ inline void compare_rows(AnalysisErrors& errors, const HeadAnalysis& head, const
                 errors.missing.meet(std::isnan(computed), where);
                 continue;
             }
-            const Ref error = std::abs(computed - right->second), relative = units * row.weight_error;
+            const Ref error = std::abs(computed - right->second),
+                      relative = units * row.weight_error + 2 * logit_error / Ref(temperature);
             if (figure.name == "log_sum_exp")
-                errors.logarithm.meet(error, units * row.log_error, where);
+                errors.logarithm.meet(error, units * row.log_error + logit_error / Ref(temperature), where);
             else if (figure.name == "max_logit" || figure.name == "logit_spread")
-                errors.exact.meet(error, 4 * unit * std::abs(right->second), where);
+                errors.exact.meet(error, 4 * unit * std::abs(right->second) + 2 * logit_error, where);
             else if (is_norm)
                 errors.norms.meet(error, 8 * relative * right->second, where);
             else
@@ -300,7 +314,7 @@ inline void compare_selections(AnalysisErrors& errors, const HeadAnalysis& head,
                     errors.mass.meet(error, 4 * units * row.weight_error * right.figure.at(figure.name), where);
                 else if (figure.name == "separable_fraction" || figure.name == "precision" ||
                          figure.name == "recall" || figure.name == "f_score")
-                    errors.fractions.meet(error, 8 * unit_roundoff<double>, where);
+                    errors.fractions.meet(right.tied ? 0 : error, 8 * unit_roundoff<double>, where);
                 else
                     errors.lengths.meet(error, right.length_error, where);
             }

@@ -33,8 +33,29 @@ inline void check_options(const AnalysisOptions& options, Index queries) {
     const auto count = static_cast<std::size_t>(queries);
     require(options.delta.empty() || options.delta.size() == count, "analyze",
             "delta must have one entry for each query", options.delta.size(), queries);
+    for (const double delta : options.delta)
+        require(!(delta < 0), "analyze", "delta must be >= 0, or NaN where it is not known", delta);
     require(options.padding.empty() || options.padding.size() == count, "analyze",
             "padding must have one entry for each query", options.padding.size(), queries);
+}
+
+/// Values of a key each, or none.
+template <Real T>
+void check_values(std::string_view function, MatrixView<T> values, Index keys) {
+    const bool none = values.data() == nullptr && values.cols() == 0;
+    require(none || values.rows() == keys, function, "values must have one row for each key", values.rows(),
+            keys);
+}
+
+/// Where logits or weights are given, a scale would change nothing.
+inline void check_no_scale(std::string_view function, const AnalysisOptions& options) {
+    if (options.scale) fail(function, "scale must be left out where there is no q.k", *options.scale);
+}
+
+/// How far an analysis came. Rows that it has not reached have not been examined.
+inline void set_extent(HeadAnalysis& result, const ScanExtent& extent) {
+    result.extent = extent;
+    std::erase_if(result.examined, [&](Index query) { return !result.extent.reached(query); });
 }
 
 /// Columns without figures yet, and how everything is computed.
@@ -198,7 +219,8 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
     rows.max_entry[query] = norms.max_entry / temperature;
 }
 
-/// All rows of a softmax head by scans in T. False if `progress` stopped it.
+/// All rows of a softmax head by scans in T. False if `progress` stopped it: rows that it has reached then have no
+/// norms.
 template <Real T, Executor E>
 bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadView<double>& head,
                   const Mask& mask, const E& executor) {
@@ -207,9 +229,9 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
     const HeadView<T> scaled(q, k, {}, static_cast<T>(head.scale() / temperature));
     const auto found = scan(scaled, mask, {.progress = context.options.progress}, executor);
     result.extent = found;
-    if (found.cancelled) return false;
     JacobianScan<T> norms;
-    if (context.options.sensitivity) norms = scan_jacobian_norms(scaled, Softmax(), mask, {}, executor);
+    if (context.options.sensitivity && !found.cancelled)
+        norms = scan_jacobian_norms(scaled, Softmax(), mask, {}, executor);
     norms.rows.resize(found.rows.size());
     // Logits of the first key in the arithmetic of the rows, whose sums they are held against.
     std::vector<T> first(found.rows.size());
@@ -218,6 +240,7 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
             0, 0, TileOut<T>(first.data(), std::ssize(first), 1, Eigen::OuterStride<>(1)));
     for (Index query = 0; query < result.queries; ++query) {
         const auto at = static_cast<std::size_t>(query);
+        if (!found.reached(query)) continue;
         if (is_padding(context.options, query)) {
             result.rows.status[at] = RowStatus::empty;
             continue;
@@ -226,7 +249,8 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
         if (result.rows.status[at] == RowStatus::normal && mask.visible(query, result.keys).contains(0))
             result.rows.first_key_weight[query] = found.rows[at].statistics().weight_of(first[at]);
     }
-    return true;
+    if (found.cancelled) result.examined.clear();
+    return !found.cancelled;
 }
 
 template <Executor E>
@@ -273,7 +297,7 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
         return result;
     }
     analyze_source<double>(result, context, options.mask, source, chosen, delta, executor, gate);
-    result.extent = gate.extent();
+    detail::set_extent(result, gate.extent());
     if (result.extent.cancelled) return result;
     audit_whole_head(result, context, true,
                      [&](Index query, RowOut<double> z) { logits_of<double>(head, options.mask, query, z); });
@@ -347,9 +371,9 @@ template <Real T, LogitSource<T> Source, Executor E = Sequential>
 HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
                            const AnalysisOptions& options = {}, const E& executor = {}) {
     detail::require(queries >= 0 && keys >= 0, "analyze_tiles", "queries and keys must be >= 0", queries, keys);
-    detail::require(values.data() == nullptr || values.rows() == keys, "analyze_tiles",
-                    "values must have one row for each key", values.rows(), keys);
+    detail::check_values("analyze_tiles", values, keys);
     detail::check_options(options, queries);
+    detail::check_no_scale("analyze_tiles", options);
     Matrix<double> wide;
     if (values.data() != nullptr) wide = detail::widened(values.map());
     const detail::HeadContext context(
@@ -362,7 +386,7 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
     detail::analyze_source<T>(
         result, context, options.mask, source, all,
         [&](Index query) { return detail::given_delta(options, query); }, executor, gate);
-    result.extent = gate.extent();
+    detail::set_extent(result, gate.extent());
     if (result.extent.cancelled) return result;
     detail::audit_whole_head(result, context, true, [&](Index query, RowOut<double> z) {
         std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
@@ -383,9 +407,9 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
                             const AnalysisOptions& options, const E& executor) {
     const Index queries = logits.rows(), keys = logits.cols();
     const std::string_view function = p ? "analyze_weights" : "analyze_logits";
-    require(values.data() == nullptr || values.rows() == keys, function,
-            "values must have one row for each key", values.rows(), keys);
+    check_values(function, values, keys);
     check_options(options, queries);
+    check_no_scale(function, options);
 
     std::vector<StoredRow> stored;
     Mask mask = options.mask;
@@ -438,7 +462,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     std::iota(all.begin(), all.end(), Index(0));
     ProgressGate gate(options.progress, queries);
     analyze_blocks(result, context, all, rows, executor, gate);
-    result.extent = gate.extent();
+    detail::set_extent(result, gate.extent());
     if (result.extent.cancelled) return result;
     const RowAnalyzer one(context);
     const bool sums_to_one = std::none_of(stored.begin(), stored.end(), [&](const StoredRow& row) {

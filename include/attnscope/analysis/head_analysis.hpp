@@ -28,7 +28,7 @@ inline double finite_mean(const Column& column) {
 /// entropies in nats, norms of dp/dz in weight per logit. A row that is not normal has NaN.
 struct RowColumns {
     std::vector<RowStatus> status;
-    Eigen::Array<Index, Eigen::Dynamic, 1> visible; ///< keys with a logit above -inf
+    Eigen::Array<Index, Eigen::Dynamic, 1> visible; ///< keys with another logit than -inf
     Column log_sum_exp, max_logit, entropy_nats, max_weight, second_weight, first_key_weight,
         participation_ratio, logit_spread;
     Column spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian

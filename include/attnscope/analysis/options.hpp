@@ -22,7 +22,7 @@ using RowVisitor = std::function<void(Index query, RowIn<double> logits, RowIn<d
 /// Example: `analyze(q, k, v, {.mask = Mask::causal(), .normalizer = Sparsemax{}, .counts = {5, 50}})`.
 struct AnalysisOptions {
     Mask mask = {};
-    std::optional<double> scale = {};       ///< of q.k; 1/sqrt(d) unless given
+    std::optional<double> scale = {}; ///< of q.k; that of the head or 1/sqrt(d) unless given; for q and k only
     std::optional<double> temperature = {}; ///< divides the logits before the normaliser
     AnyNormalizer normalizer = {};          ///< softmax unless given; any normaliser, or one by name
 

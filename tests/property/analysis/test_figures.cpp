@@ -148,14 +148,8 @@ TEST_CASE("analyze: logits of random numbers, to their rounding", "[analysis]") 
             const HeadAnalysis head = analyze(q, k, {.mask = Mask::causal(), .counts = {}});
             Matrix<double> z =
                 reference_logits(q, k, 1 / std::sqrt(static_cast<double>(width)), {.causal = true});
-            // A logit is exact to width + 4 units of sum |q k|, all weights to e^2 of that.
-            const double largest = q.cwiseAbs().maxCoeff() * k.cwiseAbs().maxCoeff() * std::sqrt(width);
-            const Ref unit = unit_roundoff<double> * (1 + 2 * Ref(width + 4) * Ref(largest));
-            compare_rows(errors, head, z, 1, Where{"random", 0, 1, test_seed()}, unit);
+            compare_rows(errors, head, z, 1, Where{"random", 0, 1, test_seed()}, unit_roundoff<double>, true,
+                         product_error(q, k, 1 / std::sqrt(static_cast<double>(width)), unit_roundoff<double>));
         }
-    // One unit of error in a logit is as much of log_sum_exp, absolutely, and of weights, relatively.
-    ATTNSCOPE_CHECK_WORST(errors.status);
-    ATTNSCOPE_CHECK_WORST(errors.logarithm);
-    ATTNSCOPE_CHECK_WORST(errors.weights);
-    ATTNSCOPE_CHECK_WORST(errors.norms);
+    ATTNSCOPE_CHECK_ANALYSIS(errors);
 }
