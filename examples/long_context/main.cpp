@@ -191,7 +191,7 @@ int main(int argc, char** argv) {
         print_figure("participation ratio, keys", rows,
                      [](const State& row) { return row.statistics().participation_ratio(); });
         print_figure("largest weight p1", rows, [](const State& row) { return row.statistics().max_weight(); });
-        print_figure("mass of the 8 largest", rows, [](const State& row) { return row.leading_mass(8); });
+        print_figure("mass of the 8 largest", rows, [](const State& row) { return row.top_mass(8); });
         print_figure("log-sum-exp", rows, [](const State& row) { return row.statistics().log_sum_exp(); });
         print_figure("largest logit", rows, [](const State& row) { return row.statistics().max_logit; });
         print_figure("gap to the second", rows, [](const State& row) { return row.statistics().logit_gap(); });
@@ -206,7 +206,7 @@ int main(int argc, char** argv) {
         }
         const State& last = rows.back();
         fmt::print("\nlargest weights of the last row, key: weight\n");
-        for (Index i = 0; i < last.leaders() && last.status() == RowStatus::normal; ++i)
+        for (Index i = 0; i < last.leaders().size() && last.status() == RowStatus::normal; ++i)
             fmt::print("  {}: {:.5g}\n", last.leading_key(i),
                        last.statistics().weight_of(static_cast<double>(last.leading_logit(i))));
 

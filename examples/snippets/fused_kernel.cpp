@@ -9,7 +9,7 @@ int main() {
     k = k.NullaryExpr(300, 8, [&] { return float(random.normal()); });
     q.col(0).setConstant(3);
     k(0, 0) = 6; // key 0 is what every query likes: a sink
-    const attnscope::HeadView<float> head{attnscope::MatrixView<float>(q), attnscope::MatrixView<float>(k)};
+    const attnscope::HeadView head(q, k);
     const auto mask = attnscope::Mask::causal();
 
     std::vector<float> lse; // one number a query, as fused kernels keep it for the backward pass

@@ -15,8 +15,7 @@ int main() {
                 head.output.cols(), head.weights(63, 0));
 
     // The same rows without a matrix of weights: any length will do.
-    const attnscope::HeadView<float> view{attnscope::MatrixView<float>(q), attnscope::MatrixView<float>(k)};
-    const auto scan = attnscope::scan(view, mask);
+    const auto scan = attnscope::scan(q, k, mask);
     double mean = 0;
     for (const auto& row : scan.rows) mean += row.statistics().entropy_nats() / 64;
     const auto last = scan.rows[63].statistics();

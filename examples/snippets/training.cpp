@@ -12,9 +12,7 @@ int main() {
     double temperature = 2;
     for (int step = 0; step <= 200; ++step) {
         const attnscope::Softmax softmax(temperature);
-        const attnscope::HeadView<double> head{attnscope::MatrixView<double>(q),
-                                               attnscope::MatrixView<double>(k),
-                                               attnscope::MatrixView<double>(v)};
+        const attnscope::HeadView head(q, k, v);
         const Matrix error = attnscope::attend(head, softmax, mask).output - target;
         if (step % 100 == 0)
             std::printf("step %3d: loss %.3f, temperature %.2f\n", step, error.squaredNorm() / 2, temperature);

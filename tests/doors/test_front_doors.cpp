@@ -62,13 +62,13 @@ TEMPLATE_TEST_CASE("attention knows the log-normaliser of what is known at run t
 TEST_CASE("the mass of more keys than are kept is refused", "[doors]") {
     attnscope::RowState<float, 8> state;
     const std::vector<float> z(20, 1.0F);
-    CHECK(state.leading_mass(0) != state.leading_mass(0)); // an empty row
+    CHECK(state.top_mass(0) != state.top_mass(0)); // an empty row
     state.add(RowIn<float>(z), 0);
-    CHECK(state.leading_mass(8) == Catch::Approx(0.4));
-    CHECK(state.leading_mass(0) == 0);
-    CHECK_THROWS_AS(state.leading_mass(9), attnscope::invalid_argument);
-    CHECK_THROWS_AS(state.leading_mass(50), attnscope::invalid_argument);
-    CHECK_THROWS_AS(state.leading_mass(-1), attnscope::invalid_argument);
+    CHECK(state.top_mass(8) == Catch::Approx(0.4));
+    CHECK(state.top_mass(0) == 0);
+    CHECK_THROWS_AS(state.top_mass(9), attnscope::invalid_argument);
+    CHECK_THROWS_AS(state.top_mass(50), attnscope::invalid_argument);
+    CHECK_THROWS_AS(state.top_mass(-1), attnscope::invalid_argument);
 }
 
 TEST_CASE("expressions that have strides and no address are copied", "[doors]") {

@@ -9,12 +9,65 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+namespace detail {
+
+template <class E>
+concept MatrixArgument = MatrixExpr<std::remove_cvref_t<E>>;
+
+/// A view of an expression for `HeadView`, without a copy; says why where there can be none.
+template <Real T, MatrixArgument E>
+MatrixView<T> view_for_head(E&& expression) {
+    using Plain = std::remove_cvref_t<E>;
+    constexpr bool lasts = std::is_lvalue_reference_v<E> || !OwningExpr<E>;
+    constexpr bool same_scalar = std::same_as<typename Plain::Scalar, T>;
+    constexpr bool stored = StoredExpr<Plain, T>, row_major = bool(Plain::IsRowMajor);
+    static_assert(
+        lasts, "HeadView borrows: a temporary matrix ends before the view does. Keep it in a variable, or use "
+               "Head, which owns a copy");
+    static_assert(!lasts || same_scalar,
+                  "HeadView looks at numbers of one scalar: use Head, which converts (half and "
+                  "bfloat16, or q, k and v of different scalars)");
+    static_assert(
+        !lasts || !same_scalar || stored,
+        "HeadView looks at memory, and this expression has none: evaluate it into a matrix, or use Head");
+    static_assert(!lasts || !same_scalar || !stored || row_major,
+                  "HeadView looks at row-major numbers, and this is column-major (Eigen's default): use Head, "
+                  "which copies, "
+                  "or a row-major matrix or Map (attnscope::Matrix<float> is one)");
+    if constexpr (lasts && same_scalar && stored && row_major) {
+        require(expression.innerStride() == 1 || expression.cols() <= 1, "HeadView",
+                "the numbers of a row must stand side by side (use Head, which copies): inner stride must be 1",
+                static_cast<Index>(expression.innerStride()));
+        return MatrixView<T>(expression.data(), expression.rows(), expression.cols(),
+                             expression.rows() > 1 ? static_cast<Index>(expression.outerStride())
+                                                   : static_cast<Index>(expression.cols()));
+    } else {
+        return {};
+    }
+}
+
+} // namespace detail
+
 /// q [queries, d], k [keys, d], v [keys, d_v] (or empty: no values known) and the factor of q.k, 1/sqrt(d)
-/// unless given. Borrowed: the memory must outlive the view. Throws `invalid_argument` when shapes do not fit
-/// or the scale is not finite.
+/// unless given. Borrowed: the memory must outlive the view. Row-major matrices, Maps and Blocks are viewed without
+/// a copy; what is column-major, half or a temporary belongs into a `Head`. Throws `invalid_argument` when shapes do
+/// not fit or the scale is not finite.
+/// Example: `const HeadView head(q, k, v);` with `attnscope::Matrix<float> q, k, v`
 template <Real T>
 class HeadView {
 public:
+    template <detail::MatrixArgument Q, detail::MatrixArgument K>
+    HeadView(Q&& q, K&& k)
+        : HeadView(detail::view_for_head<T>(std::forward<Q>(q)), detail::view_for_head<T>(std::forward<K>(k))) {
+    }
+    template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V>
+    HeadView(Q&& q, K&& k, V&& v)
+        : HeadView(detail::view_for_head<T>(std::forward<Q>(q)), detail::view_for_head<T>(std::forward<K>(k)),
+                   detail::view_for_head<T>(std::forward<V>(v))) {}
+    template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V>
+    HeadView(Q&& q, K&& k, V&& v, T scale)
+        : HeadView(detail::view_for_head<T>(std::forward<Q>(q)), detail::view_for_head<T>(std::forward<K>(k)),
+                   detail::view_for_head<T>(std::forward<V>(v)), scale) {}
     HeadView(MatrixView<T> q, MatrixView<T> k, MatrixView<T> v = {})
         : HeadView(q, k, v, default_scale(q.cols())) {}
     HeadView(MatrixView<T> q, MatrixView<T> k, MatrixView<T> v, T scale) : q_(q), k_(k), v_(v), scale_(scale) {
@@ -40,6 +93,57 @@ private:
     MatrixView<T> q_, k_, v_;
     T scale_;
 };
+
+template <detail::MatrixArgument Q, detail::MatrixArgument K>
+HeadView(Q&&, K&&) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V>
+HeadView(Q&&, K&&, V&&) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V, class S>
+HeadView(Q&&, K&&, V&&, S) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+
+/// A head that owns its numbers: a row-major copy of any expressions in one scalar, that of the queries unless named.
+/// Example: `const Head head(q, k, v); scan(head.view(), Mask::causal());` with `Eigen::MatrixXf q, k, v`
+template <Real T>
+class Head {
+public:
+    /// Throws as `HeadView` does.
+    template <MatrixExpr Q, MatrixExpr K>
+    Head(const Q& q, const K& k) : q_(copy(q)), k_(copy(k)), scale_(HeadView<T>::default_scale(q.cols())) {
+        (void)view();
+    }
+    template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
+    Head(const Q& q, const K& k, const V& v) : Head(q, k, v, HeadView<T>::default_scale(q.cols())) {}
+    template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
+    Head(const Q& q, const K& k, const V& v, T scale)
+        : q_(copy(q)), k_(copy(k)), v_(copy(v)), has_values_(true), scale_(scale) {
+        (void)view();
+    }
+
+    /// Valid while the head is there.
+    HeadView<T> view() const& {
+        return {MatrixView<T>(q_), MatrixView<T>(k_), has_values_ ? MatrixView<T>(v_) : MatrixView<T>(),
+                scale_};
+    }
+    HeadView<T> view() const&& = delete; ///< of a temporary head: keep it in a variable
+
+private:
+    template <MatrixExpr E>
+    static Matrix<T> copy(const E& expression) {
+        Matrix<T> matrix(expression.rows(), expression.cols());
+        matrix.array() = expression.derived().template cast<T>().array();
+        return matrix;
+    }
+    Matrix<T> q_, k_, v_;
+    bool has_values_ = false;
+    T scale_;
+};
+
+template <MatrixExpr Q, MatrixExpr K>
+Head(const Q&, const K&) -> Head<ScalarOf<Q>>;
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
+Head(const Q&, const K&, const V&) -> Head<ScalarOf<Q>>;
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class S>
+Head(const Q&, const K&, const V&, S) -> Head<ScalarOf<Q>>;
 
 /// Borrowed [heads, rows, cols] numbers with unit inner stride.
 template <Real T>

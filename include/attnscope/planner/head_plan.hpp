@@ -18,13 +18,16 @@ inline namespace v0_1 {
 /// What is asked. A question that is not set is not answered.
 struct PlanQuestion {
     double length = 131072;       ///< of the context to plan for, keys
-    std::optional<double> share;  ///< of the rows to serve; 0.5 for weight, entropy, participation, else 0.99
-    std::optional<double> growth; ///< exponent of the background; unless given, that of the head's own rows
-    std::optional<double> weight;
+    std::optional<double> share =
+        {}; ///< of the rows to serve; 0.5 for weight, entropy, participation, else 0.99
+    std::optional<double> growth =
+        {}; ///< exponent of the background; unless given, that of the head's own rows
+    std::optional<double> weight = {};
     bool entropy = false, participation = false;
-    std::optional<double> entropy_nats, participation_keys; ///< unless given, the mean of the head's own rows
-    std::optional<double> output_error;                     ///< relative, of a top-k or top-p selection
-    std::optional<double> mass;                             ///< retained by a top-k selection
+    std::optional<double> entropy_nats = {},
+                          participation_keys = {};          ///< unless given, the mean of the head's own rows
+    std::optional<double> output_error = {};                ///< relative, of a top-k or top-p selection
+    std::optional<double> mass = {};                        ///< retained by a top-k selection
     bool bits = false;                                      ///< of the key cache
     double bits_error = 0.01;                               ///< relative output error that it may cause
     CacheScale scale = CacheScale::channel;

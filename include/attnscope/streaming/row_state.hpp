@@ -6,6 +6,33 @@
 
 namespace attnscope {
 inline namespace v0_1 {
+/// A key and its logit.
+template <Real T>
+struct Leader {
+    Index key;
+    T logit;
+    friend bool operator==(const Leader&, const Leader&) = default;
+};
+
+/// At most K keys with their logits, from the largest down. Held in place.
+template <Real T, Index K>
+class LeadingKeys {
+public:
+    Index size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    const Leader<T>& operator[](Index i) const { return items_[static_cast<std::size_t>(i)]; }
+    const Leader<T>* begin() const { return items_.data(); }
+    const Leader<T>* end() const { return items_.data() + size_; }
+    void add(const Leader<T>& leader) { items_[static_cast<std::size_t>(size_++)] = leader; }
+    friend bool operator==(const LeadingKeys& a, const LeadingKeys& b) {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end());
+    }
+
+private:
+    std::array<Leader<T>, static_cast<std::size_t>(K)> items_{};
+    Index size_ = 0;
+};
+
 /// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits with
 /// their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any way of
 /// cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece, whatever
@@ -64,9 +91,14 @@ public:
         return finite_ > 0 ? RowStatus::normal : RowStatus::empty;
     }
 
-    /// How many of the K largest there are: min(K, finite_keys).
-    Index leaders() const { return std::min(K, finite_); }
-    /// The i-th largest logit, ties by smaller key, and its key. 0 <= i < leaders().
+    /// The keys with the largest logits, from the largest down, ties by smaller key: min(K, finite_keys) of them.
+    /// Example: `for (const auto& [key, logit] : state.leaders()) ...`
+    LeadingKeys<T, K> leaders() const {
+        LeadingKeys<T, K> result;
+        for (Index i = 0; i < std::min(K, finite_); ++i) result.add({leaders_.key(i), leaders_.logit(i)});
+        return result;
+    }
+    /// The i-th of them, 0 <= i < leaders().size().
     T leading_logit(Index i) const { return leaders_.logit(i); }
     Index leading_key(Index i) const { return leaders_.key(i); }
 
@@ -96,10 +128,10 @@ public:
 
     /// Sum of the largest k weights; of all if there are fewer. Throws `invalid_argument` unless 0 <= k <= K:
     /// no others are kept.
-    A leading_mass(Index k) const {
-        detail::require(k >= 0 && k <= K, "RowState::leading_mass", "k must be in [0, K]", k, K);
+    A top_mass(Index k) const {
+        detail::require(k >= 0 && k <= K, "RowState::top_mass", "k must be in [0, K]", k, K);
         A sum = 0;
-        for (Index i = 0; i < std::min(k, leaders()); ++i)
+        for (Index i = 0; i < std::min({k, K, finite_}); ++i)
             sum += std::exp(A(leading_logit(i)) - A(leading_logit(0)));
         return status() == RowStatus::normal ? sum / (1 + sums_.r) : RowStatistics<A>::nan();
     }

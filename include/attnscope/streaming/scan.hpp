@@ -311,6 +311,26 @@ template <class R>
 concept HeadList = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
                    requires { typename detail::ScalarOfHead<std::ranges::range_value_t<R>>; };
 
+/// The same for q [queries, d], k [keys, d] and v [keys, d_v] (or without v), any Eigen expressions of one scalar; what
+/// is not row-major is copied for the call.
+/// Example: `scan(q, k, v, Mask::causal(), {.output = true})`
+template <Index K = 8, MatrixExpr Q, MatrixExpr Keys, MatrixExpr V, Executor E = Sequential>
+requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>> && std::same_as<ScalarOf<Q>, ScalarOf<V>>
+Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const V& v, const Mask& mask = {},
+                          const ScanOptions& options = {}, E&& executor = {}) {
+    using T = ScalarOf<Q>;
+    const MatrixHolder<T> queries(q), keys(k), values(v);
+    return scan<K>(HeadView<T>(queries.get(), keys.get(), values.get()), mask, options, executor);
+}
+template <Index K = 8, MatrixExpr Q, MatrixExpr Keys, Executor E = Sequential>
+requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>>
+Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const Mask& mask = {}, const ScanOptions& options = {},
+                          E&& executor = {}) {
+    using T = ScalarOf<Q>;
+    const MatrixHolder<T> queries(q), keys(k);
+    return scan<K>(HeadView<T>(queries.get(), keys.get()), mask, options, executor);
+}
+
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
 /// one result for each. `heads`: a vector, an array or a span of `HeadView`; `masks`: one for each head, or one
 /// for all. `options.progress` counts the queries of all heads. See `scan`; memory for a copy of all keys

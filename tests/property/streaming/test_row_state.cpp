@@ -60,7 +60,7 @@ void meet_same(Worst& worst, const RowState<T, K>& a, const RowState<T, K>& b, s
     worst.meet(a.status() == b.status() && a.finite_keys() == b.finite_keys() && a.nan_keys() == b.nan_keys() &&
                    a.infinite_keys() == b.infinite_keys() && a.leaders() == b.leaders(),
                where);
-    for (Index i = 0; i < a.leaders(); ++i)
+    for (Index i = 0; i < a.leaders().size(); ++i)
         worst.meet(a.leading_logit(i) == b.leading_logit(i) && a.leading_key(i) == b.leading_key(i), where);
     if (a.status() != RowStatus::normal) return;
     worst.meet(x.max_logit == y.max_logit && x.min_logit == y.min_logit && x.argmax == y.argmax, where);
@@ -100,8 +100,8 @@ TEMPLATE_TEST_CASE("a row in pieces has the figures of the whole row", "[streami
                 if (z[i] > -std::numeric_limits<T>::infinity()) order.push_back(i);
             std::stable_sort(order.begin(), order.end(),
                              [&](std::size_t a, std::size_t b) { return z[a] > z[b]; });
-            list.meet(state.leaders() == static_cast<Index>(std::min<std::size_t>(8, visible)), where);
-            for (Index i = 0; i < state.leaders(); ++i)
+            list.meet(state.leaders().size() == static_cast<Index>(std::min<std::size_t>(8, visible)), where);
+            for (Index i = 0; i < state.leaders().size(); ++i)
                 list.meet(state.leading_key(i) == static_cast<Index>(order[static_cast<std::size_t>(i)]) &&
                               state.leading_logit(i) == z[order[static_cast<std::size_t>(i)]],
                           where);
@@ -224,8 +224,8 @@ TEMPLATE_TEST_CASE("the mass of the leading keys", "[streaming][row_state]", flo
     RowState<T, 3> state;
     state.add(in(std::vector<T>{0, 1, -1, 3, 2}), 10);
     const Ref sum = std::exp(0.0L) + std::exp(1.0L) + std::exp(-1.0L) + std::exp(3.0L) + std::exp(2.0L);
-    CHECK(std::abs(Ref(state.leading_mass(1)) - std::exp(3.0L) / sum) <= 8 * unit_roundoff<T>);
-    CHECK(std::abs(Ref(state.leading_mass(3)) - (std::exp(3.0L) + std::exp(2.0L) + std::exp(1.0L)) / sum) <=
+    CHECK(std::abs(Ref(state.top_mass(1)) - std::exp(3.0L) / sum) <= 8 * unit_roundoff<T>);
+    CHECK(std::abs(Ref(state.top_mass(3)) - (std::exp(3.0L) + std::exp(2.0L) + std::exp(1.0L)) / sum) <=
           8 * unit_roundoff<T>);
     CHECK(state.leading_key(0) == 13);
     CHECK(state.leading_key(2) == 11);
@@ -256,8 +256,8 @@ TEMPLATE_TEST_CASE("the list of leaders is the head of a stable sort, whatever i
                 return z[static_cast<std::size_t>(a)] > z[static_cast<std::size_t>(b)];
             });
             const Where where{"random", z.size(), 1, seed, scalar_name<T>(), "list"};
-            worst.meet(state.leaders() == std::min(K, static_cast<Index>(order.size())), where);
-            for (Index i = 0; i < state.leaders(); ++i)
+            worst.meet(state.leaders().size() == std::min(K, static_cast<Index>(order.size())), where);
+            for (Index i = 0; i < state.leaders().size(); ++i)
                 worst.meet(state.leading_key(i) == 5 + order[static_cast<std::size_t>(i)], where);
         }
     };

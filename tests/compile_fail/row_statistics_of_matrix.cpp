@@ -1,12 +1,12 @@
-// expect: RowLike|VectorExpr|IsVectorAtCompileTime
+// expect: RowLike|RowScalar|VectorExpr|IsVectorAtCompileTime
 // A whole matrix is no row of logits: its rows or columns have to be named.
 #include <attnscope/attnscope.hpp>
 
 void matrix() {
     const Eigen::MatrixXd z = Eigen::MatrixXd::Zero(3, 4);
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL
-    attnscope::weights(attnscope::Softmax{}, z.row(0));
+    attnscope::row_statistics(z.row(0));
 #else
-    attnscope::weights(attnscope::Softmax{}, z);
+    attnscope::row_statistics(z);
 #endif
 }
