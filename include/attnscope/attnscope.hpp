@@ -53,12 +53,14 @@
 #include <attnscope/row/status.hpp>
 #include <attnscope/selection/critical_n.hpp>
 #include <attnscope/selection/distance.hpp>
-#include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/selected_set.hpp>
 #include <attnscope/selection/separability.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
 #include <attnscope/selection/separability_curves.hpp>
+#include <attnscope/selection/subset_moments.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
 #include <attnscope/sensitivity/family_norms.hpp>

@@ -1,5 +1,8 @@
 // Two files that include everything link into one program, share what is inline and compute the same.
+#include <attnscope/analysis/analyze.hpp>
+#include <attnscope/analysis/table.hpp>
 #include <attnscope/attnscope.hpp>
+#include <attnscope/planner/plan_head.hpp>
 
 #include <iostream>
 

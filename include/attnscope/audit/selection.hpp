@@ -2,8 +2,9 @@
 #pragma once
 
 #include <attnscope/audit/audit.hpp>
-#include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {

@@ -7,9 +7,10 @@
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/weight_range.hpp>
-#include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>

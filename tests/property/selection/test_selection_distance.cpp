@@ -1,6 +1,7 @@
 // Distances of selections, for every N at once and directly, against long double.
 #include <attnscope/selection/distance.hpp>
-#include <attnscope/selection/distance_bounds.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 #include <support/selection_reference.hpp>
 
 using namespace attnscope_test;

@@ -1,6 +1,7 @@
 // Theorem 1 and Corollary 2: the corrected forms hold, are attained, and would be missed if they were one
 // percent sharper; the published forms fail where counterexamples say so.
-#include <attnscope/selection/distance_bounds.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 #include <support/selection_reference.hpp>
 
 using namespace attnscope_test;

@@ -1,6 +1,7 @@
 // Broken preconditions of the selection wing say which rule and which value.
-#include <attnscope/selection/distance_bounds.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
+#include <attnscope/selection/theorem1_fixed.hpp>
+#include <attnscope/selection/theorem1_random.hpp>
 #include <attnscope/selection/truncation.hpp>
 #include <support/selection_reference.hpp>
 

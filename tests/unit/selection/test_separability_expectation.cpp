@@ -1,4 +1,5 @@
 // Exact expectations on the spherical model against closed forms and simulation.
+#include <attnscope/selection/gaussian_truncation.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 #include <support/selection_reference.hpp>
 

@@ -1,0 +1,155 @@
+// Moments of the distance of a uniformly random set of N keys of one row, without drawing any.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/detail/lanes.hpp>
+#include <attnscope/selection/distance.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Sums over one row from which the moments of the distance of a uniformly random N-subset follow.
+template <Real T>
+class RandomSubsetMoments {
+public:
+    using A = Accumulator<T>;
+
+    /// p: weights of the visible keys, x [n, d]. O(n d). Throws `invalid_argument` when sizes do not fit.
+    RandomSubsetMoments(RowIn<T> p, MatrixView<T> x) : p_(p), x_(x) {
+        detail::require(x.rows() == detail::size<T>(p), "RandomSubsetMoments",
+                        "x must have one row for each weight", x.rows(), p.size());
+        sum_.setZero(x.cols());
+        squares_.resize(p.size());
+        for (Index i = 0; i < x.rows(); ++i) {
+            sum_ += weighted(i);
+            squares_[static_cast<std::size_t>(i)] = weighted(i).squaredNorm();
+            total_squares_ += squares_[static_cast<std::size_t>(i)];
+            length_ += std::sqrt(squares_[static_cast<std::size_t>(i)]);
+            longest_ = std::max(longest_, vector(i).norm());
+            mass_ += A(p[static_cast<std::size_t>(i)]);
+        }
+        sum_square_ = sum_.squaredNorm();
+        products_.resize(p.size());
+        for (Index i = 0; i < x.rows(); ++i) products_[static_cast<std::size_t>(i)] = weighted(i).dot(sum_);
+    }
+
+    /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous:
+    /// (L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i), mu_i = |y_i - N/(L-1) S_i|, S_i = sum_{j !=
+    /// i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is the paper's
+    /// main sum. V_i = 0 for L <= 2; {0, 0} at N = L. O(L). Throws `invalid_argument` unless 0 <= N <= L.
+    Interval<A> expected_distance(Index selected) const {
+        const Index n = x_.rows();
+        detail::require(selected >= 0 && selected <= n, "RandomSubsetMoments::expected_distance",
+                        "N must be in [0, L]", selected, n);
+        if (selected == n) return {A(0), A(0)};
+        const A l = static_cast<A>(n), count = static_cast<A>(selected);
+        const A share = n > 1 ? count / (l - 1) : A(0);
+        const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
+        using S = detail::Simd<A>;
+        using P = typename S::P;
+        Interval<A> sum{A(0), A(0)};
+        const auto add_key = [&](Index i) {
+            const auto at = static_cast<std::size_t>(i);
+            const A mean = mean_square(i, share);
+            const A others = sum_square_ - 2 * products_[at] + squares_[at]; // |S_i|^2
+            const A spread = n > 2 ? std::max(A(0), total_squares_ - squares_[at] - others / (l - 1)) : A(0);
+            sum.lower += std::sqrt(mean);
+            sum.upper += std::sqrt(mean + variance * spread);
+        };
+        const P own_factor = S::set((1 + share) * (1 + share)), cross = S::set(-2 * share * (1 + share)),
+                all = S::set(share * share * sum_square_), close = S::set(cancelled), zero = S::set(A(0)),
+                factor = S::set(variance), total = S::set(total_squares_), square = S::set(sum_square_),
+                inverse = S::set(n > 1 ? 1 / (l - 1) : A(0)), minus_two = S::set(A(-2));
+        P lower = zero, upper = zero;
+        Index i = 0;
+        for (; i + S::size <= n; i += S::size) {
+            const P q = S::load(squares_.data() + i), b = S::load(products_.data() + i);
+            const P whole = S::madd(own_factor, q, all), mean = S::madd(cross, b, whole);
+            if (S::any_below(mean, S::mul(close, whole))) [[unlikely]] {
+                for (Index j = i; j < i + S::size; ++j) add_key(j);
+                continue;
+            }
+            const P others = S::add(S::madd(minus_two, b, square), q);
+            const P spread = S::max(zero, S::sub(S::sub(total, q), S::mul(others, inverse)));
+            lower = S::add(lower, S::sqrt(mean));
+            upper = S::add(upper, S::sqrt(S::madd(factor, spread, mean)));
+        }
+        for (; i < n; ++i) add_key(i);
+        sum.lower += S::reduce_add(lower);
+        sum.upper += S::reduce_add(upper);
+        const A left = (l - count) / l;
+        return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
+    }
+
+    /// (N+1)(1-N/L) M sum p with M = max |x_i|: the cap on E d, cumulative. (Without sum p it is false for
+    /// weights that sum to more than 1, such as those of sigmoid attention.)
+    A expected_distance_cap(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        return (count + 1) * (1 - count / l) * longest_ * mass_;
+    }
+
+    /// E d'^2 of the resultant, exactly: (1-c) A + c B, A = sum |y_i|^2, B = |sum y_i|^2,
+    /// c = ((L-2N)^2 - L)/(L(L-1)), 0 for L = 1.
+    A resultant_second_moment(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), gap = l - 2 * static_cast<A>(selected);
+        const A c = x_.rows() > 1 ? (gap * gap - l) / (l * (l - 1)) : A(0);
+        return (1 - c) * total_squares_ + c * sum_square_;
+    }
+
+    /// E sum_{i not in I} |s - y_i|^2, exactly: (L-N)/L [(N+1) A + N(N-3)/(L-1) (B-A)].
+    A cumulative_second_moment(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        const A cross = x_.rows() > 1 ? count * (count - 3) / (l - 1) * (sum_square_ - total_squares_) : A(0);
+        return (l - count) / l * ((count + 1) * total_squares_ + cross);
+    }
+
+    /// sum_i |y_i|: where P Corollary 2(i) sees E d going as L grows at fixed N.
+    A total_length() const { return length_; }
+    /// sum_i |y_i - (N/L) o|, o = sum y_i: where the main sum really goes.
+    A main_sum_limit(Index selected) const {
+        const A share = static_cast<A>(selected) / static_cast<A>(x_.rows());
+        A sum = 0;
+        for (Index i = 0; i < x_.rows(); ++i) sum += (weighted(i) - share * sum_).norm();
+        return sum;
+    }
+    /// |o|
+    A output_length() const { return std::sqrt(sum_square_); }
+    Index size() const { return x_.rows(); }
+
+    /// Rounding error of a sum of L distances of vectors of these lengths.
+    A tolerance(Index selected) const {
+        const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
+        // The cancelled squares are exact to eps (|y|+|s|)^2 and direct below 1e-4 of it: sqrt costs a factor
+        // 100.
+        return 100 * std::numeric_limits<A>::epsilon() * (l + static_cast<A>(x_.cols()) + 8) * (1 + count) *
+               length_;
+    }
+
+private:
+    /// Share of its terms below which a square is taken from the vectors.
+    static constexpr A cancelled = A(1e-4);
+
+    /// mu_i^2 = |(1+a) y_i - a o|^2 for a = N/(L-1).
+    A mean_square(Index i, A a) const {
+        const auto at = static_cast<std::size_t>(i);
+        const A own = (1 + a) * (1 + a) * squares_[at], all = a * a * sum_square_;
+        const A value = own - 2 * a * (1 + a) * products_[at] + all;
+        // Where the two vectors nearly agree the products cancel.
+        if (value < cancelled * (own + all)) return ((1 + a) * weighted(i) - a * sum_).squaredNorm();
+        return value;
+    }
+    auto vector(Index i) const {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
+            .template cast<A>();
+    }
+    auto weighted(Index i) const { return vector(i) * A(p_[static_cast<std::size_t>(i)]); }
+
+    RowIn<T> p_;
+    MatrixView<T> x_;
+    Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
+    std::vector<A> squares_, products_;
+    A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0, mass_ = 0;
+};
+
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,164 @@
+// Theorem 1(1) of the paper: the limit on the distance of one set of keys, as published and corrected.
+#pragma once
+
+#include <attnscope/bound.hpp>
+#include <attnscope/detail/lanes.hpp>
+#include <attnscope/selection/distance.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// What Theorem 1(1) is made of, for one set I of one row.
+template <Real A>
+struct FixedSetGeometry {
+    A spread = 0;    ///< d1 = max |x_i - x_j| over i not in I, j in I
+    A longest = 0;   ///< max |x_j| over j in I
+    A imbalance = 0; ///< sum over i not in I of |A_I - p_i|
+};
+
+/// Every selected token against every other. With the Gram matrix of the token vectors (`gram_matrix`; its
+/// leading n x n block is read) the candidates for the farthest pair are found in O(N n) and then measured;
+/// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
+/// is too small.
+template <Real T>
+FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
+                                                    const Matrix<Accumulator<T>>* gram = nullptr) {
+    using A = Accumulator<T>;
+    if (gram)
+        detail::require(gram->rows() >= set.size() && gram->cols() >= set.size(), "fixed_set_geometry",
+                        "the Gram matrix must cover the keys", gram->rows(), set.size());
+    FixedSetGeometry<A> geometry;
+    const auto x = [&](Index i) {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(set.vectors().row(i).data(), 1,
+                                                                     set.vectors().cols())
+            .template cast<A>();
+    };
+    const auto apart = [&](Index i, Index j) { return A((x(i) - x(j)).squaredNorm()); };
+    // A NaN, once found, stays: no comparison removes it.
+    const auto exceeds = [](A value, A largest) { return !(value <= largest) && largest == largest; };
+    for (const Index j : set.selected())
+        if (const A length = x(j).norm(); exceeds(length, geometry.longest)) geometry.longest = length;
+    A largest = 0, spread = 0;
+    for (Index i = 0; i < set.size(); ++i) {
+        if (gram && exceeds((*gram)(i, i), largest)) largest = (*gram)(i, i);
+        if (!set.contains(i))
+            geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
+    }
+    const auto measure = [&](Index i, Index j) {
+        if (const A square = apart(i, j); exceeds(square, spread)) spread = square;
+    };
+    if (gram && std::isfinite(largest)) {
+        // Differences of Gram entries are exact to `doubt`: every pair that may be the farthest is measured.
+        using S = detail::Simd<A>;
+        const A doubt =
+            8 * std::numeric_limits<A>::epsilon() * static_cast<A>(set.vectors().cols() + 4) * largest;
+        std::vector<A> squares(static_cast<std::size_t>(set.size())); // |x_i|^2 of the others, else -inf
+        for (Index i = 0; i < set.size(); ++i)
+            squares[static_cast<std::size_t>(i)] =
+                set.contains(i) ? -std::numeric_limits<A>::infinity() : (*gram)(i, i);
+        std::vector<A> reach; // of each selected key
+        const auto minus_two = S::set(A(-2));
+        for (const Index j : set.selected()) {
+            auto far = S::set(-std::numeric_limits<A>::infinity());
+            detail::for_each_lane<A>(set.size(), [&](const auto& lane) {
+                far = S::max(far, S::madd(minus_two, lane(gram->data() + j * gram->cols(), A(0)),
+                                          lane(squares.data(), -std::numeric_limits<A>::infinity())));
+            });
+            reach.push_back(S::reduce_max(far) + (*gram)(j, j));
+        }
+        const A least = (reach.empty() ? A(0) : *std::max_element(reach.begin(), reach.end())) - doubt;
+        for (std::size_t at = 0; at < reach.size(); ++at) {
+            if (!(reach[at] > least)) continue;
+            const Index j = set.selected()[at];
+            for (Index i = 0; i < set.size(); ++i)
+                if (squares[static_cast<std::size_t>(i)] - 2 * (*gram)(j, i) + (*gram)(j, j) > least)
+                    measure(i, j);
+        }
+    } else {
+        for (Index i = 0; i < set.size(); ++i)
+            for (const Index j : set.selected())
+                if (!set.contains(i)) measure(i, j);
+    }
+    geometry.spread = std::sqrt(spread);
+    return geometry;
+}
+
+/// P Theorem 1(1) as published: (1-A) d1 + max|x_j| |A (n-N) - (1-A)|. True for top-N sets in the cumulative
+/// reading; false for arbitrary sets and for the resultant reading.
+template <Real T>
+Accumulator<T> theorem1_fixed_published_limit(const SelectedSet<T>& set,
+                                              const FixedSetGeometry<Accumulator<T>>& geometry) {
+    using A = Accumulator<T>;
+    const A others = static_cast<A>(set.size() - set.selected_count());
+    return set.tail_mass() * geometry.spread +
+           geometry.longest * std::abs(set.mass() * others - set.tail_mass());
+}
+
+/// P Theorem 1(1), corrected: the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the published
+/// one for top-N sets) or |A - (1-A)| (resultant). Attained by equal tokens.
+template <Real T>
+Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set, const FixedSetGeometry<Accumulator<T>>& geometry,
+                                    Reading reading) {
+    const auto factor =
+        reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
+    return set.tail_mass() * geometry.spread + geometry.longest * factor;
+}
+
+namespace detail {
+
+/// The rounding error of a distance of one set: every |s - y_i| is a norm of sums of at most n vectors no
+/// longer than the sum of all lengths.
+template <Real T>
+Accumulator<T> distance_tolerance(const SelectedSet<T>& set, Accumulator<T> limit) {
+    using A = Accumulator<T>;
+    const A n = static_cast<A>(set.size()), d = static_cast<A>(set.vectors().cols());
+    const A others = static_cast<A>(set.size() - set.selected_count());
+    return std::numeric_limits<A>::epsilon() * (n + d + 8) * (limit + (others + 1) * set.total_length());
+}
+
+} // namespace detail
+
+inline constexpr Statement theorem1_fixed_published_statement{
+    .id = "theorem1_fixed",
+    .form = Form::published,
+    .provenance = Provenance::reconstructed,
+    .text = "d <= (1-A) d1 + max|x_j| |A(L-N) - (1-A)|, d1 = max |x_i - x_j| over i outside, j inside",
+    .conditions = "a fixed set of N keys: the top N, and one random set",
+    .source = "P Theorem 1(1)",
+};
+
+/// P Theorem 1(1) on one set, as published, in the given reading.
+template <Real T>
+Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
+                                               const FixedSetGeometry<Accumulator<T>>& geometry,
+                                               Reading reading) {
+    using A = Accumulator<T>;
+    const A limit = theorem1_fixed_published_limit(set, geometry);
+    return upper_bound<A>(theorem1_fixed_published_statement,
+                          {.limit = limit,
+                           .measured = selection_distance(set, reading),
+                           .tolerance = detail::distance_tolerance(set, limit)});
+}
+
+inline constexpr Statement theorem1_fixed_sharp_statement{
+    .id = "theorem1_fixed",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
+    .conditions = "a fixed set of N keys: the top N, and one random set",
+    .source = "corrected form of P Theorem 1(1)",
+};
+
+/// P Theorem 1(1) on one set, corrected.
+template <Real T>
+Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
+                                           const FixedSetGeometry<Accumulator<T>>& geometry, Reading reading) {
+    Bound<Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
+    bound.statement = &theorem1_fixed_sharp_statement;
+    bound.value = theorem1_fixed_limit(set, geometry, reading);
+    bound.tolerance = detail::distance_tolerance(set, bound.value);
+    return bound;
+}
+
+} // namespace v0_1
+} // namespace attnscope
