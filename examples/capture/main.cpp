@@ -12,7 +12,7 @@ namespace {
 using attnscope::HeadView;
 using attnscope::Index;
 using attnscope::Matrix;
-using attnscope::detail::printable;
+using attnscope::printable;
 using models::Model;
 using Ids = std::vector<std::int32_t>;
 

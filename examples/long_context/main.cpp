@@ -170,7 +170,7 @@ int main(int argc, char** argv) {
         const Mask& mask = head.mask;
         const double pairs = pairs_of(mask, queries, keys);
         fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n",
-                   attnscope::detail::printable(head.name), queries, keys, head.q.cols(), head.mask_name);
+                   attnscope::printable(head.name), queries, keys, head.q.cols(), head.mask_name);
         for (const std::string& note : head.notes) fmt::print("taken     {}\n", note);
 
         Scan<float, 8> result;

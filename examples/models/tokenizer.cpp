@@ -38,7 +38,7 @@ std::string excerpt(std::string_view text) {
 std::string patched(std::string_view text) {
     std::string result(text);
     for (std::size_t at = 0; at < text.size();) {
-        const std::size_t length = attnscope::detail::utf8_length(text.substr(at));
+        const std::size_t length = attnscope::utf8_length(text.substr(at));
         if (length == 0) result[at] = '\x01';
         at += std::max<std::size_t>(length, 1);
     }
@@ -96,7 +96,7 @@ std::optional<std::string> bytes_of_name(std::string_view name) {
     }();
     std::string result;
     while (!name.empty()) {
-        const auto found = bytes.find(std::string(name.substr(0, attnscope::detail::utf8_length(name))));
+        const auto found = bytes.find(std::string(name.substr(0, attnscope::utf8_length(name))));
         if (found == bytes.end()) return std::nullopt;
         result += found->second;
         name.remove_prefix(found->first.size());

@@ -10,7 +10,7 @@
 
 namespace {
 
-using attnscope::detail::printable;
+using attnscope::printable;
 using paper::Result;
 using paper::Settings;
 

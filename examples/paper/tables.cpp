@@ -278,13 +278,13 @@ std::string to_json(const Result& result) {
     const Settings& settings = result.settings;
     Json json;
     json["schema"] = "attnscope.paper/1";
-    json["model"] = {{"origin", attnscope::detail::printable(result.model)},
+    json["model"] = {{"origin", attnscope::printable(result.model)},
                      {"shape", result.shape},
                      {"trained", result.trained},
                      {"layers", result.layers},
                      {"heads", result.heads_per_layer},
                      {"vector_width", result.vector_width}};
-    json["text"] = {{"source", attnscope::detail::printable(result.text)},
+    json["text"] = {{"source", attnscope::printable(result.text)},
                     {"tokens", result.tokens},
                     {"available", result.available}};
     json["loss_nats"] = result.loss;

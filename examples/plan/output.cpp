@@ -260,7 +260,7 @@ std::string to_text(const Plan& plan) {
     for (const PlacedPlan& head : plan.heads) rows += head.rows, empty += head.rows == 0 ? 1 : 0;
     std::string text =
         fmt::format("{}: {} heads, {} queries, {} keys, {}; planned from {} rows of two keys or more\n",
-                    attnscope::detail::printable(plan.source), plan.heads.size(), plan.queries, plan.keys,
+                    attnscope::printable(plan.source), plan.heads.size(), plan.queries, plan.keys,
                     plan.causal ? "causal" : "not causal", rows);
     for (const std::string& line : plan.assumptions) text += fmt::format("taken: {}\n", line);
     for (const std::string& line : plan.warnings) text += fmt::format("warning: {}\n", line);
@@ -332,7 +332,7 @@ std::string to_json(const Plan& plan) {
     Json json;
     json["schema"] = "attnscope.plan/1";
     json["version"] = ATTNSCOPE_VERSION;
-    json["source"] = attnscope::detail::printable(plan.source); // JSON is UTF-8
+    json["source"] = attnscope::printable(plan.source); // JSON is UTF-8
     json["queries"] = plan.queries;
     json["keys"] = plan.keys;
     json["causal"] = plan.causal;

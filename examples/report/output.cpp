@@ -138,8 +138,7 @@ std::string to_text(const Report& report) {
     if (input.synthetic)
         fmt::format_to(out, "No input: synthetic heads from a generator (seed {}), not a trained model.\n",
                        settings.analysis.seed);
-    fmt::format_to(out, "input        {}, from {}\n", attnscope::detail::printable(input.name),
-                   kind_text(input));
+    fmt::format_to(out, "input        {}, from {}\n", attnscope::printable(input.name), kind_text(input));
     fmt::format_to(out, "shape        {}{} layers x {} heads, {} queries, {} keys{}\n",
                    input.batches > 1 ? fmt::format("{} batches x ", input.batches) : "", input.layers,
                    input.heads, input.queries, input.keys,

@@ -112,9 +112,9 @@ Metadata attention_metadata(std::span<const LayerAttention> layers) {
         std::string text;
         bool alike = true;
         for (const LayerAttention& layer : layers) {
-            attnscope::detail::require((layer.*member).has_value() == (layers[0].*member).has_value(),
-                                       "attention_metadata", "a member must be set in all layers or in none",
-                                       key);
+            if ((layer.*member).has_value() != (layers[0].*member).has_value())
+                throw attnscope::invalid_argument(
+                    fmt::format("attention_metadata: {} must be set in all layers or in none", key));
             alike = alike && layer.*member == layers[0].*member;
         }
         if (layers.empty() || !(layers[0].*member)) return;

@@ -294,7 +294,7 @@ Capture capture_of(std::string name, const Parts& parts, const Metadata& metadat
     if (!unknown.empty())
         capture.warnings.push_back(fmt::format("metadata that are not obeyed: {}", fmt::join(unknown, ", ")));
     for (std::vector<std::string>* lines : {&capture.assumptions, &capture.warnings})
-        for (std::string& line : *lines) line = attnscope::detail::printable(line); // names come from the file
+        for (std::string& line : *lines) line = attnscope::printable(line); // names come from the file
     return capture;
 }
 

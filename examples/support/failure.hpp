@@ -14,8 +14,7 @@ namespace program {
 /// there, so that it and all else that no terminal should get is escaped.
 template <class... Values>
 [[noreturn]] void fail(fmt::format_string<Values...> format, Values&&... values) {
-    throw std::runtime_error(
-        attnscope::detail::printable(fmt::format(format, std::forward<Values>(values)...)));
+    throw std::runtime_error(attnscope::printable(fmt::format(format, std::forward<Values>(values)...)));
 }
 
 } // namespace program

@@ -71,7 +71,7 @@ inline double positive_number(std::string_view option, std::string_view text,
 /// One line on standard error. Names and values from files are quoted in messages: they shall not break the
 /// line, drive a terminal or fill the screen.
 inline void print_line(std::string_view program, std::string_view message) {
-    fmt::print(stderr, "{}: {}\n", program, attnscope::detail::printable(message, 2000));
+    fmt::print(stderr, "{}: {}\n", program, attnscope::printable(message, 2000));
 }
 
 /// Says what the user should know and what keeps nobody from the result.

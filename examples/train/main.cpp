@@ -147,8 +147,8 @@ int main(int argc, char** argv) {
                    trainer.parameters(), normalizer,
                    plan.temperature == 1 ? "" : fmt::format(" at temperature {}", plan.temperature));
         fmt::print("text      {}, {} bytes, the last {} for validation; entropy of single bytes {:.3f} nats\n",
-                   attnscope::detail::printable(text), trainer.text().bytes.size(),
-                   trainer.text().validation().size(), train::unigram_entropy(trainer.text().bytes));
+                   attnscope::printable(text), trainer.text().bytes.size(), trainer.text().validation().size(),
+                   train::unigram_entropy(trainer.text().bytes));
         fmt::print("steps     {} of {} bytes{}\n", plan.steps, plan.batch_tokens,
                    resume ? fmt::format(", from step {}", trainer.step()) : std::string());
         std::fflush(stdout);
@@ -188,7 +188,7 @@ int main(int argc, char** argv) {
             const auto [name, value] = trainer.normalizer();
             fmt::print("learned   {}\n", name == "softmax" ? fmt::format("temperature {:.4f}", value) : name);
         }
-        fmt::print("written   {}\n", attnscope::detail::printable(out));
+        fmt::print("written   {}\n", attnscope::printable(out));
         if (bytes > 0) fmt::print("\n{}\n", sample(out, bytes, plan.seed, threads.count()));
     });
 }

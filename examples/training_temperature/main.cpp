@@ -61,6 +61,6 @@ int main(int argc, char** argv) {
             }
         std::filesystem::create_directories(out);
         program::write_all(out, files);
-        fmt::print("\ntime      {:.0f} s\nwritten   {}\n", result.seconds, attnscope::detail::printable(out));
+        fmt::print("\ntime      {:.0f} s\nwritten   {}\n", result.seconds, attnscope::printable(out));
     });
 }

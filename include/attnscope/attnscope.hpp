@@ -30,6 +30,7 @@
 #include <attnscope/normalizer/concept.hpp>
 #include <attnscope/normalizer/differential.hpp>
 #include <attnscope/normalizer/entmax.hpp>
+#include <attnscope/normalizer/entmax_solver.hpp>
 #include <attnscope/normalizer/pointwise.hpp>
 #include <attnscope/normalizer/pointwise_functions.hpp>
 #include <attnscope/normalizer/scaled_softmax.hpp>

@@ -16,6 +16,10 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// For messages and files of your own: text as one line of valid UTF-8, and the length of a UTF-8 sequence.
+using detail::printable;
+using detail::utf8_length;
+
 /// A precondition of a function is broken. The message names the function, the rule and the offending value.
 class invalid_argument : public std::invalid_argument {
 public:
