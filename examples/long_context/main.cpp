@@ -13,7 +13,7 @@ namespace {
 using namespace attnscope;
 using State = RowState<float, 8>;
 
-struct Head {
+struct LoadedHead {
     std::string name;
     Matrix<float> q, k, v; ///< v may be empty
     float scale = 0;
@@ -23,8 +23,8 @@ struct Head {
 };
 
 /// A seeded head whose first key draws every query a little.
-Head synthetic_head(Index length, Index width, std::uint64_t seed) {
-    Head head;
+LoadedHead synthetic_head(Index length, Index width, std::uint64_t seed) {
+    LoadedHead head;
     head.name = fmt::format("synthetic, seed {} (not a trained model)", seed);
     head.scale = HeadView<float>::default_scale(width);
     SplitMix64 random(seed);
@@ -38,7 +38,7 @@ Head synthetic_head(Index length, Index width, std::uint64_t seed) {
 }
 
 /// One head of a capture, as its file says that it attends. Its scan is one of softmax of q and k.
-Head scanned_head(const program::Capture& capture, const program::HeadPlace& place) {
+LoadedHead scanned_head(const program::Capture& capture, const program::HeadPlace& place) {
     const auto refuse = [&](std::string_view what) {
         throw std::runtime_error(fmt::format("{}: {}", capture.name, what));
     };
@@ -53,7 +53,7 @@ Head scanned_head(const program::Capture& capture, const program::HeadPlace& pla
             refuse("has padding whose rows would count (attnscope-report leaves them out)");
     program::HeadVectors<float> vectors = program::load_vectors<float>(capture, place);
     const program::LayerAttention& layer = capture.layer(place.layer);
-    Head head;
+    LoadedHead head;
     head.name = fmt::format("{}, layer {}, head {}", capture.name, place.layer, place.head);
     head.q = std::move(vectors.q);
     head.k = std::move(vectors.k);
@@ -135,7 +135,7 @@ int main(int argc, char** argv) {
         program::CaptureOptions options_of_capture = capture_options();
         if (options_of_capture.causal == false && options_of_capture.window)
             throw program::usage_error("--window: without the causal mask there is no window");
-        Head head;
+        LoadedHead head;
         if (input.empty()) {
             if (options_of_capture.batch || options_of_capture.nhd || options_of_capture.scale)
                 throw program::usage_error("--batch, --layout, --scale: there is no INPUT");

@@ -1,7 +1,7 @@
 // Failed work, in one line.
 #pragma once
 
-#include <attnscope/detail/printable.hpp>
+#include <attnscope/errors.hpp>
 
 #include <fmt/format.h>
 
