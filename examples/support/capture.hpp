@@ -130,8 +130,8 @@ std::vector<std::string> warnings_of(const Capture& capture, const RowTally& tal
 /// One head, ready to be analysed.
 struct HeadRows {
     attnscope::Matrix<double> logits; ///< [queries, keys] before the temperature; -inf where masked
-    std::optional<attnscope::Matrix<double>> values;  ///< [keys, d_v]
-    std::optional<attnscope::Matrix<double>> weights; ///< as stored
+    std::optional<attnscope::Matrix<double>> values;      ///< [keys, d_v]
+    std::optional<attnscope::Matrix<double>> weights;     ///< as stored
     std::optional<attnscope::StoredScalar> stored_scalar; ///< of weights, if the capture has nothing else
     std::vector<double> delta; ///< |q_i| max_j |k_j| |scale| over visible keys; empty without q, k
     attnscope::Mask mask;      ///< none where stored weights lie on keys that it hides

@@ -50,7 +50,8 @@ namespace detail {
 
 /// Shortest text that reads back as `value`.
 template <class T>
-requires std::integral<T> || std::floating_point<T> std::string to_text(T value) {
+requires std::integral<T> || std::floating_point<T>
+std::string to_text(T value) {
     char buffer[64];
     const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, value);
     return error == std::errc{} ? std::string(buffer, end) : std::string("?");

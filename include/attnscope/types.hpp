@@ -80,9 +80,7 @@ void require_same_size(std::string_view function, std::span<const T> first, cons
 
 /// Scalars accepted at the front doors: the real ones, and half and bfloat16, which are widened to float.
 template <class S>
-concept InputScalar = requires {
-    typename detail::Widened<std::remove_const_t<S>>::type;
-};
+concept InputScalar = requires { typename detail::Widened<std::remove_const_t<S>>::type; };
 
 /// The scalar in which input of scalar `S` is computed.
 template <InputScalar S>
@@ -90,9 +88,7 @@ using ComputeScalar = typename detail::Widened<std::remove_const_t<S>>::type;
 
 /// Any Eigen expression of an accepted scalar.
 template <class E>
-concept MatrixExpr = InputScalar<typename E::Scalar> && requires(const E& e) {
-    detail::dense(e);
-};
+concept MatrixExpr = InputScalar<typename E::Scalar> && requires(const E& e) { detail::dense(e); };
 
 /// Any Eigen expression that is a vector at compile time: a vector, a row of a matrix, `-2 * a + b`, an array.
 template <class E>
@@ -267,7 +263,7 @@ public:
     }
     /// A temporary ends before its holder does: keep it in a variable.
     template <class E>
-        requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)
+    requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)
     explicit MatrixHolder(E&&) = delete;
     MatrixHolder(const MatrixHolder&) = delete;
     MatrixHolder& operator=(const MatrixHolder&) = delete;

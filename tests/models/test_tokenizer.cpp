@@ -38,7 +38,7 @@ std::string bytes_of(const std::string& hex) {
 
 std::string random_bytes(attnscope::SplitMix64& random, std::size_t size, bool text) {
     static const std::vector<std::string> pieces = {" ",  "  ", "\n", "a", "the",  "é",
-                                                    "中", "😀",  "'s", "1", "\xff", "!"};
+                                                    "中", "😀", "'s", "1", "\xff", "!"};
     std::string bytes;
     while (bytes.size() < size)
         if (text)

@@ -113,7 +113,7 @@ inline constexpr std::array<Offset<T>, 5> offsets = {{{T(-64), T(1) / 256},
                                                       {T(-1e4), T(1) / 64},
                                                       {T(1e6), T(1) / 16}}};
 template <class T>
-    requires(std::numeric_limits<T>::digits >= 53)
+requires(std::numeric_limits<T>::digits >= 53)
 inline constexpr std::array<Offset<T>, 6> offsets<T> = {{{T(-64), T(1) / 256},
                                                          {T(0.5), T(1) / 256},
                                                          {T(1024), T(1) / 256},

@@ -102,8 +102,7 @@ protected:
         if (const std::size_t zero = text_.find('\0'); zero != text_.npos)
             throw io_error(file_, start_ + zero, what_ + " is not valid JSON: it holds a zero byte");
         // Versions of the parser word this differently.
-        if (text_.empty())
-            throw io_error(file_, start_, what_ + " is not valid JSON: unexpected end of input");
+        if (text_.empty()) throw io_error(file_, start_, what_ + " is not valid JSON: unexpected end of input");
         const char* const first = text_.data();
         nlohmann::json::sax_parse(CountingIterator(first, &furthest_),
                                   CountingIterator(first + text_.size(), &furthest_), this);

@@ -52,7 +52,8 @@ public:
     }
     void withdraw() noexcept {
         if (char* mine = name_; slot_ && !slot_->compare_exchange_strong(mine, nullptr))
-            while (removals_going_on > 0) {} // a handler in another thread took it out and may still read it
+            while (removals_going_on > 0) {
+            } // a handler in another thread took it out and may still read it
         delete[] name_;
         name_ = nullptr;
         slot_ = nullptr;

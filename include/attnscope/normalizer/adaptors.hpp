@@ -123,13 +123,13 @@ public:
     const Map& map() const { return map_; }
     const N& inner() const { return inner_; }
     NormalizerTraits promises() const
-        requires TellsPromises<N>
+    requires TellsPromises<N>
     {
         return detail::mapped_traits(inner_.promises(), std::same_as<Map, Temperature>);
     }
 
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::apply", z, out);
         mapped(z, out);
@@ -143,7 +143,7 @@ public:
         map_.apply(z, out);
     }
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::jvp", z, p, v, out);
         with_mapped<T>(z, [&](std::span<const T> mapped) {
@@ -152,7 +152,7 @@ public:
         });
     }
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::vjp", z, p, w, out);
         with_mapped<T>(z, [&](std::span<const T> mapped) {
@@ -163,8 +163,8 @@ public:
 
     /// That of N at the mapped logits. Allocates one row.
     template <Real T>
-    requires HasLogNormalizer<N, T> T log_normalizer(std::span<const T> z)
-    const {
+    requires HasLogNormalizer<N, T>
+    T log_normalizer(std::span<const T> z) const {
         std::vector<T> row(z.size());
         map_.apply(z, std::span<T>(row));
         return inner_.log_normalizer(std::span<const T>(row));
@@ -291,13 +291,13 @@ public:
     const N& inner() const { return inner_; }
     const Choice& choice() const { return choice_; }
     NormalizerTraits promises() const
-        requires TellsPromises<N>
+    requires TellsPromises<N>
     {
         return detail::restricted_traits(inner_.promises());
     }
 
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::apply", z, out);
         const RowStatus status = inner_.apply(z, out);
@@ -311,7 +311,7 @@ public:
     }
 
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::jvp", z, p, v, out);
         if (promises_of(inner_).restrictable) {
@@ -331,7 +331,7 @@ public:
         }
     }
     template <Real T>
-        requires Normalizer<N, T>
+    requires Normalizer<N, T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("RestrictedNormalizer::vjp", z, p, w, out);
         if (promises_of(inner_).restrictable) {
@@ -387,11 +387,15 @@ inline TopP top_p(double mass) {
 }
 
 template <class Map, class N>
-requires(std::same_as<Map, Softcap> || std::same_as<Map, Temperature>) MappedNormalizer<Map, N>
-operator|(Map map, N normalizer) { return {map, std::move(normalizer)}; }
+requires(std::same_as<Map, Softcap> || std::same_as<Map, Temperature>)
+MappedNormalizer<Map, N> operator|(Map map, N normalizer) {
+    return {map, std::move(normalizer)};
+}
 template <class N, class Choice>
-requires(std::same_as<Choice, TopK> || std::same_as<Choice, TopP>) RestrictedNormalizer<N, Choice>
-operator|(N normalizer, Choice choice) { return {std::move(normalizer), choice}; }
+requires(std::same_as<Choice, TopK> || std::same_as<Choice, TopP>)
+RestrictedNormalizer<N, Choice> operator|(N normalizer, Choice choice) {
+    return {std::move(normalizer), choice};
+}
 
 } // namespace v0_1
 } // namespace attnscope

@@ -14,8 +14,9 @@ inline namespace v0_1 {
 /// else infinite if a row is; empty if both are (beside an empty row the other keeps its mass). Cost: N twice.
 /// Throws `invalid_argument` when lengths differ.
 template <class N, Real T>
-requires Normalizer<N, T> RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2,
-                                                         T lambda, RowOut<T> p1, RowOut<T> p2, RowOut<T> out) {
+requires Normalizer<N, T>
+RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2, T lambda, RowOut<T> p1,
+                               RowOut<T> p2, RowOut<T> out) {
     detail::require_same_size<T>("differential_weights", z1, z2, p1, p2, out);
     const RowStatus first = normalizer.apply(z1, p1), second = normalizer.apply(z2, p2);
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = p1[i] - lambda * p2[i];
@@ -27,8 +28,9 @@ requires Normalizer<N, T> RowStatus differential_weights(const N& normalizer, Ro
 /// Gradients of a loss whose gradient in the differential weights is w: g1 = J1^T w and g2 = -lambda J2^T w in
 /// the logits; returns that in lambda, -<p2, w>. p1, p2: the weights of both rows. g1 may be w.
 template <class N, Real T>
-requires Normalizer<N, T> T differential_vjp(const N& normalizer, RowIn<T> z1, RowIn<T> z2, RowIn<T> p1,
-                                             RowIn<T> p2, T lambda, RowIn<T> w, RowOut<T> g1, RowOut<T> g2) {
+requires Normalizer<N, T>
+T differential_vjp(const N& normalizer, RowIn<T> z1, RowIn<T> z2, RowIn<T> p1, RowIn<T> p2, T lambda,
+                   RowIn<T> w, RowOut<T> g1, RowOut<T> g2) {
     detail::require_same_size<T>("differential_vjp", z1, z2, p1, p2, w, g1, g2);
     T product = 0;
     for (std::size_t i = 0; i < w.size(); ++i)

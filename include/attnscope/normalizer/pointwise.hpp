@@ -32,15 +32,11 @@ concept PacketFunction = PositiveFunction<F, T> && requires(const F f, T m, type
 
 /// A function that is 0 at some logits says `has_zeros`.
 template <class F>
-concept HasZeros = requires {
-    F::has_zeros;
-};
+concept HasZeros = requires { F::has_zeros; };
 
 /// A function with an exponent that people train says its name.
 template <class F>
-concept HasExponent = requires {
-    F::exponent_name();
-};
+concept HasExponent = requires { F::exponent_name(); };
 
 /// Scalars over which F can be normalised.
 template <class T, class F>
@@ -136,7 +132,11 @@ public:
         return static_cast<T>(m + std::log(sum > 0 ? sum : 1));
     }
 
-    static constexpr std::string_view parameter_name() requires HasExponent<F> { return F::exponent_name(); }
+    static constexpr std::string_view parameter_name()
+    requires HasExponent<F>
+    {
+        return F::exponent_name();
+    }
     /// dp/dk = p (log z - E_p log z) for F = max(z, 0)^k
     template <Real T>
     requires HasExponent<F>

@@ -17,7 +17,7 @@ inline namespace v0_1 {
 
 /// What is asked. A question that is not set is not answered.
 struct PlanQuestion {
-    double length = 131072;       ///< of the context to plan for, keys
+    double length = 131072; ///< of the context to plan for, keys
     std::optional<double> share =
         {}; ///< of the rows to serve; 0.5 for weight, entropy, participation, else 0.99
     std::optional<double> growth =
@@ -25,11 +25,11 @@ struct PlanQuestion {
     std::optional<double> weight = {};
     bool entropy = false, participation = false;
     std::optional<double> entropy_nats = {},
-                          participation_keys = {};          ///< unless given, the mean of the head's own rows
-    std::optional<double> output_error = {};                ///< relative, of a top-k or top-p selection
-    std::optional<double> mass = {};                        ///< retained by a top-k selection
-    bool bits = false;                                      ///< of the key cache
-    double bits_error = 0.01;                               ///< relative output error that it may cause
+                          participation_keys = {}; ///< unless given, the mean of the head's own rows
+    std::optional<double> output_error = {};       ///< relative, of a top-k or top-p selection
+    std::optional<double> mass = {};               ///< retained by a top-k selection
+    bool bits = false;                             ///< of the key cache
+    double bits_error = 0.01;                      ///< relative output error that it may cause
     CacheScale scale = CacheScale::channel;
     Index rows = 64; ///< of each head, evenly spaced over the queries
 
@@ -43,7 +43,7 @@ struct PlanInput {
     /// Writes a query's row of logits, [keys], -inf where masked; empty: they are those of q, k and the mask. Only
     /// the rows that are planned for are asked for if `finite`, else all of them, some of them several times.
     std::function<void(Index query, std::span<double> z)> logits;
-    bool finite = false; ///< every logit that the mask leaves visible is known to be finite
+    bool finite = false;                  ///< every logit that the mask leaves visible is known to be finite
     std::optional<Matrix<double>> values; ///< [keys, d_v]
     std::optional<Matrix<double>> q, k;   ///< for logits, and for the bits of the cache, with `scale`
     double scale = 1;
@@ -82,9 +82,9 @@ struct AimPlan {
 
 /// How long a context the head bears at its own temperature.
 struct LengthPlan {
-    double share_now = 0;           ///< of the rows that give the weight at their own length
-    LengthLimits limits;            ///< that the share of the rows reaches
-    std::vector<double> expected;   ///< of each row
+    double share_now = 0;         ///< of the rows that give the weight at their own length
+    LengthLimits limits;          ///< that the share of the rows reaches
+    std::vector<double> expected; ///< of each row
 };
 
 /// How many keys a selection needs.
@@ -92,7 +92,7 @@ struct BudgetPlan {
     double tolerance = 0;
     Index measured = 0, certified = 0; ///< top-k; 0 for mass: no certificate is needed
     double top_p = 1;
-    std::vector<double> needs;              ///< k of each row
+    std::vector<double> needs;                  ///< k of each row
     PlanConfirmation top_k, top_p_confirmation; ///< share of the rows within the tolerance
 };
 
@@ -101,7 +101,7 @@ struct BitsPlan {
     CacheBits bits;
     double argmax_kept = 0; ///< share of rows, at the measured bits
     double int8 = 0, int4 = 0, float8_e4m3 = 0,
-           float8_e5m2 = 0;    ///< relative output error of the share of the rows
+           float8_e5m2 = 0;        ///< relative output error of the share of the rows
     PlanConfirmation confirmation; ///< share of the rows within the tolerance
 };
 

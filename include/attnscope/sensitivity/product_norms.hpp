@@ -51,8 +51,8 @@ template <class N, class A>
 class LargestSingularValue {
 public:
     LargestSingularValue(const N& normalizer, RowIn<A> z, RowIn<A> p, std::vector<A> start, Interval<A> bracket)
-        : normalizer_(normalizer), z_(z), p_(p), scale_(bracket.lower),
-          x_(std::move(start)), norm_{bracket.lower, bracket, 0, bracket.lower == bracket.upper} {
+        : normalizer_(normalizer), z_(z), p_(p), scale_(bracket.lower), x_(std::move(start)),
+          norm_{bracket.lower, bracket, 0, bracket.lower == bracket.upper} {
         if (!norm_.converged) iterate();
     }
     const SpectralNorm<A>& result() const { return norm_; }

@@ -15,9 +15,7 @@ template <Real T>
 using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
 
 template <class Source, class T>
-concept LogitSource = requires(const Source& source, TileOut<T> tile) {
-    source(Index(0), Index(0), tile);
-};
+concept LogitSource = requires(const Source& source, TileOut<T> tile) { source(Index(0), Index(0), tile); };
 
 /// Logits scale q.k of a head, tile by tile. Sums over the width are taken in T in the order of the columns, so
 /// that a logit does not depend on the tile that it is computed in. From eight queries on the keys are copied

@@ -104,7 +104,8 @@ TEST_CASE("column mass: a row of zero weights counts unless keys are taken out",
     CHECK(mass[0] == 0.5);
     CHECK(mass[1] == 0);
     CHECK(attnscope::leading_mass(MatrixView<double>(weights), 1) == 0.5);
-    CHECK(std::isnan(attnscope::column_mass(MatrixView<double>(weights), {}, 1)[1])); // nothing remains of either
+    CHECK(
+        std::isnan(attnscope::column_mass(MatrixView<double>(weights), {}, 1)[1])); // nothing remains of either
     // Weights that do not sum to 1 are taken as they are.
     const Matrix<double> half = (Matrix<double>(1, 2) << 0.25, 0.25).finished();
     CHECK(attnscope::column_mass(MatrixView<double>(half))[0] == 0.25);
