@@ -15,5 +15,6 @@ int main() {
     Eigen::VectorXd z = Eigen::VectorXd::NullaryExpr(1000, [&] { return 1.5 * random.normal(); });
     z[0] = 12;
     const auto limits = attnscope::length_limits(attnscope::row_statistics(z), half);
-    std::printf("this row: certain up to %.0f keys, expected up to %.0f\n", limits.guaranteed, limits.expected);
+    std::printf("this row: certain up to %.0f keys, expected up to %.0f\n", std::floor(limits.guaranteed),
+                std::floor(limits.expected));
 }

@@ -180,6 +180,11 @@ inline std::vector<Index> selection_counts(std::span<const HeadAnalysis> heads) 
 struct LayerAnalysis {
     std::vector<HeadAnalysis> heads;
 
+    Index size() const { return static_cast<Index>(heads.size()); }
+    const HeadAnalysis& operator[](Index head) const { return heads[static_cast<std::size_t>(head)]; }
+    auto begin() const { return heads.begin(); }
+    auto end() const { return heads.end(); }
+
     /// What all heads say about the statements.
     Audit audit() const {
         Audit all;

@@ -3,6 +3,7 @@
 
 #include <attnscope/attention/head.hpp>
 #include <attnscope/normalizer/concept.hpp>
+#include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -39,8 +40,8 @@ void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
 /// in a visible key gives NaN for the queries that see it. Cost O(queries keys d); works on blocks of queries,
 /// memory O(block keys) beyond the result. Agrees with exact arithmetic to the forward error of a dot product,
 /// of the normaliser and of the weighted sum (tests/property/attention/test_attention.cpp computes that bound).
-template <Real T, Normalizer<T> N>
-Attention<T> attend(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
+template <Real T, Normalizer<T> N = Softmax>
+Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mask& mask = {},
                     AttendOptions options = {}) {
     constexpr Index block_rows = 64;
     const Index queries = head.queries(), keys = head.keys();
@@ -87,10 +88,10 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer, const Mask& ma
 
 /// As above from any Eigen matrices (column-major and half-precision input is copied): q [queries, d], k [keys,
 /// d], v [keys, d_v], scale 1/sqrt(d).
-template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N>
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N = Softmax>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>
-Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& normalizer, const Mask& mask = {},
+Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& normalizer = {}, const Mask& mask = {},
                               AttendOptions options = {}) {
     using T = ScalarOf<Q>;
     const MatrixHolder<T> q_rows(q), k_rows(k), v_rows(v);
@@ -98,8 +99,8 @@ Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& norma
 }
 
 /// Attention of every head of a group, in order.
-template <Real T, Normalizer<T> N>
-std::vector<Attention<T>> attend(const HeadGroup<T>& group, const N& normalizer, const Mask& mask = {},
+template <Real T, Normalizer<T> N = Softmax>
+std::vector<Attention<T>> attend(const HeadGroup<T>& group, const N& normalizer = {}, const Mask& mask = {},
                                  AttendOptions options = {}) {
     std::vector<Attention<T>> result;
     result.reserve(static_cast<std::size_t>(group.heads()));

@@ -23,15 +23,15 @@ MatrixView<T> view_for_head(E&& expression) {
     constexpr bool stored = StoredExpr<Plain, T>, row_major = bool(Plain::IsRowMajor);
     static_assert(
         lasts, "HeadView borrows: a temporary matrix ends before the view does. Keep it in a variable, or use "
-               "Head, which owns a copy");
+               "Head, which owns a copy: `const Head head(q, k, v);` and head.view()");
     static_assert(!lasts || same_scalar,
-                  "HeadView looks at numbers of one scalar: use Head, which converts (half and "
+                  "HeadView looks at numbers of one scalar: use Head and its view(), which converts (half and "
                   "bfloat16, or q, k and v of different scalars)");
     static_assert(
         !lasts || !same_scalar || stored,
-        "HeadView looks at memory, and this expression has none: evaluate it into a matrix, or use Head");
+        "HeadView looks at memory, and this expression has none: evaluate it into a matrix, or use Head and its view()");
     static_assert(!lasts || !same_scalar || !stored || row_major,
-                  "HeadView looks at row-major numbers, and this is column-major (Eigen's default): use Head, "
+                  "HeadView looks at row-major numbers, and this is column-major (Eigen's default): use Head and its view(), "
                   "which copies, "
                   "or a row-major matrix or Map (attnscope::Matrix<float> is one)");
     if constexpr (lasts && same_scalar && stored && row_major) {

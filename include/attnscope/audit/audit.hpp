@@ -97,7 +97,11 @@ public:
     /// Rows of normalisers about which there is no statement: nothing was held against them.
     std::size_t unknown_rows() const { return unknown_rows_; }
 
+    /// One record for each statement, in the order of the table `statements`; an audit is a range of them.
+    /// Example: `for (const AuditRecord& record : audit) if (record[Verdict::violated] > 0) ...record.statement->id...`
     std::span<const AuditRecord> records() const { return records_; }
+    auto begin() const { return records_.begin(); }
+    auto end() const { return records_.end(); }
 
     /// The tally of one statement. Throws `invalid_argument` unless it is one of the table `statements`.
     const AuditRecord& at(const Statement& statement) const { return records_[place_of(&statement)]; }
