@@ -91,8 +91,8 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mas
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N = Softmax>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>
-Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& normalizer = {}, const Mask& mask = {},
-                              AttendOptions options = {}) {
+Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& normalizer = {},
+                              const Mask& mask = {}, AttendOptions options = {}) {
     using T = ScalarOf<Q>;
     const MatrixHolder<T> q_rows(q), k_rows(k), v_rows(v);
     return attend(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, mask, options);

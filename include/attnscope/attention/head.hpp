@@ -27,11 +27,11 @@ MatrixView<T> view_for_head(E&& expression) {
     static_assert(!lasts || same_scalar,
                   "HeadView looks at numbers of one scalar: use Head and its view(), which converts (half and "
                   "bfloat16, or q, k and v of different scalars)");
-    static_assert(
-        !lasts || !same_scalar || stored,
-        "HeadView looks at memory, and this expression has none: evaluate it into a matrix, or use Head and its view()");
+    static_assert(!lasts || !same_scalar || stored, "HeadView looks at memory, and this expression has none: "
+                                                    "evaluate it into a matrix, or use Head and its view()");
     static_assert(!lasts || !same_scalar || !stored || row_major,
-                  "HeadView looks at row-major numbers, and this is column-major (Eigen's default): use Head and its view(), "
+                  "HeadView looks at row-major numbers, and this is column-major (Eigen's default): use Head "
+                  "and its view(), "
                   "which copies, "
                   "or a row-major matrix or Map (attnscope::Matrix<float> is one)");
     if constexpr (lasts && same_scalar && stored && row_major) {
