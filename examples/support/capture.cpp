@@ -449,7 +449,7 @@ void take_weights(const Capture& capture, const HeadPlace& place, HeadRows& rows
         tally.sums.push_back(row.sum);
         if (!row.sums_to_one) ++tally.not_one;
         if (row.sums_to_one && row.sum != 1) ++tally.rounded, tally.rounded_type = attnscope::name_of(scalar);
-        if (row.hidden != 0) ++tally.hidden_rows, tally.most_hidden = std::max(tally.most_hidden, row.hidden);
+        if (row.hides_weight) ++tally.hidden_rows, tally.most_hidden = std::max(tally.most_hidden, row.hidden);
     }
     if (rows.tally.hidden_rows > 0 && !capture.options.normalise_weights) rows.mask = Mask::none();
 }

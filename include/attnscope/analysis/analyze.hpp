@@ -401,10 +401,21 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
 
 namespace detail {
 
-/// A head of which the matrix of logits is there, or that of weights p whose logits are log p.
+/// In which scalar weights can have been stored that come as an expression.
+template <MatrixExpr P>
+constexpr StoredScalar stored_type() {
+    using T = std::remove_const_t<typename P::Scalar>;
+    return std::same_as<T, Eigen::half>       ? StoredScalar::float16
+           : std::same_as<T, Eigen::bfloat16> ? StoredScalar::bfloat16
+           : std::same_as<T, float>           ? StoredScalar::float32
+                                              : StoredScalar::float64;
+}
+
+/// A head of which the matrix of logits is there, or that of weights p, stored in `type` or
+/// something narrower, whose logits are log p.
 template <Executor E>
-HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* p, MatrixView<double> values,
-                            const AnalysisOptions& options, const E& executor) {
+HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* p, StoredScalar type,
+                            MatrixView<double> values, const AnalysisOptions& options, const E& executor) {
     const Index queries = logits.rows(), keys = logits.cols();
     const std::string_view function = p ? "analyze_weights" : "analyze_logits";
     check_values(function, values, keys);
@@ -414,14 +425,14 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     std::vector<StoredRow> stored;
     Mask mask = options.mask;
     if (p) {
-        const StoredScalar scalar = options.stored_scalar
-                                        ? *options.stored_scalar
-                                        : narrowest_scalar(MatrixView<double>(*p), StoredScalar::float64);
+        const StoredScalar scalar =
+            options.stored_scalar ? *options.stored_scalar : narrowest_scalar(MatrixView<double>(*p), type);
         bool hidden = false;
         for (Index i = 0; i < queries; ++i) {
             const RowIn<double> row(p->data() + i * keys, static_cast<std::size_t>(keys));
-            stored.push_back(stored_row(row, options.mask.visible(i, keys), scalar));
-            hidden = hidden || (std::isfinite(stored.back().sum) && stored.back().hidden != 0);
+            stored.push_back(is_padding(options, i) ? StoredRow()
+                                                    : stored_row(row, options.mask.visible(i, keys), scalar));
+            hidden = hidden || (std::isfinite(stored.back().sum) && stored.back().hides_weight);
         }
         // Weights on keys that the mask hides are weights: the mask is then no mask of this head.
         if (hidden && !options.normalise_weights) mask = Mask::none();
@@ -447,7 +458,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
             const RowIn<double> row =
                 is_padding(options, query) ? RowIn<double>() : seen_part(RowIn<double>(z));
             visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
-                if (p) {
+                if (p && !is_padding(options, query)) {
                     const RowIn<double> weights(p->data() + query * keys, row.size());
                     analyzer.stored(query, stored[static_cast<std::size_t>(query)], weights, row,
                                     options.normalise_weights, depth, result, audit);
@@ -479,32 +490,34 @@ template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {},
                             const E& executor = {}) {
     const Matrix<double> logits = detail::widened(z), values = detail::widened(v);
-    return detail::analyze_matrix(logits, nullptr, values, options, executor);
+    return detail::analyze_matrix(logits, nullptr, {}, values, options, executor);
 }
 
 /// The same without values.
 template <MatrixExpr Z, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, const E& executor = {}) {
-    return detail::analyze_matrix(detail::widened(z), nullptr, {}, options, executor);
+    return detail::analyze_matrix(detail::widened(z), nullptr, {}, {}, options, executor);
 }
 
 /// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a constant, so
 /// that `log_sum_exp` and `max_logit` are NaN. A row that does not sum to 1 (beyond the rounding of the stored scalar)
-/// is taken as it is, and statements that assume 1 are undefined on it, unless `options.normalise_weights`; negative
-/// weights have no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant
-/// under shifts.
+/// is taken as it is, and statements that assume 1 are undefined on it, unless `options.normalise_weights` or another
+/// temperature or normaliser than softmax at 1 is asked for, which makes other weights of log p; negative weights have
+/// no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant under shifts.
 template <MatrixExpr P, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {},
                              const E& executor = {}) {
     const Matrix<double> weights = detail::widened(p), values = detail::widened(v);
-    return detail::analyze_matrix(weights.array().log().matrix(), &weights, values, options, executor);
+    return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), values,
+                                  options, executor);
 }
 
 /// The same without values.
 template <MatrixExpr P, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, const E& executor = {}) {
     const Matrix<double> weights = detail::widened(p);
-    return detail::analyze_matrix(weights.array().log().matrix(), &weights, {}, options, executor);
+    return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), {},
+                                  options, executor);
 }
 
 } // namespace v0_1

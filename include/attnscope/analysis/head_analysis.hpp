@@ -33,7 +33,8 @@ struct RowColumns {
         participation_ratio, logit_spread;
     Column spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian
     /// Of stored weights; of size 0 for a head that has logits. Their sum, 1 minus that, the weight on keys that
-    /// the mask hides, and how many entries are negative (such a row has status `nan`).
+    /// the mask hides, and how many entries are negative (a row that sees one has status `nan`). Nothing is told of
+    /// padding.
     Column row_sum, unassigned_mass, hidden_mass;
     Eigen::Array<Index, Eigen::Dynamic, 1> negative;
 

@@ -92,11 +92,13 @@ public:
                 Depth depth, HeadAnalysis& result, Audit& audit) {
         RowColumns& rows = result.rows;
         measured_ = false;
-        if (stored.negative > 0) {
-            negative_row(query, p, rows);
+        if (stored.negative > 0 && has_negative(p, log_p)) {
+            negative_row(query, p, log_p, rows);
         } else if (taken_as_it_is(stored, normalise)) {
             weights_.assign(p.begin(), p.end());
-            const RowStatistics<double> statistics = row_statistics<double>(log_p);
+            RowStatistics<double> statistics = row_statistics<double>(log_p);
+            // NaN on a key that the mask hides is no number that a sum could be without.
+            if (statistics.normal() && !std::isfinite(stored.sum)) statistics.status = RowStatus::nan;
             set(query, statistics, rows);
             if (statistics.normal()) {
                 rows.max_weight[query] *= stored.sum;
@@ -131,6 +133,14 @@ public:
 private:
     static constexpr double not_known = std::numeric_limits<double>::quiet_NaN();
     static bool sees(double z) { return z > -std::numeric_limits<double>::infinity(); }
+    static bool is_masked(double z) { return z == -std::numeric_limits<double>::infinity(); }
+
+    /// Has a key that the row sees a negative weight?
+    static bool has_negative(RowIn<double> p, RowIn<double> log_p) {
+        for (std::size_t key = 0; key < p.size(); ++key)
+            if (p[key] < 0 && !is_masked(log_p[key])) return true;
+        return false;
+    }
 
     bool measure(Index query, RowIn<double> z, RowColumns& rows) {
         measured_ = false;
@@ -161,8 +171,8 @@ private:
         RowStatistics<double> row = row_statistics<double>(RowIn<double>(logs_));
         if (status != RowStatus::normal) row.status = status;
         const RowStatistics<double> plain = row_statistics<double>(z);
-        row.visible = plain.visible;
         set(query, row, rows);
+        rows.visible[query] = plain.visible;
         rows.max_logit[query] = rows.logit_spread[query] = not_known;
         if (row.normal()) {
             rows.max_logit[query] = plain.max_logit;
@@ -171,6 +181,7 @@ private:
             for (const double p : weights_) sum += p;
             rows.max_weight[query] *= sum;
             rows.second_weight[query] *= sum;
+            if (row.visible == 1 && plain.visible > 1) rows.second_weight[query] = 0; // all others weigh nothing
             rows.log_sum_exp[query] = head_.normalizer.log_normalizer(z);
             if (head_.options.sensitivity) set(query, norms, rows);
         }
@@ -189,18 +200,24 @@ private:
         return status;
     }
 
-    /// Weights some of which are negative: they have no entropy, and no logits.
-    void negative_row(Index query, RowIn<double> p, RowColumns& rows) {
+    /// Weights some of which are negative: they have no entropy, and no logits. log_p: -inf also where the mask hides
+    /// a key.
+    void negative_row(Index query, RowIn<double> p, RowIn<double> log_p, RowColumns& rows) {
         weights_.assign(p.begin(), p.end());
         rows.status[static_cast<std::size_t>(query)] = RowStatus::nan;
         logs_.clear();
-        std::copy_if(p.begin(), p.end(), std::back_inserter(logs_), [](double x) { return x != 0; });
+        for (std::size_t key = 0; key < p.size(); ++key) {
+            if (is_masked(log_p[key]))
+                weights_[key] = 0;
+            else
+                logs_.push_back(p[key]);
+        }
         rows.visible[query] = static_cast<Index>(logs_.size());
-        if (std::any_of(p.begin(), p.end(), [](double x) { return !std::isfinite(x); })) return;
+        if (std::any_of(logs_.begin(), logs_.end(), [](double x) { return !std::isfinite(x); })) return;
         std::sort(logs_.begin(), logs_.end(), std::greater<>());
         rows.max_weight[query] = logs_[0];
         if (logs_.size() > 1) rows.second_weight[query] = logs_[1];
-        if (p[0] != 0) rows.first_key_weight[query] = p[0];
+        if (!is_masked(log_p[0])) rows.first_key_weight[query] = p[0];
     }
 
     static void set(Index query, const RowStatistics<double>& row, RowColumns& rows) {

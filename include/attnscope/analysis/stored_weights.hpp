@@ -16,19 +16,23 @@ constexpr std::string_view name_of(StoredScalar scalar) {
     return names[static_cast<std::size_t>(scalar)];
 }
 
-/// The narrowest scalar that has every finite number of a matrix, `stored` if that is none of 16 or 32 bits: weights
-/// are often widened before they are saved.
+/// The narrowest scalar that has every finite number of a matrix, `stored` if that is none of 16 or 32 bits or has 16
+/// itself: weights are often widened before they are saved. Of numbers that both scalars of 16 bits have, bfloat16 is
+/// told by its last bit; numbers that do without were rounded to neither, and float16 allows less.
 inline StoredScalar narrowest_scalar(MatrixView<double> values, StoredScalar stored) {
-    bool f16 = true, bf16 = true, f32 = true;
+    if (stored == StoredScalar::float16 || stored == StoredScalar::bfloat16) return stored;
+    bool f16 = true, bf16 = true, f32 = true, last_bit = false;
     for (Index i = 0; i < values.rows(); ++i)
         for (const double x : values.row(i)) {
             if (!std::isfinite(x)) continue;
             const float narrow = static_cast<float>(x);
             f32 = f32 && static_cast<double>(narrow) == x;
             f16 = f16 && f32 && static_cast<float>(Eigen::half(narrow)) == narrow;
-            bf16 = bf16 && f32 && static_cast<float>(Eigen::bfloat16(narrow)) == narrow;
+            const Eigen::bfloat16 brain(narrow);
+            bf16 = bf16 && f32 && static_cast<float>(brain) == narrow;
+            last_bit = last_bit || (Eigen::numext::bit_cast<std::uint16_t>(brain) & 1) != 0;
         }
-    return f16 ? StoredScalar::float16 : bf16 ? StoredScalar::bfloat16 : f32 ? StoredScalar::float32 : stored;
+    return f16 && !(bf16 && last_bit) ? StoredScalar::float16 : bf16 ? StoredScalar::bfloat16 : f32 ? StoredScalar::float32 : stored;
 }
 
 /// By how much a row of n weights can miss the sum 1 because it was stored. Weights of 16 bits are rounded once,
@@ -52,6 +56,7 @@ inline double sum_rounding(StoredScalar scalar, Index n, double sum) {
 /// One row of stored weights.
 struct StoredRow {
     double sum = 0, hidden = 0; ///< hidden: on keys that the mask hides
+    bool hides_weight = false;  ///< is one of those not 0? (They may cancel.)
     Index negative = 0;         ///< entries below 0
     bool sums_to_one = true;    ///< to the rounding of the stored scalar
 };
@@ -62,7 +67,9 @@ inline StoredRow stored_row(RowIn<double> p, const KeyRanges& visible, StoredSca
     for (std::size_t j = 0; j < p.size(); ++j) {
         row.sum += p[j];
         row.negative += p[j] < 0;
-        if (!visible.contains(static_cast<Index>(j))) row.hidden += p[j];
+        if (visible.contains(static_cast<Index>(j))) continue;
+        row.hidden += p[j];
+        row.hides_weight = row.hides_weight || p[j] != 0;
     }
     row.sums_to_one = std::abs(row.sum - 1) <= sum_rounding(scalar, static_cast<Index>(p.size()), row.sum);
     return row;

@@ -139,8 +139,8 @@ private:
 
     /// No statement is about this normaliser.
     template <class N>
-    void audit_row(Audit& audit, const N&, RowIn<double>, const RowFacts&) {
-        audit.add_unknown_row();
+    void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowFacts&) {
+        if (weigh(normalizer, z)) audit.add_unknown_row();
     }
 
     void audit_row(Audit& audit, const Softmax& softmax, RowIn<double> z, const RowFacts& facts) {
