@@ -304,6 +304,25 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
     return result;
 }
 
+/// The scale of a head in double; 1/sqrt(d) is that in double, too.
+template <Real T>
+double scale_of(const HeadView<T>& head) {
+    const Index width = head.q().cols();
+    return head.scale() == HeadView<T>::default_scale(width) ? HeadView<double>::default_scale(width)
+                                                             : static_cast<double>(head.scale());
+}
+
+/// A head of which no row was reached.
+template <Real T>
+HeadAnalysis unreached_analysis(const HeadView<T>& head, const AnalysisOptions& options) {
+    const Index queries = head.queries();
+    HeadAnalysis result =
+        empty_analysis(HeadContext(options, {}, options.mask, queries), queries, head.keys(), false);
+    result.scale = options.scale.value_or(scale_of(head));
+    set_extent(result, {queries, 0, queries > 0, std::vector<bool>(static_cast<std::size_t>(queries), true)});
+    return result;
+}
+
 /// An Eigen expression widened to double, row-major.
 template <MatrixExpr E>
 Matrix<double> widened(const E& expression) {
@@ -327,9 +346,7 @@ HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {
         return detail::analyze_head(head, options, executor);
     } else {
         const Matrix<double> q = detail::widened(head.q().map()), k = detail::widened(head.k().map());
-        const double scale = head.scale() == HeadView<T>::default_scale(head.q().cols())
-                                 ? HeadView<double>::default_scale(head.q().cols())
-                                 : static_cast<double>(head.scale());
+        const double scale = detail::scale_of(head);
         if (!head.has_values())
             return detail::analyze_head(HeadView<double>(q, k, {}, scale), options, executor);
         const Matrix<double> v = detail::widened(head.v().map());
@@ -353,14 +370,24 @@ HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}
     return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
 }
 
-/// The heads of a layer, grouped queries included. Drawn numbers are another head's each.
+/// The heads of a layer, grouped queries included. Drawn numbers are another head's each. `options.progress` is told
+/// of the rows of all heads; when it stops, heads that were not begun have no figures.
 template <Real T, Executor E = Sequential>
 LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, const E& executor = {}) {
     LayerAnalysis layer;
+    Index before = 0;
+    bool stopped = false;
     for (Index i = 0; i < group.heads(); ++i) {
         AnalysisOptions own = options;
         own.seed = mixed_seed(options.seed, static_cast<std::uint64_t>(i));
-        layer.heads.push_back(analyze(group[i], own, executor));
+        if (options.progress)
+            own.progress = [&](Index done, Index all) {
+                stopped = !options.progress(before + done, all * group.heads());
+                return !stopped;
+            };
+        layer.heads.push_back(stopped ? detail::unreached_analysis(group[i], own)
+                                      : analyze(group[i], own, executor));
+        before += group.queries();
     }
     return layer;
 }

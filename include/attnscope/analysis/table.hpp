@@ -66,11 +66,13 @@ inline std::string selection_table(std::span<const HeadAnalysis> heads) {
     const std::optional<double> radius = heads.front().radius;
     std::string text =
         "Selecting the N largest weights, means over all rows with more than N visible keys.\ndistance: ";
-    text += std::string(name_of(heads.front().reading)) + " reading" +
-            (cumulative ? "; bound: its Theorem 1(1)" : "") +
-            "; random: E d of N random keys lies between; lost: |o - o_N|;\n"
-            "separable: share of selected tokens nearer to s than " +
-            (radius ? detail::to_text(*radius) : std::string("any other")) + ".\n\n";
+    text +=
+        std::string(name_of(heads.front().reading)) + " reading" +
+        (cumulative ? "; bound: its Theorem 1(1)" : "") +
+        "; random: E d of N random keys lies between; lost: |o - o_N|;\n"
+        "separable: share of selected tokens nearer to their sum s than " +
+        (radius ? detail::to_text(*radius) + ", 0 where another token is" : std::string("every other token")) +
+        ".\n\n";
     struct Cell {
         std::string_view title;
         std::size_t width;
@@ -103,18 +105,58 @@ inline std::string selection_table(std::span<const HeadAnalysis> heads) {
     return text;
 }
 
+namespace detail {
+
+/// What the figures of some heads do not cover, and what is known of stored weights: a line each, where there is any.
+inline std::string coverage_notes(std::span<const HeadAnalysis> heads) {
+    std::array<Index, 4> rows{}; // by status
+    Index all = 0, examined = 0, done = 0, negative = 0, counted = 0;
+    bool streamed = false, cancelled = false, stored = false;
+    double sums = 0, hidden = 0;
+    for (const HeadAnalysis& head : heads) {
+        all += head.queries;
+        done += head.extent.cancelled ? head.extent.done : head.queries;
+        examined += static_cast<Index>(head.examined.size());
+        streamed = streamed || head.streamed;
+        cancelled = cancelled || head.extent.cancelled;
+        for (Index query = 0; query < head.queries; ++query)
+            if (head.extent.reached(query))
+                ++rows[static_cast<std::size_t>(head.rows.status[static_cast<std::size_t>(query)])];
+        for (Index query = 0; query < head.rows.row_sum.size(); ++query) {
+            stored = true;
+            negative += head.rows.negative[query];
+            if (!std::isfinite(head.rows.row_sum[query])) continue;
+            ++counted;
+            sums += head.rows.row_sum[query];
+            hidden += head.rows.hidden_mass[query];
+        }
+    }
+    std::string text;
+    if (streamed)
+        text += "streamed: selections and audit of " + to_text(examined) + " of " + to_text(all) + " rows\n";
+    if (cancelled) text += "cancelled after " + to_text(done) + " of " + to_text(all) + " rows\n";
+    std::string others;
+    for (const RowStatus status : {RowStatus::empty, RowStatus::infinite, RowStatus::nan})
+        if (const Index count = rows[static_cast<std::size_t>(status)]; count > 0)
+            others += (others.empty() ? "" : ", ") + to_text(count) + " " + std::string(name_of(status));
+    if (!others.empty()) text += "rows without figures: " + others + "\n";
+    if (stored)
+        text += "stored weights: mean sum of a row " + number_cell(sums / static_cast<double>(counted)) +
+                ", on keys that the mask hides " + number_cell(hidden / static_cast<double>(counted)) +
+                "; negative entries: " + to_text(negative) + "\n";
+    return text;
+}
+
+} // namespace detail
+
 /// One head: how it was computed, means, selections, the audit.
 inline std::string to_table(const HeadAnalysis& head) {
     std::string text =
         detail::to_text(head.queries) + " queries, " + detail::to_text(head.keys) + " keys, " + head.normalizer;
     if (head.temperature) text += ", temperature " + detail::to_text(*head.temperature);
     if (head.scale) text += ", scale " + detail::number_cell(*head.scale);
-    text += '\n';
-    if (head.streamed)
-        text += "streamed: selections and audit of " + detail::to_text(head.examined.size()) + " rows\n";
-    if (head.extent.cancelled)
-        text += "cancelled after " + detail::to_text(head.extent.done) + " of " +
-                detail::to_text(head.extent.all) + " rows\n";
+    if (head.single_precision) text += ", single precision";
+    text += "\n" + detail::coverage_notes({&head, 1});
     text += "\n" + std::string(mean_legend) + "\n" + mean_titles() + "\n" + mean_cells(head) + "\n\n";
     if (const std::string selections = selection_table({&head, 1}); !selections.empty())
         text += selections + "\n";
@@ -126,6 +168,7 @@ inline std::string to_table(const LayerAnalysis& layer) {
     std::string text = std::string(mean_legend) + "\n head" + mean_titles() + "\n";
     for (std::size_t i = 0; i < layer.heads.size(); ++i)
         text += detail::right(detail::to_text(i), 5) + mean_cells(layer.heads[i]) + "\n";
+    if (const std::string notes = detail::coverage_notes(layer.heads); !notes.empty()) text += "\n" + notes;
     text += '\n';
     if (const std::string selections = selection_table(layer.heads); !selections.empty())
         text += selections + "\n";

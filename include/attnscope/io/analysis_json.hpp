@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace attnscope {
 inline namespace v0_1 {
 namespace io {
@@ -86,7 +88,8 @@ inline nlohmann::ordered_json rows_json(const HeadAnalysis& head) {
     return list;
 }
 
-/// One head by itself, schema "attnscope.analysis/1": how it was computed, `mean`, `audit`, and `rows` if asked for.
+/// One head by itself, schema "attnscope.analysis/1": how it was computed, `status`, the number of rows of each,
+/// `mean`, `audit`, and `rows`, each with its own status, if asked for. Rows that were not reached are `nan`.
 inline nlohmann::ordered_json to_json(const HeadAnalysis& head, bool rows = false) {
     nlohmann::ordered_json json;
     json["schema"] = "attnscope.analysis/1";
@@ -102,8 +105,13 @@ inline nlohmann::ordered_json to_json(const HeadAnalysis& head, bool rows = fals
     json["streamed"] = head.streamed;
     json["examined"] = head.examined;
     json["cancelled"] = head.extent.cancelled;
+    for (const RowStatus status : {RowStatus::normal, RowStatus::empty, RowStatus::infinite, RowStatus::nan})
+        json["status"][std::string(name_of(status))] =
+            std::count(head.rows.status.begin(), head.rows.status.end(), status);
     json["mean"] = mean_json(head);
     json["rows"] = rows ? rows_json(head) : nlohmann::ordered_json::array();
+    for (std::size_t query = 0; query < json["rows"].size(); ++query)
+        json["rows"][query]["status"] = name_of(head.rows.status[query]);
     json["audit"] = to_json(head.audit);
     return json;
 }
