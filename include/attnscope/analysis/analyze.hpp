@@ -547,5 +547,37 @@ HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, co
                                   options, executor);
 }
 
+namespace detail {
+
+/// What is taken for a matrix by mistake: a container, or an Eigen expression of integers or complex numbers.
+template <class M>
+concept WrongMatrix =
+    !MatrixExpr<M> && (requires(const M& matrix) { std::data(matrix); } || requires(const M& matrix) {
+        dense(matrix);
+    });
+
+template <class...>
+inline constexpr bool is_matrix_of_numbers = false;
+
+} // namespace detail
+
+// These only say what is wrong, where the compiler would list all that a call is not.
+template <class Q, class K, class V, class... E>
+requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K> || detail::WrongMatrix<V>)
+HeadAnalysis analyze(const Q&, const K&, const V&, const AnalysisOptions& = {}, const E&...) {
+    static_assert(detail::is_matrix_of_numbers<Q, K, V>,
+                  "analyze: q, k and v must be Eigen expressions of float, double, long double, half or bfloat16 "
+                  "(Eigen::Map views a container)");
+    return {};
+}
+template <class Q, class K, class... E>
+requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K>)
+HeadAnalysis analyze(const Q&, const K&, const AnalysisOptions& = {}, const E&...) {
+    static_assert(detail::is_matrix_of_numbers<Q, K>,
+                  "analyze: q and k must be Eigen expressions of float, double, long double, half or bfloat16 "
+                  "(Eigen::Map views a container)");
+    return {};
+}
+
 } // namespace v0_1
 } // namespace attnscope

@@ -384,3 +384,25 @@ TEST_CASE("analyze: a scale where there is no q.k is refused", "[analysis]") {
                }),
                Catch::Matchers::StartsWith("analyze_tiles: scale must be left out"));
 }
+
+TEST_CASE("analyze: what a new user types", "[analysis]") {
+    const Eigen::MatrixXd q = Eigen::MatrixXd::Random(6, 4), k = Eigen::MatrixXd::Random(6, 4),
+                          v = Eigen::MatrixXd::Random(6, 2), fused = Eigen::MatrixXd::Random(6, 12);
+    CHECK(analyze(q, k, v).queries == 6);
+    CHECK(analyze(q, k).keys == 6);
+    CHECK(analyze(q, k, v, {.mask = Mask::causal()}).rows.visible[0] == 1);
+    CHECK(analyze(q, k, {.mask = Mask::causal()}).rows.visible[0] == 1);
+    CHECK(analyze(q, k, v, {.normalizer = Sparsemax{}, .counts = {5, 50}}).normalizer == "sparsemax");
+    CHECK(analyze(q.topRows(5), k, v.cast<float>() * 2).queries == 5);
+    CHECK(analyze(q, k, v, {}, [](Index count, auto&& task) {
+              for (Index i = 0; i < count; ++i) task(i);
+          }).queries == 6);
+    const AnalysisOptions options;
+    CHECK(analyze(q, k, options).queries == 6);
+    CHECK(analyze(q, k, v, options, Sequential()).queries == 6);
+    CHECK(analyze(Eigen::Matrix<double, 3, 2>::Zero(), Eigen::Matrix2f::Identity()).keys == 2);
+    CHECK(analyze(fused.leftCols(4), fused.middleCols(4, 4), fused.rightCols(4)).keys == 6);
+    CHECK(analyze(q * q.transpose(), k * q.transpose(), v).keys == 6);
+    CHECK(analyze(Eigen::RowVectorXd::Ones(4), k, v).queries == 1);
+    CHECK(analyze(q(Eigen::all, Eigen::seq(0, 1)), k.leftCols(2)).queries == 6);
+}
