@@ -71,6 +71,13 @@ TEST_CASE("the lines of the first day compile and agree with each other", "[door
     CHECK(analysis.rows.entropy_nats[23] == Catch::Approx(rows[23].statistics().entropy_nats()).epsilon(1e-5));
     CHECK(analysis.selection(5).separable_fraction.size() == 24);
     CHECK(to_table(analysis).find("Selecting the N largest weights") != std::string::npos);
+    Index tasks = 0;
+    auto own = [&tasks](Index count, auto&& task) mutable { // an executor of your own that changes itself
+        for (Index i = count; i-- > 0;) task(i);
+        tasks += count;
+    };
+    CHECK((analyze(q, k, v, {.mask = mask}, own).rows.entropy_nats == analysis.rows.entropy_nats).all());
+    CHECK(tasks > 0);
     const HeadPlan plan = plan_head(q, k, v, {.weight = 0.5}, mask);
     REQUIRE(plan.aims.size() == 1);
     CHECK(plan.aims.front().inverse_temperature > 0);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <attnscope/analysis/row_analyzer.hpp>
-#include <attnscope/detail/rooms.hpp>
+#include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/scan.hpp>
@@ -107,28 +107,28 @@ inline RowIn<double> seen_part(RowIn<double> z) {
 /// `chosen` (ascending) in blocks of consecutive places, on the executor. Results do not depend on it.
 template <class Rows, Executor E>
 void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<const Index> chosen,
-                    const Rows& rows, const E& executor, ProgressGate& gate) {
+                    const Rows& rows, E&& executor, ProgressGate& gate) {
     const Index count = static_cast<Index>(chosen.size()),
                 blocks = (count + analysis_block - 1) / analysis_block;
     std::vector<Audit> audits(static_cast<std::size_t>(blocks));
-    struct Room {
+    struct Workspace {
         std::optional<RowAnalyzer> analyzer;
     };
-    Rooms<Room> rooms;
+    WorkspacePool<Workspace> workspaces;
     const auto is_examined = [&](Index query) {
         return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
     };
     const auto task = [&](Index block) {
         if (gate.stopped()) return;
         const Index begin = block * analysis_block, end = std::min(count, begin + analysis_block);
-        rooms.use([&](Room& room) {
-            if (!room.analyzer) room.analyzer.emplace(head);
+        workspaces.use([&](Workspace& workspace) {
+            if (!workspace.analyzer) workspace.analyzer.emplace(head);
             rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
                  [&](Index query, const auto& analyze_row) {
                      const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
                                         : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
                                                                       : RowAnalyzer::Depth::selections;
-                     analyze_row(*room.analyzer, depth, audits[static_cast<std::size_t>(block)]);
+                     analyze_row(*workspace.analyzer, depth, audits[static_cast<std::size_t>(block)]);
                  });
         });
         gate.pass(begin, end);
@@ -177,7 +177,7 @@ void audit_whole_head(HeadAnalysis& result, const HeadContext& head, bool assump
 /// delta(query): see `RowFacts`.
 template <Real T, LogitSource<T> Source, class Delta, Executor E>
 void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& mask, const Source& source,
-                    std::span<const Index> chosen, const Delta& delta, const E& executor, ProgressGate& gate) {
+                    std::span<const Index> chosen, const Delta& delta, E&& executor, ProgressGate& gate) {
     const auto rows = [&](std::span<const Index> queries, const auto& visit) {
         std::vector<double> z;
         scan_rows_of<T>(
@@ -223,7 +223,7 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
 /// norms.
 template <Real T, Executor E>
 bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadView<double>& head,
-                  const Mask& mask, const E& executor) {
+                  const Mask& mask, E&& executor) {
     const double temperature = *context.temperature;
     const Matrix<T> q = head.q().map().cast<T>(), k = head.k().map().cast<T>();
     const HeadView<T> scaled(q, k, {}, static_cast<T>(head.scale() / temperature));
@@ -254,7 +254,7 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
 }
 
 template <Executor E>
-HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& options, const E& executor) {
+HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& options, E&& executor) {
     const HeadView<double> head(given.q(), given.k(), given.v(), options.scale.value_or(given.scale()));
     const Index queries = head.queries(), keys = head.keys();
     check_options(options, queries);
@@ -341,7 +341,7 @@ Matrix<double> widened(const E& expression) {
 /// `options.streamed_above` logits selections and statements are those of some rows only, and the result says so.
 /// Throws `invalid_argument` for shapes that do not fit, counts < 1, and what else options cannot be.
 template <Real T, Executor E = Sequential>
-HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {}, const E& executor = {}) {
+HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {}, E&& executor = {}) {
     if constexpr (std::same_as<T, double>) {
         return detail::analyze_head(head, options, executor);
     } else {
@@ -358,14 +358,14 @@ HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {
 /// Example: `const auto head = analyze(q, k, v, {.mask = Mask::causal()});`
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze(const Q& q, const K& k, const V& v, const AnalysisOptions& options = {},
-                     const E& executor = {}) {
+                     E&& executor = {}) {
     const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k), wide_v = detail::widened(v);
     return detail::analyze_head(HeadView<double>(wide_q, wide_k, wide_v), options, executor);
 }
 
 /// Without values: what needs them is NaN, or not counted.
 template <MatrixExpr Q, MatrixExpr K, Executor E = Sequential>
-HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}, const E& executor = {}) {
+HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k);
     return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
 }
@@ -373,7 +373,7 @@ HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}
 /// The heads of a layer, grouped queries included. Drawn numbers are another head's each. `options.progress` is told
 /// of the rows of all heads; when it stops, heads that were not begun have no figures.
 template <Real T, Executor E = Sequential>
-LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, const E& executor = {}) {
+LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, E&& executor = {}) {
     LayerAnalysis layer;
     Index before = 0;
     bool stopped = false;
@@ -396,7 +396,7 @@ LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options 
 /// Example: `analyze_tiles<float>(queries, keys, engine, values, {.mask = Mask::causal()})`.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
 HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
-                           const AnalysisOptions& options = {}, const E& executor = {}) {
+                           const AnalysisOptions& options = {}, E&& executor = {}) {
     detail::require(queries >= 0 && keys >= 0, "analyze_tiles", "queries and keys must be >= 0", queries, keys);
     detail::check_values("analyze_tiles", values, keys);
     detail::check_options(options, queries);
@@ -442,7 +442,7 @@ constexpr StoredScalar stored_type() {
 /// something narrower, whose logits are log p.
 template <Executor E>
 HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* p, StoredScalar type,
-                            MatrixView<double> values, const AnalysisOptions& options, const E& executor) {
+                            MatrixView<double> values, const AnalysisOptions& options, E&& executor) {
     const Index queries = logits.rows(), keys = logits.cols();
     const std::string_view function = p ? "analyze_weights" : "analyze_logits";
     check_values(function, values, keys);
@@ -514,15 +514,14 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
 
 /// One head from the matrix of its logits z [queries, keys], -inf where a key is masked, and its values [keys, d_v].
 template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
-HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {},
-                            const E& executor = {}) {
+HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> logits = detail::widened(z), values = detail::widened(v);
     return detail::analyze_matrix(logits, nullptr, {}, values, options, executor);
 }
 
 /// The same without values.
 template <MatrixExpr Z, Executor E = Sequential>
-HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, const E& executor = {}) {
+HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&& executor = {}) {
     return detail::analyze_matrix(detail::widened(z), nullptr, {}, {}, options, executor);
 }
 
@@ -532,8 +531,7 @@ HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, con
 /// temperature or normaliser than softmax at 1 is asked for, which makes other weights of log p; negative weights have
 /// no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant under shifts.
 template <MatrixExpr P, MatrixExpr V, Executor E = Sequential>
-HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {},
-                             const E& executor = {}) {
+HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> weights = detail::widened(p), values = detail::widened(v);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), values,
                                   options, executor);
@@ -541,7 +539,7 @@ HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& opti
 
 /// The same without values.
 template <MatrixExpr P, Executor E = Sequential>
-HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, const E& executor = {}) {
+HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> weights = detail::widened(p);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), {},
                                   options, executor);
@@ -551,10 +549,9 @@ namespace detail {
 
 /// What is taken for a matrix by mistake: a container, or an Eigen expression of integers or complex numbers.
 template <class M>
-concept WrongMatrix =
-    !MatrixExpr<M> && (requires(const M& matrix) { std::data(matrix); } || requires(const M& matrix) {
-        dense(matrix);
-    });
+concept WrongMatrix = !MatrixExpr<M> && (
+                                            requires(const M& matrix) { std::data(matrix); } ||
+                                            requires(const M& matrix) { dense(matrix); });
 
 template <class...>
 inline constexpr bool is_matrix_of_numbers = false;
@@ -565,9 +562,10 @@ inline constexpr bool is_matrix_of_numbers = false;
 template <class Q, class K, class V, class... E>
 requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K> || detail::WrongMatrix<V>)
 HeadAnalysis analyze(const Q&, const K&, const V&, const AnalysisOptions& = {}, const E&...) {
-    static_assert(detail::is_matrix_of_numbers<Q, K, V>,
-                  "analyze: q, k and v must be Eigen expressions of float, double, long double, half or bfloat16 "
-                  "(Eigen::Map views a container)");
+    static_assert(
+        detail::is_matrix_of_numbers<Q, K, V>,
+        "analyze: q, k and v must be Eigen expressions of float, double, long double, half or bfloat16 "
+        "(Eigen::Map views a container)");
     return {};
 }
 template <class Q, class K, class... E>

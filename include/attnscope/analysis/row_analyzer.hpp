@@ -181,7 +181,8 @@ private:
             for (const double p : weights_) sum += p;
             rows.max_weight[query] *= sum;
             rows.second_weight[query] *= sum;
-            if (row.visible == 1 && plain.visible > 1) rows.second_weight[query] = 0; // all others weigh nothing
+            if (row.visible == 1 && plain.visible > 1)
+                rows.second_weight[query] = 0; // all others weigh nothing
             rows.log_sum_exp[query] = head_.normalizer.log_normalizer(z);
             if (head_.options.sensitivity) set(query, norms, rows);
         }

@@ -32,7 +32,10 @@ inline StoredScalar narrowest_scalar(MatrixView<double> values, StoredScalar sto
             bf16 = bf16 && f32 && static_cast<float>(brain) == narrow;
             last_bit = last_bit || (Eigen::numext::bit_cast<std::uint16_t>(brain) & 1) != 0;
         }
-    return f16 && !(bf16 && last_bit) ? StoredScalar::float16 : bf16 ? StoredScalar::bfloat16 : f32 ? StoredScalar::float32 : stored;
+    return f16 && !(bf16 && last_bit) ? StoredScalar::float16
+           : bf16                     ? StoredScalar::bfloat16
+           : f32                      ? StoredScalar::float32
+                                      : stored;
 }
 
 /// By how much a row of n weights can miss the sum 1 because it was stored. Weights of 16 bits are rounded once,

@@ -269,13 +269,13 @@ ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts
         detail::require(counts[g] > (g > 0 ? counts[g - 1] : 0), "scan_distances",
                         "the N must ascend and be >= 1", counts[g]);
     const detail::PackedTokens<T> tokens(head.v(), executor);
-    detail::Rooms<detail::TileDistances<T>> rooms;
+    detail::WorkspacePool<detail::TileDistances<T>> workspaces;
     std::vector<Index> all(static_cast<std::size_t>(head.queries()));
     std::iota(all.begin(), all.end(), Index(0));
     return detail::scan_row_tiles<T>(
         std::span<const Index>(all), head.keys(), ProductTiles<T>(head, executor),
         [&](Index query, Index key, TileOut<T> logits) {
-            rooms.use([&](detail::TileDistances<T>& tile) {
+            workspaces.use([&](detail::TileDistances<T>& tile) {
                 tile.start(tokens, counts, logits.rows(), key, key + logits.cols());
                 for (Index i = 0; i < logits.rows(); ++i) {
                     const auto row = detail::visible_row<T>(mask.visible(query + i, head.keys()), key,

@@ -1,7 +1,7 @@
 // How far the rows of two sets of logits are apart: quantised keys, another temperature, another model.
 #pragma once
 
-#include <attnscope/detail/rooms.hpp>
+#include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/row/divergence.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
@@ -20,11 +20,11 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
                                const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     DivergenceScan result;
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
-    detail::Rooms<std::vector<T>> rooms;
+    detail::WorkspacePool<std::vector<T>> workspaces;
     static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, first,
         [&](Index query, Index begin, RowOut<T> a) {
-            rooms.use([&](std::vector<T>& b) {
+            workspaces.use([&](std::vector<T>& b) {
                 const Index n = static_cast<Index>(a.size());
                 b.resize(a.size());
                 detail::fill_tile<T>(second, query, begin, options.key_tile,

@@ -1,7 +1,7 @@
 // Exact norms of the Jacobian of every row.
 #pragma once
 
-#include <attnscope/detail/rooms.hpp>
+#include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 
@@ -23,11 +23,12 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
                                     const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     JacobianScan<T> result; // of norms that are NaN
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
-    detail::Rooms<std::vector<T>> rooms; // fresh memory for every row would be slower than its norms
+    detail::WorkspacePool<std::vector<T>>
+        workspaces; // fresh memory for every row would be slower than its norms
     static_cast<ScanExtent&>(result) = scan_rows<T>(
         queries, keys, source,
         [&](Index query, Index, RowOut<T> z) {
-            rooms.use([&](std::vector<T>& p) {
+            workspaces.use([&](std::vector<T>& p) {
                 p.resize(z.size());
                 normalizer.apply(RowIn<T>(z), RowOut<T>(p));
                 result.rows[static_cast<std::size_t>(query)] =

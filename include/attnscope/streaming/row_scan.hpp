@@ -52,11 +52,11 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
                            ? options.query_tile
                            : std::clamp<Index>((Index(1) << 22) / std::max<Index>(1, keys), 1, 32);
     ProgressGate gate(options.progress, count);
-    Rooms<Eigen::Array<T, Eigen::Dynamic, 1>> rooms;
+    WorkspacePool<Eigen::Array<T, Eigen::Dynamic, 1>> workspaces;
     const auto task = [&](Index number) {
         if (gate.stopped()) return;
         const Index end = std::min(count, (number + 1) * held);
-        rooms.use([&](Eigen::Array<T, Eigen::Dynamic, 1>& room) {
+        workspaces.use([&](Eigen::Array<T, Eigen::Dynamic, 1>& workspace) {
             for (Index at = number * held, next = at; at < end; at = next) {
                 const Index first = chosen[static_cast<std::size_t>(at)];
                 while (next < end && chosen[static_cast<std::size_t>(next)] == first + (next - at)) ++next;
@@ -68,8 +68,8 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
                 }
                 const Index rows = next - at, cols = seen.size();
                 const Index stride = (cols + 15) / 16 * 16 + 16; // not all rows in the same set of the cache
-                if (room.size() < rows * stride) room.resize(rows * stride);
-                const TileOut<T> tile(room.data(), rows, cols, Eigen::OuterStride<>(stride));
+                if (workspace.size() < rows * stride) workspace.resize(rows * stride);
+                const TileOut<T> tile(workspace.data(), rows, cols, Eigen::OuterStride<>(stride));
                 fill_tile<T>(source, first, seen.begin, options.key_tile, tile);
                 visit(first, seen.begin, tile);
             }

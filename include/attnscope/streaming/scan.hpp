@@ -1,7 +1,7 @@
 // Statistics of every row of a head without the queries x keys matrix.
 #pragma once
 
-#include <attnscope/detail/rooms.hpp>
+#include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/progress.hpp>
@@ -55,16 +55,16 @@ class QueryTileScan {
 public:
     using A = Accumulator<T>;
     /// What it works in; its contents mean nothing to the next.
-    struct Room {
+    struct Workspace {
         std::vector<KeyRanges> visible;
         Eigen::Array<T, Eigen::Dynamic, 1> logits;
         Matrix<A> sums;
     };
     QueryTileScan(const Source& source, Index keys, MatrixView<T> values, bool finite_values, const Mask& mask,
-                  Index key_tile, Room& room)
+                  Index key_tile, Workspace& workspace)
         : source_(source), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
-          key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(room.visible),
-          buffer_(room.logits), sums_(room.sums) {}
+          key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible),
+          buffer_(workspace.logits), sums_(workspace.sums) {}
 
     /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
     void operator()(Index first, std::span<RowState<T, K>> states, T* output) {
@@ -216,7 +216,7 @@ void allocate(Scan<T, K>& result, Index queries, Index width, bool output) {
     }
 }
 
-/// All heads, one task for each tile of queries. The rooms that tasks work in are handed on from task to task.
+/// All heads, one task for each tile of queries. The workspaces of tasks are handed on from task to task.
 template <Real T, Index K, class Source, Executor E>
 void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given, E&& executor) {
     using Tile = QueryTileScan<T, K, Source>;
@@ -235,7 +235,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         first_row.push_back(first_row.back() + job.queries);
     }
     ProgressGate gate(tiles.progress, first_row.back());
-    detail::Rooms<typename Tile::Room> rooms;
+    detail::WorkspacePool<typename Tile::Workspace> workspaces;
     const auto task = [&](Index tile) {
         if (gate.stopped()) return;
         const auto after = std::upper_bound(first_tile.begin(), first_tile.end(), tile);
@@ -243,8 +243,8 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         auto& job = jobs[number];
         const Index first = (tile - *(after - 1)) * tiles.query_tile,
                     rows = std::min(tiles.query_tile, job.queries - first);
-        rooms.use([&](typename Tile::Room& room) {
-            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile, room);
+        workspaces.use([&](typename Tile::Workspace& workspace) {
+            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile, workspace);
             scan(first,
                  std::span(job.result.rows)
                      .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),

@@ -1,7 +1,7 @@
 // What the top-N selections of every row of a head look like, for every N, without the matrix of weights.
 #pragma once
 
-#include <attnscope/detail/rooms.hpp>
+#include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/selection/distance.hpp>
 #include <attnscope/streaming/row_scan.hpp>
@@ -38,43 +38,46 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
     detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
     detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
                     "gram must have one row and column for each key", gram.rows(), gram.cols(), head.keys());
-    struct Room {
+    struct Workspace {
         Ranking<T> ranking;
         std::vector<T> logits, weights;
         std::vector<Index> keys;
         Matrix<T> values;
         Matrix<A> gram;
     };
-    detail::Rooms<Room> rooms;
+    detail::WorkspacePool<Workspace> workspaces;
     return scan_rows_of<T>(
         chosen, head.keys(), ProductTiles<T>(head, executor),
         [&](Index query, Index first, RowOut<T> z) {
-            rooms.use([&](Room& room) {
-                room.weights.resize(z.size());
-                room.keys.clear();
-                room.logits.clear();
-                const bool normal = normalizer.apply(RowIn<T>(z), RowOut<T>(room.weights)) == RowStatus::normal;
+            workspaces.use([&](Workspace& workspace) {
+                workspace.weights.resize(z.size());
+                workspace.keys.clear();
+                workspace.logits.clear();
+                const bool normal =
+                    normalizer.apply(RowIn<T>(z), RowOut<T>(workspace.weights)) == RowStatus::normal;
                 for (std::size_t i = 0; normal && i < z.size(); ++i) {
                     if (!(z[i] > -std::numeric_limits<T>::infinity())) continue;
-                    room.weights[room.keys.size()] = room.weights[i];
-                    room.keys.push_back(first + static_cast<Index>(i));
-                    room.logits.push_back(z[i]);
+                    workspace.weights[workspace.keys.size()] = workspace.weights[i];
+                    workspace.keys.push_back(first + static_cast<Index>(i));
+                    workspace.logits.push_back(z[i]);
                 }
-                room.weights.resize(room.keys.size());
-                room.ranking.rank(RowIn<T>(room.weights));
-                const Index n = static_cast<Index>(room.keys.size());
-                const bool prefix = n == 0 || room.keys.back() == n - 1;
+                workspace.weights.resize(workspace.keys.size());
+                workspace.ranking.rank(RowIn<T>(workspace.weights));
+                const Index n = static_cast<Index>(workspace.keys.size());
+                const bool prefix = n == 0 || workspace.keys.back() == n - 1;
                 if (!prefix) {
-                    room.values.resize(n, head.v().cols());
+                    workspace.values.resize(n, head.v().cols());
                     for (Index i = 0; i < n; ++i)
-                        room.values.row(i) = head.v().map().row(room.keys[static_cast<std::size_t>(i)]);
-                    room.gram = gram_matrix(MatrixView<T>(room.values));
+                        workspace.values.row(i) =
+                            head.v().map().row(workspace.keys[static_cast<std::size_t>(i)]);
+                    workspace.gram = gram_matrix(MatrixView<T>(workspace.values));
                 }
                 const MatrixView<T>& v = head.v();
-                visit(RankedRow<T>{query, room.logits, room.weights, room.keys, room.ranking.order(),
+                visit(RankedRow<T>{query, workspace.logits, workspace.weights, workspace.keys,
+                                   workspace.ranking.order(),
                                    prefix ? MatrixView<T>(v.data(), n, v.cols(), v.outer_stride())
-                                          : MatrixView<T>(room.values),
-                                   prefix ? gram : room.gram});
+                                          : MatrixView<T>(workspace.values),
+                                   prefix ? gram : workspace.gram});
             });
         },
         mask, options, executor);
@@ -92,23 +95,24 @@ ScanExtent scan_distance_curves(const HeadView<T>& head, Index n_max, const Visi
                                 const TileOptions& options = {}, E&& executor = {}) {
     detail::require(head.has_values(), "scan_distance_curves", "the head needs values");
     detail::require(n_max >= 0, "scan_distance_curves", "n_max must be >= 0", n_max);
-    struct Room {
+    struct Workspace {
         DistanceCurves<T> curves;
         std::vector<Index> ranked;
     };
-    detail::Rooms<Room> rooms;
+    detail::WorkspacePool<Workspace> workspaces;
     std::vector<Index> all(static_cast<std::size_t>(head.queries()));
     std::iota(all.begin(), all.end(), Index(0));
     const auto gram = gram_matrix(head.v());
     return scan_ranked_rows(
         std::span<const Index>(all), head, gram, Softmax(),
         [&](const RankedRow<T>& row) {
-            rooms.use([&](Room& room) {
+            workspaces.use([&](Workspace& workspace) {
                 const Index n = static_cast<Index>(row.keys.size());
-                room.ranked.clear();
-                for (const Index i : row.order) room.ranked.push_back(row.keys[static_cast<std::size_t>(i)]);
-                visit(row.query, std::span<const Index>(room.ranked),
-                      room.curves.compute(row.weights, row.x, row.gram, row.order, std::min(n, n_max)));
+                workspace.ranked.clear();
+                for (const Index i : row.order)
+                    workspace.ranked.push_back(row.keys[static_cast<std::size_t>(i)]);
+                visit(row.query, std::span<const Index>(workspace.ranked),
+                      workspace.curves.compute(row.weights, row.x, row.gram, row.order, std::min(n, n_max)));
             });
         },
         mask, options, executor);

@@ -11,29 +11,29 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-/// As many rooms as tasks run at once, made when they are needed. A task finds what another has left there.
-template <class Room>
-class Rooms {
+/// As many workspaces as tasks run at once, made when they are needed. A task finds what another has left there.
+template <class Workspace>
+class WorkspacePool {
 public:
     template <class Work>
     void use(const Work& work) {
-        std::unique_ptr<Room> room;
+        std::unique_ptr<Workspace> workspace;
         {
             const std::lock_guard lock(guard_);
             if (!free_.empty()) {
-                room = std::move(free_.back());
+                workspace = std::move(free_.back());
                 free_.pop_back();
             }
         }
-        if (!room) room = std::make_unique<Room>();
-        work(*room);
+        if (!workspace) workspace = std::make_unique<Workspace>();
+        work(*workspace);
         const std::lock_guard lock(guard_);
-        free_.push_back(std::move(room));
+        free_.push_back(std::move(workspace));
     }
 
 private:
     std::mutex guard_;
-    std::vector<std::unique_ptr<Room>> free_;
+    std::vector<std::unique_ptr<Workspace>> free_;
 };
 
 } // namespace detail
