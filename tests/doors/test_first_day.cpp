@@ -72,9 +72,9 @@ TEST_CASE("the lines of the first day compile and agree with each other", "[door
     CHECK(analysis.selection(5).separable_fraction.size() == 24);
     CHECK(to_table(analysis).find("Selecting the N largest weights") != std::string::npos);
     Index tasks = 0;
-    auto own = [&tasks](Index count, auto&& task) mutable { // an executor of your own that changes itself
-        for (Index i = count; i-- > 0;) task(i);
-        tasks += count;
+    auto own = [&tasks](Index all, auto&& task) mutable { // an executor of your own that changes itself
+        for (Index i = all; i-- > 0;) task(i);
+        tasks += all;
     };
     CHECK((analyze(q, k, v, {.mask = mask}, own).rows.entropy_nats == analysis.rows.entropy_nats).all());
     CHECK(tasks > 0);
