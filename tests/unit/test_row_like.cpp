@@ -204,7 +204,7 @@ TEST_CASE("results are vectors of the kind of the argument", "[types]") {
     STATIC_REQUIRE(std::is_same_v<RowResult<Eigen::Matrix<Eigen::half, Eigen::Dynamic, 1>>, Eigen::VectorXf>);
     STATIC_REQUIRE(std::is_same_v<RowResult<std::vector<float>>, Eigen::VectorXf>);
     const Eigen::MatrixXd values = Eigen::MatrixXd::Random(4, 2);
-    const Eigen::VectorXd z = Eigen::Vector4d(1, -2, 0.5, 3);
+    const Eigen::VectorXd z{{1, -2, 0.5, 3}};
     const Eigen::VectorXd p = attnscope::weights(attnscope::Softmax(), z);
     // What people write next.
     CHECK(p.dot(z) == Catch::Approx((p.array() * z.array()).sum()));

@@ -2,7 +2,7 @@
 #include <support/analysis_reference.hpp>
 #include <support/front_doors.hpp>
 
-#include <own_normalizer.hpp>
+#include "../../../examples/own_normalizer.hpp"
 
 #include <attnscope/analysis/table.hpp>
 #include <attnscope/runtime/registry.hpp>
