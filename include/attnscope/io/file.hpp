@@ -226,10 +226,10 @@ inline std::string read_file(const std::string& path, std::uint64_t limit = std:
         // unknown.
         const std::size_t before = content.size();
         content.resize(std::max(static_cast<std::size_t>(file.size()) + 1, before + (std::size_t{1} << 16)));
-        const auto workspace = std::as_writable_bytes(std::span(content)).subspan(before);
-        const std::size_t got = file.read_some(before, workspace);
+        const auto room = std::as_writable_bytes(std::span(content)).subspan(before);
+        const std::size_t got = file.read_some(before, room);
         content.resize(before + got);
-        if (got < workspace.size()) break;
+        if (got < room.size()) break;
     }
     if (content.size() > limit)
         throw io_error(path, limit, "the file is over the limit of " + std::to_string(limit) + " bytes");

@@ -232,11 +232,11 @@ void keep_largest(RowOut<T> p, std::size_t count) {
                             return false;
                         }).front();
     // Of the keys at the threshold, as many as the larger ones leave room for.
-    std::size_t workspace = count - larger;
+    std::size_t room = count - larger;
     for (T& x : p) {
         const bool tie = x == threshold;
-        x = x > threshold || (tie && workspace > 0) ? x : T(0);
-        workspace -= tie && workspace > 0;
+        x = x > threshold || (tie && room > 0) ? x : T(0);
+        room -= tie && room > 0;
     }
 }
 

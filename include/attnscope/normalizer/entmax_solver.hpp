@@ -487,9 +487,9 @@ private:
     void settle(Parts&& for_each_part) {
         if constexpr (std::same_as<Unknown, WeightPower<A>>) {
             if (unknown_.a() < 1) return;
-            std::array<A, capacity> workspace;
+            std::array<A, capacity> room;
             const auto parts = [&](const auto& use) {
-                for_each_part([&](RowIn<C> part) { use(widened<A>(part, workspace)); });
+                for_each_part([&](RowIn<C> part) { use(widened<A>(part, room)); });
             };
             const A b = unknown_.b(), top = A(top_);
             A edge = top;

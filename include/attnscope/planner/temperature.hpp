@@ -72,17 +72,24 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
         answer.best = shown(even(ties));
         return answer;
     }
-    // From weights that are equal to rounding to a best key that is alone.
+    // From weights that are equal to rounding to a best key that is alone. `reached` is the figure at `high`, as it was
+    // found there: a compiler may round another call in another way.
     double low = std::log(1e-18) - std::log(*std::max_element(gaps.begin(), gaps.end())), high = low + 46;
-    while (high < 700 && at(high) > wanted) high += 5;
+    double reached = at(high);
+    while (high < 700 && reached > wanted) reached = at(high += 5);
     for (int i = 0; i < 64; ++i) {
         const double middle = (low + high) / 2;
         if (!(low < middle && middle < high)) break;
-        (at(middle) > wanted ? low : high) = middle;
+        if (const double there = at(middle); there > wanted) {
+            low = middle;
+        } else {
+            high = middle;
+            reached = there;
+        }
     }
     answer.inverse_temperature = std::exp(high);
-    answer.reachable = at(high) <= wanted;
-    answer.best = shown(at(high));
+    answer.reachable = reached <= wanted;
+    answer.best = shown(reached);
     return answer;
 }
 

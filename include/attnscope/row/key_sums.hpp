@@ -20,9 +20,9 @@ typename S::P product_error(const typename S::P& a, typename Simd<T>::P b, const
     constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
     const auto factor = S::set(static_cast<T>((1ull << half_digits) + 1));
     const P y = S::mul(a, factor), a1 = S::sub(y, S::sub(y, a)), a2 = S::sub(a, a1);
-    constexpr T workspace = 1 / static_cast<T>(1ull << (half_digits + 1));
-    const auto small = Simd<T>::mul(b, Simd<T>::set(workspace)), x = Simd<T>::mul(small, factor);
-    const auto b1 = Simd<T>::mul(Simd<T>::sub(x, Simd<T>::sub(x, small)), Simd<T>::set(1 / workspace));
+    constexpr T room = 1 / static_cast<T>(1ull << (half_digits + 1));
+    const auto small = Simd<T>::mul(b, Simd<T>::set(room)), x = Simd<T>::mul(small, factor);
+    const auto b1 = Simd<T>::mul(Simd<T>::sub(x, Simd<T>::sub(x, small)), Simd<T>::set(1 / room));
     const auto b2 = Simd<T>::sub(b, b1);
     const P e1 = S::sub(S::mul(a1, b1), product);
     return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));

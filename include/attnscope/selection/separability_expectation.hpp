@@ -163,9 +163,8 @@ public:
         for (int i = 0; i <= cells; ++i) {
             const double t = -1 + 2.0 * i / cells;
             value_.push_back(sphere_cosine_cdf(dimension, t));
-            const double workspace = 1 - t * t;
-            slope_.push_back(
-                workspace > 0 ? std::exp(log_norm + (half - 1) * std::log(workspace)) * (2.0 / cells) : 0);
+            const double room = 1 - t * t;
+            slope_.push_back(room > 0 ? std::exp(log_norm + (half - 1) * std::log(room)) * (2.0 / cells) : 0);
         }
     }
     double operator()(double t) const {

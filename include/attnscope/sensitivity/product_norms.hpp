@@ -238,8 +238,8 @@ bool below_in_norm(std::vector<A> gram, std::size_t n) {
 template <class A>
 void certify(SpectralNorm<A>& norm, A frobenius, const std::vector<A>& dense, std::size_t n) {
     if (!(norm.value > A(0)) || norm.bracket.lower == norm.bracket.upper) return;
-    const A workspace = 16 * static_cast<A>(n + 16) * std::numeric_limits<A>::epsilon();
-    const A limit = std::max(A(1) + workspace, A(1) + norm.residual * norm.residual);
+    const A room = 16 * static_cast<A>(n + 16) * std::numeric_limits<A>::epsilon();
+    const A limit = std::max(A(1) + room, A(1) + norm.residual * norm.residual);
     const A share = frobenius / norm.value;
     bool certain = share * share - 1 <= A(1);
     if (!certain && !dense.empty()) {
