@@ -103,32 +103,30 @@ inline RowIn<double> seen_part(RowIn<double> z) {
     return z.first(n);
 }
 
-/// Analyses the rows that `rows(begin, end, visit)` gives to visit(query, analyzer, audit, depth), for the queries of
-/// `chosen` (ascending) in blocks of consecutive places, on the executor. Results do not depend on it.
+/// Analyses the queries of `chosen` (ascending) in blocks of consecutive places, on the executor; results do not depend
+/// on it. rows(queries, visit) calls visit(query, analyze_row) for each query of a block, and
+/// analyze_row(analyzer, depth, audit) is then called once.
 template <class Rows, Executor E>
 void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<const Index> chosen,
                     const Rows& rows, E&& executor, ProgressGate& gate) {
     const Index count = static_cast<Index>(chosen.size()),
                 blocks = (count + analysis_block - 1) / analysis_block;
     std::vector<Audit> audits(static_cast<std::size_t>(blocks));
-    struct Workspace {
-        std::optional<RowAnalyzer> analyzer;
-    };
-    WorkspacePool<Workspace> workspaces;
+    WorkspacePool<std::optional<RowAnalyzer>> workspaces;
     const auto is_examined = [&](Index query) {
         return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
     };
     const auto task = [&](Index block) {
         if (gate.stopped()) return;
         const Index begin = block * analysis_block, end = std::min(count, begin + analysis_block);
-        workspaces.use([&](Workspace& workspace) {
-            if (!workspace.analyzer) workspace.analyzer.emplace(head);
+        workspaces.use([&](std::optional<RowAnalyzer>& analyzer) {
+            if (!analyzer) analyzer.emplace(head);
             rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
                  [&](Index query, const auto& analyze_row) {
                      const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
                                         : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
                                                                       : RowAnalyzer::Depth::selections;
-                     analyze_row(*workspace.analyzer, depth, audits[static_cast<std::size_t>(block)]);
+                     analyze_row(*analyzer, depth, audits[static_cast<std::size_t>(block)]);
                  });
         });
         gate.pass(begin, end);
