@@ -241,6 +241,18 @@ private:
     Index outer_stride_ = 0;
 };
 
+namespace detail {
+
+/// The elements of an expression in T, row-major.
+template <Real T, MatrixExpr E>
+Matrix<T> row_major_copy(const E& expression) {
+    Matrix<T> copy(expression.rows(), expression.cols());
+    copy.array() = expression.derived().template cast<T>().array();
+    return copy;
+}
+
+} // namespace detail
+
 /// As `RowHolder`, for matrices: a view of row-major expressions with unit inner stride, else a row-major copy.
 template <Real T>
 class MatrixHolder {
@@ -257,8 +269,7 @@ public:
                 return;
             }
         }
-        storage_.resize(expression.rows(), expression.cols());
-        storage_.array() = expression.derived().template cast<T>().array();
+        storage_ = detail::row_major_copy<T>(expression);
         view_ = MatrixView<T>(storage_);
     }
     /// A temporary ends before its holder does: keep it in a variable.

@@ -13,6 +13,17 @@
 
 namespace attnscope_test {
 
+/// What an error says; empty if there is none.
+template <class F>
+std::string error_of(F&& f) {
+    try {
+        f();
+    } catch (const attnscope::invalid_argument& error) {
+        return error.what();
+    }
+    return {};
+}
+
 using attnscope::HeadAnalysis;
 using attnscope::RowStatus;
 using attnscope::SelectionColumns;

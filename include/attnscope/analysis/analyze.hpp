@@ -321,14 +321,6 @@ HeadAnalysis unreached_analysis(const HeadView<T>& head, const AnalysisOptions& 
     return result;
 }
 
-/// An Eigen expression widened to double, row-major.
-template <MatrixExpr E>
-Matrix<double> widened(const E& expression) {
-    Matrix<double> wide(expression.rows(), expression.cols());
-    wide.array() = expression.derived().template cast<double>().array();
-    return wide;
-}
-
 } // namespace detail
 
 /// Everything about one head: see `HeadAnalysis` for what it tells, `AnalysisOptions` for what can be asked.
@@ -343,11 +335,12 @@ HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {
     if constexpr (std::same_as<T, double>) {
         return detail::analyze_head(head, options, executor);
     } else {
-        const Matrix<double> q = detail::widened(head.q().map()), k = detail::widened(head.k().map());
+        const Matrix<double> q = detail::row_major_copy<double>(head.q().map()),
+                             k = detail::row_major_copy<double>(head.k().map());
         const double scale = detail::scale_of(head);
         if (!head.has_values())
             return detail::analyze_head(HeadView<double>(q, k, {}, scale), options, executor);
-        const Matrix<double> v = detail::widened(head.v().map());
+        const Matrix<double> v = detail::row_major_copy<double>(head.v().map());
         return detail::analyze_head(HeadView<double>(q, k, v, scale), options, executor);
     }
 }
@@ -357,14 +350,15 @@ HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze(const Q& q, const K& k, const V& v, const AnalysisOptions& options = {},
                      E&& executor = {}) {
-    const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k), wide_v = detail::widened(v);
+    const Matrix<double> wide_q = detail::row_major_copy<double>(q), wide_k = detail::row_major_copy<double>(k),
+                         wide_v = detail::row_major_copy<double>(v);
     return detail::analyze_head(HeadView<double>(wide_q, wide_k, wide_v), options, executor);
 }
 
 /// Without values: what needs them is NaN, or not counted.
 template <MatrixExpr Q, MatrixExpr K, Executor E = Sequential>
 HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}, E&& executor = {}) {
-    const Matrix<double> wide_q = detail::widened(q), wide_k = detail::widened(k);
+    const Matrix<double> wide_q = detail::row_major_copy<double>(q), wide_k = detail::row_major_copy<double>(k);
     return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
 }
 
@@ -400,7 +394,7 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
     detail::check_options(options, queries);
     detail::check_no_scale("analyze_tiles", options);
     Matrix<double> wide;
-    if (values.data() != nullptr) wide = detail::widened(values.map());
+    if (values.data() != nullptr) wide = detail::row_major_copy<double>(values.map());
     const detail::HeadContext context(
         options, values.data() != nullptr ? MatrixView<double>(wide) : MatrixView<double>(), options.mask,
         queries);
@@ -513,14 +507,14 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
 /// One head from the matrix of its logits z [queries, keys], -inf where a key is masked, and its values [keys, d_v].
 template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
-    const Matrix<double> logits = detail::widened(z), values = detail::widened(v);
+    const Matrix<double> logits = detail::row_major_copy<double>(z), values = detail::row_major_copy<double>(v);
     return detail::analyze_matrix(logits, nullptr, {}, values, options, executor);
 }
 
 /// The same without values.
 template <MatrixExpr Z, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&& executor = {}) {
-    return detail::analyze_matrix(detail::widened(z), nullptr, {}, {}, options, executor);
+    return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options, executor);
 }
 
 /// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a constant, so
@@ -530,7 +524,8 @@ HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&&
 /// no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant under shifts.
 template <MatrixExpr P, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
-    const Matrix<double> weights = detail::widened(p), values = detail::widened(v);
+    const Matrix<double> weights = detail::row_major_copy<double>(p),
+                         values = detail::row_major_copy<double>(v);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), values,
                                   options, executor);
 }
@@ -538,7 +533,7 @@ HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& opti
 /// The same without values.
 template <MatrixExpr P, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, E&& executor = {}) {
-    const Matrix<double> weights = detail::widened(p);
+    const Matrix<double> weights = detail::row_major_copy<double>(p);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), {},
                                   options, executor);
 }

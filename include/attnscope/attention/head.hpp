@@ -108,14 +108,17 @@ class Head {
 public:
     /// Throws as `HeadView` does.
     template <MatrixExpr Q, MatrixExpr K>
-    Head(const Q& q, const K& k) : q_(copy(q)), k_(copy(k)), scale_(HeadView<T>::default_scale(q.cols())) {
+    Head(const Q& q, const K& k)
+        : q_(detail::row_major_copy<T>(q)), k_(detail::row_major_copy<T>(k)),
+          scale_(HeadView<T>::default_scale(q.cols())) {
         (void)view();
     }
     template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
     Head(const Q& q, const K& k, const V& v) : Head(q, k, v, HeadView<T>::default_scale(q.cols())) {}
     template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
     Head(const Q& q, const K& k, const V& v, T scale)
-        : q_(copy(q)), k_(copy(k)), v_(copy(v)), has_values_(true), scale_(scale) {
+        : q_(detail::row_major_copy<T>(q)), k_(detail::row_major_copy<T>(k)), v_(detail::row_major_copy<T>(v)),
+          has_values_(true), scale_(scale) {
         (void)view();
     }
 
@@ -127,12 +130,6 @@ public:
     HeadView<T> view() const&& = delete; ///< of a temporary head: keep it in a variable
 
 private:
-    template <MatrixExpr E>
-    static Matrix<T> copy(const E& expression) {
-        Matrix<T> matrix(expression.rows(), expression.cols());
-        matrix.array() = expression.derived().template cast<T>().array();
-        return matrix;
-    }
     Matrix<T> q_, k_, v_;
     bool has_values_ = false;
     T scale_;

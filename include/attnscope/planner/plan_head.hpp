@@ -428,10 +428,8 @@ inline HeadPlan plan_head(const PlanInput& head, const PlanQuestion& question) {
 template <MatrixExpr Q, MatrixExpr K>
 PlanInput plan_input(const Q& q, const K& k, const Mask& mask = {}, std::optional<double> scale = {}) {
     PlanInput head;
-    head.q = Matrix<double>(q.rows(), q.cols());
-    head.k = Matrix<double>(k.rows(), k.cols());
-    head.q->array() = q.derived().template cast<double>().array();
-    head.k->array() = k.derived().template cast<double>().array();
+    head.q = detail::row_major_copy<double>(q);
+    head.k = detail::row_major_copy<double>(k);
     head.scale =
         HeadView<double>(*head.q, *head.k, {}, scale.value_or(HeadView<double>::default_scale(q.cols())))
             .scale();
@@ -451,8 +449,7 @@ HeadPlan plan_head(const Q& q, const K& k, const V& v, const PlanQuestion& quest
     detail::require(v.rows() == k.rows(), "plan_head", "k and v must have the same number of rows", k.rows(),
                     v.rows());
     PlanInput head = plan_input(q, k, mask, scale);
-    head.values = Matrix<double>(v.rows(), v.cols());
-    head.values->array() = v.derived().template cast<double>().array();
+    head.values = detail::row_major_copy<double>(v);
     return plan_head(head, question);
 }
 

@@ -14,17 +14,6 @@ namespace {
 constexpr double infinity = std::numeric_limits<double>::infinity();
 const double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-/// What an error says; empty if there is none.
-template <class F>
-std::string error_of(F&& f) {
-    try {
-        f();
-    } catch (const attnscope::invalid_argument& error) {
-        return error.what();
-    }
-    return {};
-}
-
 ExactHead some_head(Index queries = 8, Index keys = 8) {
     SplitMix64 random = generator(7, queries, keys);
     return ExactHead(random, queries, keys, 4, 3);

@@ -10,16 +10,6 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-template <class F>
-std::string error_of(F&& f) {
-    try {
-        f();
-    } catch (const attnscope::invalid_argument& error) {
-        return error.what();
-    }
-    return {};
-}
-
 struct StoredHead {
     Matrix<double> z, p, v;
 };
