@@ -52,13 +52,20 @@ private:
 
 } // namespace detail
 
-/// Box form of the range of weights: for every row with lower[i] <= z_i <= upper[i] and softmax(z/T),
+/// Box form of the range of weights: how large and how small p_i can be for every row in a box.
+/// Formula. For every row with lower[i] <= z_i <= upper[i] and p = softmax(z/T):
 ///     1/(1 + sum_{j != i} e^{(u_j - l_i)/T}) <= p_i <= 1/(1 + sum_{j != i} e^{(l_j - u_i)/T}).
-/// Each of the 2n limits is attained, at a corner of the box. An interval may be infinite on either side; both
-/// ends -inf is a masked key, whose weight is 0. Only differences of logits enter: an offset that all ends
-/// share changes nothing. Relative error: a few units times the largest |u_j - l_i|/T, plus n/2 units. O(n), no
-/// allocation; the results may overwrite the ends. Throws `invalid_argument` for rows of different lengths,
-/// lower > upper or NaN, and T <= 0. Source: after arXiv:2303.01713.
+/// Each of the 2n limits is attained, at a corner of the box. Only differences of logits enter: an offset
+/// that all ends share changes nothing. Relative error: a few units times the largest |u_j - l_i|/T, plus n/2
+/// units.
+/// Shapes and units. Five rows of one length, of which `least` and `greatest` may overwrite the ends; ends in
+/// logits before the temperature.
+/// Special rows. An interval may be infinite on either side; both ends -inf is a masked key, whose weight is
+/// 0. A key without any other takes all, unless it may be masked itself.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` for rows of different lengths, lower > upper or NaN, and unless T > 0 and
+/// finite.
+/// Source. After arXiv:2303.01713.
 template <Real T>
 void box_weight_ranges(RowIn<T> lower, RowIn<T> upper, double temperature, RowOut<T> least,
                        RowOut<T> greatest) {
@@ -113,9 +120,13 @@ inline constexpr Statement box_sharp_statement{
     .source = "after arXiv:2303.01713",
 };
 
-/// Bounds box_sharp_statement of one row whose weights p = softmax(z/T) are exact to `relative_error`, from the ranges of its
-/// weights: for each side the key that uses most of its limit. `largest_exponent`: the largest (u_j - l_i)/T
-/// that is finite, for the rounding of the limits; beyond the range of exp a limit is 0 or 1 without rounding.
+/// Bounds `box_sharp_statement` of one row: for each side the key that uses most of its limit.
+/// Formula. least[i] <= p_i <= greatest[i], with the ranges of `box_weight_ranges`.
+/// Shapes and units. Three rows of one length; p = softmax(z/T), exact to `relative_error`.
+/// `largest_exponent`: the largest (u_j - l_i)/T that is finite, for the rounding of the limits; beyond the
+/// range of exp a limit is 0 or 1 without rounding.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` for rows of different lengths.
 template <Real T>
 BoundPair<T> box_sharp(RowIn<T> p, RowIn<T> least, RowIn<T> greatest, T relative_error, T largest_exponent) {
     detail::require_same_size<T>("box_sharp", p, least, greatest);

@@ -30,9 +30,11 @@ A needed_spread(Index n, A tau) {
 
 } // namespace detail
 
-/// Largest number of keys n <= 1 + e^{D/T} (1-tau)/tau at which a gap (spread) D >= 0 can give weight tau; a
-/// real number, +inf when it overflows. At tau = 1 only a row of one key qualifies: 1. Throws
-/// `invalid_argument` unless D >= 0, T > 0 and tau in (0,1].
+/// Largest number of keys at which a gap (spread) D can give weight tau; a real number.
+/// Formula. n <= 1 + e^{D/T} (1-tau)/tau; +inf when it overflows. At tau = 1 only a row of one key qualifies:
+/// 1.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless D >= 0, T > 0 and tau in (0,1].
 template <Number D, Number T, Number W, Real A = Promoted<D, T, W>>
 A longest_context(D spread, T temperature, W tau) {
     detail::require(A(spread) >= 0, "longest_context", "spread must be >= 0", spread);
@@ -42,9 +44,11 @@ A longest_context(D spread, T temperature, W tau) {
     return 1 + std::exp(A(spread) / A(temperature)) * ((1 - A(tau)) / A(tau));
 }
 
-/// Highest temperature T = D / log((n-1) tau/(1-tau)) at which a gap (spread) D >= 0 gives weight tau among n
-/// >= 1 keys. +inf when tau <= 1/n (every temperature does); 0 when none does (D = 0, or tau = 1 with n > 1).
-/// Throws `invalid_argument` for n < 1, D < 0 or tau outside (0,1].
+/// Highest temperature at which a gap (spread) D gives weight tau among n keys.
+/// Formula. T = D / log((n-1) tau/(1-tau)); +inf when tau <= 1/n (every temperature does); 0 when none does
+/// (D = 0, or tau = 1 with n > 1).
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1, D >= 0 and tau in (0,1].
 template <Number D, Number W, Real A = Promoted<D, W>>
 A highest_temperature(Index n, D spread, W tau) {
     detail::require(n >= 1, "highest_temperature", "n must be >= 1", n);
@@ -54,8 +58,10 @@ A highest_temperature(Index n, D spread, W tau) {
     return A(tau) == 1 ? A(0) : A(spread) / detail::needed_spread(n, A(tau));
 }
 
-/// Smallest gap (spread) D = T log((n-1) tau/(1-tau)) that gives weight tau among n >= 1 keys at temperature T.
-/// 0 when tau <= 1/n; +inf when tau = 1 and n > 1. Throws `invalid_argument` as above.
+/// Smallest gap (spread) that gives weight tau among n keys at temperature T.
+/// Formula. D = T log((n-1) tau/(1-tau)); 0 when tau <= 1/n; +inf when tau = 1 and n > 1.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1, T > 0 and tau in (0,1].
 template <Number T, Number W, Real A = Promoted<T, W>>
 A needed_spread(Index n, T temperature, W tau) {
     detail::require(n >= 1, "needed_spread", "n must be >= 1", n);

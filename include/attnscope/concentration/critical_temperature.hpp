@@ -34,10 +34,15 @@ bool critical_first(A gap_a, Index rank_a, A gap_b, Index rank_b) {
 
 } // namespace detail
 
-/// From the largest logits of a row, descending, at temperature 1, of `visible` in all: every unknown logit is
-/// at most the last known one, so that beta* is at most log(visible)/(z_(1) - z_(K)) there. Ties at the top
-/// make it +inf with k* their number (as far as it is known); one key gives 0, no key NaN. O(K). Throws
-/// `invalid_argument` if there are more logits than visible keys, or if they ascend.
+/// beta* of a row from its largest logits.
+/// Formula. max_{k >= 2} log k/(z_(1) - z_(k)). Every unknown logit is at most the last known one, so that
+/// beta* is at most log(visible)/(z_(1) - z_(K)) there.
+/// Shapes and units. `leading`: the K largest logits, descending, at temperature 1; `visible`: how many there
+/// are in all.
+/// Special rows. Ties at the top make it +inf with k* their number (as far as it is known); one key gives 0,
+/// no key NaN.
+/// Cost. O(K), no allocation.
+/// Throws. `invalid_argument` if there are more logits than visible keys, or if they ascend.
 template <Real A>
 CriticalInverseTemperature<A> critical_inverse_temperature(std::span<const A> leading, Index visible) {
     constexpr A infinity = std::numeric_limits<A>::infinity();
@@ -110,13 +115,16 @@ Interval<A> critical_range(const CriticalInverseTemperature<A>& critical, Index 
 
 } // namespace detail
 
-/// What beta* says of the largest weight at inverse temperature beta:
-///     1/sum_{k <= visible} k^{-beta/beta*} <= p1 <= 1/(1 + (k* - 1) k*^{-beta/beta*}),
-/// on both sides of beta*; ties at the top (beta* = inf) leave 1/k* above. The lower side is attained by gaps
-/// log k/beta*, the upper one by one key above k* - 1 equal ones with all others far below. The lower side uses
-/// the upper end of beta*, the upper side its lower end and the k* there, so that both hold where only the
-/// leading logits are known. The sum is bounded from above by 64 terms and an integral. O(1). NaN for a row
-/// without keys. Throws `invalid_argument` unless beta > 0.
+/// What beta* says of the largest weight at inverse temperature beta, on both sides of beta*.
+/// Formula. With k* the rank at which beta* is attained
+///     1/sum_{k <= visible} k^{-beta/beta*} <= p1 <= 1/(1 + (k* - 1) k*^{-beta/beta*}).
+/// The lower side is attained by gaps log k/beta*, the upper one by one key above k* - 1 equal ones with all
+/// others far below. The lower side uses the upper end of beta*, the upper side its lower end and the k*
+/// there, so that both hold where only the leading logits are known. The sum is bounded from above by 64
+/// terms and an integral.
+/// Special rows. Ties at the top (beta* = inf) leave 1/k* above; NaN for a row without keys.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless beta > 0.
 template <Real A>
 Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical, Index visible, A beta = 1) {
     detail::require(beta > A(0), "critical_weight_bounds", "beta must be > 0", beta);
@@ -134,9 +142,11 @@ inline constexpr Statement critical_temperature_sharp_statement{
     .source = "log-n scaling",
 };
 
-/// The same on a softmax row at temperature T, from beta* of its logits at temperature 1: statement
-/// `critical_temperature`. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and
-/// far beyond beta*. Undefined on rows that are not normal.
+/// The same on a softmax row at temperature T: statement `critical_temperature`.
+/// Shapes and units. `critical`: beta* of the row's logits at temperature 1.
+/// Special rows. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and far
+/// beyond beta*. Undefined on rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
                                         const CriticalInverseTemperature<A>& critical) {

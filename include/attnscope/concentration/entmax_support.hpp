@@ -9,10 +9,12 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Gaps to the largest of n >= 1 logits that decide a key's fate under alpha-entmax without solving for the
-/// threshold: a key closer than `lower` = n^{1-alpha}/(alpha-1) has weight, one at `upper` = 1/(alpha-1) or
-/// farther has none (because 1/n <= p1 <= 1). Both +inf at alpha = 1. Throws `invalid_argument` unless n >= 1
-/// and alpha >= 1.
+/// Gaps to the largest of n logits that decide a key's fate under alpha-entmax without solving for the
+/// threshold.
+/// Formula. A key closer than `lower` = n^{1-alpha}/(alpha-1) has weight, one at `upper` = 1/(alpha-1) or
+/// farther has none, because 1/n <= p1 <= 1. Both +inf at alpha = 1.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and alpha >= 1.
 template <Number X, Real A = Promoted<X>>
 Interval<A> entmax_decisive_gaps(Index n, X alpha) {
     detail::require(n >= 1, "entmax_decisive_gaps", "n must be >= 1", n);
@@ -30,10 +32,14 @@ inline constexpr Statement entmax_support_sharp_statement{
     .source = "alpha-entmax, arXiv:1905.05702",
 };
 
-/// Limits on the size of the support on a row of normal logits, `support` keys as measured; statement
-/// `entmax_support`: the number of keys closer to the maximum than n^{1-alpha}/(alpha-1), and that of keys
-/// closer than 1/(alpha-1). The lower one is attained by equal keys, the upper one by two keys less than
-/// 1/(alpha-1) apart. Keys whose gap meets a limit to rounding are the tolerance. O(n).
+/// Limits on the size of the support on a row: statement `entmax_support`.
+/// Formula. #{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}. The lower one
+/// is attained by equal keys, the upper one by two keys less than 1/(alpha-1) apart. Keys whose gap meets a
+/// limit to rounding are the tolerance.
+/// Shapes and units. `support`: keys of positive weight, as measured.
+/// Special rows. Undefined where no key is visible or the largest logit is infinite.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` unless alpha >= 1.
 template <Real T>
 BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) {
     const double m = static_cast<double>(detail::row_max<T>(z));

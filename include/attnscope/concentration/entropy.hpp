@@ -7,16 +7,22 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// H = -sum p log p of p = softmax(z/T), in nats, in [0, log visible]. NaN for an empty, NaN or +inf row.
-/// Relative error: see `row_statistics`. O(n), no allocation for contiguous rows.
+/// Entropy of softmax(z/T), in nats, in [0, log visible].
+/// Formula. H = -sum p log p; relative error as of `row_statistics`.
+/// Special rows. NaN for an empty, NaN or +inf row.
+/// Cost. O(n), no allocation for contiguous rows.
+/// Throws. `invalid_argument` unless T > 0 and finite.
 template <RowLike Z>
 Accumulator<RowScalar<Z>> entropy_nats(const Z& z, double temperature = 1) {
     return row_statistics(z, temperature).entropy_nats();
 }
 
-/// Entropy of given weights, in nats: weights of 0 contribute nothing, and the weights are taken as they are
-/// (they should sum to 1). Prefer logits where there are any: a stored weight near 1 no longer knows its
-/// entropy. NaN for a negative weight.
+/// Entropy of given weights, in nats. Prefer logits where there are any: a stored weight near 1 no longer
+/// knows its entropy.
+/// Formula. -sum p log p; weights of 0 contribute nothing, and the weights are taken as they are (they should
+/// sum to 1).
+/// Special rows. NaN for a negative weight and for NaN.
+/// Cost. O(n), no allocation for contiguous rows.
 template <RowLike P>
 Accumulator<RowScalar<P>> entropy_of_weights(const P& weights) {
     using T = RowScalar<P>;
@@ -27,8 +33,11 @@ Accumulator<RowScalar<P>> entropy_of_weights(const P& weights) {
     return sum;
 }
 
-/// |z/T - mean(z/T)|_2 over the visible keys. NaN if a logit is NaN or +inf. Relative error: (n/2 + 4) units.
-/// O(n), two passes.
+/// Length of the logits without their mean.
+/// Formula. |z/T - mean(z/T)|_2 over the visible keys; relative error (n/2 + 4) units.
+/// Special rows. 0 if no key is visible, NaN if a logit is NaN or +inf.
+/// Cost. O(n), two passes, no allocation.
+/// Throws. `invalid_argument` unless T > 0 and finite.
 template <Real T>
 Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
     using A = Accumulator<T>;
@@ -56,9 +65,12 @@ Accumulator<RowScalar<Z>> centred_norm(const Z& z, double temperature = 1) {
     return centred_norm<T>(row.get(), temperature);
 }
 
-/// Least entropy of n >= 1 keys whose centred logits z/T have norm at most sigma >= 0:
-/// log(1+(n-1)b) + sigma sqrt(n(n-1)) b/(1+(n-1)b), b = exp(-sigma sqrt(n/(n-1))).
-/// Attained by one key above equal others. Source: arXiv:2303.06296, Theorem 3.1.
+/// Least entropy of n keys whose centred logits z/T have norm at most sigma, in nats.
+/// Formula. log(1+(n-1)b) + sigma sqrt(n(n-1)) b/(1+(n-1)b), b = exp(-sigma sqrt(n/(n-1))). Attained by one
+/// key above equal others.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and sigma >= 0.
+/// Source. arXiv:2303.06296, Theorem 3.1.
 template <Number S, Real A = Promoted<S>>
 A entropy_floor_by_norm(Index n, S sigma) {
     detail::require(n >= 1, "entropy_floor_by_norm", "n must be >= 1", n);
@@ -70,9 +82,11 @@ A entropy_floor_by_norm(Index n, S sigma) {
            (b > A(0) ? A(sigma) * std::sqrt(count * others) * b / (1 + others * b) : A(0));
 }
 
-/// Least entropy of n >= 1 keys whose logits z/T lie within a range of D >= 0:
-/// min over 1 <= k < n of log N_k + (n-k) D e^{-D}/N_k, N_k = k + (n-k) e^{-D}. Attained by k keys at the top
-/// of the range and the rest at its bottom. O(n).
+/// Least entropy of n keys whose logits z/T lie within a range of D, in nats.
+/// Formula. min over 1 <= k < n of log N_k + (n-k) D e^{-D}/N_k, N_k = k + (n-k) e^{-D}. Attained by k keys
+/// at the top of the range and the rest at its bottom.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` unless n >= 1 and D >= 0.
 template <Number D, Real A = Promoted<D>>
 A entropy_floor_by_range(Index n, D spread) {
     detail::require(n >= 1, "entropy_floor_by_range", "n must be >= 1", n);
@@ -89,10 +103,12 @@ A entropy_floor_by_range(Index n, D spread) {
     return floor;
 }
 
-/// Range of the entropy of n >= 1 keys whose largest weight is p1 in [1/n, 1]:
-/// -log p1 <= H <= h(p1) + (1-p1) log(n-1), h the binary entropy. `rest` = 1 - p1 is passed beside p1 because
-/// near p1 = 1 it cannot be recovered. Upper end attained by equal others, lower end by p1 = 1/k shared by k
-/// keys.
+/// Range of the entropy of n keys whose largest weight is p1 in [1/n, 1], in nats.
+/// Formula. -log p1 <= H <= h(p1) + (1-p1) log(n-1), h the binary entropy. Upper end attained by equal
+/// others, lower end by p1 = 1/k shared by k keys.
+/// Shapes and units. `others` = 1 - p1 is passed beside p1, because near p1 = 1 it cannot be recovered.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and p1 in (0,1].
 template <Number P, Number R, Real A = Promoted<P, R>>
 Interval<A> entropy_range_by_max_weight(Index n, P largest, R others) {
     const A p1(largest), rest(others);
@@ -126,8 +142,11 @@ inline constexpr Statement entropy_floor_norm_statement{
     .source = "one key apart from equal others",
 };
 
-/// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm (from
-/// `centred_norm`).
+/// Bound "entropy_floor_norm": H >= `entropy_floor_by_norm` at the row's own centred norm.
+/// Shapes and units. `sigma`: from `centred_norm`.
+/// Special rows. Undefined on rows that are not normal.
+/// Cost. O(1).
+/// Throws. `invalid_argument` on a normal row unless sigma >= 0.
 template <Real A>
 Bound<A> entropy_floor_norm_bound(const RowStatistics<A>& row, std::type_identity_t<A> sigma) {
     auto bound = lower_bound<A>(entropy_floor_norm_statement, {.measured = row.entropy_nats(), .trivial = 0});
@@ -150,6 +169,8 @@ inline constexpr Statement entropy_floor_range_statement{
 };
 
 /// Bound "entropy_floor_range": H >= `entropy_floor_by_range` at the row's own spread.
+/// Special rows. Undefined on rows that are not normal.
+/// Cost. O(n).
 template <Real A>
 Bound<A> entropy_floor_range_bound(const RowStatistics<A>& row) {
     auto bound = lower_bound<A>(entropy_floor_range_statement, {.measured = row.entropy_nats(), .trivial = 0});
@@ -172,6 +193,8 @@ inline constexpr Statement entropy_max_weight_statement{
 };
 
 /// Bounds "entropy_max_weight": both sides of `entropy_range_by_max_weight`.
+/// Special rows. Undefined on rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
     const A h = row.entropy_nats();

@@ -6,10 +6,13 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Renyi entropy of order a >= 0 of p = softmax(z/T), in nats: H_a = log(sum p^a)/(1-a).
-/// a = 0: log of the number of visible keys; a = 1: Shannon's entropy; a = inf: -log p1. Non-increasing in a.
-/// Continuous through a = 1: near it the sum is taken as E_p[p^{a-1} - 1] with expm1, so no digits are lost.
-/// NaN for rows that are not normal. O(n) exponentials, no allocation. Throws `invalid_argument` unless a >= 0.
+/// Renyi entropy of order a of p = softmax(z/T), in nats, non-increasing in a.
+/// Formula. H_a = log(sum p^a)/(1-a). a = 0: log of the number of visible keys; a = 1: Shannon's entropy; a =
+/// inf: -log p1. Continuous through a = 1: near it the sum is taken as E_p[p^{a-1} - 1] with expm1, so that
+/// no digits are lost.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(n) exponentials, no allocation.
+/// Throws. `invalid_argument` unless a >= 0, and unless T > 0 and finite.
 template <Real T>
 Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature = 1) {
     using A = Accumulator<T>;
@@ -59,8 +62,11 @@ Accumulator<RowScalar<Z>> renyi_entropy_nats(const Z& z, double order, double te
     return renyi_entropy_nats<T>(row.get(), order, temperature);
 }
 
-/// Hill number of order 0, 1, 2, 3 or inf from the sums of a row, so that it streams: visible keys, e^H, 1/S2,
-/// S3^{-1/2}, 1/p1. NaN for rows that are not normal. O(1). Throws `invalid_argument` for another order.
+/// Hill number of order 0, 1, 2, 3 or inf from the sums of a row, so that it streams.
+/// Formula. Visible keys, e^H, 1/S2, S3^{-1/2}, 1/p1, in keys.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(1).
+/// Throws. `invalid_argument` for another order.
 template <Real A>
 A hill_number(const RowStatistics<A>& row, double order) {
     const bool known = order == 0 || order == 1 || order == 2 || order == 3 ||
@@ -75,7 +81,8 @@ A hill_number(const RowStatistics<A>& row, double order) {
     return 1 + row.r;
 }
 
-/// Hill number of order a: exp of the Renyi entropy, in [1, visible]. See `renyi_entropy_nats`.
+/// Hill number of order a, in keys, in [1, visible].
+/// Formula. exp of the Renyi entropy; special rows, cost and errors as of `renyi_entropy_nats`.
 template <RowLike Z>
 Accumulator<RowScalar<Z>> hill_number(const Z& z, double order, double temperature = 1) {
     return std::exp(renyi_entropy_nats(z, order, temperature));

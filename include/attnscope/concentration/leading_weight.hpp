@@ -7,10 +7,13 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// 1/(1+(n-1)e^{-gap}) <= p1 <= 1/(1+(n-1)e^{-D}) of softmax over n >= 1 keys, gap = (z_(1) - z_(2))/T and D =
-/// (max z - min z)/T. Both are attained by one key above equal others. For scalable softmax 1/T = s log n, so
-/// that e^{-gap} is n^{-s (z_(1) - z_(2))} (arXiv:2501.19399). Throws `invalid_argument` unless n >= 1 and 0 <=
-/// gap <= D.
+/// Range of the largest weight of softmax over n keys, from its lead and the spread of all.
+/// Formula. 1/(1+(n-1)e^{-gap}) <= p1 <= 1/(1+(n-1)e^{-D}). Both are attained by one key above equal others.
+/// For scalable softmax 1/T = s log n, so that e^{-gap} is n^{-s (z_(1) - z_(2))}.
+/// Shapes and units. gap = (z_(1) - z_(2))/T and D = (max z - min z)/T.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and 0 <= gap <= D.
+/// Source. arXiv:2501.19399.
 template <Number G, Number D, Real A = Promoted<G, D>>
 Interval<A> leading_weight_range(Index n, G gap, D spread) {
     detail::require(n >= 1, "leading_weight_range", "n must be >= 1", n);
@@ -29,8 +32,9 @@ inline constexpr Statement ssmax_sharp_statement{
     .source = "scalable softmax, arXiv:2501.19399",
 };
 
-/// The same on a row of softmax at inverse temperature beta = s log n; statement `ssmax`. Undefined on rows
-/// that are not normal.
+/// The same on a row of softmax at inverse temperature beta = s log n: statement `ssmax`.
+/// Special rows. Undefined on rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
     const A spread = row.logit_spread() / A(row.temperature);
@@ -52,9 +56,11 @@ BoundPair<A> ssmax_sharp(const RowStatistics<A>& row) {
 }
 
 /// Scales s of softmax(s log n z) at which the best key's fate changes as n grows, for rows of given gap and
-/// spread: above `upper` = 1/gap its weight goes to 1 whatever the other keys are (sufficient); below `lower` =
-/// 1/D it goes to 0 (s D >= 1 is necessary). In between it depends on how many keys come close. Throws
-/// `invalid_argument` unless 0 <= gap <= D.
+/// spread.
+/// Formula. Above `upper` = 1/gap its weight goes to 1 whatever the other keys are (sufficient); below
+/// `lower` = 1/D it goes to 0 (s D >= 1 is necessary). In between it depends on how many keys come close.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless 0 <= gap <= D.
 template <Number G, Number D, Real A = Promoted<G, D>>
 Interval<A> ssmax_threshold(G gap, D spread) {
     detail::require(A(gap) >= 0 && A(spread) >= A(gap), "ssmax_threshold", "must be 0 <= gap <= spread", gap,

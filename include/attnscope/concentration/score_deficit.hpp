@@ -11,9 +11,11 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Largest possible max z - E_p z of p = softmax(z/T) over n >= 1 keys: T W0((n-1)/e) <= T log n, W0 Lambert's
-/// function. Attained by one key T (1 + W0((n-1)/e)) above equal others. Any logits, however far apart. O(1).
-/// Throws `invalid_argument` unless n >= 1 and T > 0.
+/// Largest possible max z - E_p z of p = softmax(z/T) over n keys, of any logits, however far apart.
+/// Formula. T W0((n-1)/e) <= T log n, W0 Lambert's function. Attained by one key T (1 + W0((n-1)/e)) above
+/// equal others.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and T > 0.
 template <Number T, Real A = Promoted<T>>
 A score_deficit_limit(Index n, T temperature) {
     detail::require(n >= 1, "score_deficit_limit", "n must be >= 1", n);
@@ -30,8 +32,10 @@ inline constexpr Statement score_deficit_sharp_statement{
     .source = "maximum over all rows of L keys",
 };
 
-/// The same beside that of a row, `RowStatistics::score_deficit`: statement `score_deficit`. What holds without
-/// it is the spread of the logits.
+/// The same beside that of a row, `RowStatistics::score_deficit`: statement `score_deficit`. What holds
+/// without it is the spread of the logits.
+/// Special rows. Undefined on rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
     auto bound = upper_bound<A>(score_deficit_sharp_statement, {.measured = row.score_deficit()});

@@ -30,11 +30,13 @@ double remaining_mass(RowIn<T> row, const KeyRanges& visible, Index excluded) {
 
 } // namespace detail
 
-/// Mean weight of each key over the queries that see it, [keys]; NaN for keys nobody sees.
-/// `excluded` leading keys are taken out of every row and the rest of the row is divided by its remaining sum,
-/// which answers how the row looks without its sink; their own column is NaN. Rows of which nothing remains
-/// (where some keys are taken out) and rows with NaN are left out. weights: [queries, keys]. O(queries keys).
-/// Throws `invalid_argument` unless 0 <= excluded <= keys.
+/// Mean weight of each key over the queries that see it. How rows look without their sink: `excluded` leading
+/// keys are taken out of every row, and the rest of the row is divided by its remaining sum.
+/// Shapes and units. weights [queries, keys]; result [keys].
+/// Special rows. NaN for keys that nobody sees, and for those that are taken out. Rows of which nothing
+/// remains (where some keys are taken out) and rows with NaN are left out.
+/// Cost. O(queries keys), allocates two rows.
+/// Throws. `invalid_argument` unless 0 <= excluded <= keys.
 template <Real T>
 Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excluded = 0) {
     const Index keys = weights.cols();
@@ -57,7 +59,7 @@ Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excl
     return sum;
 }
 
-/// Keys whose column mass exceeds `threshold`, ascending.
+/// Keys whose column mass exceeds `threshold`, ascending; a mass of NaN does not. O(keys).
 inline std::vector<Index> sinks(const Row<double>& mass, double threshold = sink_threshold) {
     std::vector<Index> result;
     for (Index key = 0; key < mass.size(); ++key)
@@ -65,9 +67,12 @@ inline std::vector<Index> sinks(const Row<double>& mass, double threshold = sink
     return result;
 }
 
-/// Mean over queries of the weight on their first k visible keys, `excluded` leading keys taken out as above
-/// (the k keys are then counted behind them). Queries of which nothing remains, or with NaN, are left out; NaN if
-/// all are. O(queries keys). Throws `invalid_argument` unless k >= 0 and 0 <= excluded <= keys.
+/// Mean over queries of the weight on their first k visible keys; `excluded` leading keys are taken out as in
+/// `column_mass`, and the k keys counted behind them.
+/// Shapes and units. weights [queries, keys].
+/// Special rows. Queries of which nothing remains, or with NaN, are left out; NaN if all are.
+/// Cost. O(queries keys), no allocation.
+/// Throws. `invalid_argument` unless k >= 0 and 0 <= excluded <= keys.
 template <Real T>
 double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}, Index excluded = 0) {
     detail::require(k >= 0, "leading_mass", "k must be >= 0", k);

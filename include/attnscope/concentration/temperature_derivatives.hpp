@@ -32,10 +32,13 @@ void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& sca
 
 } // namespace detail
 
-/// dH/dz_i = -p_i (log p_i + H)/T of H = -sum p log p, p = softmax(z/T), in nats per unit of logit, into `out`.
-/// They sum to 0: H knows the logits up to a shift. 0 at masked keys; an empty row gives 0, other rows that are
-/// not normal NaN. log p_i is taken from the logits, so that keys of tiny weight keep their digits. O(n), no
-/// allocation. Throws `invalid_argument` for different lengths and a bad temperature.
+/// How the entropy of p = softmax(z/T) moves with each logit, in nats per unit of logit.
+/// Formula. dH/dz_i = -p_i (log p_i + H)/T of H = -sum p log p. They sum to 0: H knows the logits up to a
+/// shift. log p_i is taken from the logits, so that keys of tiny weight keep their digits.
+/// Shapes and units. z and `out` of one length.
+/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` for different lengths, and unless T > 0 and finite.
 template <Real T>
 void entropy_gradient(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("entropy_gradient", z, out);
@@ -57,8 +60,12 @@ RowResult<Z> entropy_gradient(const Z& z, double temperature = 1) {
     return out;
 }
 
-/// dp_i/dbeta = p_i (z_i - E_p z) of p = softmax(beta z), beta = 1/T, into `out`. They sum to 0. Special
-/// values, cost and errors as above.
+/// How the weights p = softmax(beta z) move with the inverse temperature.
+/// Formula. dp_i/dbeta = p_i (z_i - E_p z) at beta = 1/T. They sum to 0.
+/// Shapes and units. z and `out` of one length.
+/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` for different lengths, and unless T > 0 and finite.
 template <Real T>
 void weight_temperature_derivative(RowIn<T> z, double temperature, RowOut<T> out) {
     detail::require_same_size<T>("weight_temperature_derivative", z, out);
@@ -76,15 +83,19 @@ RowResult<Z> weight_temperature_derivative(const Z& z, double temperature = 1) {
     return out;
 }
 
-/// dH/dbeta = -beta Var_p z at beta = 1/T, in nats per unit of inverse temperature: never > 0, so that entropy
-/// falls as beta grows. NaN for rows that are not normal. O(1).
+/// How the entropy moves with the inverse temperature, in nats per unit of it: never up.
+/// Formula. dH/dbeta = -beta Var_p z at beta = 1/T.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 A entropy_temperature_derivative(const RowStatistics<A>& row) {
     return -row.logit_variance(1);
 }
 
-/// dH/dlog beta = -beta^2 Var_p z, in nats: what a relative change of the temperature costs. NaN for rows that
-/// are not normal. O(1).
+/// What a relative change of the temperature costs, in nats.
+/// Formula. dH/dlog beta = -beta^2 Var_p z.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 A entropy_log_temperature_derivative(const RowStatistics<A>& row) {
     return -row.logit_variance(2);

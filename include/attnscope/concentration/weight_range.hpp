@@ -7,8 +7,12 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// P Lemma 1 as published: 1/(kappa n) <= p_i <= kappa/n for n >= 1 keys, with log kappa >= 0 so that nothing
-/// overflows. kappa = max F/min F over the interval that holds the logits.
+/// P Lemma 1 as published: the range of a weight among n keys.
+/// Formula. 1/(kappa n) <= p_i <= kappa/n, kappa = max F/min F over the interval that holds the logits; log
+/// kappa is given, so that nothing overflows.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and log kappa >= 0.
+/// Source. P Lemma 1.
 template <Number K, Real A = Promoted<K>>
 Interval<A> published_weight_range(Index n, K log_kappa) {
     detail::require(n >= 1, "published_weight_range", "n must be >= 1", n);
@@ -16,9 +20,12 @@ Interval<A> published_weight_range(Index n, K log_kappa) {
     return {std::exp(-A(log_kappa)) / A(n), std::exp(A(log_kappa)) / A(n)};
 }
 
-/// Sharp form: 1/(1+(n-1)kappa) <= p_i <= 1/(1+(n-1)/kappa). For softmax log kappa = D/T, the spread of the
-/// logits over the temperature. Both ends are attained: one key at one end of the range, all others at the
-/// other.
+/// P Lemma 1, sharp: the range of a weight among n keys. Both ends are attained: one key at one end of the
+/// range, all others at the other.
+/// Formula. 1/(1+(n-1)kappa) <= p_i <= 1/(1+(n-1)/kappa). For softmax log kappa = D/T, the spread of the
+/// logits over the temperature.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and log kappa >= 0.
 template <Number K, Real A = Promoted<K>>
 Interval<A> weight_range(Index n, K log_kappa) {
     detail::require(n >= 1, "weight_range", "n must be >= 1", n);
@@ -36,7 +43,7 @@ struct WeightExtremes {
     A relative_error = 0;
 };
 
-/// Those of softmax(z/T); NaN for rows that are not normal.
+/// Those of softmax(z/T), from the sums of a row; NaN for rows that are not normal. O(1).
 template <Real A>
 WeightExtremes<A> weight_extremes(const RowStatistics<A>& row) {
     const A spread = row.logit_spread() / A(row.temperature);
@@ -82,8 +89,11 @@ inline constexpr Statement lemma1_published_statement{
     .source = "P Lemma 1",
 };
 
-/// P Lemma 1 on a row, as published. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
-/// Lower and upper side; undefined for rows that are not normal.
+/// P Lemma 1 on a row, as published: lower and upper side.
+/// Shapes and units. log_kappa: log(max F/min F) over [-a,a], a = max|z_i|; 2a/T for softmax.
+/// Special rows. Undefined for rows that are not normal, and where log_kappa is negative or NaN.
+/// Cost. O(1).
+/// Source. P Lemma 1.
 template <Real A>
 BoundPair<A> lemma1_published(const WeightExtremes<A>& p, std::type_identity_t<A> log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
@@ -101,7 +111,10 @@ inline constexpr Statement lemma1_sharp_statement{
     .source = "sharp form of P Lemma 1",
 };
 
-/// P Lemma 1 on a row, sharp. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
+/// P Lemma 1 on a row, sharp: lower and upper side.
+/// Shapes and units. log_kappa: log(max F(z_i)/min F(z_i)) over the row's own keys.
+/// Special rows. Undefined for rows that are not normal, and where log_kappa is negative or NaN.
+/// Cost. O(1).
 template <Real A>
 BoundPair<A> lemma1_sharp(const WeightExtremes<A>& p, std::type_identity_t<A> log_kappa) {
     const bool defined = p.visible > 0 && log_kappa >= A(0);
@@ -119,9 +132,13 @@ inline constexpr Statement corollary1_published_statement{
     .source = "P Corollary 1",
 };
 
-/// P Corollary 1 on a softmax row, as published: e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L.
-/// delta = |q| max_j |k_j| / sqrt(d), the maximum over the visible keys. The upper side says nothing
-/// (`vacuous`) until L > e^{2 Delta/T}.
+/// P Corollary 1 on a softmax row, as published.
+/// Formula. e^{-2 Delta/T}/L <= p_i <= e^{2 Delta/T}/L. The upper side says nothing (`vacuous`) until L >
+/// e^{2 Delta/T}.
+/// Shapes and units. delta = |q| max_j |k_j|/sqrt(d), the maximum over the visible keys.
+/// Special rows. Undefined for rows that are not normal, and where delta is negative or NaN.
+/// Cost. O(1).
+/// Source. P Corollary 1.
 template <Real A>
 BoundPair<A> corollary1_published(const RowStatistics<A>& row, std::type_identity_t<A> delta) {
     const A log_kappa = 2 * delta / A(row.temperature);
@@ -141,6 +158,9 @@ inline constexpr Statement corollary1_sharp_statement{
 };
 
 /// P Corollary 1 on a softmax row, sharp: in terms of the row's own spread D.
+/// Formula. 1/(1+(L-1)e^{D/T}) <= p_i <= 1/(1+(L-1)e^{-D/T}).
+/// Special rows. Undefined for rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 BoundPair<A> corollary1_sharp(const RowStatistics<A>& row) {
     const A log_kappa = row.logit_spread() / A(row.temperature);
