@@ -22,10 +22,12 @@ struct KolmogorovSmirnov {
     double p_value = std::numeric_limits<double>::quiet_NaN();
 };
 
-/// Tests whether a (n numbers) and b (m numbers) come from one distribution. The p-value is the probability
-/// that the walk which takes the pooled sample in order leaves the strip |i/n - j/m| < statistic: a sum of
-/// positive terms, so that small ones keep their digits. NaN if a sample is empty or holds a NaN. O(nm + (n+m)
-/// log(n+m)). Throws `invalid_argument` for samples of more than 2^20 pairs.
+/// Tests whether a (n numbers) and b (m numbers) come from one distribution.
+/// Formula. The p-value is the probability that the walk which takes the pooled sample in order leaves the
+/// strip |i/n - j/m| < statistic: a sum of positive terms, so that small ones keep their digits.
+/// Special rows. NaN if a sample is empty or holds a NaN.
+/// Cost. O(nm + (n+m) log(n+m)), allocates both samples and one row of m.
+/// Throws. `invalid_argument` for samples of more than 2^20 pairs.
 inline KolmogorovSmirnov kolmogorov_smirnov(std::span<const double> a, std::span<const double> b) {
     KolmogorovSmirnov result;
     const Index n = static_cast<Index>(a.size()), m = static_cast<Index>(b.size());
@@ -71,10 +73,13 @@ inline KolmogorovSmirnov kolmogorov_smirnov(std::span<const double> a, std::span
 }
 
 /// The smallest of the `counts` N, ascending, at which the distances of the heads' top-N selections and those
-/// that are expected of random selections cannot be told apart: the p-value of `kolmogorov_smirnov` over the
-/// heads is at least `level`. top, random: [heads, counts]. Nothing if no N is such. O(counts heads^2). Throws
-/// `invalid_argument` when the shapes do not fit or the level is not in (0, 1). Source: arXiv:2508.17821,
-/// Algorithm 3 (level 0.05; its text says 0.01).
+/// that are expected of random selections cannot be told apart; nothing if no N is such.
+/// Formula. The p-value of `kolmogorov_smirnov` over the heads is at least `level`.
+/// Shapes and units. top, random: [heads, counts].
+/// Special rows. A column with NaN tells nothing and is passed over.
+/// Cost. O(counts heads^2), allocates some rows.
+/// Throws. `invalid_argument` when the shapes do not fit or the level is not in (0, 1).
+/// Source. arXiv:2508.17821, Algorithm 3 (level 0.05; its text says 0.01).
 inline std::optional<Index> critical_count(MatrixView<double> top, MatrixView<double> random,
                                            std::span<const Index> counts, double level = 0.05) {
     detail::require(top.rows() == random.rows() && top.cols() == random.cols(), "critical_count",

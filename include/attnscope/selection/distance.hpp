@@ -17,8 +17,11 @@ constexpr std::string_view name_of(Reading reading) {
     return reading == Reading::cumulative ? "cumulative" : "resultant";
 }
 
-/// d(I) in one reading; with everything selected 0 (cumulative: nobody is left) or |s| (resultant). `set` uses
-/// the Euclidean metric. O(n), respectively O(d).
+/// The distance of a selection from what it leaves, in one reading of P (7). `set` uses the Euclidean metric.
+/// Formula. d = sum_{i not in I} |s - y_i| (cumulative), d' = |sum_{i not in I} y_i - s| (resultant).
+/// Special rows. With everything selected 0 (cumulative: nobody is left) or |s| (resultant).
+/// Cost. O(n), respectively O(d).
+/// Source. P (7).
 template <Real T>
 Accumulator<T> selection_distance(const SelectedSet<T>& set, Reading reading = Reading::cumulative) {
     if (reading == Reading::resultant) return (set.remainder() - set.context()).norm();
@@ -28,7 +31,10 @@ Accumulator<T> selection_distance(const SelectedSet<T>& set, Reading reading = R
     return sum;
 }
 
-/// Inner products <x_i, x_j> of the token vectors of one head in double, computed once and shared by its rows.
+/// Inner products of the token vectors of one head, computed once and shared by its rows.
+/// Formula. <x_i, x_j>, in double for float vectors.
+/// Shapes and units. x [n, d], result [n, n].
+/// Cost. O(n^2 d), allocates the result and a copy of x.
 template <Real T>
 Matrix<Accumulator<T>> gram_matrix(MatrixView<T> x) {
     using A = Accumulator<T>;

@@ -10,9 +10,12 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Share k/n of keys that top-k selection needs to leave at most the mass eps, for many Gaussian logits of
-/// standard deviation sigma (over the temperature): Q(sigma + Phi^{-1}(eps)), Q the upper tail of the normal
-/// distribution. Source: arXiv:2512.07647. Throws `invalid_argument` unless sigma >= 0 and eps in (0,1).
+/// Share k/n of keys that top-k selection needs to leave at most the mass eps, for many Gaussian logits.
+/// Formula. Q(sigma + Phi^{-1}(eps)), Q the upper tail of the normal distribution.
+/// Shapes and units. sigma: standard deviation of the logits over the temperature.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless sigma >= 0 and eps in (0,1).
+/// Source. arXiv:2512.07647.
 inline double gaussian_truncation_share(double sigma, double eps) {
     detail::require(sigma >= 0, "gaussian_truncation_share", "sigma must be >= 0", sigma);
     detail::require(eps > 0 && eps < 1, "gaussian_truncation_share", "eps must be in (0,1)", eps);

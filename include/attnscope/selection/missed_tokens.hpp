@@ -16,8 +16,10 @@ struct RankedUseful {
     Index inversions = 0; ///< Inv: pairs of a useless token and a useful one that is ranked below it
 };
 
-/// K and Inv of a ranking; order: the tokens from the first to the last, useful[i]: is token i? O(n). Throws
-/// `invalid_argument` when the ranking names a token that is not there, or not each once.
+/// K and Inv of a ranking.
+/// Shapes and units. order: the tokens from the first to the last; useful[i]: is token i?
+/// Cost. O(n), allocates n bits.
+/// Throws. `invalid_argument` when the ranking names a token that is not there, or not each once.
 inline RankedUseful count_inversions(std::span<const Index> order, const std::vector<bool>& useful) {
     detail::require(order.size() == useful.size(), "count_inversions", "the ranking must name every token once",
                     order.size(), useful.size());
@@ -38,9 +40,12 @@ inline RankedUseful count_inversions(std::span<const Index> order, const std::ve
     return ranked;
 }
 
-/// The most of K useful tokens that the first N of a ranking with Inv inversions can miss: the largest m <=
-/// min(K, n - N) with m (N-K+m) <= Inv. Attained by a ranking of that many inversions. O(1). Source:
-/// arXiv:2609.37879, Proposition 1. Throws `invalid_argument` unless 0 <= N, K <= n and Inv >= 0.
+/// The most of K useful tokens that the first N of a ranking with Inv inversions can miss. Attained by a
+/// ranking of that many inversions.
+/// Formula. The largest m <= min(K, n - N) with m (N-K+m) <= Inv.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless 0 <= N, K <= n and Inv >= 0.
+/// Source. arXiv:2609.37879, Proposition 1.
 inline Index most_missed(const RankedUseful& ranked, Index selected) {
     const Index n = ranked.tokens, k = ranked.useful, inversions = ranked.inversions;
     detail::require(selected >= 0 && selected <= n, "most_missed", "selected must be in [0, tokens]", selected,
@@ -65,9 +70,11 @@ inline constexpr Statement missed_tokens_sharp_statement{
     .source = "arXiv:2609.37879, Proposition 1",
 };
 
-/// m (N-K+m) <= Inv for a selection of the first N that misses m of the K useful tokens: statement
-/// `missed_tokens`. Exact in whole numbers. What holds without it: m <= min(K, n-N), N-K+m <= min(N, n-K).
-/// Throws `invalid_argument` as above.
+/// A selection of the first N that misses m of the K useful tokens: statement `missed_tokens`. Exact in whole
+/// numbers.
+/// Formula. m (N-K+m) <= Inv. What holds without it: m <= min(K, n-N), N-K+m <= min(N, n-K).
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless 0 <= N <= n and 0 <= m <= K.
 inline Bound<double> missed_tokens_sharp(const RankedUseful& ranked, Index selected, Index missed) {
     const auto [n, k, inversions] = ranked;
     detail::require(selected >= 0 && selected <= n, "missed_tokens_sharp", "selected must be in [0, tokens]",

@@ -13,11 +13,16 @@ enum class Metric {
     cosine     ///< 1 - <y_i, s>/(|y_i| |s| + 1e-12)
 };
 
-/// One row's weights p [n], token vectors x [n, d] (values, hidden states or W_O v: the caller's choice) and a
-/// set I of selected keys, with everything that the questions of this wing share. Weights are taken as they
-/// are: >= 0, not necessarily summing to 1. All keys given are visible: leave masked ones out. Works in double
-/// for float input. The distance of a key depends on its own p and x only, so equal tokens are exactly equally
-/// far.
+/// One row's weights p [n], token vectors x [n, d] (values, hidden states or W_O v: the caller's choice) and
+/// a set I of selected keys, with everything that the questions of this wing share. Works in double for float
+/// input. The distance of a key depends on its own p and x only, so equal tokens are exactly equally far.
+/// Invariant. Weights are taken as they are: >= 0, not necessarily summing to 1. All keys given are visible:
+/// leave masked ones out.
+/// Example, with p and x of any kind that `RowLike` and Eigen have:
+///     SelectedSet<double> set;
+///     set.assign(p, x, std::vector<Index>{0, 3}); // or: auto set = select_top(p, x, 2);
+///     const double mass = set.mass(), distance = selection_distance(set);
+///     const double found = separability(set).separable_fraction;
 template <Real T>
 class SelectedSet {
 public:
@@ -163,8 +168,11 @@ private:
     Metric metric_ = Metric::euclidean;
 };
 
-/// The set of the n largest weights of a row, from a row p [keys] and an Eigen expression x [keys, d]; copies are
-/// kept. Throws `invalid_argument` unless 0 <= n <= keys and x has one row for each weight.
+/// The set of the n largest weights of a row; copies of p and x are kept.
+/// Shapes and units. p [keys], an Eigen expression x [keys, d].
+/// Special rows. NaN ranks last; see `Ranking`.
+/// Cost. O(keys d), allocates.
+/// Throws. `invalid_argument` unless 0 <= n <= keys and x has one row for each weight.
 template <RowLike P, MatrixExpr X>
 requires std::same_as<RowScalar<P>, ScalarOf<X>>
 SelectedSet<RowScalar<P>> select_top(const P& p, const X& x, Index n, Metric metric = Metric::euclidean) {

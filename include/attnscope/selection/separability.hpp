@@ -25,11 +25,15 @@ struct Separability {
     Index inversions = 0;     ///< #{(i selected, j other): D_j <= D_i}
 };
 
-/// radius: of the ball around s for `separable_fraction`; unless given, the distance of the nearest
-/// non-selected token (strict <, that token lies on the boundary), the choice of P's experiments. A given
-/// radius with a non-selected token strictly inside separates nothing: the fraction is 0, P's proviso in (10).
-/// Precision, recall and inversions: arXiv:2609.37879, arXiv:2602.01893. O(n log n).
-/// Throws `invalid_argument` unless radius > 0.
+/// Can the selected tokens be told from the rest by their distance to s?
+/// Formula. See `Separability`; the separable fraction counts selected tokens inside a ball around s.
+/// Shapes and units. radius: of that ball; unless given, the distance of the nearest non-selected token
+/// (strict <, that token lies on the boundary), the choice of P's experiments. A given radius with a
+/// non-selected token strictly inside separates nothing: the fraction is 0, P's proviso in (10).
+/// Special rows. See `Separability`: everything or nothing selected, and distances that are not finite.
+/// Cost. O(n log n), allocates the selected keys.
+/// Throws. `invalid_argument` unless radius > 0.
+/// Source. P (10); precision, recall and inversions: arXiv:2609.37879, arXiv:2602.01893.
 template <Real T>
 Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
                                           std::optional<Accumulator<T>> radius = {}) {

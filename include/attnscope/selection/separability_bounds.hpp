@@ -62,9 +62,12 @@ struct LeaveOneOut {
 
 } // namespace detail
 
-/// P's xi_i for every selected weight: xi_i^2 = M^2 sum p_j^2 + (M^2 - delta^2/2) sum_{j != k} p_j p_k over
-/// I\{i} (ordered pairs), clamped at 0. It over-estimates E|y_i - s|. O(N), one allocation a member. Throws
-/// `invalid_argument` for a bad model.
+/// P's xi_i for every selected weight. It over-estimates E|y_i - s|.
+/// Formula. xi_i^2 = M^2 sum p_j^2 + (M^2 - delta^2/2) sum_{j != k} p_j p_k over I\{i} (ordered pairs),
+/// clamped at 0.
+/// Cost. O(N), allocates some rows of N.
+/// Throws. `invalid_argument` unless the model has d >= 2, a radius > 0 and finite, and delta >= 0.
+/// Source. P Theorem 2.
 template <Real A>
 std::vector<A> theorem2_xi(std::span<const A> selected, const SphericalModel& model) {
     detail::require_model("theorem2_xi", model);
@@ -87,8 +90,12 @@ std::vector<RowScalar<P>> theorem2_xi(const P& selected, const SphericalModel& m
     return theorem2_xi<T>(row.get(), model);
 }
 
-/// P Theorem 2 as published, for E N_s/N at radius r > 0:
-/// 1 - (1/(rN)) sum xi_i <= E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2)). The upper side is false.
+/// P Theorem 2 as published, for E N_s/N at radius r. The upper side is false.
+/// Formula. 1 - (1/(rN)) sum xi_i <= E N_s/N <= (1/N) sum exp(-(xi_i-r)^2/(2M^2)).
+/// Special rows. NaN if nothing is selected.
+/// Cost. O(N), allocates some rows of N.
+/// Throws. `invalid_argument` unless r > 0, and for the models that `theorem2_xi` refuses.
+/// Source. P Theorem 2.
 template <Real A>
 Interval<A> theorem2_published_range(std::span<const A> selected, const SphericalModel& model, A radius) {
     detail::require(radius > A(0), "theorem2_published_range", "radius must be > 0", radius);
@@ -111,16 +118,19 @@ Interval<RowScalar<P>> theorem2_published_range(const P& selected, const Spheric
     return theorem2_published_range<T>(row.get(), model, radius);
 }
 
-/// Valid limits of E N_s/N at a fixed radius r > 0, token by token with X_i = |s - y_i|:
-/// lower, 1 - E X_i^2/r^2 with E X_i^2 = M^2 sum_{I\i} p_j^2 exactly (Markov for X_i^2);
-/// upper, 1 if r >= e_i, else exp(-(d-1) (e_i-r)^2/(2 M^2 m_i)), m_i = sum_{I\i} p_j^2 without its largest
-/// term. By symmetry the vector of that term may be held fixed; as a function of the others X_i has the
-/// Lipschitz constant M sqrt(m_i) on a product of unit spheres, whose logarithmic Sobolev inequality has the
-/// constant d-1 (Weissler 1980, Mueller and Weissler 1982; Herbst's argument). e_i = M max{max p_j,
-/// sqrt(sum_{I\i} p_j^2) sqrt(2/d) Gamma((d+1)/2)/Gamma(d/2)} <= E X_i. Exact at N = 2, where X_i is the other
-/// token's weight times M. r counts as larger by the rounding of a computed distance, so that none is judged by
-/// its last digit. O(N). Both sides are proved for delta = 0, where the vectors are independent. The model's
-/// delta is not used: for delta > 0 no proof is known.
+/// Valid limits of E N_s/N at a fixed radius r, token by token with X_i = |s - y_i|.
+/// Formula. Lower: 1 - E X_i^2/r^2 with E X_i^2 = M^2 sum_{I\i} p_j^2 exactly (Markov for X_i^2). Upper: 1 if
+/// r >= e_i, else exp(-(d-1) (e_i-r)^2/(2 M^2 m_i)), m_i = sum_{I\i} p_j^2 without its largest term. By
+/// symmetry the vector of that term may be held fixed; as a function of the others X_i has the Lipschitz
+/// constant M sqrt(m_i) on a product of unit spheres, whose logarithmic Sobolev inequality has the constant
+/// d-1. e_i = M max{max p_j, sqrt(sum_{I\i} p_j^2) sqrt(2/d) Gamma((d+1)/2)/Gamma(d/2)} <= E X_i. Exact at N
+/// = 2, where X_i is the other token's weight times M. r counts as larger by the rounding of a computed
+/// distance, so that none is judged by its last digit. Both sides are proved for delta = 0, where the vectors
+/// are independent. The model's delta is not used: for delta > 0 no proof is known.
+/// Special rows. NaN if nothing is selected.
+/// Cost. O(N), allocates some rows of N.
+/// Throws. `invalid_argument` unless r > 0, and for the models that `theorem2_xi` refuses.
+/// Source. Weissler 1980, Mueller and Weissler 1982; Herbst's argument.
 template <Real A>
 Interval<A> theorem2_valid_range(std::span<const A> selected, const SphericalModel& model, A radius) {
     detail::require_model("theorem2_valid_range", model);
@@ -160,9 +170,12 @@ struct SimulatedMean {
     Index trials = 0;
 };
 
-/// E N_s/N (N_s = #{i in I: |y_i - s| < r}, P's proviso aside) at each of the given radii, on the spherical
-/// model with delta = 0, by simulation: every trial draws the selected vectors anew. Cost O(trials N d). Throws
-/// `invalid_argument` unless trials >= 2.
+/// E N_s/N at each of the given radii, on the spherical model with delta = 0, by simulation: every trial
+/// draws the selected vectors anew.
+/// Formula. N_s = #{i in I: |y_i - s| < r}, P's proviso aside.
+/// Special rows. 0 if nothing is selected.
+/// Cost. O(trials N d), memory O(N d).
+/// Throws. `invalid_argument` unless trials >= 2, and for the models that `theorem2_xi` refuses.
 template <Real A>
 std::vector<SimulatedMean<A>> simulate_separable_fraction(std::span<const A> selected,
                                                           const SphericalModel& model, std::span<const A> radii,
@@ -247,8 +260,8 @@ inline constexpr Statement theorem2_upper_sharp_statement{
     .source = "corrected form of P Theorem 2",
 };
 
-/// P Theorem 2 in one form, one side of its `range`, against a measured E N_s/N. Six standard errors are allowed, and 6/trials
-/// when the fraction never varied in the sample.
+/// P Theorem 2 in one form, one side of its `range`, against a measured E N_s/N. Six standard errors are
+/// allowed, and 6/trials when the fraction never varied in the sample. O(1).
 template <Real A>
 Bound<A> theorem2_bound(Form form, Side side, const Interval<A>& range, const SimulatedMean<A>& measured) {
     const bool published = form == Form::published;

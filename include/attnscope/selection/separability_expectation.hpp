@@ -188,22 +188,26 @@ private:
 } // namespace detail
 
 /// E N_s/N for r = min over the non-selected (the geometric recall), weights fixed and independent of the
-/// vectors, which are i.i.d. uniform on a sphere of R^d; its radius cancels. Exact up to quadrature: (1/N)
-/// sum_{i in I} E_{X,t} prod_{j not in I} G_d((p_i^2+p_j^2+2 p_i X t)/(2 p_j sqrt(X^2+p_i^2+2 p_i X t))), X =
-/// |sum_{I\i} p_j x_j|, t the cosine between x_i and that sum. The rules and the table of G_d are made once for
-/// many rows (milliseconds).
+/// vectors, which are i.i.d. uniform on a sphere of R^d; its radius cancels. The rules and the table of G_d
+/// are made once for many rows (milliseconds).
+/// Formula. Exact up to quadrature: (1/N) sum_{i in I} E_{X,t} prod_{j not in I} G_d((p_i^2+p_j^2+2 p_i X
+/// t)/(2 p_j sqrt(X^2+p_i^2+2 p_i X t))), X = |sum_{I\i} p_j x_j|, t the cosine between x_i and that sum.
+/// Example:
+///     const SeparableFractionModel model(64); // d
+///     const double fraction = model.expected(selected, others); // weights, spans or vectors of double
 class SeparableFractionModel {
 public:
     /// quadrature_order: nodes for t, and for X^2 (at most 12 of them; their rule comes from exact moments).
-    /// The error falls quickly with the order; 16 agrees with simulation to its noise (tests). Throws
-    /// `invalid_argument` for d < 2 or order < 1.
+    /// The error falls quickly with the order; 16 agrees with simulation to its noise (tests).
+    /// Throws. `invalid_argument` for d < 2 or order < 1.
     explicit SeparableFractionModel(Index dimension, int quadrature_order = 16)
         : dimension_(checked(dimension, quadrature_order)), order_(quadrature_order),
           rule_(detail::unit_rule(quadrature_order)), cdf_(dimension) {}
 
     /// 1 when everything is selected; keys of weight 0 among the others cannot be closer than s itself and
-    /// count through |s| alone. Cost O(N order^2 (L-N)) interpolations. Throws `invalid_argument` for an empty
-    /// selection or a negative weight.
+    /// count through |s| alone.
+    /// Cost. O(N order^2 (L-N)) interpolations.
+    /// Throws. `invalid_argument` for an empty selection or a negative weight.
     double expected(std::span<const double> selected, std::span<const double> others) const {
         detail::require(!selected.empty(), "SeparableFractionModel", "at least one key must be selected",
                         selected.size());
@@ -256,7 +260,7 @@ private:
     detail::CosineCdfTable cdf_;
 };
 
-/// `SeparableFractionModel` for one row.
+/// `SeparableFractionModel` for one row: cost and errors of its constructor and of `expected`.
 inline double expected_separable_fraction(std::span<const double> selected, std::span<const double> others,
                                           Index dimension, int quadrature_order = 16) {
     return SeparableFractionModel(dimension, quadrature_order).expected(selected, others);

@@ -15,20 +15,23 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// G_d(t) = P(<x, e> <= t) for x uniform on the unit sphere of R^d: the regularised incomplete beta function
-/// I_{(1+t)/2}((d-1)/2, (d-1)/2); t is clamped to [-1,1]. d >= 2.
+/// G_d(t) = P(<x, e> <= t) for x uniform on the unit sphere of R^d.
+/// Formula. The regularised incomplete beta function I_{(1+t)/2}((d-1)/2, (d-1)/2); t is clamped to [-1,1].
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless d >= 2.
 inline double sphere_cosine_cdf(Index dimension, double t) {
     detail::require(dimension >= 2, "sphere_cosine_cdf", "dimension must be >= 2", dimension);
     const double half = static_cast<double>(dimension - 1) / 2;
     return boost::math::ibeta(half, half, (1 + std::clamp(t, -1.0, 1.0)) / 2);
 }
 
-/// P(|sum_j p_j x_j| <= r) for x_j i.i.d. uniform on the unit sphere of R^d, by Kluyver's integral
-/// r^{d/2} 2^{1-d/2}/Gamma(d/2) int t^{d/2-1} J_{d/2}(r t) prod phi(p_j t) dt, phi(z) = Gamma(d/2)
-/// (2/z)^{d/2-1} J_{d/2-1}(z); one vector gives a step, two the cosine distribution. Absolute error about 1e-9;
-/// for d = 2 and three vectors the integrand decays slowly and about 1e-5 is reached. Throws `invalid_argument`
-/// for an empty sum, d < 2, r < 0 or a weight <= 0.
-/// Cost: milliseconds for d >= 8, up to a second for d = 2 or 3 with three or four vectors.
+/// P(|sum_j p_j x_j| <= r) for x_j i.i.d. uniform on the unit sphere of R^d.
+/// Formula. Kluyver's integral r^{d/2} 2^{1-d/2}/Gamma(d/2) int t^{d/2-1} J_{d/2}(r t) prod phi(p_j t) dt,
+/// phi(z) = Gamma(d/2) (2/z)^{d/2-1} J_{d/2-1}(z); one vector gives a step, two the cosine distribution.
+/// Absolute error about 1e-9; for d = 2 and three vectors the integrand decays slowly and about 1e-5 is
+/// reached.
+/// Cost. Milliseconds for d >= 8, up to a second for d = 2 or 3 with three or four vectors.
+/// Throws. `invalid_argument` for an empty sum, d < 2, r < 0 or a weight <= 0.
 inline double sphere_sum_cdf(std::span<const double> weights, Index dimension, double r) {
     detail::require(!weights.empty(), "sphere_sum_cdf", "at least one weight is needed", weights.size());
     detail::require(dimension >= 2, "sphere_sum_cdf", "dimension must be >= 2", dimension);

@@ -14,7 +14,9 @@ class RandomSubsetMoments {
 public:
     using A = Accumulator<T>;
 
-    /// p: weights of the visible keys, x [n, d]. O(n d). Throws `invalid_argument` when sizes do not fit.
+    /// Shapes and units. p: weights of the visible keys, x [n, d]; both must outlive it.
+    /// Cost. O(n d).
+    /// Throws. `invalid_argument` when sizes do not fit.
     RandomSubsetMoments(RowIn<T> p, MatrixView<T> x) : p_(p), x_(x) {
         detail::require(x.rows() == detail::size<T>(p), "RandomSubsetMoments",
                         "x must have one row for each weight", x.rows(), p.size());
@@ -33,10 +35,12 @@ public:
         for (Index i = 0; i < x.rows(); ++i) products_[static_cast<std::size_t>(i)] = weighted(i).dot(sum_);
     }
 
-    /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous:
-    /// (L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i), mu_i = |y_i - N/(L-1) S_i|, S_i = sum_{j !=
-    /// i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is the paper's
-    /// main sum. V_i = 0 for L <= 2; {0, 0} at N = L. O(L). Throws `invalid_argument` unless 0 <= N <= L.
+    /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous.
+    /// Formula. (L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i), mu_i = |y_i - N/(L-1) S_i|, S_i =
+    /// sum_{j != i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is
+    /// the paper's main sum. V_i = 0 for L <= 2; {0, 0} at N = L.
+    /// Cost. O(L), and O(d) for each key whose squares cancel.
+    /// Throws. `invalid_argument` unless 0 <= N <= L.
     Interval<A> expected_distance(Index selected) const {
         const Index n = x_.rows();
         detail::require(selected >= 0 && selected <= n, "RandomSubsetMoments::expected_distance",

@@ -16,10 +16,12 @@ struct FixedSetGeometry {
     A imbalance = 0; ///< sum over i not in I of |A_I - p_i|
 };
 
-/// Every selected token against every other. With the Gram matrix of the token vectors (`gram_matrix`; its
-/// leading n x n block is read) the candidates for the farthest pair are found in O(N n) and then measured;
-/// without it, or where all pairs are equally far, O(N (n-N) d). Throws `invalid_argument` when the Gram matrix
-/// is too small.
+/// What Theorem 1(1) is made of: every selected token against every other.
+/// Shapes and units. gram: `gram_matrix` of the token vectors; its leading n x n block is read.
+/// Special rows. A NaN among the vectors leaves NaN.
+/// Cost. With the Gram matrix the candidates for the farthest pair are found in O(N n) and then measured;
+/// without it, or where all pairs are equally far, O(N (n-N) d). Allocates a row.
+/// Throws. `invalid_argument` when the Gram matrix is too small.
 template <Real T>
 FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
                                                     const Matrix<Accumulator<T>>* gram = nullptr) {
@@ -83,8 +85,11 @@ FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
     return geometry;
 }
 
-/// P Theorem 1(1) as published: (1-A) d1 + max|x_j| |A (n-N) - (1-A)|. True for top-N sets in the cumulative
-/// reading; false for arbitrary sets and for the resultant reading.
+/// P Theorem 1(1) as published: true for top-N sets in the cumulative reading; false for arbitrary sets and
+/// for the resultant reading.
+/// Formula. (1-A) d1 + max|x_j| |A (n-N) - (1-A)|, with the mass of the others for 1-A.
+/// Cost. O(1).
+/// Source. P Theorem 1(1).
 template <Real T>
 Accumulator<T> theorem1_fixed_published_limit(const SelectedSet<T>& set,
                                               const FixedSetGeometry<Accumulator<T>>& geometry) {
@@ -94,8 +99,10 @@ Accumulator<T> theorem1_fixed_published_limit(const SelectedSet<T>& set,
            geometry.longest * std::abs(set.mass() * others - set.tail_mass());
 }
 
-/// P Theorem 1(1), corrected: the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the published
-/// one for top-N sets) or |A - (1-A)| (resultant). Attained by equal tokens.
+/// P Theorem 1(1), corrected. Attained by equal tokens.
+/// Formula. As published, but the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the
+/// published one for top-N sets) or |A - (1-A)| (resultant).
+/// Cost. O(1).
 template <Real T>
 Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set, const FixedSetGeometry<Accumulator<T>>& geometry,
                                     Reading reading) {
@@ -127,7 +134,7 @@ inline constexpr Statement theorem1_fixed_published_statement{
     .source = "P Theorem 1(1)",
 };
 
-/// P Theorem 1(1) on one set, as published, in the given reading.
+/// P Theorem 1(1) on one set, as published, in the given reading; cost as of `selection_distance`.
 template <Real T>
 Bound<Accumulator<T>> theorem1_fixed_published(const SelectedSet<T>& set,
                                                const FixedSetGeometry<Accumulator<T>>& geometry,
@@ -149,7 +156,7 @@ inline constexpr Statement theorem1_fixed_sharp_statement{
     .source = "corrected form of P Theorem 1(1)",
 };
 
-/// P Theorem 1(1) on one set, corrected.
+/// P Theorem 1(1) on one set, corrected, in the given reading; cost as of `selection_distance`.
 template <Real T>
 Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
                                            const FixedSetGeometry<Accumulator<T>>& geometry, Reading reading) {

@@ -16,9 +16,12 @@ struct SubsetMean {
     Index subsets = 0;
 };
 
-/// E d over uniformly random N-subsets: exactly, over all of them, for L <= 12; else over `samples` subsets
-/// drawn from `generator`. O(subsets n d). Throws `invalid_argument` unless 0 <= N <= L and, when it must draw,
-/// samples >= 2.
+/// E d over uniformly random N-subsets.
+/// Formula. The exact mean over all of them for L <= 12; else that over `samples` subsets drawn from
+/// `generator`.
+/// Shapes and units. p [L] weights, x [L, d].
+/// Cost. O(subsets L d), memory O(L + d).
+/// Throws. `invalid_argument` unless 0 <= N <= L and x fits p and, when it must draw, unless samples >= 2.
 template <Real T>
 SubsetMean<Accumulator<T>> mean_subset_distance(RowIn<T> p, MatrixView<T> x, Index selected, Reading reading,
                                                 Index samples, SplitMix64& generator) {
@@ -92,9 +95,13 @@ inline constexpr Statement theorem1_random_published_statement{
     .source = "P Theorem 1(2)",
 };
 
-/// P Theorem 1(2) as reconstructed, with its unquantified eps set to 0: E d equals the main sum. Checked as
-/// E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not negligible.
-/// `expected`: E d, counted or sampled (then six standard errors are allowed).
+/// P Theorem 1(2) as reconstructed, with its unquantified eps set to 0: E d equals the main sum.
+/// Formula. Checked as E d <= main sum; since eps >= 0 (Jensen), a violation shows that eps is not
+/// negligible.
+/// Shapes and units. `expected`: E d, counted or sampled (then six standard errors are allowed).
+/// Cost. O(L).
+/// Throws. `invalid_argument` unless 0 <= N <= L.
+/// Source. P Theorem 1(2).
 template <Real T>
 Bound<Accumulator<T>> theorem1_random_published(const RandomSubsetMoments<T>& moments, Index selected,
                                                 const SubsetMean<Accumulator<T>>& expected) {
@@ -114,7 +121,8 @@ inline constexpr Statement theorem1_random_sharp_statement{
     .source = "rigorous form of P Theorem 1(2)",
 };
 
-/// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`.
+/// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`. Arguments, cost and
+/// errors as of the published form.
 template <Real T>
 BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
                                                 const SubsetMean<Accumulator<T>>& expected) {
@@ -137,8 +145,11 @@ inline constexpr Statement corollary2_published_statement{
     .source = "P Corollary 2(i)",
 };
 
-/// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown enough:
-/// E d <= sum |y_i|.
+/// P Corollary 2(i) as published, "E d -> sum |y_i|" at fixed N, held against the row as if L had grown
+/// enough.
+/// Formula. E d <= sum |y_i|.
+/// Cost. O(1).
+/// Source. P Corollary 2(i).
 template <Real T>
 Bound<Accumulator<T>> corollary2_published(const RandomSubsetMoments<T>& moments, Index selected,
                                            const SubsetMean<Accumulator<T>>& expected) {
@@ -158,9 +169,11 @@ inline constexpr Statement corollary2_sharp_statement{
     .source = "corrected form of P Corollary 2",
 };
 
-/// Corollary 2, corrected. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends
-/// to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what
-/// remains of "d -> 0 as N -> L": 0 at N = L only.
+/// Corollary 2, corrected.
+/// Formula. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends to sum |y_i
+/// - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what remains of "d
+/// -> 0 as N -> L": 0 at N = L only.
+/// Cost. O(L d).
 template <Real T>
 BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
                                            const SubsetMean<Accumulator<T>>& expected) {

@@ -32,8 +32,13 @@ T score_of(Bits key) {
 } // namespace detail
 
 /// Orders the keys of rows by descending score, equal scores by ascending index, NaN last. Keeps its memory
-/// from row to row. Cost O(n) for float and double rows of 256 keys or more (radix sort); below, the larger
-/// ones of each are counted, or sorted if there are ties.
+/// from row to row.
+/// Cost. O(n) for float and double rows of 256 keys or more (radix sort); below, the larger ones of each are
+/// counted, or sorted if there are ties.
+/// Example:
+///     Ranking<float> ranking;
+///     ranking.rank(weights, 10); // a row, `RowIn<float>`; all of it without the 10
+///     for (const Index key : ranking.order()) std::cout << key << ' ';
 template <Real T>
 class Ranking {
 public:
@@ -193,7 +198,9 @@ private:
 };
 
 /// The keys of the n largest scores, from the largest down; ties by smaller index.
-/// Throws `invalid_argument` unless 0 <= n <= size.
+/// Special rows. NaN ranks last.
+/// Cost. O(size) beside what n costs, see `Ranking`; allocates.
+/// Throws. `invalid_argument` unless 0 <= n <= size.
 template <RowLike S>
 std::vector<Index> top_n(const S& scores, Index n) {
     using T = RowScalar<S>;
@@ -204,8 +211,11 @@ std::vector<Index> top_n(const S& scores, Index n) {
     return {ranking.order().begin(), ranking.order().end()};
 }
 
-/// Ranking scores by contribution: p_i |x_i|, the length of the weighted vector of each key.
-/// Throws `invalid_argument` unless x has one row for each weight.
+/// Ranking scores by contribution.
+/// Formula. p_i |x_i|, the length of the weighted vector of each key.
+/// Shapes and units. p [n], x [n, d], result [n].
+/// Cost. O(n d), allocates the result.
+/// Throws. `invalid_argument` unless x has one row for each weight.
 template <Real T>
 Row<T> contributions(RowIn<T> p, MatrixView<T> x) {
     detail::require(x.rows() == detail::size<T>(p), "contributions", "x must have one row for each weight",

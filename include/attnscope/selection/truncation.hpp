@@ -7,16 +7,22 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// tau = TV(p, p restricted to I and renormalised) = 1 - A_I = 1 - exp(-KL(restricted || p)) for weights that
-/// sum to 1: the mass of the others, added up from them. Source: arXiv:2512.07647.
+/// What a selection loses of the distribution: the mass of the others, added up from them.
+/// Formula. tau = TV(p, p restricted to I and renormalised) = 1 - A_I = 1 - exp(-KL(restricted || p)) for
+/// weights that sum to 1.
+/// Cost. O(1).
+/// Source. arXiv:2512.07647.
 template <Real T>
 Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
     return set.tail_mass();
 }
 
-/// |o - o_I|, o = sum p_i x_i and o_I = (1/A) sum_{i in I} p_i x_i, for weights that sum to 1: exactly
-/// tau |mu_tail - mu_head|, the means of the others and of the selected. 0 when everything is selected; NaN
-/// when the selected weigh nothing.
+/// What a selection loses of the output, for weights that sum to 1.
+/// Formula. |o - o_I|, o = sum p_i x_i and o_I = (1/A) sum_{i in I} p_i x_i: exactly tau |mu_tail - mu_head|,
+/// the means of the others and of the selected.
+/// Special rows. 0 when everything is selected or the others weigh nothing; NaN when the selected weigh
+/// nothing.
+/// Cost. O(d).
 template <Real T>
 Accumulator<T> truncation_error(const SelectedSet<T>& set) {
     using A = Accumulator<T>;
@@ -25,9 +31,12 @@ Accumulator<T> truncation_error(const SelectedSet<T>& set) {
     return (set.remainder() - set.context() * (set.tail_mass() / set.mass())).norm();
 }
 
-/// Largest possible tau of a top-k selection of softmax weights whose (k+1)-st logit lies gap >= 0 temperatures
-/// below the k-th: 1/(1 + k/(n-k) e^gap); 0 at k = n. Attained by k equal keys above n-k equal others. Source:
-/// arXiv:2512.07647. Throws `invalid_argument` unless 1 <= k <= n and gap >= 0.
+/// Largest possible tau of a top-k selection of softmax weights whose (k+1)-st logit lies `gap` temperatures
+/// below the k-th. Attained by k equal keys above n-k equal others.
+/// Formula. 1/(1 + k/(n-k) e^gap); 0 at k = n.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless 1 <= k <= n and gap >= 0.
+/// Source. arXiv:2512.07647.
 template <Number G, Real A = Promoted<G>>
 A truncation_mass_by_gap(Index n, Index k, G gap) {
     detail::require(k >= 1 && k <= n, "truncation_mass_by_gap", "k must be in [1, n]", k, n);
@@ -46,8 +55,11 @@ inline constexpr Statement truncation_gap_statement{
     .source = "arXiv:2512.07647",
 };
 
-/// Bound "truncation_gap": tau <= `truncation_mass_by_gap`, gap = (z_(k) - z_(k+1))/T, of a top-k set of
-/// softmax. relative_error: that of the weights.
+/// Bound "truncation_gap" of a top-k set of softmax: tau <= `truncation_mass_by_gap`.
+/// Shapes and units. gap = (z_(k) - z_(k+1))/T; relative_error: that of the weights.
+/// Cost. O(1).
+/// Throws. `invalid_argument` for an empty set, and unless gap >= 0.
+/// Source. arXiv:2512.07647.
 template <Real T>
 Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulator<T> gap,
                                            Accumulator<T> relative_error) {
@@ -70,7 +82,10 @@ inline constexpr Statement truncation_output_statement{
     .source = "arXiv:2512.07647",
 };
 
-/// Bound "truncation_output": |o - o_I| <= tau diam(x). diameter: an upper bound on max |x_i - x_j|.
+/// Bound "truncation_output": |o - o_I| <= tau diam(x).
+/// Shapes and units. diameter: an upper bound on max |x_i - x_j|.
+/// Cost. O(d).
+/// Source. arXiv:2512.07647.
 template <Real T>
 Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumulator<T> diameter) {
     using A = Accumulator<T>;
