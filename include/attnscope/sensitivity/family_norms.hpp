@@ -239,10 +239,13 @@ template <class N, class T>
 concept FamilyMember = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && detail::FamilyGradient<N>::known &&
                        !detail::FamilyGradient<N>::closed;
 
-/// Norms of (I - p 1^T) diag(g), g_i = p_i F'(z_i)/F(z_i), of the general family (theory: P Lemma 2's exact
-/// counterpart), from logits and weights of a normal row. The spectral norm is a root, found by bisection to
-/// rounding; inf->1 lies in [spectral norm, sum of absolute column sums]. An empty row gives 0, a NaN row NaN.
-/// About 60 passes of O(n), no allocation.
+/// Norms of dp/dz of the general family, from logits and weights of a normal row; P Lemma 2's exact
+/// counterpart.
+/// Formula. J = (I - p 1^T) diag(g), g_i = p_i F'(z_i)/F(z_i). The spectral norm is a root, found by
+/// bisection to rounding; inf->1 lies in [spectral norm, sum of absolute column sums].
+/// Special rows. An empty row gives 0, a NaN row NaN.
+/// Cost. About 60 passes of O(n), no allocation.
+/// Throws. `invalid_argument` when the lengths differ.
 template <class F, Real T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const PointwiseNormalizer<F>& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;

@@ -8,9 +8,12 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Fills `direction` with a random unit vector over the visible keys of z (normal draws, normalised), 0 at
-/// masked keys; all 0 if no key is visible. The draws depend on the generator only: one for each visible key,
-/// in order.
+/// A random unit vector over the visible keys of z: normal draws, normalised. They depend on the generator
+/// only: one for each visible key, in order.
+/// Shapes and units. z and `direction` of one length.
+/// Special rows. 0 at masked keys; all 0 if no key is visible.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` when the lengths differ.
 template <Real T>
 void random_direction(RowIn<T> z, SplitMix64& generator, RowOut<T> direction) {
     detail::require_same_size<T>("random_direction", z, direction);
@@ -36,9 +39,13 @@ RowResult<Z> random_direction(const Z& z, SplitMix64& generator) {
     return direction;
 }
 
-/// g = |p(z + eps v) - p(z)|_2 / eps for weights p of any normaliser; v is used as it is.
-/// `p` are the weights at z; `moved` is overwritten with p(z + eps v). O(n), no allocation.
-/// Throws `invalid_argument` unless eps > 0 and finite, or when lengths differ.
+/// How far the weights p of any normaliser move when the logits move by eps along v.
+/// Formula. g = |p(z + eps v) - p(z)|_2/eps; v is used as it is.
+/// Shapes and units. Rows of one length. `p`: the weights at z; `moved` is overwritten with p(z + eps v).
+/// Special rows. NaN in a row gives NaN.
+/// Cost. O(n), no allocation beside the normaliser's own.
+/// Throws. `invalid_argument` unless eps > 0 and finite, or when lengths differ.
+/// Source. arXiv:2508.17821, Algorithm 5.
 template <Real T, Normalizer<T> N>
 Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, RowIn<T> v, T eps,
                                  RowOut<T> moved) {
@@ -54,7 +61,7 @@ Accumulator<T> finite_difference(const N& normalizer, RowIn<T> z, RowIn<T> p, Ro
     return std::sqrt(squares) / Accumulator<T>(eps);
 }
 
-/// As above from any rows.
+/// As above from any rows. Allocates two of them.
 template <class N, RowLike Z, RowLike V>
 requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<V>>
 Accumulator<RowScalar<Z>> finite_difference(const N& normalizer, const Z& z, const V& v, RowScalar<Z> eps) {

@@ -9,24 +9,30 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// P Corollary 3 as published: min{1/(4T), sqrt 2}. False as a bound on the operator norm: p = (1/2, 1/2) has
-/// |J|_2 = 1/(2T). (1/(4T) bounds the largest entry of J, sqrt 2 a change of p.)
+/// P Corollary 3 as published. False as a bound on the operator norm: p = (1/2, 1/2) has |J|_2 = 1/(2T).
+/// Formula. min{1/(4T), sqrt 2}: 1/(4T) bounds the largest entry of J, sqrt 2 a change of p.
+/// Cost. O(1).
+/// Source. P Corollary 3.
 template <Number T, Real A = Promoted<T>>
 A published_gradient_limit(T temperature) {
     return std::min(A(0.25) / A(temperature), std::numbers::sqrt2_v<A>); // 4T could overflow
 }
 
-/// |J|_2 <= 1/(2T), attained at (1/2, 1/2, 0, ...).
+/// Largest spectral norm of the Jacobian of softmax. Attained at (1/2, 1/2, 0, ...).
+/// Formula. |J|_2 <= 1/(2T).
+/// Cost. O(1).
 template <Number T, Real A = Promoted<T>>
 A gradient_limit(T temperature) {
     return A(0.5) / A(temperature);
 }
 
-/// |p(z+eps v)-p(z)|_2/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T)) for unit v: eps v has a range of at most
-/// sqrt(2) eps, which bounds the total variation (`total_variation_limit`), and the length of a change of p is
-/// at most sqrt(2) times that. Below min{1/(2T), sqrt(2)/eps} at every eps, and near it at both ends. Attained
-/// at every eps and T by two keys at +-eps/(2 sqrt(2)) that change places along v = (1,-1)/sqrt(2). Relative
-/// error a few units, for steps and temperatures of any size.
+/// Largest finite difference of softmax along a unit vector.
+/// Formula. |p(z+eps v)-p(z)|_2/eps <= (sqrt(2)/eps) tanh(eps/(2 sqrt(2) T)): eps v has a range of at most
+/// sqrt(2) eps, which bounds the total variation (`total_variation_limit`), and the length of a change of p
+/// is at most sqrt(2) times that. Below min{1/(2T), sqrt(2)/eps} at every eps, and near it at both ends.
+/// Attained at every eps and T by two keys at +-eps/(2 sqrt(2)) that change places along v = (1,-1)/sqrt(2).
+/// Relative error a few units, for steps and temperatures of any size.
+/// Cost. O(1).
 template <Number T, Number E, Real A = Promoted<T, E>>
 A finite_difference_limit(T temperature, E eps) {
     // May overflow or vanish: tanh x/x does not.
@@ -69,7 +75,11 @@ inline constexpr Statement corollary3_published_statement{
 };
 
 /// P Corollary 3 on a softmax row, as published: |J|_2 <= min{1/(4T), sqrt 2}. Without the theorem nothing
-/// limits a derivative (trivial limit infinite). weight_error: relative error of the weights behind `norms`.
+/// limits a derivative (trivial limit infinite).
+/// Shapes and units. weight_error: relative error of the weights behind `norms`.
+/// Special rows. Undefined where the norm is NaN.
+/// Cost. O(1).
+/// Source. P Corollary 3.
 template <Real A>
 Bound<A> corollary3_published(const JacobianNorms<A>& norms, std::type_identity_t<A> temperature,
                               std::type_identity_t<A> weight_error) {
@@ -86,7 +96,7 @@ inline constexpr Statement corollary3_sharp_statement{
     .source = "corrected form of P Corollary 3",
 };
 
-/// Its corrected form: |J|_2 <= 1/(2T).
+/// Its corrected form: |J|_2 <= 1/(2T). O(1).
 template <Real A>
 Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> temperature,
                           std::type_identity_t<A> weight_error) {
@@ -103,8 +113,12 @@ inline constexpr Statement lemma2_sharp_statement{
     .source = "P Lemma 2; its published constant was not recovered",
 };
 
-/// P Lemma 2 with the sharp constant: |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
-/// `log_slope`: that maximum over the row.
+/// P Lemma 2 with the sharp constant.
+/// Formula. |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
+/// Shapes and units. `log_slope`: that maximum over the row; weight_error: relative error of the weights.
+/// Special rows. Undefined where the norm or the slope is NaN.
+/// Cost. O(1).
+/// Source. P Lemma 2, whose published constant was not recovered.
 template <Real A>
 Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> log_slope,
                       std::type_identity_t<A> weight_error) {
@@ -120,7 +134,7 @@ inline constexpr Statement sigmoid_gradient_sharp_statement{
     .source = "sigmoid attention, arXiv:2409.04431",
 };
 
-/// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0; statement `sigmoid_gradient`.
+/// |J|_2 <= 1/4 of sigmoid attention, attained where z_i + b = 0: statement `sigmoid_gradient`. O(1).
 template <Real A>
 Bound<A> sigmoid_gradient_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> weight_error) {
     return detail::norm_bound(sigmoid_gradient_sharp_statement, A(0.25), norms.spectral.value, weight_error);
@@ -135,10 +149,14 @@ inline constexpr Statement spectral_bracket_sharp_statement{
     .source = "secular equation",
 };
 
-/// (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`, s >= 0 in any order: statement
-/// `spectral_bracket`. With s = p and factor 1/T this is |J|_2 of softmax, with s = p^{2-alpha} on the support
-/// and factor 1 that of alpha-entmax. Both sides are attained when all s but the largest are equal. `norm`:
-/// |J|_2 by the secular equation; weight_error: relative error of the s. O(n). Undefined for an empty row.
+/// Bracket of a spectral norm from sums: statement `spectral_bracket`.
+/// Formula. (s1/S)(R+m) <= lambda_max(diag(s) - s s^T/S) <= (s1/S)(R+s2) times `factor`. With s = p and
+/// factor 1/T this is |J|_2 of softmax, with s = p^{2-alpha} on the support and factor 1 that of
+/// alpha-entmax. Both sides are attained when all s but the largest are equal.
+/// Shapes and units. s >= 0 in any order; `norm`: |J|_2 by the secular equation; weight_error: relative error
+/// of the s.
+/// Special rows. Undefined for an empty row.
+/// Cost. O(n), no allocation.
 template <Real A>
 BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error) {
     const A undefined = std::numeric_limits<A>::quiet_NaN();
@@ -166,7 +184,7 @@ BoundPair<A> spectral_bracket_sharp(RowIn<A> s, A factor, A norm, A weight_error
             {.limit = range.upper, .measured = norm, .tolerance = tolerance(range.upper), .trivial = largest})};
 }
 
-/// As above from any row; float is widened.
+/// As above from any row; float is widened. Allocates one row.
 template <RowLike S>
 BoundPair<Accumulator<RowScalar<S>>> spectral_bracket_sharp(const S& s, Accumulator<RowScalar<S>> factor,
                                                             Accumulator<RowScalar<S>> norm,
@@ -195,9 +213,11 @@ inline constexpr Statement finite_difference_sharp_statement{
     .source = "corrected form of P Corollary 3",
 };
 
-/// Finite difference g of a softmax row along a unit vector, against the published constant or the sharp limit.
-/// Trivial limit: sqrt(2)/eps, the diameter of the simplex; the sharp limit is below it until tanh is rounded
-/// to 1, at eps/T = 54 in double. change_error: absolute error of |p(z+eps v) - p(z)|_2.
+/// Finite difference g of a softmax row along a unit vector, against the published constant.
+/// Formula. g <= min{1/(4T), sqrt 2}. Trivial limit: sqrt(2)/eps, the diameter of the simplex over eps.
+/// Shapes and units. change_error: absolute error of |p(z+eps v) - p(z)|_2.
+/// Cost. O(1).
+/// Source. P Corollary 3, as P Algorithm 5 uses it.
 template <Real A>
 Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) {
     return upper_bound<A>(finite_difference_published_statement,
@@ -206,6 +226,8 @@ Bound<A> finite_difference_published(A g, A temperature, A eps, A change_error) 
                            .tolerance = change_error / eps + 8 * std::numeric_limits<A>::epsilon() * g,
                            .trivial = std::numbers::sqrt2_v<A> / eps});
 }
+/// The same against the sharp limit, which is below the trivial one until tanh is rounded to 1, at eps/T = 54
+/// in double. O(1).
 template <Real A>
 Bound<A> finite_difference_sharp(A g, A temperature, A eps, A change_error) {
     Bound<A> bound = finite_difference_published(g, temperature, eps, change_error);

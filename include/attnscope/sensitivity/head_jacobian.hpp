@@ -40,14 +40,24 @@ void require_projections(std::string_view function, const HeadView<T>& head, con
 
 } // namespace detail
 
-/// J = do/dx of one head, o_i = sum_j p_ij v_j, as a linear map from [n, D] to [n, d_v]:
+/// How the output of one head moves with the tokens it is computed from, as a linear map from [n, D] to [n,
+/// d_v].
+/// Formula. J = do/dx, o_i = sum_j p_ij v_j:
 ///     (J dx)_i = sum_j p_ij dv_j + sum_j dp_ij v_j,  dz_ij = scale (dq_i . k_j + q_i . dk_j),
 /// dp through the normaliser's own derivative. The queries, keys and values are those at which it is taken;
-/// masked keys have no part. Memory O(n^2) for logits and weights.
+/// masked keys have no part.
+/// Cost. Memory O(n^2) for logits and weights.
+/// Example, with tokens x and row-major projections w_q, w_k, w_v:
+///     const Matrix<float> q = x * w_q, k = x * w_k, v = x * w_v;
+///     const HeadView<float> head(q, k, v);
+///     const HeadProjections<float> projections{w_q, w_k, w_v};
+///     const SpectralNorm<float> norm = HeadJacobian(head, projections, Mask::causal()).norm();
+///     const float limit = token_jacobian_limit(head, projections, Mask::causal()).total();
 template <Real T, Normalizer<T> N = Softmax>
 class HeadJacobian {
 public:
-    /// Throws `invalid_argument` when shapes do not fit. O(n^2 d).
+    /// Cost. O(n^2 d).
+    /// Throws. `invalid_argument` when shapes do not fit.
     HeadJacobian(const HeadView<T>& head, const HeadProjections<T>& from, const Mask& mask = {},
                  N normalizer = {})
         : head_(head), from_(from), mask_(mask), normalizer_(std::move(normalizer)) {
@@ -65,7 +75,9 @@ public:
     Index width() const { return from_.query.rows(); }
     const Matrix<T>& weights() const { return weights_; }
 
-    /// J dx, dx [n, D]. O(n^2 d + n D d).
+    /// J dx, dx [n, D].
+    /// Cost. O(n^2 d + n D d).
+    /// Throws. `invalid_argument` when dx has another shape.
     Matrix<T> jvp(MatrixView<T> dx) const {
         detail::require(dx.rows() == tokens() && dx.cols() == width(), "HeadJacobian::jvp",
                         "dx must have the shape of the tokens", dx.rows(), dx.cols());
@@ -86,7 +98,9 @@ public:
         return result;
     }
 
-    /// J^T w, w [n, d_v]. O(n^2 d + n D d).
+    /// J^T w, w [n, d_v].
+    /// Cost. O(n^2 d + n D d).
+    /// Throws. `invalid_argument` when w has another shape.
     Matrix<T> vjp(MatrixView<T> w) const {
         const AttentionGradient<T> gradient = attend_backward(head_, normalizer_, w, mask_);
         Matrix<T> result = gradient.q * from_.query.map().transpose();
@@ -95,10 +109,12 @@ public:
         return result;
     }
 
-    /// |J|_2 by power iteration on J^T J from a seeded start: `value` = |J v|/|v| for a v that is there, so
+    /// |J|_2 from below.
+    /// Formula. Power iteration on J^T J from a seeded start: `value` = |J v|/|v| for a v that is there, so
     /// never above the norm but for rounding, and `bracket.lower` with it; `bracket.upper` is +inf (see
-    /// `token_jacobian_limit`). Stops when a step changes the value by less than `tolerance`. O(steps (n^2 d +
-    /// n D d)). Throws `invalid_argument` for steps < 1.
+    /// `token_jacobian_limit`). Stops when a step changes the value by less than `tolerance`.
+    /// Cost. O(steps (n^2 d + n D d)).
+    /// Throws. `invalid_argument` for steps < 1.
     SpectralNorm<T> norm(int most_steps = 200, T tolerance = T(1e-6), std::uint64_t seed = 1) const {
         detail::require(most_steps >= 1, "HeadJacobian::norm", "steps must be >= 1", most_steps);
         SpectralNorm<T> result{T(0), {T(0), std::numeric_limits<T>::infinity()}, 0, false, T(0)};
@@ -150,16 +166,18 @@ struct TokenJacobianLimit {
     T total() const { return through_query + through_value + through_key; }
 };
 
-/// |J|_2 <= `total()` of the parts of
+/// Certified upper bound on |do/dx|_2 of a softmax head, by its three parts.
+/// Formula. |J|_2 <= `total()` of the parts of
 ///     do_i = sum_j p_ij dv_j + sum_j p_ij (v_j - o_i) (a_i . dx_j) + scale Cov_i(v, k) W_Q^T dx_i
-/// for softmax(scale q.k): a block-diagonal part, one that is P on each column, and one bounded block by block.
-/// Of the three summands the first and the third, `through_query` and `through_key`, are sharper than in the
-/// form with |W_V|_2 in front of all, as values enter there as they are. `through_value` is not: the norm of
-/// its part is |P|_2 |W_V|_2, but an iteration gives |P|_2 from below only and certifies nothing, so that
-/// sqrt(max column sum) >= |P|_2 stands in its place (1.225 for 1.144 with two tokens, equal logits and a
-/// causal mask). Attained where the weights do not depend on the tokens (W_Q = W_K = 0, no mask). NaN in
-/// visible data gives NaN. O(n^2 d d_v + n d_v^3) at most, memory O(n). Throws `invalid_argument` when shapes
-/// do not fit.
+/// for softmax(scale q.k): a block-diagonal part, one that is P on each column, and one bounded block by
+/// block. Of the three summands the first and the third, `through_query` and `through_key`, are sharper than
+/// in the form with |W_V|_2 in front of all, as values enter there as they are. `through_value` is not: the
+/// norm of its part is |P|_2 |W_V|_2, but an iteration gives |P|_2 from below only and certifies nothing, so
+/// that sqrt(max column sum) >= |P|_2 stands in its place (1.225 for 1.144 with two tokens, equal logits and
+/// a causal mask). Attained where the weights do not depend on the tokens (W_Q = W_K = 0, no mask).
+/// Special rows. NaN in visible data gives NaN.
+/// Cost. O(n^2 d d_v + n d_v^3) at most, memory O(n d).
+/// Throws. `invalid_argument` when shapes do not fit.
 template <Real T>
 TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& from,
                                            const Mask& mask = {}) {
@@ -229,8 +247,9 @@ inline constexpr Statement token_jacobian_sharp_statement{
     .source = "product rule, block by block",
 };
 
-/// Bound "token_jacobian": |J|_2 by iteration, never above the norm, against `token_jacobian_limit`. Its
-/// rounding: sums over n tokens and D channels in T.
+/// Bound "token_jacobian": |J|_2 by iteration, never above the norm, against `token_jacobian_limit`.
+/// Shapes and units. `tokens`: n, `width`: D, for the rounding of sums over them in T.
+/// Cost. O(1).
 template <Real T>
 Bound<T> token_jacobian_sharp(const SpectralNorm<T>& norm, const TokenJacobianLimit<T>& limit, Index tokens,
                               Index width) {

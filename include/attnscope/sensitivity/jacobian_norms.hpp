@@ -16,7 +16,8 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const RestrictedNormalizer<N, Choic
     return jacobian_norms(normalizer.inner(), z, p);
 }
 
-/// Norms behind a division of the logits by a temperature: those of N at z/T, divided by T. Allocates one row.
+/// Norms behind a division of the logits by a temperature: those of N at z/T, divided by T. Allocates one
+/// row.
 template <class N, Real T>
 requires Normalizer<N, T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const MappedNormalizer<Temperature, N>& normalizer, RowIn<T> z,
@@ -28,7 +29,8 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const MappedNormalizer<Temperature,
                           static_cast<A>(1 / normalizer.map().temperature));
 }
 
-/// Norms at the logits z, any row.
+/// Norms of dp/dz at the logits z, any row; allocates the weights. Formula, special rows and cost are those
+/// of the normaliser's own overload.
 template <class N, RowLike Z>
 requires Normalizer<N, RowScalar<Z>>
 auto jacobian_norms(const N& normalizer, const Z& z) {

@@ -12,21 +12,25 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Largest total variation distance of softmax weights whose logits differ by a range r >= 0: tanh(r/4).
-/// Attained by two keys with gap r/2 that change places. Throws `invalid_argument` unless r >= 0.
+/// Largest total variation distance of softmax weights whose logits differ by a range r.
+/// Formula. tanh(r/4). Attained by two keys with gap r/2 that change places.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless r >= 0.
 template <Number R, Real A = Promoted<R>>
 A total_variation_limit(R range) {
     detail::require(A(range) >= 0, "total_variation_limit", "range must be >= 0", range);
     return std::tanh(A(range) / 4);
 }
 
-/// Largest KL(p|p') = log E_p e^delta - E_p delta, in nats, and by symmetry KL(p'|p): with h = r/2
+/// Largest KL(p|p') of softmax weights whose logits differ by a range r, in nats, and by symmetry KL(p'|p).
+/// Formula. log E_p e^delta - E_p delta, at most with h = r/2
 ///     log(sinh h/h) + h coth h - 1 <= r^2/8.
 /// For a given mean of delta the two levels min and max are worst, and the worst share of the upper one is
-/// theta =
-/// ((e^r - 1)/r - 1)/(e^r - 1), where it is attained. The form r^2/8 that is usually quoted is its limit for
-/// small r and far too large for large ones (r - log r - 1). Relative error a few units; +inf for r = +inf.
-/// Throws `invalid_argument` unless r >= 0.
+/// theta = ((e^r - 1)/r - 1)/(e^r - 1), where it is attained. The form r^2/8 that is usually quoted is its
+/// limit for small r and far too large for large ones (r - log r - 1). Relative error a few units; +inf for r
+/// = +inf.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless r >= 0.
 template <Number R, Real A = Promoted<R>>
 A kl_limit(R range) {
     detail::require(A(range) >= 0, "kl_limit", "range must be >= 0", range);
@@ -50,8 +54,10 @@ A kl_limit(R range) {
     return 2 * h - 1 + std::log(tail / (2 * h)) + 2 * h * std::exp(-2 * h) / tail;
 }
 
-/// Share of the upper of two levels r apart at which `kl_limit` is attained: 1/2 as r -> 0, about 1/r for large
-/// r.
+/// Share of the upper of two levels r apart at which `kl_limit` is attained.
+/// Formula. 1/r - 1/(e^r - 1): 1/2 as r -> 0, about 1/r for large r.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless r >= 0.
 template <Number R, Real A = Promoted<R>>
 A kl_worst_share(R range) {
     detail::require(A(range) >= 0, "kl_worst_share", "range must be >= 0", range);
@@ -72,10 +78,14 @@ struct Perturbation {
         std::numeric_limits<A>::infinity(); ///< z' of the same key less the next: < 0 if it lost its place
 };
 
-/// Both rows at temperature 1, measured in double; -inf in both hides a key, in one of them makes the range
-/// infinite. values: one row for each key, or none; `diameter` is passed on. No visible key in either: zeros and
-/// infinite gaps. Rows that are not normal, and a row with keys beside one without, give NaN. O(n d), allocates
-/// rows. Throws `invalid_argument` when shapes do not fit.
+/// What became of a softmax row when its logits moved from z to `moved`, both at temperature 1; measured in
+/// double.
+/// Shapes and units. values: one row for each key, or none; `diameter` is passed on.
+/// Special rows. -inf in both rows hides a key, in one of them makes the range infinite. No visible key in
+/// either: zeros and infinite gaps. Rows that are not normal, and a row with keys beside one without, give
+/// NaN.
+/// Cost. O(n d), allocates rows.
+/// Throws. `invalid_argument` when shapes do not fit.
 inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> moved,
                                                  MatrixView<double> values = {}, double diameter = 0) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -156,8 +166,11 @@ struct PerturbationError {
     A range = 0;   ///< absolute, of r
 };
 
-/// For rows of n visible keys that are exact as given, of the largest spread and size: the logarithm of a
-/// weight is rounded at its own size.
+/// Rounding errors of `measure_perturbation`, for rows of n visible keys that are exact as given: the
+/// logarithm of a weight is rounded at its own size.
+/// Shapes and units. `spread`: of the logits of one row; `largest_error`: max |moved_i - z_i|; at temperature
+/// 1.
+/// Cost. O(1).
 template <Number D, Number E, Real A = Promoted<D, E>>
 PerturbationError<A> perturbation_error(Index n, D spread, E largest_error) {
     const A unit = std::numeric_limits<A>::epsilon(), count = static_cast<A>(n);
@@ -184,7 +197,7 @@ inline constexpr Statement perturbation_tv_sharp_statement{
     .source = "two-point distributions",
 };
 
-/// Bound "perturbation_tv": TV(p, p') <= tanh(r/4).
+/// Bound "perturbation_tv": TV(p, p') <= tanh(r/4). Undefined where the row's figures are NaN. O(1).
 template <Real A>
 Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = detail::at_range<A>(total_variation_limit, row.range);
@@ -205,8 +218,8 @@ inline constexpr Statement perturbation_kl_sharp_statement{
     .source = "two-point distributions",
 };
 
-/// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1). What
-/// holds without it: |log p'/p| <= r.
+/// Bound "perturbation_kl": KL in both directions <= `kl_limit`, whose slope in r is at most min(r/4, 1).
+/// What holds without it: |log p'/p| <= r. Undefined where the row's figures are NaN. O(1).
 template <Real A>
 Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = detail::at_range<A>(kl_limit, row.range);
@@ -229,7 +242,8 @@ inline constexpr Statement perturbation_output_sharp_statement{
     .source = "two-point distributions",
 };
 
-/// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4).
+/// Bound "perturbation_output": |o' - o| <= diam(V) tanh(r/4). Undefined where the row's figures are NaN.
+/// O(1).
 template <Real A>
 Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.diameter * detail::at_range<A>(total_variation_limit, row.range);
@@ -250,9 +264,11 @@ inline constexpr Statement perturbation_gap_sharp_statement{
     .source = "definition of r",
 };
 
-/// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap >
-/// r keeps the key to which the row points. A limit <= 0 promises nothing (`vacuous`), and so does an infinite
-/// gap.
+/// Bound "perturbation_gap": the gap between the largest logit and the next falls by at most r, so that a gap
+/// > r keeps the key to which the row points.
+/// Special rows. A limit <= 0 promises nothing (`vacuous`), and so does an infinite gap. Undefined where the
+/// row's figures are NaN.
+/// Cost. O(1).
 template <Real A>
 Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
     const A limit = row.gap - row.range;

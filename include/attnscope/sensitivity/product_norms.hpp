@@ -264,14 +264,16 @@ void certify(SpectralNorm<A>& norm, A frobenius, const std::vector<A>& dense, st
 /// of O(n^3).
 inline constexpr std::size_t largest_certified_row = 256;
 
-/// Norms of dp/dz of any normaliser, from its jvp and vjp. Entrywise and induced norms exactly, column by
-/// column; the spectral norm by an iteration within the certified bracket [largest column norm,
-/// min(Frobenius, sqrt(1->1 inf->inf))]; `residual` tells how far it is from a singular pair, and `converged`
-/// that the bracket is closed by a certificate: no other singular value is larger, because too little of the
-/// Frobenius norm is left or, for rows up to `largest_certified_row`, by a factorisation. inf->1 within
-/// [spectral norm, sum of absolute entries]. Evaluated in the accumulator scalar at the logits (p is
-/// recomputed). An empty row gives 0, a NaN row NaN. O(n^2) time and O(n) memory, for short rows O(n^3) and
-/// O(n^2).
+/// Norms of dp/dz of any normaliser, from its jvp and vjp, evaluated in the accumulator scalar at the logits
+/// (p is recomputed).
+/// Formula. Entrywise and induced norms exactly, column by column; the spectral norm by an iteration within
+/// the certified bracket [largest column norm, min(Frobenius, sqrt(1->1 inf->inf))]; `residual` tells how far
+/// it is from a singular pair, and `converged` that the bracket is closed by a certificate: no other singular
+/// value is larger, because too little of the Frobenius norm is left or, for rows up to
+/// `largest_certified_row`, by a factorisation. inf->1 within [spectral norm, sum of absolute entries].
+/// Special rows. An empty row gives 0, a NaN row NaN.
+/// Cost. O(n^2) time and O(n) memory, for short rows O(n^3) and O(n^2).
+/// Throws. `invalid_argument` when the lengths differ.
 template <class N, Real T>
 requires Normalizer<N, T> && Normalizer<N, Accumulator<T>>
 JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {

@@ -59,10 +59,14 @@ T largest_cache_number(const CacheFormat& format) {
 
 } // namespace detail
 
-/// The rows of x [tokens, d] after a visit to a cache of this format: x' = scale * nearest(x/scale), the scale
-/// such that the largest |x| of its channel or token is the largest number of the format. Rounding is to
-/// nearest, ties to even (the default rounding mode of the machine). A channel or token of zeros stays; one
-/// that holds NaN or an infinity becomes NaN. O(tokens d). Throws `invalid_argument` unless bits is in [2, 24].
+/// The rows of x after a visit to a cache of this format.
+/// Formula. x' = scale * nearest(x/scale), the scale such that the largest |x| of its channel or token is the
+/// largest number of the format. Rounding is to nearest, ties to even (the default rounding mode of the
+/// machine).
+/// Shapes and units. x [tokens, d], and the result.
+/// Special rows. A channel or token of zeros stays; one that holds NaN or an infinity becomes NaN.
+/// Cost. O(tokens d), allocates the result.
+/// Throws. `invalid_argument` unless bits is in [2, 24].
 template <Real T>
 Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
     detail::require(format.bits >= 2 && format.bits <= 24, "through_cache", "bits must be in [2, 24]",
@@ -87,10 +91,13 @@ Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
     return result;
 }
 
-/// [keys + 1]: the diameter max |v_i - v_j| of the first i values.
-/// gram: `gram_matrix` of the values, if it is there: it tells which pairs may be further apart than all before.
-/// Special rows: a pair with NaN does not count.
-/// Cost: O(keys^2 d); with gram O(keys^2) and the pairs in doubt. Throws `invalid_argument` for a smaller gram.
+/// The diameters of the first i values, for every i.
+/// Formula. max |v_j - v_k| over j, k < i.
+/// Shapes and units. v [keys, d], result [keys + 1]. gram: `gram_matrix` of the values, if it is there: it
+/// tells which pairs may be further apart than all before.
+/// Special rows. A pair with NaN does not count.
+/// Cost. O(keys^2 d); with gram O(keys^2) and the pairs in doubt. Allocates a copy of v in double.
+/// Throws. `invalid_argument` for a smaller gram.
 template <Real T>
 Row<T> prefix_diameters(MatrixView<T> v, const Matrix<double>* gram = nullptr) {
     const Index keys = v.rows();
@@ -130,8 +137,11 @@ Row<T> prefix_diameters(MatrixView<T> v, const Matrix<double>* gram = nullptr) {
     return up_to;
 }
 
-/// For every query an upper bound on the diameter of the values it sees: exact where the keys seen are the first
-/// ones (causal masks, no mask), else that of all values. up_to: `prefix_diameters` of the values. O(queries).
+/// For every query an upper bound on the diameter of the values it sees: exact where the keys seen are the
+/// first ones (causal masks, no mask), else that of all values.
+/// Shapes and units. up_to: `prefix_diameters` of the values; result [queries].
+/// Special rows. 0 for a query that sees no key.
+/// Cost. O(queries), allocates the result.
 template <Real T>
 Row<T> visible_diameters(const Row<T>& up_to, const Mask& mask, Index queries) {
     const Index keys = up_to.size() - 1;
@@ -151,11 +161,15 @@ Row<T> visible_diameters(MatrixView<T> v, const Mask& mask, Index queries) {
     return visible_diameters<T>(prefix_diameters<T>(v), mask, queries);
 }
 
-/// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of the
-/// logit error, and what became of weights, output and gap, for the bounds of sensitivity/perturbation.hpp.
-/// Calls visit(query, Perturbation<double>) for the `queries`, or for all unless they are given. `widths`:
-/// one for each query of the head, from `visible_diameters`; empty: the output is left out. O(queries keys (d +
-/// d_v)), memory O(keys d_v). Throws `invalid_argument` when shapes do not fit or there is no such query.
+/// What changed keys do to softmax rows of a head: from k and k' (quantised, compressed, ...) the range of
+/// the logit error, and what became of weights, output and gap, for the bounds of
+/// sensitivity/perturbation.hpp. Calls visit(query, Perturbation<double>) for the `queries`, or for all
+/// unless they are given.
+/// Shapes and units. changed [keys, d]; `widths`: one for each query of the head, from `visible_diameters`;
+/// empty: the output is left out.
+/// Special rows. As of `measure_perturbation`.
+/// Cost. O(queries keys (d + d_v)), memory O(keys d_v).
+/// Throws. `invalid_argument` when shapes do not fit or there is no such query.
 template <Real T, RowLike D, class Visit>
 requires std::same_as<RowScalar<D>, T>
 void for_each_key_perturbation(const HeadView<T>& head, MatrixView<std::type_identity_t<T>> changed,

@@ -7,7 +7,10 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// diam(X) = max |x_i - x_j| over the rows of x [n, d]; 0 for n < 2, NaN if one is. O(n^2 d).
+/// How far the tokens are apart at most.
+/// Formula. diam(X) = max |x_i - x_j| over the rows of x [n, d].
+/// Special rows. 0 for n < 2, NaN if one is.
+/// Cost. O(n^2 d), no allocation.
 template <Real T>
 T token_diameter(MatrixView<T> x) {
     T largest = 0;
@@ -20,8 +23,11 @@ T token_diameter(MatrixView<T> x) {
     return std::sqrt(largest);
 }
 
-/// delta(P) = max_ij TV(P_i, P_j) of a matrix of weights whose rows sum to 1, one row a query: in [0, 1]. 0:
-/// all rows alike; 1: two rows share no key. NaN if a weight is. O(queries^2 keys).
+/// Dobrushin's coefficient of a matrix of weights, in [0, 1]. 0: all rows alike; 1: two rows share no key.
+/// Formula. delta(P) = max_ij TV(P_i, P_j).
+/// Shapes and units. p [queries, keys], whose rows sum to 1.
+/// Special rows. NaN if a weight is; 0 for fewer than two rows.
+/// Cost. O(queries^2 keys), no allocation.
 template <Real T>
 T dobrushin_coefficient(MatrixView<T> p) {
     T largest = 0;
@@ -34,9 +40,12 @@ T dobrushin_coefficient(MatrixView<T> p) {
     return std::min(largest, T(1)); // the sum of two rows is rounded
 }
 
-/// Upper bound on delta(P) from the logits z/T of softmax rows: tanh(max_ij range(z_i - z_j)/4) over the keys
-/// that both rows see; 1 as soon as a key is seen (z > -inf) by one of them only. NaN if a logit is NaN or
-/// +inf. O(queries^2 keys).
+/// Upper bound on delta(P) from the logits of softmax rows.
+/// Formula. tanh(max_ij range(z_i - z_j)/4) over the keys that both rows see; 1 as soon as a key is seen (z >
+/// -inf) by one of them only.
+/// Shapes and units. z/T [queries, keys].
+/// Special rows. NaN if a logit is NaN or +inf.
+/// Cost. O(queries^2 keys), no allocation.
 template <Real T>
 T dobrushin_limit(MatrixView<T> z) {
     T largest = 0;
@@ -64,8 +73,10 @@ T dobrushin_limit(MatrixView<T> z) {
     return std::tanh(largest / 4);
 }
 
-/// diam(P_m ... P_1 X) <= delta(P_m) ... delta(P_1) diam(X): what is left of the tokens' differences after
-/// several rounds of mixing, without anything in between. `coefficients`: the delta of each. 1 for none.
+/// What is left of the tokens' differences after several rounds of mixing, without anything in between.
+/// Formula. diam(P_m ... P_1 X) <= delta(P_m) ... delta(P_1) diam(X); 1 for none.
+/// Shapes and units. `coefficients`: the delta of each.
+/// Cost. O(m).
 template <Real T>
 T rank_collapse_factor(std::span<const T> coefficients) {
     T product = 1;
@@ -90,8 +101,11 @@ inline constexpr Statement rank_collapse_sharp_statement{
     .source = "Dobrushin",
 };
 
-/// Bound "rank_collapse": diam(PX) <= delta(P) diam(X), from the three figures; what holds without it is
-/// diam(X). length: of the longest token, keys: terms of each mean, both for the rounding of the means.
+/// Bound "rank_collapse": what mixing leaves of the tokens' differences, from the three figures.
+/// Formula. diam(PX) <= delta(P) diam(X); what holds without it is diam(X).
+/// Shapes and units. length: of the longest token, keys: terms of each mean, both for the rounding of the
+/// means.
+/// Cost. O(1).
 template <Real A>
 Bound<A> rank_collapse_sharp(A mixed_diameter, A coefficient, A diameter, A length, Index keys) {
     const A unit = std::numeric_limits<A>::epsilon() * static_cast<A>(keys + 16);
@@ -110,7 +124,7 @@ inline constexpr Statement dobrushin_sharp_statement{
     .source = "perturbation_tv",
 };
 
-/// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights.
+/// Bound "dobrushin": delta(P) <= `dobrushin_limit`. weight_error: relative error of the weights. O(1).
 template <Real A>
 Bound<A> dobrushin_sharp(A coefficient, A limit, A weight_error) {
     return upper_bound<A>(dobrushin_sharp_statement,

@@ -108,11 +108,14 @@ Interval<A> cut_norm(const RestSums<A>& sums) {
 
 } // namespace detail
 
-/// Norms of the softmax Jacobian (diag p - p p^T)/T from the weights of a normal row (z is not looked at).
-/// All by closed forms that keep full relative accuracy near one-hot rows; the spectral norm by
-/// `diagonal_minus_rank_one_norm`; inf->1 exactly when p1 >= 1/2, else within [1-p1^2, 1]/T.
-/// Attained constants over all rows: 1/(4T), sqrt2/(4T), 1/(2T), 1/(2T), 1/(2T), 1/T at p = (1/2, 1/2, 0, ...).
-/// An empty row gives 0, a NaN row NaN. O(n), no allocation.
+/// Norms of the softmax Jacobian from the weights of a normal row (z is not looked at).
+/// Formula. J = (diag p - p p^T)/T. All by closed forms that keep full relative accuracy near one-hot rows;
+/// the spectral norm by `diagonal_minus_rank_one_norm`; inf->1 exactly when p1 >= 1/2, else within [1-p1^2,
+/// 1]/T. Attained constants over all rows: 1/(4T), sqrt2/(4T), 1/(2T), 1/(2T), 1/(2T), 1/T at p = (1/2, 1/2,
+/// 0, ...).
+/// Special rows. An empty row gives 0, a NaN row NaN.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` when the lengths differ.
 template <Real T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const Softmax& softmax, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
@@ -158,7 +161,9 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const Softmax& softmax, RowIn<T> z,
 }
 
 /// Certified bracket of |J|_2 of softmax from the sums of a row alone, so that it streams: see
-/// `spectral_norm_bracket`. NaN for rows that are not normal. O(1).
+/// `spectral_norm_bracket`.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 Interval<A> softmax_spectral_bracket(const RowStatistics<A>& row) {
     if (!row.normal()) return {RowStatistics<A>::nan(), RowStatistics<A>::nan()};
@@ -175,7 +180,8 @@ concept LengthScaled = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && requ
     { n.inverse_temperature(Index(1)) } -> std::same_as<double>;
 };
 
-/// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for softmax.
+/// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for
+/// softmax.
 template <class N, Real T>
 requires LengthScaled<N, T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {
@@ -192,9 +198,12 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, Ro
     return norms;
 }
 
-/// Norms of diag p - p p^T where the sink takes what the weights lack from 1. Spectral norm by
-/// `diagonal_minus_rank_one_norm` with that mass; inf->1 within [spectral norm, sum of absolute entries]. An
-/// empty row gives 0, a NaN row NaN. O(n), no allocation.
+/// Norms of softmax with a sink, which takes what the weights lack from 1.
+/// Formula. J = diag p - p p^T. Spectral norm by `diagonal_minus_rank_one_norm` with the sink's mass; inf->1
+/// within [spectral norm, sum of absolute entries].
+/// Special rows. An empty row gives 0, a NaN row NaN.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` when the lengths differ.
 template <Real T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
@@ -230,8 +239,11 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const SinkSoftmax& normalizer, RowI
     return norms;
 }
 
-/// Norms of the diagonal matrix diag(p (1 - p)) of sigmoid attention: exact, all but Frobenius and inf->1 are
-/// the largest entry, which is at most 1/4. A NaN row gives NaN. O(n), allocates one row.
+/// Norms of sigmoid attention, exactly.
+/// Formula. J = diag(p (1 - p)): all but Frobenius and inf->1 are the largest entry, which is at most 1/4.
+/// Special rows. A NaN row gives NaN, an empty one 0.
+/// Cost. O(n), allocates one row.
+/// Throws. `invalid_argument` when the lengths differ.
 template <Real T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer, RowIn<T> z, RowIn<T> p) {
     using A = Accumulator<T>;
@@ -253,8 +265,11 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const SigmoidAttention& normalizer,
 template <class N, class T>
 concept EntmaxLike = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && std::derived_from<N, Entmax>;
 
-/// Norms of diag(s) - s s^T/sum s of alpha-entmax, s = p^{2-alpha} on the support: with w = s/sum s this is sum
-/// s times the matrix of softmax at the weights w, and everything said there holds. O(n), allocates one row.
+/// Norms of alpha-entmax.
+/// Formula. J = diag(s) - s s^T/sum s, s = p^{2-alpha} on the support: with w = s/sum s this is sum s times
+/// the matrix of softmax at the weights w, and everything said there holds.
+/// Cost. O(n), allocates one row.
+/// Throws. `invalid_argument` when the lengths differ.
 template <class N, Real T>
 requires EntmaxLike<N, T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {

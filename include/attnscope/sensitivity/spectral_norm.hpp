@@ -18,9 +18,12 @@ struct SpectralNorm {
     A residual = 0;        ///< |J^T J v - sigma^2 v|/sigma^2 where v was iterated; 0 where the value is a root
 };
 
-/// Bracket of lambda_max(diag(s) - s s^T/S) from sums: s1 >= s2 the largest entries, R = `rest` = sum_{j>=2}
-/// s_j (added up, not subtracted) and m = `rest_mean` = sum_{j>=2} s_j^2 / R: (s1/S)(R+m) <= lambda <=
-/// min((s1/S)(R+s2), s1), lambda >= s2. It streams and merges.
+/// Bracket of lambda_max(diag(s) - s s^T/S) from sums. It streams and merges.
+/// Formula. (s1/S)(R+m) <= lambda <= min((s1/S)(R+s2), s1), lambda >= s2.
+/// Shapes and units. s1 >= s2 the largest entries, `others`: R = sum_{j>=2} s_j (added up, not subtracted),
+/// `mean`: m = sum_{j>=2} s_j^2/R.
+/// Special rows. 0 where R is 0 or NaN.
+/// Cost. O(1).
 template <Number X, Number Y, Number R, Number M, Real A = Promoted<X, Y, R, M>>
 Interval<A> spectral_norm_bracket(X largest, Y second, R others, M mean) {
     const A s1(largest), s2(second), rest(others), rest_mean(mean);
@@ -30,12 +33,14 @@ Interval<A> spectral_norm_bracket(X largest, Y second, R others, M mean) {
     return {lower, std::max(lower, std::min(share * (rest + s2), s1))};
 }
 
-/// lambda_max of diag(s) - s s^T/S, S = extra + sum s, for s >= 0. With s = p this is T |J|_2 of softmax;
-/// `extra` >= 0 is the mass of a sink that is no key.
-/// The root of s1/(s1-x) = sum_{j>=2} s_j/(x-s_j) on (s2, s1) by the one-pole iteration from below: monotone, a
-/// few steps of O(n), no allocation. Relative error a few units of T, near one-hot rows included. `tolerance`:
-/// stop as soon as the bracket is relatively narrower. Zero for n < 2 or a single positive entry, unless there
-/// is extra mass; NaN if an entry is NaN.
+/// lambda_max of diag(s) - s s^T/S for s >= 0: T |J|_2 of softmax where s = p.
+/// Formula. S = extra + sum s; `extra` >= 0 is the mass of a sink that is no key. The root of s1/(s1-x) =
+/// sum_{j>=2} s_j/(x-s_j) on (s2, s1) by the one-pole iteration from below: monotone, a few steps. Relative
+/// error a few units of T, near one-hot rows included.
+/// Shapes and units. `tolerance`: stop as soon as the bracket is relatively narrower.
+/// Special rows. Zero for n < 2 or a single positive entry, unless there is extra mass; NaN if an entry is
+/// NaN.
+/// Cost. O(n) a step, no allocation.
 template <Real T>
 SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T extra = T(0)) {
     using S = detail::Simd<T>;
