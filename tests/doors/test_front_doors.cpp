@@ -43,8 +43,7 @@ TEST_CASE("adaptors around what is known at run time keep its promises", "[doors
     CHECK(a[0] + a[1] == Catch::Approx(1).epsilon(1e-14));
 }
 
-TEMPLATE_TEST_CASE("attention knows the log-normaliser of what is known at run time", "[doors]", float,
-                   double) {
+TEMPLATE_TEST_CASE("attention knows the log-sum-exp of what is known at run time", "[doors]", float, double) {
     using T = TestType;
     const Case<T> c;
     const auto exact = attnscope::attend(c.head, Softmax(), c.mask),
@@ -52,11 +51,11 @@ TEMPLATE_TEST_CASE("attention knows the log-normaliser of what is known at run t
                mapped = attnscope::attend(c.head, attnscope::make_normalizer("softcap:4|softmax"), c.mask),
                typed = attnscope::attend(c.head, attnscope::softcap(4) | Softmax(), c.mask);
     for (Index i = 0; i < queries; ++i) {
-        CHECK(named.log_normalizer[i] == exact.log_normalizer[i]);
-        CHECK(mapped.log_normalizer[i] == typed.log_normalizer[i]);
+        CHECK(named.log_sum_exp[i] == exact.log_sum_exp[i]);
+        CHECK(mapped.log_sum_exp[i] == typed.log_sum_exp[i]);
     }
-    CHECK(std::isnan(
-        attnscope::attend(c.head, attnscope::make_normalizer("sparsemax"), c.mask).log_normalizer[0]));
+    CHECK(
+        std::isnan(attnscope::attend(c.head, attnscope::make_normalizer("sparsemax"), c.mask).log_sum_exp[0]));
 }
 
 TEST_CASE("the mass of more keys than are kept is refused", "[doors]") {

@@ -30,7 +30,7 @@ struct PointwiseCase {
     const char* name;
     const char* function;
     int logits_begin, weights_begin, size;
-    long double log_normalizer, spectral;
+    long double log_sum_exp, spectral;
     Norms norms;
 };
 

@@ -181,7 +181,7 @@ TEMPLATE_TEST_CASE("softmax weights and log-sum-exp agree with 40 digits", "[ref
         const Exact m = std::abs(static_cast<Exact>(top)) / c.temperature;
         const Exact sum_error = 3 * shape.mean_distance + exp_units + sum_units(shape.visible);
         const Exact log_sum = std::log(static_cast<Exact>(shape.visible));
-        log_sum_exp.check(label(c.name, c.temperature), softmax.log_normalizer<T>(RowIn<T>(z)), c.log_sum_exp,
+        log_sum_exp.check(label(c.name, c.temperature), softmax.log_sum_exp<T>(RowIn<T>(z)), c.log_sum_exp,
                           unit_of<T> * (2 * m + sum_error + 2 * log_sum + 2 * std::abs(c.log_sum_exp)));
     }
 }
@@ -432,8 +432,8 @@ void check_pointwise(std::string_view function, const F& f) {
         for (std::size_t i = 0; i < z.size(); ++i)
             weights.check(std::string(c.name) + ", key " + std::to_string(i), p[i], exact[i],
                           weight * exact[i] + (logits[i] == -infinity ? 0 : underflow<T>(1)));
-        log_sum.check(c.name, normalizer.template log_normalizer<T>(RowIn<T>(z)), c.log_normalizer,
-                      unit_of<T> * (2 * std::abs(c.log_normalizer) + 16 * size + 4 * visible + (high - low)));
+        log_sum.check(c.name, normalizer.template log_sum_exp<T>(RowIn<T>(z)), c.log_sum_exp,
+                      unit_of<T> * (2 * std::abs(c.log_sum_exp) + 16 * size + 4 * visible + (high - low)));
 
         const auto norms = attnscope::jacobian_norms(normalizer, RowIn<T>(z), RowIn<T>(p));
         // An entry (1[i=j] - p_i) g_j is exact to two weights and the derivative F'/F (8 roundings); norms are

@@ -92,7 +92,7 @@ struct ReferenceRow {
     RefRow log_value;  ///< log F(z_i)
     std::size_t visible = 0;
     std::size_t top = 0;
-    Ref log_normalizer = masked_ref;
+    Ref log_sum_exp = masked_ref;
     Ref entropy = 0;
     Ref one_minus_s2 = 0;
 
@@ -138,7 +138,7 @@ public:
             t += u * e;
             q += e * e;
         }
-        row.log_normalizer = top + std::log1p(r);
+        row.log_sum_exp = top + std::log1p(r);
         row.entropy = std::log1p(r) + t / (1 + r);
         row.one_minus_s2 = (r * (2 + r) - q) / ((1 + r) * (1 + r));
         for (std::size_t i = 0; i < n; ++i) {

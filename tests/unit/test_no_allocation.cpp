@@ -145,7 +145,7 @@ void check_normalizer(const N& normalizer) {
         const RowIn<T> p(b.p), v(b.v);
         CHECK(count_allocations([&] { normalizer.template jvp<T>(z, p, v, RowOut<T>(b.out)); }) == 0);
         CHECK(count_allocations([&] { normalizer.template vjp<T>(z, p, v, RowOut<T>(b.out)); }) == 0);
-        CHECK(count_allocations([&] { keep(normalizer.template log_normalizer<T>(z)); }) == 0);
+        CHECK(count_allocations([&] { keep(normalizer.template log_sum_exp<T>(z)); }) == 0);
         CHECK(count_allocations([&] { keep(jacobian_norms(normalizer, z, p)); }) == 0);
         CHECK(count_allocations([&] {
                   keep(attnscope::finite_difference<T>(normalizer, z, p, v, T(0.125), RowOut<T>(b.out)));

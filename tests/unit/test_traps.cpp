@@ -193,7 +193,7 @@ TEMPLATE_TEST_CASE("rows without a visible key", "[traps]", float, double, long 
         const std::vector<T> z(n, -infinity<T>);
         for_each_normalizer([&](const auto& normalizer) {
             for (const T p : weights_of<T>(normalizer, z, RowStatus::empty)) REQUIRE(p == T(0));
-            REQUIRE(normalizer.template log_normalizer<T>(RowIn<T>(z)) == -infinity<T>);
+            REQUIRE(normalizer.template log_sum_exp<T>(RowIn<T>(z)) == -infinity<T>);
             const std::vector<T> p(n, T(0));
             REQUIRE(jacobian_norms(normalizer, RowIn<T>(z), RowIn<T>(p)).spectral.value == 0);
         });

@@ -183,7 +183,7 @@ private:
             rows.second_weight[query] *= sum;
             if (row.visible == 1 && plain.visible > 1)
                 rows.second_weight[query] = 0; // all others weigh nothing
-            rows.log_sum_exp[query] = head_.normalizer.log_normalizer(z);
+            rows.log_sum_exp[query] = head_.normalizer.log_sum_exp(z);
             if (head_.options.sensitivity) set(query, norms, rows);
         }
         set_first(query, row.normal(), z, rows);

@@ -15,9 +15,9 @@ struct AttendOptions {
 /// What one head gives.
 template <Real T>
 struct Attention {
-    Matrix<T> output;      ///< [queries, d_v], sum_j p_j v_j; [queries, 0] without values
-    Row<T> log_normalizer; ///< [queries]; log-sum-exp for softmax; NaN if the normaliser has none
-    Matrix<T> weights;     ///< [queries, keys] if asked for, else empty
+    Matrix<T> output;   ///< [queries, d_v], sum_j p_j v_j; [queries, 0] without values
+    Row<T> log_sum_exp; ///< [queries], see `HasLogSumExp`; NaN if the normaliser has none
+    Matrix<T> weights;  ///< [queries, keys] if asked for, else empty
 };
 
 namespace detail {
@@ -35,7 +35,7 @@ void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
 } // namespace detail
 
 /// Attention of one head: p = normalizer(scale q k^T), output = p v, under a structural mask.
-/// A query that sees no key gives output 0; its log-normaliser is that of the empty sum, -inf or with a sink
+/// A query that sees no key gives output 0; its log-sum-exp is that of the empty sum, -inf or with a sink
 /// log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN
 /// in a visible key gives NaN for the queries that see it. Cost O(queries keys d); works on blocks of queries,
 /// memory O(block keys) beyond the result. Agrees with exact arithmetic to the forward error of a dot product,
@@ -47,7 +47,7 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mas
     const Index queries = head.queries(), keys = head.keys();
     Attention<T> result;
     result.output = Matrix<T>::Zero(queries, head.v().cols());
-    result.log_normalizer.resize(1, queries);
+    result.log_sum_exp.resize(1, queries);
     if (options.weights) result.weights = Matrix<T>::Zero(queries, keys);
 
     // A product with a weight of 0 keeps NaN and inf alive: such values take the way of single rows.
@@ -66,10 +66,10 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mas
             detail::for_each_hidden(mask.visible(begin + i, keys), end_key, [&](Index key) {
                 row[static_cast<std::size_t>(key)] = -std::numeric_limits<T>::infinity();
             });
-            if constexpr (HasLogNormalizer<N, T>)
-                result.log_normalizer[begin + i] = normalizer.log_normalizer(RowIn<T>(row));
+            if constexpr (HasLogSumExp<N, T>)
+                result.log_sum_exp[begin + i] = normalizer.log_sum_exp(RowIn<T>(row));
             else
-                result.log_normalizer[begin + i] = std::numeric_limits<T>::quiet_NaN();
+                result.log_sum_exp[begin + i] = std::numeric_limits<T>::quiet_NaN();
             normalizer.apply(RowIn<T>(row), row);
         }
         if (options.weights) result.weights.block(begin, 0, rows, end_key) = p;

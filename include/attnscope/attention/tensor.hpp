@@ -98,11 +98,11 @@ private:
 };
 
 /// What all heads of tensors give, in the rank and layout of q: output [(batch,) heads, queries, d_v],
-/// log_normalizer [(batch,) heads, queries], weights [(batch,) heads, queries, keys] if asked for, else empty.
+/// log_sum_exp [(batch,) heads, queries], weights [(batch,) heads, queries, keys] if asked for, else empty.
 template <Real T, int Rank, int Layout>
 struct TensorAttention {
     Eigen::Tensor<T, Rank, Layout> output;
-    Eigen::Tensor<T, Rank - 1, Layout> log_normalizer;
+    Eigen::Tensor<T, Rank - 1, Layout> log_sum_exp;
     Eigen::Tensor<T, Rank, Layout> weights;
 };
 
@@ -143,14 +143,14 @@ auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<c
     Eigen::array<Index, static_cast<std::size_t>(rank - 1)> lengths;
     const auto whole = shape(1);
     std::copy_n(whole.begin(), rank - 1, lengths.begin());
-    result.log_normalizer.resize(lengths);
+    result.log_sum_exp.resize(lengths);
     for (Index b = 0; b < queries.batches(); ++b) {
         const HeadGroup<T> group(queries.array(b), keys.array(b), values.array(b));
         const Mask& mask = masks[masks.size() == 1 ? 0 : static_cast<std::size_t>(b)];
         for (Index h = 0; h < group.heads(); ++h) {
             const Attention<T> one = attend(group[h], normalizer, mask, options);
             for (Index i = 0; i < queries.rows(); ++i) {
-                at(result.log_normalizer, b, h, i) = one.log_normalizer[i];
+                at(result.log_sum_exp, b, h, i) = one.log_sum_exp[i];
                 for (Index j = 0; j < values.cols(); ++j) at(result.output, b, h, i, j) = one.output(i, j);
                 if (options.weights)
                     for (Index j = 0; j < keys.rows(); ++j) at(result.weights, b, h, i, j) = one.weights(i, j);

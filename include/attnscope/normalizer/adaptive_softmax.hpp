@@ -76,10 +76,10 @@ public:
 
     /// log sum_i e^{beta z_i}
     template <Real T>
-    T log_normalizer(std::span<const T> z) const {
+    T log_sum_exp(std::span<const T> z) const {
         const auto row = row_statistics<T>(z);
-        return log_sum_exp<T>(z, row.normal() ? 1 / inverse_temperature(static_cast<double>(row.entropy_nats()))
-                                              : 1);
+        return attnscope::log_sum_exp<T>(
+            z, row.normal() ? 1 / inverse_temperature(static_cast<double>(row.entropy_nats())) : 1);
     }
 
 private:

@@ -163,11 +163,11 @@ public:
 
     /// That of N at the mapped logits. Allocates one row.
     template <Real T>
-    requires HasLogNormalizer<N, T>
-    T log_normalizer(std::span<const T> z) const {
+    requires HasLogSumExp<N, T>
+    T log_sum_exp(std::span<const T> z) const {
         std::vector<T> row(z.size());
         map_.apply(z, std::span<T>(row));
-        return inner_.log_normalizer(std::span<const T>(row));
+        return inner_.log_sum_exp(std::span<const T>(row));
     }
 
 private:

@@ -42,7 +42,8 @@ concept NormalizerMembers = requires(const N n, std::span<const T> z, std::span<
 /// there does not matter, NaN and infinities included.
 /// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
 /// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
-/// general family adds `log_normalizer(z)`, the logarithm of the sum that divides.
+/// general family adds `log_sum_exp(z)`, the logarithm of the sum that divides: log sum_i e^{z_i/T} for softmax, log
+/// sum_i F(z_i) for the family, the sum of its sink included.
 template <class N, class T>
 concept Normalizer = Real<T> && std::copyable<N> && detail::NormalizerMembers<N, T>;
 
@@ -72,8 +73,8 @@ concept HasParameter = Normalizer<N, T> && requires(const N n, std::span<const T
 /// A normaliser that can tell the logarithm of what it divides by: -inf where no key is visible and nothing
 /// else is added to the sum over the keys.
 template <class N, class T>
-concept HasLogNormalizer = Normalizer<N, T> && requires(const N n, std::span<const T> z) {
-    { n.log_normalizer(z) } -> std::same_as<T>;
+concept HasLogSumExp = Normalizer<N, T> && requires(const N n, std::span<const T> z) {
+    { n.log_sum_exp(z) } -> std::same_as<T>;
 };
 
 /// Weights of a row of logits. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,

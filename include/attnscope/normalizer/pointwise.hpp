@@ -114,7 +114,7 @@ public:
 
     /// log sum_i F(z_i)
     template <ScalarOfFunction<F> T>
-    T log_normalizer(std::span<const T> z) const {
+    T log_sum_exp(std::span<const T> z) const {
         // log-sum-exp of log F, updated term by term: no buffer.
         Accumulator<T> m = -std::numeric_limits<T>::infinity(), sum = 0;
         for (const T x : z) {

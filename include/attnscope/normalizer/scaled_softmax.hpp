@@ -123,11 +123,8 @@ public:
 
     /// log sum_i e^{beta z_i}
     template <Real T>
-    T log_normalizer(std::span<const T> z) const {
-        const double inverse = inverse_temperature(detail::count_visible<T>(z));
-        // Inside the normal numbers, so that its inverse is a temperature.
-        return log_sum_exp<T>(z, 1 / std::clamp(inverse, double(std::numeric_limits<float>::min()),
-                                                std::numeric_limits<double>::max()));
+    T log_sum_exp(std::span<const T> z) const {
+        return detail::log_sum_exp_at<T>(z, inverse_temperature(detail::count_visible<T>(z)));
     }
 
     static constexpr std::string_view parameter_name() { return Schedule::parameter_name(); }

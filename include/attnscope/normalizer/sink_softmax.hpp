@@ -51,8 +51,8 @@ public:
 
     /// log(n0 + sum_i e^{z_i}); log n0 if no key is visible.
     template <Real T>
-    T log_normalizer(std::span<const T> z) const {
-        const T keys = log_sum_exp<T>(z), sink = logit_in<T>();
+    T log_sum_exp(std::span<const T> z) const {
+        const T keys = attnscope::log_sum_exp<T>(z), sink = logit_in<T>();
         const T high = std::max(keys, sink), low = std::min(keys, sink);
         if (!(std::abs(high) <= std::numeric_limits<T>::max())) return keys != keys ? keys : high;
         return keys != keys ? keys : high + std::log1p(std::exp(low - high));

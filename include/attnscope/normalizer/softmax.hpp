@@ -55,8 +55,8 @@ public:
 
     /// log sum_i e^{z_i/T}
     template <Real T>
-    T log_normalizer(std::span<const T> z) const {
-        return log_sum_exp<T>(z, temperature_);
+    T log_sum_exp(std::span<const T> z) const {
+        return attnscope::log_sum_exp<T>(z, temperature_);
     }
 
     static constexpr std::string_view parameter_name() { return "temperature"; }

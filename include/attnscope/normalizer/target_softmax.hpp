@@ -193,12 +193,10 @@ public:
 
     /// log sum_i e^{beta z_i}
     template <Real T>
-    T log_normalizer(std::span<const T> z) const {
+    T log_sum_exp(std::span<const T> z) const {
         const auto beta = row_inverse_temperature<T>(z);
-        if (!(beta == beta)) return log_sum_exp<T>(z);
-        return log_sum_exp<T>(
-            z, static_cast<double>(1 / std::clamp<Accumulator<T>>(beta, std::numeric_limits<T>::min(),
-                                                                  std::numeric_limits<T>::max())));
+        if (!(beta == beta)) return attnscope::log_sum_exp<T>(z);
+        return detail::log_sum_exp_at<T>(z, static_cast<double>(beta));
     }
 
     static constexpr std::string_view parameter_name() { return Target::parameter_name(); }

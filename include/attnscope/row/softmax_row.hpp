@@ -205,6 +205,23 @@ T log_sum_exp(RowIn<T> z, double temperature = 1) {
     }
 }
 
+namespace detail {
+
+/// log sum_i e^{beta z_i} for an inverse temperature beta >= 0. beta = 0: the logarithm of the number of keys.
+template <Real T>
+T log_sum_exp_at(RowIn<T> z, double beta) {
+    if (beta == 0 && classify<T>(z) == RowStatus::normal) {
+        const auto visible =
+            static_cast<Index>(z.size()) - std::count(z.begin(), z.end(), -std::numeric_limits<T>::infinity());
+        return static_cast<T>(std::log(static_cast<Accumulator<T>>(visible)));
+    }
+    // Inside the normal numbers, so that its inverse is a temperature.
+    using Limits = std::numeric_limits<double>;
+    return attnscope::log_sum_exp<T>(z, 1 / std::clamp(beta, Limits::min(), Limits::max()));
+}
+
+} // namespace detail
+
 /// As above from any row.
 template <RowLike Z>
 RowScalar<Z> log_sum_exp(const Z& z, double temperature = 1) {

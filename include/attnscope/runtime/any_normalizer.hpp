@@ -102,8 +102,8 @@ public:
 
     /// The logarithm of what the weights are divided by; NaN where the normaliser has none.
     template <detail::ErasedScalar T>
-    T log_normalizer(std::span<const T> z) const {
-        return model_->log_normalizer(z);
+    T log_sum_exp(std::span<const T> z) const {
+        return model_->log_sum_exp(z);
     }
 
     /// Has it a parameter of its own that people train, and which?
@@ -144,8 +144,8 @@ private:
         virtual void vjp(In<double> z, In<double> p, In<double> w, Out<double> out) const = 0;
         virtual JacobianNorms<double> norms(In<double> z, In<double> p) const = 0;
         virtual bool has_linear_norms() const = 0;
-        virtual float log_normalizer(In<float> z) const = 0;
-        virtual double log_normalizer(In<double> z) const = 0;
+        virtual float log_sum_exp(In<float> z) const = 0;
+        virtual double log_sum_exp(In<double> z) const = 0;
         virtual std::string_view parameter_name() const = 0;
         virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
         virtual void parameter_derivative(In<double> z, In<double> p, Out<double> out) const = 0;
@@ -202,8 +202,8 @@ private:
                 return jacobian_norms(Products{this}, z, p);
         }
         bool has_linear_norms() const override { return detail::LinearNorms<N>::value(normalizer_); }
-        float log_normalizer(In<float> z) const override { return logarithm(z); }
-        double log_normalizer(In<double> z) const override { return logarithm(z); }
+        float log_sum_exp(In<float> z) const override { return logarithm(z); }
+        double log_sum_exp(In<double> z) const override { return logarithm(z); }
         std::string_view parameter_name() const override {
             if constexpr (HasParameter<N, double>)
                 return N::parameter_name();
@@ -228,8 +228,8 @@ private:
     private:
         template <class T>
         T logarithm(In<T> z) const {
-            if constexpr (HasLogNormalizer<N, T>)
-                return normalizer_.log_normalizer(z);
+            if constexpr (HasLogSumExp<N, T>)
+                return normalizer_.log_sum_exp(z);
             else
                 return std::numeric_limits<T>::quiet_NaN();
         }

@@ -45,8 +45,8 @@ public:
         any_.vjp(z, p, w, out);
     }
     template <ErasedScalar T>
-    T log_normalizer(std::span<const T> z) const {
-        return any_.log_normalizer(z);
+    T log_sum_exp(std::span<const T> z) const {
+        return any_.log_sum_exp(z);
     }
     void audit(Audit& audit, RowIn<double> z, const RowFacts& facts, RowAuditor& auditor) const {
         any_.audit(audit, z, facts, auditor);

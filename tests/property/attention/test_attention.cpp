@@ -59,7 +59,7 @@ void compare(const Attention<T>& result, const HeadView<T>& head, const N& norma
     where.normalizer = normalizer.name();
     where.length = keys;
     worst.shape.meet(result.output.rows() == head.queries() && result.output.cols() == head.v().cols() &&
-                         result.log_normalizer.size() == head.queries() &&
+                         result.log_sum_exp.size() == head.queries() &&
                          result.weights.rows() == head.queries() && result.weights.cols() == head.keys(),
                      where);
     for (Index q = 0; q < head.queries(); ++q) {
@@ -80,7 +80,7 @@ void compare(const Attention<T>& result, const HeadView<T>& head, const N& norma
         const ReferenceRow row = reference.row(z);
         if (row.visible == 0) {
             worst.hidden.meet(result.output.row(q).isZero(0) && result.weights.row(q).isZero(0) &&
-                                  result.log_normalizer[q] == -std::numeric_limits<T>::infinity(),
+                                  result.log_sum_exp[q] == -std::numeric_limits<T>::infinity(),
                               where);
             continue;
         }
@@ -101,11 +101,11 @@ void compare(const Attention<T>& result, const HeadView<T>& head, const N& norma
 
         const Ref top = row.log_value[row.top];
         Ref log_error = mean + sum_error<T>(row.visible) + Ref(row.visible) * u +
-                        u * (4 + 2 * std::abs(row.log_normalizer) + 2 * std::abs(top));
+                        u * (4 + 2 * std::abs(row.log_sum_exp) + 2 * std::abs(top));
         for (std::size_t k = 0; k < keys; ++k)
             if (z[k] != masked_ref)
                 log_error += row.weights[k] * u * reference.key().log_units(row.log_value[k], top);
-        worst.normalizer.meet(std::abs(Ref(result.log_normalizer[q]) - row.log_normalizer), log_error, where);
+        worst.normalizer.meet(std::abs(Ref(result.log_sum_exp[q]) - row.log_sum_exp), log_error, where);
 
         for (Index c = 0; c < head.v().cols(); ++c) {
             Ref sum = 0, tolerance = 0;
@@ -179,7 +179,7 @@ TEMPLATE_TEST_CASE("weights are kept on request only and do not change the outpu
     CHECK(without.weights.size() == 0);
     CHECK(with.weights.size() == 19 * 23);
     CHECK(with.output == without.output);
-    CHECK((with.log_normalizer == without.log_normalizer).all());
+    CHECK((with.log_sum_exp == without.log_sum_exp).all());
 
     const HeadView<T> no_values(data.q(), data.k());
     const auto bare = attnscope::attend(no_values, Softmax{}, Mask::causal(4), {true});
@@ -211,16 +211,15 @@ TEMPLATE_TEST_CASE("keys and values out of sight have no influence, whatever the
             const Where where{"poisoned", static_cast<std::size_t>(shape.keys), 1, seed, scalar_name<T>()};
             for (Index q = 0; q < shape.queries; ++q) {
                 if (rule.sees(q, bad)) {
-                    poisoned.meet(after.output.row(q).array().isNaN().all() &&
-                                      std::isnan(after.log_normalizer[q]),
+                    poisoned.meet(after.output.row(q).array().isNaN().all() && std::isnan(after.log_sum_exp[q]),
                                   where);
                     for (Index k = 0; k < shape.keys; ++k)
                         if (rule.sees(q, k)) poisoned.meet(std::isnan(after.weights(q, k)), where);
                 } else {
-                    // Weights and log-normaliser to the bit; outputs may be added up in another order where
+                    // Weights and log-sum-exp to the bit; outputs may be added up in another order where
                     // some value is not finite.
                     bits.meet(before.weights.row(q) == after.weights.row(q) &&
-                                  before.log_normalizer[q] == after.log_normalizer[q] &&
+                                  before.log_sum_exp[q] == after.log_sum_exp[q] &&
                                   (std::isnan(value) || before.output.row(q) == after.output.row(q)),
                               where);
                     unseen.output.row(q) = after.output.row(q);
@@ -347,15 +346,15 @@ TEMPLATE_TEST_CASE("what a query without keys divides by is what its normaliser 
         CHECK(result.output(0, 0) == 0);
         CHECK(result.weights.row(0).isZero(0));
         if (n0 == 0)
-            CHECK(result.log_normalizer[0] == -infinity);
+            CHECK(result.log_sum_exp[0] == -infinity);
         else
-            CHECK(std::abs(Ref(result.log_normalizer[0]) - std::log(n0)) <= 4 * unit_roundoff<T>);
-        CHECK(std::abs(Ref(result.log_normalizer[1]) - std::log(n0 + std::exp(1.0L))) <= 8 * unit_roundoff<T>);
-        CHECK(std::abs(Ref(result.log_normalizer[2]) - std::log(n0 + std::exp(-0.5L) + std::exp(-1.0L))) <=
+            CHECK(std::abs(Ref(result.log_sum_exp[0]) - std::log(n0)) <= 4 * unit_roundoff<T>);
+        CHECK(std::abs(Ref(result.log_sum_exp[1]) - std::log(n0 + std::exp(1.0L))) <= 8 * unit_roundoff<T>);
+        CHECK(std::abs(Ref(result.log_sum_exp[2]) - std::log(n0 + std::exp(-0.5L) + std::exp(-1.0L))) <=
               16 * unit_roundoff<T>);
         // As of the row itself, and of one without any keys.
         for (const std::vector<T>& row : {std::vector<T>{}, std::vector<T>(3, -infinity)})
-            CHECK(normalizer.template log_normalizer<T>(in(row)) == result.log_normalizer[0]);
+            CHECK(normalizer.template log_sum_exp<T>(in(row)) == result.log_sum_exp[0]);
     };
     check(attnscope::SinkSoftmax(2), 2);
     check(attnscope::SinkSoftmax(0.25), 0.25L);

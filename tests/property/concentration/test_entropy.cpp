@@ -57,9 +57,9 @@ void check_statistics(const std::vector<T>& z, double temperature, Ref least_ent
                 2 * accuracy * (second + first * first) +
                     lost * (extent * extent + Ref(temperature * temperature)),
                 where);
-    logits.meet(std::abs(Ref(row.log_sum_exp()) - exact.log_normalizer),
+    logits.meet(std::abs(Ref(row.log_sum_exp()) - exact.log_sum_exp),
                 accuracy * rest +
-                    u * (4 * std::abs(highest / Ref(temperature)) + 2 * std::abs(exact.log_normalizer)),
+                    u * (4 * std::abs(highest / Ref(temperature)) + 2 * std::abs(exact.log_sum_exp)),
                 where);
     logits.meet(std::abs(Ref(row.logit_spread()) - (highest - lowest)), 2 * u * (highest - lowest), where);
     logits.meet(Ref(row.max_logit) == highest && Ref(row.min_logit) == lowest, where);

@@ -55,9 +55,9 @@ TEMPLATE_TEST_CASE("the exponential of the general family is softmax", "[laws][p
         const RefRow general_error = reference_of(general).template weight_error<T>(widen(z));
         const Ref largest = std::max(*std::max_element(error.begin(), error.end()),
                                      *std::max_element(general_error.begin(), general_error.end()));
-        normalizer.meet(std::abs(Ref(softmax.log_normalizer(in(z))) - Ref(general.log_normalizer(in(z)))),
+        normalizer.meet(std::abs(Ref(softmax.log_sum_exp(in(z))) - Ref(general.log_sum_exp(in(z)))),
                         2 * (largest + 2 * unit_roundoff<T> *
-                                           (std::abs(row.log_normalizer) + std::abs(row.log_value[row.top]))),
+                                           (std::abs(row.log_sum_exp) + std::abs(row.log_value[row.top]))),
                         where);
     });
     ATTNSCOPE_CHECK_WORST(weights);
@@ -65,7 +65,7 @@ TEMPLATE_TEST_CASE("the exponential of the general family is softmax", "[laws][p
     ATTNSCOPE_CHECK_WORST(normalizer);
 }
 
-TEMPLATE_TEST_CASE("log-normalisers and slopes of the general family", "[pointwise]", Exponential, Sigmoid,
+TEMPLATE_TEST_CASE("log-sum-exps and slopes of the general family", "[pointwise]", Exponential, Sigmoid,
                    Softplus, Quadratic) {
     const PointwiseNormalizer<TestType> normalizer;
     const auto reference = reference_of(normalizer);
@@ -76,14 +76,14 @@ TEMPLATE_TEST_CASE("log-normalisers and slopes of the general family", "[pointwi
     for_each_row<double>(seed, short_lengths, 2, [&](const Where& where, const std::vector<double>& z) {
         const ReferenceRow row = reference.row(widen(z));
         if (row.visible == 0) {
-            sums.meet(normalizer.log_normalizer(in(z)) == -std::numeric_limits<double>::infinity(), where);
+            sums.meet(normalizer.log_sum_exp(in(z)) == -std::numeric_limits<double>::infinity(), where);
             return;
         }
         const RefRow error = reference.template weight_error<double>(widen(z));
         const Ref top = row.log_value[row.top];
-        sums.meet(std::abs(Ref(normalizer.log_normalizer(in(z))) - row.log_normalizer),
+        sums.meet(std::abs(Ref(normalizer.log_sum_exp(in(z))) - row.log_sum_exp),
                   *std::max_element(error.begin(), error.end()) +
-                      u * (key.log_units(top, top) + std::abs(top) + 2 * std::abs(row.log_normalizer)),
+                      u * (key.log_units(top, top) + std::abs(top) + 2 * std::abs(row.log_sum_exp)),
                   where);
         const std::vector<double> p = weights_of(normalizer, z);
         for (std::size_t i = 0; i < z.size(); ++i) {

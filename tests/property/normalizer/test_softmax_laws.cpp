@@ -74,11 +74,11 @@ TEMPLATE_TEST_CASE("temperature divides the logits", "[laws][softmax]", float, d
             Ref arguments = 0;
             for (std::size_t i = 0; i < z.size(); ++i)
                 if (row.weights[i] > 0) arguments += row.weights[i] * 3 * (top - row.log_value[i]);
-            const Ref tolerance = u * (2 + std::abs(top) + std::abs(row.log_normalizer) + arguments) +
+            const Ref tolerance = u * (2 + std::abs(top) + std::abs(row.log_sum_exp) + arguments) +
                                   sum_error<T>(row.visible) + Ref(row.visible) * unit_roundoff<Ref>;
-            normalizer.meet(std::abs(Ref(Softmax(temperature).log_normalizer(in(z))) - row.log_normalizer),
-                            tolerance, where);
-            normalizer.meet(std::abs(Ref(attnscope::log_sum_exp(in(z), temperature)) - row.log_normalizer),
+            normalizer.meet(std::abs(Ref(Softmax(temperature).log_sum_exp(in(z))) - row.log_sum_exp), tolerance,
+                            where);
+            normalizer.meet(std::abs(Ref(attnscope::log_sum_exp(in(z), temperature)) - row.log_sum_exp),
                             tolerance, where);
         }
     });

@@ -73,8 +73,8 @@ TEST_CASE("attend on tensors is attend on their heads, in every layout and with 
             const HeadView<float> head(qh.matrix(b, h), kh.matrix(b, h / 2), vh.matrix(b, h / 2));
             const auto one = attend(head, Softmax(0.5), masks[std::size_t(b)], {.weights = true});
             for (Index i = 0; i < 6; ++i) {
-                CHECK(rows.log_normalizer(b, h, i) == one.log_normalizer[i]);
-                CHECK(cols.log_normalizer(b, h, i) == one.log_normalizer[i]);
+                CHECK(rows.log_sum_exp(b, h, i) == one.log_sum_exp[i]);
+                CHECK(cols.log_sum_exp(b, h, i) == one.log_sum_exp[i]);
                 for (Index j = 0; j < 3; ++j) {
                     CHECK(rows.output(b, h, i, j) == one.output(i, j));
                     CHECK(cols.output(b, h, i, j) == one.output(i, j));

@@ -83,7 +83,7 @@ static_assert(attnscope::Normalizer<Ramp, float>);
 static_assert(attnscope::Normalizer<Ramp, double>);
 static_assert(attnscope::Normalizer<Ramp, long double>);
 static_assert(!attnscope::Normalizer<Ramp, int>);
-static_assert(!attnscope::HasLogNormalizer<Ramp, double>);
+static_assert(!attnscope::HasLogSumExp<Ramp, double>);
 static_assert(!attnscope::Normalizer<WithoutVjp, double>);
 static_assert(!attnscope::Normalizer<WithoutTraits, double>);
 static_assert(!attnscope::Normalizer<WithoutStatus, double>);
@@ -91,10 +91,10 @@ static_assert(attnscope::Normalizer<OnlyFloat, float>);
 static_assert(!attnscope::Normalizer<OnlyFloat, double>);
 
 template <class F>
-constexpr bool both_normalizers = attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, float> &&
-                                  attnscope::HasLogNormalizer<attnscope::PointwiseNormalizer<F>, double>;
-static_assert(attnscope::HasLogNormalizer<attnscope::Softmax, float>);
-static_assert(attnscope::HasLogNormalizer<attnscope::Softmax, long double>);
+constexpr bool both_normalizers = attnscope::HasLogSumExp<attnscope::PointwiseNormalizer<F>, float> &&
+                                  attnscope::HasLogSumExp<attnscope::PointwiseNormalizer<F>, double>;
+static_assert(attnscope::HasLogSumExp<attnscope::Softmax, float>);
+static_assert(attnscope::HasLogSumExp<attnscope::Softmax, long double>);
 static_assert(both_normalizers<attnscope::Exponential>);
 static_assert(both_normalizers<attnscope::Sigmoid>);
 static_assert(both_normalizers<attnscope::Softplus>);
@@ -129,7 +129,7 @@ TEST_CASE("a normaliser of the user's own works with every front door", "[normal
                           values = Eigen::MatrixXd::Ones(3, 1);
     const auto attention = attnscope::attend(q, k, values, ramp, attnscope::Mask::causal());
     CHECK(attention.output(0, 0) == Catch::Approx(1));
-    CHECK(std::isnan(attention.log_normalizer[0])); // it has none
+    CHECK(std::isnan(attention.log_sum_exp[0])); // it has none
     const auto g = attnscope::finite_difference(ramp, z, v, 0.5);
     CHECK(g > 0);
 }
@@ -144,4 +144,24 @@ TEST_CASE("names of normalisers", "[normalizer]") {
     CHECK(name_of(RowStatus::empty) == "empty");
     CHECK(name_of(RowStatus::infinite) == "infinite");
     CHECK(name_of(RowStatus::nan) == "nan");
+}
+
+TEMPLATE_TEST_CASE("the log-sum-exp at inverse temperature 0 is that of the number of keys", "[normalizer]",
+                   float, double) {
+    using T = TestType;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const T huge = std::numeric_limits<T>::max() / 8;
+    const auto of = [](const auto& normalizer, const std::vector<T>& z) {
+        return normalizer.template log_sum_exp<T>(std::span<const T>(z));
+    };
+    const attnscope::ScalableSoftmax scalable;
+    CHECK(of(scalable, {huge}) == 0); // s log 1 = 0
+    CHECK(of(scalable, {-infinity, -huge}) == 0);
+    const attnscope::ScalableSoftmax flat(0);
+    CHECK(of(flat, {huge, 0, -huge}) == Catch::Approx(std::log(3.0)));
+    CHECK(of(flat, {-infinity, -infinity}) == -infinity);
+    CHECK(of(flat, {0, infinity}) == infinity);
+    CHECK(std::isnan(of(flat, {0, std::numeric_limits<T>::quiet_NaN()})));
+    // A target that all keys together just reach: beta = 0.
+    CHECK(of(attnscope::ParticipationTargetSoftmax(3), {huge, 0, -huge}) == Catch::Approx(std::log(3.0)));
 }

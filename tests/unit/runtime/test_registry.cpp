@@ -82,8 +82,8 @@ void check_same(const std::string& text, const N& expected, double temperature =
             expected.template parameter_derivative<double>(in(z), in(p), out(b));
             differences += !same(a, b);
         }
-        if constexpr (HasLogNormalizer<N, double>) {
-            const double x = any.log_normalizer(in(z)), y = expected.template log_normalizer<double>(in(z));
+        if constexpr (HasLogSumExp<N, double>) {
+            const double x = any.log_sum_exp(in(z)), y = expected.template log_sum_exp<double>(in(z));
             differences += !same<double>({x}, {y});
         }
         const auto norms = any.norms<double>(in(z), in(p));
