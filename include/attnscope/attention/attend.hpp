@@ -34,12 +34,15 @@ void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
 
 } // namespace detail
 
-/// Attention of one head: p = normalizer(scale q k^T), output = p v, under a structural mask.
-/// A query that sees no key gives output 0; its log-sum-exp is that of the empty sum, -inf or with a sink
-/// log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN
-/// in a visible key gives NaN for the queries that see it. Cost O(queries keys d); works on blocks of queries,
-/// memory O(block keys) beyond the result. Agrees with exact arithmetic to the forward error of a dot product,
-/// of the normaliser and of the weighted sum (tests/property/attention/test_attention.cpp computes that bound).
+/// Attention of one head under a structural mask.
+/// Formula. p = normalizer(scale q k^T), output = p v. Agrees with exact arithmetic to the forward error of a
+/// dot product, of the normaliser and of the weighted sum (tests/property/attention/test_attention.cpp
+/// computes that bound).
+/// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none.
+/// Special rows. A query that sees no key gives output 0; its log-sum-exp is that of the empty sum, -inf
+/// or with a sink log n0. Keys and values that a query does not see have no influence on it, NaN and
+/// infinities included. NaN in a visible key gives NaN for the queries that see it.
+/// Cost. O(queries keys d); works on blocks of queries, memory O(block keys) beyond the result.
 template <Real T, Normalizer<T> N = Softmax>
 Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mask& mask = {},
                     AttendOptions options = {}) {
@@ -86,8 +89,9 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mas
     return result;
 }
 
-/// As above from any Eigen matrices (column-major and half-precision input is copied): q [queries, d], k [keys,
-/// d], v [keys, d_v], scale 1/sqrt(d).
+/// As above from any Eigen matrices, with the scale 1/sqrt(d); column-major and half-precision input is
+/// copied.
+/// Throws. `invalid_argument` when shapes do not fit.
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N = Softmax>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>
@@ -131,14 +135,17 @@ struct AttendBackwardOptions {
     bool parameter = false; ///< also the gradient in the normaliser's parameter (temperature, s, alpha, ...)
 };
 
-/// Backward pass of `attend`: from the gradient of a loss with respect to the output, [queries, d_v], to those
-/// with respect to q, k and v, for any normaliser through its `vjp`. With W = d_output v^T and dZ = vjp of W
-/// row by row: dq = scale dZ k, dk = scale dZ^T q, dv = p^T d_output. The weights are computed anew, block by
-/// block: memory O(block keys). Keys that a query does not see get nothing from it and give nothing to it, NaN
-/// included. Queries that see no key have gradient 0. That in the normaliser's parameter is sum <W, dp/d
-/// parameter> over the rows. Cost O(queries keys d), about 2.5 forward passes. Throws `invalid_argument` when
-/// the head has no values, d_output does not fit, or a parameter is asked for that the normaliser does not
-/// have.
+/// Backward pass of `attend`: from the gradient of a loss with respect to the output to those with respect to
+/// q, k and v, for any normaliser through its `vjp`.
+/// Formula. With W = d_output v^T and dZ = vjp of W row by row: dq = scale dZ k, dk = scale dZ^T q, dv = p^T
+/// d_output. That in the normaliser's parameter is sum <W, dp/d parameter> over the rows.
+/// Shapes and units. d_output [queries, d_v].
+/// Special rows. Keys that a query does not see get nothing from it and give nothing to it, NaN included.
+/// Queries that see no key have gradient 0.
+/// Cost. O(queries keys d), about 2.5 forward passes: the weights are computed anew, block by block. Memory
+/// O(block keys) beyond the result.
+/// Throws. `invalid_argument` when the head has no values, d_output does not fit, or a parameter is asked for
+/// that the normaliser does not have.
 template <Real T, Normalizer<T> N>
 AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output,
                                      const Mask& mask = {}, AttendBackwardOptions options = {}) {
@@ -214,8 +221,9 @@ struct GroupGradient {
     std::vector<Matrix<T>> q, k, v;
 };
 
-/// As above for a group; `d_outputs`: one for each query head, in order.
-/// Throws `invalid_argument` when their number is another.
+/// As above for a group.
+/// Shapes and units. `d_outputs`: one for each query head, in order.
+/// Throws. `invalid_argument` also when their number is another.
 template <Real T, Normalizer<T> N>
 GroupGradient<T> attend_backward(const HeadGroup<T>& group, const N& normalizer,
                                  std::type_identity_t<std::span<const Matrix<T>>> d_outputs,

@@ -49,10 +49,14 @@ MatrixView<T> view_for_head(E&& expression) {
 } // namespace detail
 
 /// q [queries, d], k [keys, d], v [keys, d_v] (or empty: no values known) and the factor of q.k, 1/sqrt(d)
-/// unless given. Borrowed: the memory must outlive the view. Row-major matrices, Maps and Blocks are viewed without
-/// a copy; what is column-major, half or a temporary belongs into a `Head`. Throws `invalid_argument` when shapes do
-/// not fit or the scale is not finite.
-/// Example: `const HeadView head(q, k, v);` with `attnscope::Matrix<float> q, k, v`
+/// unless given. Row-major matrices, Maps and Blocks are viewed without a copy; what is column-major, half or
+/// a temporary belongs into a `Head`.
+/// Invariant. Borrowed: the memory must outlive the view.
+/// Throws. `invalid_argument` when shapes do not fit or the scale is not finite.
+/// Example, a head inside a fused buffer of tokens [n, 3 d]:
+///     const Eigen::Map<const Matrix<float>> qkv(buffer.data(), n, 3 * d);
+///     const HeadView<float> head(qkv.leftCols(d), qkv.middleCols(d, d), qkv.rightCols(d));
+///     const Attention<float> attention = attend(head, Softmax(), Mask::causal());
 template <Real T>
 class HeadView {
 public:
@@ -101,8 +105,12 @@ HeadView(Q&&, K&&, V&&) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
 template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V, class S>
 HeadView(Q&&, K&&, V&&, S) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
 
-/// A head that owns its numbers: a row-major copy of any expressions in one scalar, that of the queries unless named.
-/// Example: `const Head head(q, k, v); scan(head.view(), Mask::causal());` with `Eigen::MatrixXf q, k, v`
+/// A head that owns its numbers: a row-major copy of any expressions in one scalar, that of the queries
+/// unless named.
+/// Example:
+///     const Eigen::MatrixXf q = Eigen::MatrixXf::Random(128, 64), k = q, v = q; // column-major
+///     const Head head(q, k, v);
+///     const auto rows = scan(head.view(), Mask::causal()).rows;
 template <Real T>
 class Head {
 public:
@@ -160,7 +168,14 @@ struct HeadArray {
 };
 
 /// Heads of one layer. With fewer key heads than query heads (grouped-query attention), query head h uses key
-/// head h / (query heads / key heads). Throws `invalid_argument` when the groups do not come out even.
+/// head h / (query heads / key heads).
+/// Throws. `invalid_argument` when the groups do not come out even, and as `HeadView` does.
+/// Example, with q [heads, n, d] and k, v [key_heads, n, d] contiguous:
+///     const auto array = [&](const std::vector<float>& x, Index count) {
+///         return HeadArray<float>::contiguous(x.data(), count, n, d);
+///     };
+///     const HeadGroup<float> group(array(q, heads), array(k, key_heads), array(v, key_heads));
+///     const Attention<float> last = attend(group[heads - 1]);
 template <Real T>
 class HeadGroup {
 public:
@@ -188,8 +203,11 @@ private:
     T scale_;
 };
 
-/// Logits of one query over all keys: scale q.k where the mask lets it see, -inf elsewhere. `out` has `keys`
-/// elements. Cost O(visible d), no allocation.
+/// Logits of one query over all keys.
+/// Formula. scale q.k where the mask lets it see, -inf elsewhere.
+/// Shapes and units. `out` has one element for each key.
+/// Cost. O(visible d), no allocation.
+/// Throws. `invalid_argument` for a query that is not there, and for an `out` of another length.
 template <Real T>
 void logits_of(const HeadView<T>& head, const Mask& mask, Index query, RowOut<T> out) {
     detail::require(query >= 0 && query < head.queries(), "logits_of", "query must be in [0, queries)", query,

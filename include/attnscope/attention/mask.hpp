@@ -57,16 +57,20 @@ constexpr Index saturated_sum(Index a, Index b) {
 } // namespace detail
 
 /// A structural mask. Query q stands at position q + offset among the keys; it sees key k if all hold:
-///   start:     k >= start                                  (keys before are padding)
-///   length:    k < length                                  (keys beyond are padding)
-///   segments:  k and the position lie in the same segment  (packed documents)
-///   and one of
-///   prefix:    k < prefix                                  (prefix language model: seen by everybody)
-///   causal:    k <= position; with a window also k > position - window, or k is one of the first `sinks` keys
-///              of its segment from `start` on. Without causal, the window is |k - position| < window.
-/// Exact for any combination, offsets and widths at the ends of `Index` included; O(1) a query (O(log segments)
-/// with segments). Additive masks need no class: a
-/// logit of -inf is masked wherever logits are accepted.
+///       start:     k >= start                                  (keys before are padding)
+///       length:    k < length                                  (keys beyond are padding)
+///       segments:  k and the position lie in the same segment  (packed documents)
+///       and one of
+///       prefix:    k < prefix                                  (prefix language model: seen by everybody)
+///       causal:    k <= position; with a window also k > position - window, or k is one of the first `sinks`
+///                  keys of its segment from `start` on. Without causal, the window is |k - position| < window.
+/// Additive masks need no class: a logit of -inf is masked wherever logits are accepted.
+/// Invariant. Exact for any combination, offsets and widths at the ends of `Index` included.
+/// Cost. O(1) a query, O(log segments) with segments.
+/// Example, one token decoded with a sliding window and four sinks:
+///     const Mask mask = Mask::sliding_window(4096, cached).with_sinks(4); // offset: keys before it
+///     const KeyRanges seen = mask.visible(0, cached + 1);
+///     seen.for_each([&](Index key) { sum += weights[key]; });
 class Mask {
 public:
     Mask() = default;
@@ -85,7 +89,7 @@ public:
     /// Causal, and at most `width` keys back, the query's own position included.
     static Mask sliding_window(Index width, Index offset = 0) { return causal(offset).with_window(width); }
 
-    /// Throws `invalid_argument` unless width >= 1.
+    /// Throws. `invalid_argument` unless width >= 1.
     Mask with_window(Index width) const {
         detail::require(width >= 1, "Mask::with_window", "width must be >= 1", width);
         Mask mask = *this;
@@ -93,6 +97,7 @@ public:
         return mask;
     }
     /// Keeps the first `count` keys (of each segment) visible although a window has passed them.
+    /// Throws. `invalid_argument` unless count >= 0.
     Mask with_sinks(Index count) const {
         detail::require(count >= 0, "Mask::with_sinks", "count must be >= 0", count);
         Mask mask = *this;
@@ -100,6 +105,7 @@ public:
         return mask;
     }
     /// Keys from `length` on are padding.
+    /// Throws. `invalid_argument` unless length >= 0.
     Mask with_length(Index length) const {
         detail::require(length >= 0, "Mask::with_length", "length must be >= 0", length);
         Mask mask = *this;
@@ -107,6 +113,7 @@ public:
         return mask;
     }
     /// Keys before `start` are padding.
+    /// Throws. `invalid_argument` unless start >= 0.
     Mask with_start(Index start) const {
         detail::require(start >= 0, "Mask::with_start", "start must be >= 0", start);
         Mask mask = *this;
@@ -114,13 +121,15 @@ public:
         return mask;
     }
     /// The first `prefix` keys are seen by every query, whatever the causal part says.
+    /// Throws. `invalid_argument` unless prefix >= 0.
     Mask with_prefix(Index prefix) const {
         detail::require(prefix >= 0, "Mask::with_prefix", "prefix must be >= 0", prefix);
         Mask mask = *this;
         mask.prefix_ = prefix;
         return mask;
     }
-    /// Packed documents: `starts` are the first keys of each, strictly ascending from 0.
+    /// Packed documents: `starts` are the first keys of each.
+    /// Throws. `invalid_argument` unless they ascend strictly from 0.
     Mask with_segments(std::vector<Index> starts) const {
         detail::require(!starts.empty() && starts.front() == 0, "Mask::with_segments",
                         "the first segment must start at key 0", starts.empty() ? Index(-1) : starts.front());
@@ -175,9 +184,10 @@ private:
     std::vector<Index> segments_;
 };
 
-/// Below which a finite logit or bias of a stored type stands for -inf: half of the lowest finite number of the
-/// type (so that a logit added to a mask changes nothing), for half precision also -30000, which no logit
-/// reaches. Stored: float, double, Eigen::half or Eigen::bfloat16.
+/// Below which a finite logit or bias of a stored type stands for -inf.
+/// Formula. Half of the lowest finite number of the type (so that a logit added to a mask changes nothing),
+/// for half precision also -30000, which no logit reaches.
+/// Shapes and units. Stored: float, double, Eigen::half or Eigen::bfloat16.
 template <class Stored>
 double finite_mask_limit() {
     const double half = static_cast<double>(std::numeric_limits<Stored>::lowest()) / 2;
@@ -190,10 +200,12 @@ struct FiniteMasks {
     bool spared = false; ///< every visible key is at or below the limit: the row is as it was
 };
 
-/// Finite masks of one row of logits or additive biases: entries at or below `limit` become -inf, which masks a
-/// key wherever logits are accepted. A row is never emptied: where no key lies above the limit, the row stays
-/// as it is and `spared` is true. NaN is no mask. `finite_mask_limit<float>()` is the limit for masks of the
-/// lowest finite number. In place, O(n), no allocation.
+/// Finite masks of one row of logits or additive biases: entries at or below `limit` become -inf, which masks
+/// a key wherever logits are accepted. `finite_mask_limit<float>()` is the limit for masks of the lowest
+/// finite number.
+/// Special rows. A row is never emptied: where no key lies above the limit, the row stays as it is and
+/// `spared` is true. NaN is no mask.
+/// Cost. O(n), in place, no allocation.
 template <Real T>
 FiniteMasks mask_at_or_below(RowOut<T> z, T limit) {
     constexpr T masked = -std::numeric_limits<T>::infinity();

@@ -27,8 +27,12 @@ using TensorScalar = ComputeScalar<typename E::Scalar>;
 
 /// The heads of a tensor as matrices. A row-major tensor of float or double is viewed without a copy. A
 /// column-major one has its heads' columns `heads * n` apart, which no row-major view can say, and half
-/// precision must be widened: both are copied once. Neither copied nor assigned; the tensor must outlive it
-/// when it is a view.
+/// precision must be widened: both are copied once. Neither copied nor assigned.
+/// Invariant. The tensor must outlive it when it is a view.
+/// Example:
+///     Eigen::Tensor<float, 4, Eigen::RowMajor> q(2, 12, 128, 64), k(2, 12, 128, 64); // [batch, heads, n, d]
+///     const TensorHeads<float> queries(q), keys(k);
+///     const auto rows = scan(HeadView<float>(queries.matrix(0, 2), keys.matrix(0, 2))).rows;
 template <Real T>
 class TensorHeads {
 public:
@@ -75,14 +79,15 @@ public:
     Index cols() const { return cols_; }
     bool is_view() const { return storage_ == nullptr; }
 
-    /// [n, d] of one head: what every analysis of the library takes. Throws `invalid_argument` for a head or
-    /// batch that is not there.
+    /// [n, d] of one head: what every analysis of the library takes.
+    /// Throws. `invalid_argument` for a head or batch that is not there.
     MatrixView<T> matrix(Index batch, Index head) const& {
         detail::require(head >= 0 && head < heads_, "TensorHeads::matrix", "head must be in [0, heads)", head,
                         heads_);
         return array(batch)[head];
     }
     /// [heads, n, d] of one batch entry.
+    /// Throws. `invalid_argument` for a batch that is not there.
     HeadArray<T> array(Index batch) const& {
         detail::require(batch >= 0 && batch < batches_, "TensorHeads::array", "batch must be in [0, batches)",
                         batch, batches_);
@@ -106,10 +111,13 @@ struct TensorAttention {
     Eigen::Tensor<T, Rank, Layout> weights;
 };
 
-/// Attention of every head of every batch entry. q [(batch,) heads, queries, d], k and v with the same batch
-/// and a number of heads that divides that of q (grouped-query heads). `masks`: one for all batch entries, or
-/// one for each (ragged batches: `with_length`). Scale 1/sqrt(d). Throws `invalid_argument` when shapes do not
-/// fit or the number of masks is neither 1 nor the batch.
+/// Attention of every head of every batch entry, with the scale 1/sqrt(d).
+/// Shapes and units. q [(batch,) heads, queries, d], k and v with the same batch and a number of heads that
+/// divides that of q (grouped-query heads). `masks`: one for all batch entries, or one for each (ragged
+/// batches: `with_length`).
+/// Special rows. As of `attend` of one head.
+/// Cost. That of `attend` of one head, for each; allocates the result.
+/// Throws. `invalid_argument` when shapes do not fit or the number of masks is neither 1 nor the batch.
 template <HeadTensor Q, HeadTensor K, HeadTensor V, class N>
 requires Normalizer<N, TensorScalar<Q>> && std::same_as<TensorScalar<Q>, TensorScalar<K>> &&
          std::same_as<TensorScalar<Q>, TensorScalar<V>> && (int(Q::NumDimensions) == int(K::NumDimensions)) &&

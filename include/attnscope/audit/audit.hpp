@@ -36,14 +36,20 @@ struct AuditRecord {
 
 /// Collects what rows say about every statement. A row's verdict is the worst of its sides, in the order of
 /// `Verdict`; its tightness is kept for each side.
+/// Example:
+///     Audit audit;
+///     audit_row(audit, Softmax(0.5), z);
+///     for (const AuditRecord& record : audit)
+///         if (record[Verdict::violated] > 0) std::cout << record.statement->id << '\n';
+///     std::cout << to_table(audit);
 class Audit {
 public:
     Audit() {
         for (std::size_t i = 0; i < statements.size(); ++i) records_[i].statement = statements[i];
     }
 
-    /// Adds the sides of one statement on one row. Throws `invalid_argument` unless all of them point to one
-    /// statement of the table `statements`.
+    /// Adds the sides of one statement on one row.
+    /// Throws. `invalid_argument` unless all of them point to one statement of the table `statements`.
     template <Real T>
     void add(std::span<const Bound<T>> sides) {
         if (sides.empty()) return;
@@ -98,12 +104,12 @@ public:
     std::size_t unknown_rows() const { return unknown_rows_; }
 
     /// One record for each statement, in the order of the table `statements`; an audit is a range of them.
-    /// Example: `for (const AuditRecord& record : audit) if (record[Verdict::violated] > 0) ...record.statement->id...`
     std::span<const AuditRecord> records() const { return records_; }
     auto begin() const { return records_.begin(); }
     auto end() const { return records_.end(); }
 
-    /// The tally of one statement. Throws `invalid_argument` unless it is one of the table `statements`.
+    /// The tally of one statement.
+    /// Throws. `invalid_argument` unless it is one of the table `statements`.
     const AuditRecord& at(const Statement& statement) const { return records_[place_of(&statement)]; }
 
     /// Rows that violate a sharp statement: a finding when it is not 0.
@@ -127,8 +133,8 @@ private:
     std::size_t unknown_rows_ = 0;
 };
 
-/// The audit as a table in plain text, one statement a line. Statements that were never checked show a dash; a
-/// last line tells of rows about whose normaliser there is no statement.
+/// The audit as a table in plain text, one statement a line. Statements that were never checked show a dash;
+/// a last line tells of rows about whose normaliser there is no statement.
 inline std::string to_table(const Audit& audit) {
     const auto pad = [](std::string text, std::size_t width, bool left) {
         const std::string fill(width > text.size() ? width - text.size() : 0, ' ');

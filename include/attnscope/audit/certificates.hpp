@@ -21,14 +21,19 @@ struct CertificateOptions {
 };
 
 /// Holds the certificates about softmax rows against them: critical_temperature and score_deficit on the row
-/// itself, box on a random box around it, perturbation_tv, _kl, _output and _gap on a random logit error. Sizes are
-/// drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
-/// Special rows: what is not normal is not counted.
-/// Cost: O(n log n + n d); memory is kept from row to row.
-/// Example: `CertificateAuditor auditor; auditor(audit, meter(Softmax(), z));`
+/// itself, box on a random box around it, perturbation_tv, _kl, _output and _gap on a random logit error.
+/// Sizes are drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
+/// Special rows. What is not normal is not counted.
+/// Cost. O(n log n + n d); memory is kept from row to row.
+/// Example:
+///     Audit audit;
+///     RowMeter meter;
+///     CertificateAuditor auditor;
+///     auditor(audit, meter(Softmax(), z)); // z: a row of logits in double
 class CertificateAuditor {
 public:
-    /// seed: of boxes and errors. Throws `invalid_argument` unless 0 < least_change <= most_change, finite.
+    /// seed: of boxes and errors.
+    /// Throws. `invalid_argument` unless 0 < least_change <= most_change, finite.
     explicit CertificateAuditor(const CertificateOptions& options = {}, std::uint64_t seed = 2)
         : options_(options), generator_(seed) {
         detail::require(options.least_change > 0 && options.least_change <= options.most_change &&
@@ -104,8 +109,11 @@ private:
     std::vector<double> visible_, moved_, lower_, upper_, least_, greatest_;
 };
 
-/// Audits missed_tokens for one selection: the useful tokens are the first N of the ranking `merit`, the selected
-/// ones the first N of `order`. O(n). Throws `invalid_argument` unless 0 <= N <= n and order is a ranking.
+/// Audits missed_tokens for one selection.
+/// Shapes and units. The useful tokens are the first N of the ranking `merit`, the selected ones the first N
+/// of `order`.
+/// Cost. O(n), allocates n bits.
+/// Throws. `invalid_argument` unless 0 <= N <= n and order is a ranking.
 inline void audit_missed_tokens(Audit& audit, std::span<const Index> order, std::span<const Index> merit,
                                 Index count) {
     const Index n = static_cast<Index>(merit.size());
@@ -119,10 +127,12 @@ inline void audit_missed_tokens(Audit& audit, std::span<const Index> order, std:
     audit.add(missed_tokens_sharp(count_inversions(order, useful), count, missed));
 }
 
-/// Audits rank_collapse and dobrushin of one softmax head: logits z/T [queries, keys] (-inf where masked) and
-/// its values [keys, d]. Queries that see no key are left out; a head with fewer than two others has nothing to
-/// compare. diameter: of the values, where it is known. Not for logits with NaN or +inf. O(queries^2 keys + keys^2
-/// d). Throws `invalid_argument` when shapes do not fit.
+/// Audits rank_collapse and dobrushin of one softmax head. Queries that see no key are left out; a head with
+/// fewer than two others has nothing to compare. Not for logits with NaN or +inf.
+/// Shapes and units. Logits z/T [queries, keys] (-inf where masked), values [keys, d]; diameter: of the
+/// values, where it is known.
+/// Cost. O(queries^2 keys + keys^2 d), memory O(queries keys).
+/// Throws. `invalid_argument` when shapes do not fit.
 inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixView<double> values,
                                 std::optional<double> diameter = {}) {
     const Index keys = logits.cols();

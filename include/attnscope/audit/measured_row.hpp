@@ -9,15 +9,15 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// Forward error of softmax weights, relative: of n keys whose exponents z/T spread over x, each rounded three times.
+/// Forward error of softmax weights, relative: of n keys whose exponents z/T spread over x, each rounded
+/// three times. O(1).
 inline double softmax_weight_error(Index n, double x) {
     const double unit = std::numeric_limits<double>::epsilon() / 2, count = static_cast<double>(n);
     return unit * (3 * x + 12 + std::min(count, 64.0) + count / 64);
 }
 
-/// One row of softmax(z/T): logits, weights, sums and Jacobian norms. Borrowed: valid until what it was measured
-/// with measures another.
-/// Example: `RowMeter meter; const MeasuredRow& row = meter(Softmax(0.5), z); row.statistics.entropy_nats();`
+/// One row of softmax(z/T): logits, weights, sums and Jacobian norms; a `RowMeter` makes it.
+/// Invariant. Borrowed: valid until what it was measured with measures another.
 struct MeasuredRow {
     RowIn<double> z;                  ///< logits, before the temperature
     RowIn<double> p;                  ///< weights
@@ -35,9 +35,14 @@ struct MeasuredRow {
 };
 
 /// Measures rows one after the other, in memory of its own.
+/// Example:
+///     RowMeter meter;
+///     const MeasuredRow& row = meter(Softmax(0.5), z); // z: a row of logits in double, which must outlive it
+///     const double entropy = row.statistics.entropy_nats(), norm = row.norms.spectral.value;
 class RowMeter {
 public:
-    /// Cost: O(n), no allocation once rows of this length have been seen. z must outlive the result.
+    /// z must outlive the result.
+    /// Cost. O(n), no allocation once rows of this length have been seen.
     const MeasuredRow& operator()(const Softmax& softmax, RowIn<double> z) {
         if (weights_.size() < z.size()) weights_.resize(z.size());
         const RowOut<double> weights(weights_.data(), z.size());

@@ -36,16 +36,22 @@ concept AuditsItself = requires(const N& normalizer, Audit& audit, RowIn<double>
                                 RowAuditor& auditor) { normalizer.audit(audit, z, facts, auditor); };
 
 /// Holds every statement about one row of a normaliser against it, as published and sharp: of softmax lemma1,
-/// corollary1, lemma2, corollary3, spectral_bracket and finite_difference; of the other normalisers those that
-/// speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`; statements
-/// about selections (`SelectionAuditor`) speak of any weights >= 0.
-/// Units: logits in double; rows of float data are widened before, so that both sides are evaluated in double.
-/// Special rows: what is not normal has no verdict and is not counted.
-/// Cost: O(n) for each eps and norm; memory is kept from row to row.
-/// Example: `RowAuditor auditor({.steps = {1e-3, 0.1}}); auditor(audit, Softmax(0.5), z);`
+/// corollary1, lemma2, corollary3, spectral_bracket and finite_difference; of the other normalisers those
+/// that speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`;
+/// statements about selections (`SelectionAuditor`) speak of any weights >= 0.
+/// Shapes and units. Logits in double; rows of float data are widened before, so that both sides are
+/// evaluated in double.
+/// Special rows. What is not normal has no verdict and is not counted.
+/// Cost. O(n) for each eps and norm; memory is kept from row to row.
+/// Example:
+///     Audit audit;
+///     RowAuditor auditor({.steps = {1e-3, 0.1}});
+///     auditor(audit, Softmax(0.5), z); // z: a row of logits in double
+///     const std::size_t findings = audit.sharp_violations();
 class RowAuditor {
 public:
-    /// seed: of the directions of the finite differences. Throws `invalid_argument` unless steps are > 0 and finite.
+    /// seed: of the directions of the finite differences.
+    /// Throws. `invalid_argument` unless steps are > 0 and finite.
     explicit RowAuditor(RowAuditOptions options = {}, std::uint64_t seed = 1)
         : options_(std::move(options)), generator_(seed) {
         for (const double eps : options_.steps)
@@ -280,7 +286,7 @@ private:
     std::vector<double> weights_, direction_, moved_;
 };
 
-/// Audits one row of any kind, without finite differences. Widened to double; allocates.
+/// Audits one row of any kind, without finite differences: as `RowAuditor`. Widened to double; allocates.
 template <class N, RowLike Z>
 requires Normalizer<N, double>
 void audit_row(Audit& audit, const N& normalizer, const Z& z) {

@@ -30,8 +30,13 @@ struct MeasuredSet {
 };
 
 /// Holds the paper's statements about selections against the rows of a head.
-/// Cost: memory is kept from row to row.
-/// Example: `SelectionAuditor auditor; auditor(audit, {p, x, ranking.order()}, counts);`
+/// Cost. Memory is kept from row to row.
+/// Example, with weights p [n] and vectors x [n, d] of double:
+///     Audit audit;
+///     Ranking<double> ranking;
+///     ranking.rank(p);
+///     SelectionAuditor auditor;
+///     auditor(audit, {p, x, ranking.order()}, std::vector<Index>{1, 4, 16});
 class SelectionAuditor {
 public:
     /// seed: of random sets, subsets and sphere vectors.
@@ -41,9 +46,9 @@ public:
     /// The draws of the rows to come are those of a new auditor with this seed.
     void reseed(std::uint64_t seed) { generator_ = SplitMix64(seed); }
 
-    /// theorem1_fixed, on the top-N set of each N in `counts` and on one random set of N tokens. What is not in
-    /// 1 <= N < n is left out.
-    /// Cost: O(n d) a set, without `gram` O(N^2 d) more.
+    /// theorem1_fixed, on the top-N set of each N in `counts` and on one random set of N tokens. What is not
+    /// in 1 <= N < n is left out.
+    /// Cost. O(n d) a set, without `gram` O(N n d) more.
     void operator()(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
         measure(tokens, counts);
         add(audit);
@@ -71,9 +76,10 @@ public:
         }
     }
 
-    /// The statements about expectations: theorem1_random and corollary2 over all subsets of N for n <= 12, else
-    /// over `subsets` drawn ones; theorem2 over `trials` draws of sphere vectors that carry the row's own weights.
-    /// Cost: O(subsets n d + trials N^2 d) for each N.
+    /// The statements about expectations: theorem1_random and corollary2 over all subsets of N for n <= 12,
+    /// else over `subsets` drawn ones; theorem2 over `trials` draws of sphere vectors that carry the row's
+    /// own weights.
+    /// Cost. O(subsets n d + trials N d) for each N.
     void expectations(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
         std::optional<RandomSubsetMoments<double>> moments;
         for (const Index count : counts) {

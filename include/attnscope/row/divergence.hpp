@@ -104,17 +104,16 @@ struct ExactDifference {
 } // namespace detail
 
 /// Divergence of two rows of logits; -inf hides a key, in either row.
-///
-/// Formula. With x = log(q/p): KL(p|q) = sum p (e^x - 1 - x), KL(q|p) = sum q (e^-x - 1 + x), Jensen-Shannon =
-/// sum (p+q)/2 (log 2 - h(p/(p+q))), h the binary entropy. Their terms are >= 0 and come from series for nearly
-/// equal weights. x is taken from differences of logits within each row, so that an offset of a row is without
-/// effect and rows that differ by little keep the digits of the difference: relative errors near 1e-13, for float
-/// rows too, however near the rows are.
-/// Shapes and units. Rows of one length, a temperature > 0; nats.
-/// Special rows. Rows that are not normal give NaN and the worse status. Equal rows give 0, rows without a common
-/// key a total variation of 1, a Jensen-Shannon divergence of log 2 and infinite KL.
+/// Formula. With x = log(q/p): KL(p|q) = sum p (e^x - 1 - x), KL(q|p) = sum q (e^-x - 1 + x), Jensen-Shannon
+/// = sum (p+q)/2 (log 2 - h(p/(p+q))), h the binary entropy. Their terms are >= 0 and come from series for
+/// nearly equal weights. x is taken from differences of logits within each row, so that an offset of a row is
+/// without effect and rows that differ by little keep the digits of the difference: relative errors near
+/// 1e-13, for float rows too, however near the rows are.
+/// Shapes and units. Rows of one length; nats.
+/// Special rows. Rows that are not normal give NaN and the worse status. Equal rows give 0, rows without a
+/// common key a total variation of 1, a Jensen-Shannon divergence of log 2 and infinite KL.
 /// Cost. O(n), allocates two rows (float: four).
-/// Throws. `invalid_argument` for different lengths and a bad temperature.
+/// Throws. `invalid_argument` for different lengths, and unless the temperature is > 0 and finite.
 /// Source. Jensen-Shannon: J. Lin, Divergence measures based on the Shannon entropy, 1991.
 template <Real T>
 Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {

@@ -137,10 +137,14 @@ void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
 
 } // namespace detail
 
-/// Statistics of a row of logits at a temperature > 0 (-inf masks a key). Relative error of the entropy, of 1 -
-/// p1 and of S2: below 1e-6 for float and 1e-13 for double (1.5 times that for S3), down to entropies of 1e-8
-/// nats and beyond; keys further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum
-/// count as weight 0. Two passes, O(n), no allocation. Throws `invalid_argument` for a bad temperature.
+/// Statistics of a row of logits.
+/// Formula. The sums of `RowStatistics`. Relative error of the entropy, of 1 - p1 and of S2: below 1e-6 for
+/// float and 1e-13 for double (1.5 times that for S3), down to entropies of 1e-8 nats and beyond; keys
+/// further than log(2^126) = 87 (float; 708 for double) temperatures below the maximum count as weight 0.
+/// Shapes and units. z in logits before the temperature; -inf masks a key.
+/// Special rows. See `RowStatistics`: the status says which, and figures are NaN.
+/// Cost. O(n), two passes, no allocation.
+/// Throws. `invalid_argument` unless the temperature is > 0 and finite.
 template <Real T>
 RowStatistics<Accumulator<T>> row_statistics(RowIn<T> z, double temperature = 1) {
     using A = Accumulator<T>;

@@ -174,9 +174,12 @@ void temperature_product(RowIn<T> z, RowIn<T> p, double temperature, RowOut<T> o
 
 } // namespace detail
 
-/// log sum_i e^{z_i/T} of a row of logits, T = temperature > 0. -inf masks a key; an empty or all-masked row
-/// gives -inf, a NaN gives NaN, +inf gives +inf. Cost O(n), no allocation. Error: relative 2u on the sum, plus
-/// u |z_max/T|.
+/// Log-sum-exp of a row of logits.
+/// Formula. log sum_i e^{z_i/T}. Error: relative 2u on the sum, plus u |z_max/T|.
+/// Shapes and units. z in logits before the temperature; -inf masks a key.
+/// Special rows. An empty or all-masked row gives -inf, a NaN gives NaN, +inf gives +inf.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` unless the temperature is > 0 and finite.
 template <Real T>
 T log_sum_exp(RowIn<T> z, double temperature = 1) {
     detail::checked_temperature("log_sum_exp", temperature);

@@ -13,6 +13,7 @@ enum class RowStatus : unsigned char {
     infinite, ///< some logit is +inf: the mass is split evenly over those
     nan       ///< some logit is NaN: all weights are NaN
 };
+/// "normal", "empty", "infinite" or "nan".
 constexpr std::string_view name_of(RowStatus status) {
     switch (status) {
     case RowStatus::normal:
