@@ -7,13 +7,16 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p = softmax(beta z), beta = max(1, c(H)) if the entropy H of softmax(z) exceeds 0.5 nats, else 1, with the
-/// quartic c fitted in arXiv:2410.01104: -0.037 H^4 + 0.481 H^3 - 2.3 H^2 + 4.917 H - 1.791. c falls below 1
-/// again at H > 5.945: nearly equal weights over more than about 382 keys are left as they are.
-/// J = beta A + a g^T, A = diag p - p p^T, a = p (z - E_p z), g = d beta/dz = c'(H) dH/dz, where
-/// dH/dz_i = -q_i (log q_i + H) for q = softmax(z); g = 0 where beta = 1. Not symmetric. The part of A is as
-/// exact as the products of softmax, the other to a few units of |a_i| sum_j |g_j| |v_j - v_k|, of J^T w with a
-/// and g exchanged, k as there. Cost: two softmaxes and one row of statistics for every member, no allocation.
+/// Softmax that sharpens itself when its entropy is high.
+/// Formula. p = softmax(beta z), beta = max(1, c(H)) if the entropy H of softmax(z) exceeds 0.5 nats, else 1,
+/// with the fitted quartic c: -0.037 H^4 + 0.481 H^3 - 2.3 H^2 + 4.917 H - 1.791. c falls below 1 again at H
+/// > 5.945: nearly equal weights over more than about 382 keys are left as they are. J = beta A + a g^T, A =
+/// diag p - p p^T, a = p (z - E_p z), g = d beta/dz = c'(H) dH/dz, where dH/dz_i = -q_i (log q_i + H) for q =
+/// softmax(z); g = 0 where beta = 1. Not symmetric. The part of A is as exact as the products of softmax, the
+/// other to a few units of |a_i| sum_j |g_j| |v_j - v_k|, of J^T w with a and g exchanged, k as there.
+/// Special rows. See `RowStatus`.
+/// Cost. Two softmaxes and one row of statistics for every member, no allocation.
+/// Source. arXiv:2410.01104.
 class AdaptiveSoftmax {
 public:
     static constexpr NormalizerTraits traits{

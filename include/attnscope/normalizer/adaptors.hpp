@@ -14,7 +14,7 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// z -> c tanh(z/c): logits are capped at +-c. Masked keys stay masked; +inf becomes c.
+/// z -> c tanh(z/c): logits are capped at +-c. Masked keys stay masked; +inf becomes c. Made by `softcap`.
 struct Softcap {
     double cap = 50;
     static constexpr std::string_view name() { return "softcap"; }
@@ -58,7 +58,7 @@ struct Softcap {
 };
 
 /// z -> z/T. A quotient that overflows counts as +inf. In front of a normaliser that knows its logits up to a
-/// shift, (z - max z)/T: an offset of all logits is then without effect.
+/// shift, (z - max z)/T: an offset of all logits is then without effect. Made by `temperature`.
 struct Temperature {
     double temperature = 1;
     static constexpr std::string_view name() { return "temperature"; }
@@ -110,8 +110,10 @@ constexpr NormalizerTraits restricted_traits(NormalizerTraits inner) {
 
 } // namespace detail
 
-/// A map of every logit, then a normaliser: p(z) = N(f(z)), J = J_N diag(f'(z)).
-/// jvp and vjp allocate one row when the derivative of N looks at the logits.
+/// A map of every logit, then a normaliser; made by `softcap(50) | Softmax()`.
+/// Formula. p(z) = N(f(z)), J = J_N diag(f'(z)).
+/// Special rows. Those of N.
+/// Cost. That of N and O(n); jvp and vjp allocate one row when the derivative of N looks at the logits.
 template <class Map, class N>
 class MappedNormalizer {
 public:
@@ -277,9 +279,11 @@ struct TopP {
     }
 };
 
-/// A normaliser, then a choice among its weights: the chosen ones are divided by their sum if N promises
-/// weights that sum to 1, else kept as they are. J is that of the chosen set, which is constant but for ties.
-/// `apply` allocates one row; jvp and vjp allocate two unless N is `restrictable`.
+/// A normaliser, then a choice among its weights; made by `Softmax() | top_k(64)`.
+/// Formula. The chosen weights are divided by their sum if N promises weights that sum to 1, else kept as
+/// they are. J is that of the chosen set, which is constant but for ties.
+/// Special rows. Those of N.
+/// Cost. That of N and O(n); `apply` allocates one row; jvp and vjp allocate two unless N is `restrictable`.
 template <class N, class Choice>
 class RestrictedNormalizer {
 public:
@@ -367,30 +371,35 @@ private:
     Choice choice_;
 };
 
-/// c tanh(z/c) in front of a normaliser. Throws `invalid_argument` unless c > 0 and finite.
+/// c tanh(z/c) in front of a normaliser.
+/// Throws. `invalid_argument` unless c > 0 and finite.
 inline Softcap softcap(double cap) {
     detail::require(cap > 0 && std::isfinite(cap), "softcap", "the cap must be > 0 and finite", cap);
     return {cap};
 }
-/// z/T in front of a normaliser. Throws `invalid_argument` unless T > 0 and finite.
+/// z/T in front of a normaliser.
+/// Throws. `invalid_argument` unless T > 0 and finite.
 inline Temperature temperature(double value) { return {detail::checked_temperature("temperature", value)}; }
-/// The k largest weights behind a normaliser. Throws `invalid_argument` unless k >= 1.
+/// The k largest weights behind a normaliser.
+/// Throws. `invalid_argument` unless k >= 1.
 inline TopK top_k(Index k) {
     detail::require(k >= 1, "top_k", "k must be >= 1", k);
     return {k};
 }
-/// The smallest set of largest weights with the share `mass` behind a normaliser. Throws `invalid_argument`
-/// unless 0 < mass <= 1.
+/// The smallest set of largest weights with the share `mass` behind a normaliser.
+/// Throws. `invalid_argument` unless 0 < mass <= 1.
 inline TopP top_p(double mass) {
     detail::require(mass > 0 && mass <= 1, "top_p", "the mass must be in (0, 1]", mass);
     return {mass};
 }
 
+/// The map in front of the normaliser.
 template <class Map, class N>
 requires(std::same_as<Map, Softcap> || std::same_as<Map, Temperature>)
 MappedNormalizer<Map, N> operator|(Map map, N normalizer) {
     return {map, std::move(normalizer)};
 }
+/// The choice behind the normaliser.
 template <class N, class Choice>
 requires(std::same_as<Choice, TopK> || std::same_as<Choice, TopP>)
 RestrictedNormalizer<N, Choice> operator|(N normalizer, Choice choice) {

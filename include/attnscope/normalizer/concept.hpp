@@ -35,15 +35,25 @@ concept NormalizerMembers = requires(const N n, std::span<const T> z, std::span<
 } // namespace detail
 
 /// A normaliser over scalar T: a small value type.
-///   apply(z, p)        p = weights of the logits z; z = -inf means masked, p is then exactly 0. In place allowed.
-///   jvp(z, p, v, out)  out = J v, J = dp/dz at z, p = weights of z. `out` may be `v`.
-///   vjp(z, p, w, out)  out = J^T w. `out` may be `w`.
-/// All spans have the same length. v and w are finite at visible keys; masked keys get 0, and what v and w hold
-/// there does not matter, NaN and infinities included.
-/// Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula at the weights.
-/// No allocation unless the normaliser says so. name() may be a string by value. A normaliser of the paper's
-/// general family adds `log_sum_exp(z)`, the logarithm of the sum that divides: log sum_i e^{z_i/T} for softmax, log
-/// sum_i F(z_i) for the family, the sum of its sink included.
+///       apply(z, p)        p = weights of the logits z; -inf masks a key, whose weight is 0. `p` may be `z`.
+///       jvp(z, p, v, out)  out = J v, J = dp/dz at z, p = weights of z. `out` may be `v`.
+///       vjp(z, p, w, out)  out = J^T w. `out` may be `w`.
+/// name() may be a string by value. A normaliser of the paper's general family adds `log_sum_exp(z)`, the
+/// logarithm of the sum that divides: log sum_i e^{z_i/T} for softmax, log sum_i F(z_i) for the family, the
+/// sum of its sink included.
+/// Shapes and units. All spans have the same length. v and w are finite at visible keys; masked keys get 0,
+/// and what v and w hold there does not matter, NaN and infinities included.
+/// Special rows. Rows with NaN give NaN; empty rows give 0; on rows with +inf the derivative is the formula
+/// at the weights.
+/// Cost. No allocation unless the normaliser says so.
+/// Example, one of your own that nothing else in the library knows:
+///     struct Uniform {
+///         static constexpr NormalizerTraits traits{.simplex = true, .symmetric_jacobian = true};
+///         static constexpr std::string_view name() { return "uniform"; }
+///         RowStatus apply(RowIn<double> z, RowOut<double> p) const; // 1/n where z > -inf
+///         void jvp(RowIn<double> z, RowIn<double> p, RowIn<double> v, RowOut<double> out) const;
+///         void vjp(RowIn<double> z, RowIn<double> p, RowIn<double> w, RowOut<double> out) const;
+///     };
 template <class N, class T>
 concept Normalizer = Real<T> && std::copyable<N> && detail::NormalizerMembers<N, T>;
 
@@ -77,9 +87,13 @@ concept HasLogSumExp = Normalizer<N, T> && requires(const N n, std::span<const T
     { n.log_sum_exp(z) } -> std::same_as<T>;
 };
 
-/// Weights of a row of logits. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,
-/// double, long double, half or bfloat16 (the last two are computed in float); -inf masks a key. The result is a
-/// vector like z (`RowResult`). Special rows: see `RowStatus`. Cost O(n), one allocation.
+/// Weights of a row of logits.
+/// Formula. p of the normaliser.
+/// Shapes and units. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,
+/// double, long double, half or bfloat16 (the last two are computed in float); -inf masks a key. The result
+/// is a vector like z (`RowResult`).
+/// Special rows. See `RowStatus`.
+/// Cost. O(n), allocates the result.
 template <class N, RowLike Z>
 requires Normalizer<N, RowScalar<Z>>
 RowResult<Z> weights(const N& normalizer, const Z& z) {
@@ -120,8 +134,12 @@ Matrix<ScalarOf<Z>> weights(const N& normalizer, const Z& z) {
     return p;
 }
 
-/// J v at the logits z: how the weights move when the logits move along v. Cost O(n).
-/// Throws `invalid_argument` when the lengths differ.
+/// How the weights move when the logits z move along v.
+/// Formula. J v, J = dp/dz at z.
+/// Shapes and units. Rows of one length; the result is a vector like z.
+/// Special rows. See `Normalizer`.
+/// Cost. O(n), allocates two rows.
+/// Throws. `invalid_argument` when the lengths differ.
 template <class N, RowLike Z, RowLike V>
 requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<V>>
 RowResult<Z> jvp(const N& normalizer, const Z& z, const V& v) {
@@ -135,8 +153,12 @@ RowResult<Z> jvp(const N& normalizer, const Z& z, const V& v) {
     return out;
 }
 
-/// J^T w at the logits z: the gradient with respect to the logits of a loss whose gradient with respect to the
-/// weights is w. Cost O(n). Throws `invalid_argument` when the lengths differ.
+/// The gradient with respect to the logits z of a loss whose gradient with respect to the weights is w.
+/// Formula. J^T w, J = dp/dz at z.
+/// Shapes and units. Rows of one length; the result is a vector like z.
+/// Special rows. See `Normalizer`.
+/// Cost. O(n), allocates two rows.
+/// Throws. `invalid_argument` when the lengths differ.
 template <class N, RowLike Z, RowLike W>
 requires Normalizer<N, RowScalar<Z>> && std::same_as<RowScalar<Z>, RowScalar<W>>
 RowResult<Z> vjp(const N& normalizer, const Z& z, const W& w) {
@@ -150,8 +172,10 @@ RowResult<Z> vjp(const N& normalizer, const Z& z, const W& w) {
     return out;
 }
 
-/// dp/d(parameter) at the logits z: of the temperature, of the scale s of scalable softmax, of alpha ... Cost
-/// O(n).
+/// How the weights at the logits z move with the normaliser's own parameter: the temperature, the scale s of
+/// scalable softmax, alpha ...
+/// Formula. dp/d(parameter).
+/// Cost. O(n), allocates the result.
 template <class N, RowLike Z>
 requires HasParameter<N, RowScalar<Z>>
 RowResult<Z> parameter_derivative(const N& normalizer, const Z& z) {
@@ -163,7 +187,11 @@ RowResult<Z> parameter_derivative(const N& normalizer, const Z& z) {
     return p;
 }
 
-/// The dense Jacobian J_ij = dp_i/dz_j, column by column. Cost O(n^2).
+/// The dense Jacobian at the logits z.
+/// Formula. J_ij = dp_i/dz_j, row by row.
+/// Shapes and units. The result is [n, n].
+/// Special rows. See `Normalizer`.
+/// Cost. O(n^2), allocates the result.
 template <class N, RowLike Z>
 requires Normalizer<N, RowScalar<Z>>
 Matrix<RowScalar<Z>> jacobian(const N& normalizer, const Z& z) {

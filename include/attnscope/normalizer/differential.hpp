@@ -8,11 +8,15 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p = N(z1) - lambda N(z2) (arXiv:2410.05258, where N is softmax and lambda is trained). Two rows of logits,
-/// hence no `Normalizer`. Writes the weights of both rows to p1 and p2, which the derivative needs, and p to
-/// `out`. Weights may be negative. A row without mass counts as zeros. Status: nan if a row is,
-/// else infinite if a row is; empty if both are (beside an empty row the other keeps its mass). Cost: N twice.
-/// Throws `invalid_argument` when lengths differ.
+/// The difference of two rows of weights. Two rows of logits, hence no `Normalizer`.
+/// Formula. p = N(z1) - lambda N(z2), where N is softmax and lambda is trained. Weights may be negative.
+/// Shapes and units. Rows of one length. Writes the weights of both rows to p1 and p2, which the derivative
+/// needs, and p to `out`.
+/// Special rows. A row without mass counts as zeros. Status: nan if a row is, else infinite if a row is;
+/// empty if both are (beside an empty row the other keeps its mass).
+/// Cost. N twice, no allocation of its own.
+/// Throws. `invalid_argument` when lengths differ.
+/// Source. arXiv:2410.05258.
 template <class N, Real T>
 requires Normalizer<N, T>
 RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2, T lambda, RowOut<T> p1,
@@ -25,8 +29,12 @@ RowStatus differential_weights(const N& normalizer, RowIn<T> z1, RowIn<T> z2, T 
     return first == RowStatus::empty ? second : first;
 }
 
-/// Gradients of a loss whose gradient in the differential weights is w: g1 = J1^T w and g2 = -lambda J2^T w in
-/// the logits; returns that in lambda, -<p2, w>. p1, p2: the weights of both rows. g1 may be w.
+/// Gradients of a loss whose gradient in the differential weights is w; returns that in lambda.
+/// Formula. g1 = J1^T w and g2 = -lambda J2^T w in the logits; -<p2, w> in lambda.
+/// Shapes and units. Rows of one length; p1, p2: the weights of both rows. g1 may be w.
+/// Special rows. Those of N; keys without weight in p2 do not count in lambda, whatever w holds there.
+/// Cost. Two vjp of N, no allocation of its own.
+/// Throws. `invalid_argument` when lengths differ.
 template <class N, Real T>
 requires Normalizer<N, T>
 T differential_vjp(const N& normalizer, RowIn<T> z1, RowIn<T> z2, RowIn<T> p1, RowIn<T> p2, T lambda,
@@ -41,7 +49,7 @@ T differential_vjp(const N& normalizer, RowIn<T> z1, RowIn<T> z2, RowIn<T> p1, R
     return -product;
 }
 
-/// The differential weights of two rows of one scalar.
+/// As above from two rows of one scalar, as a vector like z1. Allocates three rows.
 template <class N, RowLike Z1, RowLike Z2>
 requires Normalizer<N, RowScalar<Z1>> && std::same_as<RowScalar<Z1>, RowScalar<Z2>>
 RowResult<Z1> differential_weights(const N& normalizer, const Z1& z1, const Z2& z2, RowScalar<Z1> lambda) {

@@ -7,17 +7,20 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// alpha-entmax (arXiv:1905.05702), p_i = [1 + (alpha-1)(z_i - theta)]_+^{1/(alpha-1)} with theta such that sum
-/// p = 1; softmax at alpha = 1, to which it is continuous, sparsemax (arXiv:1602.02068) at alpha = 2. Keys
-/// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where p_i
-/// > 0, else 0; an entry of J v is exact to a few units of s_i (|v_i - v_k| + sum_j s_j |v_j - v_k|/sum s) with
-/// k the key of the largest s where that is above half of the sum, else any. Error: the largest logit is
-/// subtracted first, so a weight feels u |z_i - max z| as if its logit had moved by as much. For alpha >= 2 the
-/// smallest logit that has weight is subtracted instead, so that each weight is as exact as the mass it is
-/// given, and what is missing from 1 belongs to the keys at the edge of the support: the sum is 1 to rounding
-/// for every alpha. `threshold` states what is left of sum p - 1. Weights below the smallest normal number are
-/// 0. Special rows: see `RowStatus`. Cost O(n) for every member: each step of the solver looks only at the keys
-/// that may have weight; no allocation.
+/// alpha-entmax; softmax at alpha = 1, to which it is continuous, sparsemax at alpha = 2.
+/// Formula. p_i = [1 + (alpha-1)(z_i - theta)]_+^{1/(alpha-1)} with theta such that sum p = 1. Keys
+/// 1/(alpha-1) below the largest logit have no weight. J = diag(s) - s s^T/sum s, s_i = p_i^{2-alpha} where
+/// p_i > 0, else 0; an entry of J v is exact to a few units of s_i (|v_i - v_k| + sum_j s_j |v_j - v_k|/sum
+/// s) with k the key of the largest s where that is above half of the sum, else any. Error: the largest logit
+/// is subtracted first, so a weight feels u |z_i - max z| as if its logit had moved by as much. For alpha >=
+/// 2 the smallest logit that has weight is subtracted instead, so that each weight is as exact as the mass it
+/// is given, and what is missing from 1 belongs to the keys at the edge of the support: the sum is 1 to
+/// rounding for every alpha. `threshold` states what is left of sum p - 1. Weights below the smallest normal
+/// number are 0.
+/// Special rows. See `RowStatus`.
+/// Cost. O(n) for every member: each step of the solver looks only at the keys that may have weight; no
+/// allocation.
+/// Source. arXiv:1905.05702; sparsemax: arXiv:1602.02068.
 class Entmax {
 public:
     static constexpr NormalizerTraits traits{.simplex = true,
@@ -27,7 +30,7 @@ public:
                                              .sparse = true,
                                              .derivative_from_weights = true};
 
-    /// Throws `invalid_argument` unless alpha is >= 1 and finite.
+    /// Throws. `invalid_argument` unless alpha is >= 1 and finite.
     explicit Entmax(double alpha = 1.5) : alpha_(alpha) {
         detail::require(alpha >= 1 && std::isfinite(alpha), "Entmax", "alpha must be >= 1 and finite", alpha);
     }
@@ -208,7 +211,9 @@ private:
     double alpha_;
 };
 
-/// Sparsemax (arXiv:1602.02068): the point of the simplex nearest to z, p_i = max(z_i - tau, 0). `Entmax(2)`.
+/// Sparsemax: the point of the simplex nearest to z, `Entmax(2)`.
+/// Formula. p_i = max(z_i - tau, 0) with tau such that sum p = 1.
+/// Source. arXiv:1602.02068.
 class Sparsemax : public Entmax {
 public:
     Sparsemax() : Entmax(2) {}

@@ -42,14 +42,24 @@ concept HasExponent = requires { F::exponent_name(); };
 template <class T, class F>
 concept ScalarOfFunction = PositiveFunction<F, T>;
 
-/// p_i = F(z_i)/sum_j F(z_j) for a positive F (P eq. of the general family).
-/// J = (I - p 1^T) diag(g), g_i = F'(z_i)/sum F = p_i F'(z_i)/F(z_i). An entry of J v is exact to a few units
-/// of g_i |v_i| (1 - p_i) + p_i sum_{j != i} |g_j v_j|, one of J^T w to a few units of |g_i| (|w_i - w_k| +
-/// sum_j p_j |w_j - w_k|), k the key of a weight above 1/2, else any; both beside the error of F'/F. z = -inf
-/// is masked: weight exactly 0 and F is not asked. A row whose F sums to 0 gives the zero row
-/// (`empty`); if F is infinite at some keys (and F offers no logarithm) they share the mass (`infinite`); +inf
-/// logits likewise, unless F stays finite there. Throws `invalid_argument` when F returns a negative number.
-/// Cost: a few calls of F a key, no allocation.
+/// The paper's general family for a positive F.
+/// Formula. p_i = F(z_i)/sum_j F(z_j). J = (I - p 1^T) diag(g), g_i = F'(z_i)/sum F = p_i F'(z_i)/F(z_i). An
+/// entry of J v is exact to a few units of g_i |v_i| (1 - p_i) + p_i sum_{j != i} |g_j v_j|, one of J^T w to
+/// a few units of |g_i| (|w_i - w_k| + sum_j p_j |w_j - w_k|), k the key of a weight above 1/2, else any;
+/// both beside the error of F'/F.
+/// Special rows. z = -inf is masked: weight exactly 0 and F is not asked. A row whose F sums to 0 gives the
+/// zero row (`empty`); if F is infinite at some keys (and F offers no logarithm) they share the mass
+/// (`infinite`); +inf logits likewise, unless F stays finite there.
+/// Cost. A few calls of F a key, no allocation.
+/// Throws. `invalid_argument` when F returns a negative number.
+/// Source. P, the general family.
+/// Example, a function of your own:
+///     struct Bell {
+///         template <Real T> T operator()(T z) const { return std::exp(-z * z / 2); }
+///         template <Real T> T derivative(T z) const { return -z * (*this)(z); }
+///         static constexpr std::string_view name() { return "bell"; }
+///     };
+///     const Eigen::VectorXd p = weights(PointwiseNormalizer<Bell>(), Eigen::VectorXd::LinSpaced(5, -2, 2).eval());
 template <class F>
 class PointwiseNormalizer {
 public:

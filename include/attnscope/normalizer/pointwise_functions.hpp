@@ -142,7 +142,7 @@ struct StableExponential {
 /// positive logit has no mass. F'(0) = 0.
 class ReluPower {
 public:
-    /// Throws `invalid_argument` unless k is >= 1 and finite.
+    /// Throws. `invalid_argument` unless k is >= 1 and finite.
     explicit ReluPower(double k = 1) : k_(k) {
         detail::require(k >= 1 && std::isfinite(k), "ReluPower", "the exponent k must be >= 1 and finite", k);
     }
@@ -196,7 +196,7 @@ private:
 /// F(z) = z^2 + c, c > 0: positive, not monotone, its derivative changes sign.
 class Quadratic {
 public:
-    /// Throws `invalid_argument` unless c > 0 and finite.
+    /// Throws. `invalid_argument` unless c > 0 and finite.
     explicit Quadratic(double c = 1) : c_(c) {
         detail::require(c > 0 && std::isfinite(c), "Quadratic", "c must be > 0 and finite", c);
     }

@@ -80,9 +80,11 @@ struct YarnSchedule {
     }
 };
 
-/// p = softmax(beta(n) z), n = number of keys with z > -inf; J = beta (diag p - p p^T) where n stays the same.
-/// beta = 0 (one visible key, or scale 0) gives equal weights. Special rows: see `RowStatus`.
-/// Cost O(n) for every member, no allocation.
+/// Softmax whose inverse temperature depends on the number of visible keys.
+/// Formula. p = softmax(beta(n) z), n = number of keys with z > -inf; J = beta (diag p - p p^T) where n stays
+/// the same. beta = 0 (one visible key, or scale 0) gives equal weights.
+/// Special rows. See `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
 template <class Schedule>
 class LengthScaledSoftmax {
 public:
@@ -151,7 +153,7 @@ private:
 /// report).
 class ScalableSoftmax : public LengthScaledSoftmax<ScalableSchedule> {
 public:
-    /// Throws `invalid_argument` unless s is >= 0 and finite.
+    /// Throws. `invalid_argument` unless s is >= 0 and finite.
     explicit ScalableSoftmax(double s = 0.43)
         : LengthScaledSoftmax(ScalableSchedule{detail::checked_scale("ScalableSoftmax", "s", s)}) {}
     double scale() const { return schedule().scale; }
@@ -160,10 +162,11 @@ public:
 /// softmax(kappa log n z), kappa >= 0.
 class LogLengthSoftmax : public LengthScaledSoftmax<LogLengthSchedule> {
 public:
-    /// Throws `invalid_argument` unless kappa is >= 0 and finite.
+    /// Throws. `invalid_argument` unless kappa is >= 0 and finite.
     explicit LogLengthSoftmax(double kappa)
         : LengthScaledSoftmax(LogLengthSchedule{detail::checked_scale("LogLengthSoftmax", "kappa", kappa)}) {}
-    /// kappa = 1/log n_train: beta = 1 at the training length. Throws `invalid_argument` unless n_train >= 2.
+    /// kappa = 1/log n_train: beta = 1 at the training length.
+    /// Throws. `invalid_argument` unless n_train >= 2.
     static LogLengthSoftmax trained_at(Index n_train) {
         detail::require(n_train >= 2, "LogLengthSoftmax::trained_at", "the training length must be >= 2",
                         n_train);
@@ -174,7 +177,7 @@ public:
 /// softmax(beta z) with YaRN's beta for a model trained at a length.
 class YarnSoftmax : public LengthScaledSoftmax<YarnSchedule> {
 public:
-    /// Throws `invalid_argument` unless train_length >= 1.
+    /// Throws. `invalid_argument` unless train_length >= 1.
     explicit YarnSoftmax(Index train_length)
         : LengthScaledSoftmax(YarnSchedule{static_cast<double>(checked(train_length))}) {}
 

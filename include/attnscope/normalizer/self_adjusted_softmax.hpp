@@ -50,13 +50,16 @@ T flushed(Accumulator<T> x) {
 
 } // namespace detail
 
-/// p_i = f_i q_i, q = softmax(z), f_i = (z_i - lo)/(hi - lo), lo = min(min z, 0), hi = max(max z, 0) over the
-/// visible keys (arXiv:2502.18277, the normalised form). 0 <= f <= 1, so that the weights sum to at most 1; the
-/// smallest key has no weight if it is negative. lo and hi move with the first key that attains them. A row
-/// whose visible logits are all equal and <= 0 has f = 0: `empty`. Other special rows: see `RowStatus`; nothing
-/// moves beside +inf. In products the mean of v (of f w) under q is that of its distances to the largest key,
-/// so that they keep their digits where that has nearly all the mass. Cost O(n) for every member, no
-/// allocation.
+/// Weights of softmax, scaled by where the logits lie in their range.
+/// Formula. p_i = f_i q_i, q = softmax(z), f_i = (z_i - lo)/(hi - lo), lo = min(min z, 0), hi = max(max z, 0)
+/// over the visible keys, the normalised form. 0 <= f <= 1, so that the weights sum to at most 1; the
+/// smallest key has no weight if it is negative. lo and hi move with the first key that attains them. In
+/// products the mean of v (of f w) under q is that of its distances to the largest key, so that they keep
+/// their digits where that has nearly all the mass.
+/// Special rows. A row whose visible logits are all equal and <= 0 has f = 0: `empty`. Nothing moves beside
+/// +inf. Others: see `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
+/// Source. arXiv:2502.18277.
 class SelfAdjustedSoftmax {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .sparse = true};
@@ -171,9 +174,11 @@ private:
     }
 };
 
-/// p = z softmax(z), the plain form of arXiv:2502.18277: weights may be negative and sum to anything.
-/// Statements that assume p >= 0 do not apply. A row whose visible logits are all 0 is `empty`; other special
-/// rows: see `RowStatus`. Cost O(n) for every member, no allocation.
+/// The plain form: weights may be negative and sum to anything. Statements that assume p >= 0 do not apply.
+/// Formula. p = z softmax(z).
+/// Special rows. A row whose visible logits are all 0 is `empty`. Others: see `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
+/// Source. arXiv:2502.18277.
 class SelfAdjustedSoftmaxPlain {
 public:
     static constexpr NormalizerTraits traits{.sparse = true};

@@ -8,15 +8,18 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p_i = 1/(1 + e^{-(z_i + b)}), the bias b given or -log n for n visible keys (arXiv:2409.04431), which makes
-/// the weights of a row of zeros sum to about 1. J = diag(p (1 - p)), so |J|_2 <= 1/4, attained at z_i = -b.
-/// -inf gives weight 0, +inf weight 1 (status normal). Cost O(n) for every member, no allocation.
+/// Sigmoid attention: every key on its own, no competition.
+/// Formula. p_i = 1/(1 + e^{-(z_i + b)}), the bias b given or -log n for n visible keys, which makes the
+/// weights of a row of zeros sum to about 1. J = diag(p (1 - p)), so |J|_2 <= 1/4, attained at z_i = -b.
+/// Special rows. -inf gives weight 0, +inf weight 1 (status normal). Others: see `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
+/// Source. arXiv:2409.04431.
 class SigmoidAttention {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .symmetric_jacobian = true};
 
     SigmoidAttention() = default;
-    /// Throws `invalid_argument` unless the bias is finite.
+    /// Throws. `invalid_argument` unless the bias is finite.
     explicit SigmoidAttention(double bias) : bias_(bias) {
         detail::require(std::isfinite(bias), "SigmoidAttention", "the bias must be finite", bias);
     }

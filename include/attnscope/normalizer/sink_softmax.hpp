@@ -6,18 +6,22 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p_i = e^{z_i}/(n0 + sum_j e^{z_j}), n0 >= 0: a key of logit log n0 and value 0 that nobody stores. n0 = 1 is
-/// "softmax off by one" (E. Miller, 2023); a trained sink logit b is n0 = e^b (`from_logit`).
-/// J = diag p - p p^T; the sink's mass is 1 - sum p = n0/(n0 + sum e^z). Evaluated shifted by max(max z, log
-/// n0). A row in which all keys vanish beside the sink is `empty`. Cost O(n) for every member, no allocation.
+/// Softmax with a key of logit log n0 and value 0 that nobody stores: some mass may go to no key at all.
+/// Formula. p_i = e^{z_i}/(n0 + sum_j e^{z_j}), n0 >= 0. n0 = 1 is "softmax off by one"; a trained sink logit
+/// b is n0 = e^b (`from_logit`). J = diag p - p p^T; the sink's mass is 1 - sum p = n0/(n0 + sum e^z).
+/// Evaluated shifted by max(max z, log n0).
+/// Special rows. A row in which all keys vanish beside the sink is `empty`. Others: see `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
+/// Source. E. Miller, 2023.
 class SinkSoftmax {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .symmetric_jacobian = true};
 
-    /// Throws `invalid_argument` unless n0 is >= 0 and finite.
+    /// Throws. `invalid_argument` unless n0 is >= 0 and finite.
     explicit SinkSoftmax(double n0 = 1)
         : SinkSoftmax(std::log(detail::checked_scale("SinkSoftmax", "n0", n0)), Logit{}) {}
-    /// n0 = e^logit, where e^logit itself may overflow. Throws `invalid_argument` for NaN and +inf.
+    /// n0 = e^logit, where e^logit itself may overflow.
+    /// Throws. `invalid_argument` for NaN and +inf.
     static SinkSoftmax from_logit(double logit) {
         detail::require(logit < std::numeric_limits<double>::infinity(), "SinkSoftmax::from_logit",
                         "the sink logit must be finite", logit);

@@ -7,13 +7,14 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p_i = e^{z_i/T} / sum_j e^{z_j/T}.
-/// J = (diag p - p p^T)/T; jvp and vjp keep their digits on concentrated rows: each entry errs by a few units
-/// of p_i
-/// (|v_i - v_k| + sum_j p_j |v_j - v_k|)/T beyond what the weights lack, k the key with the largest weight if
-/// that is above 1/2. Entries of v at keys without weight do not matter. Weights below the smallest normal
-/// number of the scalar are exactly 0. Error: |dp_i|/p_i <= u (3 |z_i - max z|/T + 6) + the rounding of the sum
-/// (`softmax_forward_error`). Special rows: see `RowStatus`. Cost O(n) for every member, no allocation.
+/// Softmax with temperature.
+/// Formula. p_i = e^{z_i/T}/sum_j e^{z_j/T}. J = (diag p - p p^T)/T; jvp and vjp keep their digits on
+/// concentrated rows: each entry errs by a few units of p_i (|v_i - v_k| + sum_j p_j |v_j - v_k|)/T beyond
+/// what the weights lack, k the key with the largest weight if that is above 1/2. Entries of v at keys
+/// without weight do not matter. Weights below the smallest normal number of the scalar are exactly 0. Error:
+/// |dp_i|/p_i <= u (3 |z_i - max z|/T + 6) + the rounding of the sum.
+/// Special rows. See `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
 class Softmax {
 public:
     static constexpr NormalizerTraits traits{.simplex = true,
@@ -25,7 +26,7 @@ public:
                                              .restrictable = true};
 
     Softmax() = default;
-    /// Throws `invalid_argument` unless temperature > 0 and finite.
+    /// Throws. `invalid_argument` unless temperature > 0 and finite.
     explicit Softmax(double temperature) : temperature_(detail::checked_temperature("Softmax", temperature)) {}
 
     static constexpr std::string_view name() { return "softmax"; }

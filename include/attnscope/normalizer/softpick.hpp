@@ -7,17 +7,20 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// p_i = max(e^{z_i} - 1, 0)/(sum_j |e^{z_j} - 1| + eps) over the visible keys (arXiv:2504.20966). Keys with z
-/// <= 0 have weight 0; the weights sum to at most 1. With h_j = sign(z_j) e^{z_j}/denominator: J = diag(max(h,
-/// 0)) - p h^T, taken as 0 in a key's own term at z = 0; entries of products are exact to a few units of each
-/// of these terms, with 1 - p in place of their difference for a key of weight above 1/2. Evaluated without
-/// cancellation near z = 0 and shifted by max(0, max z), eps too. A row without a positive logit is `empty`.
-/// Cost O(n) for every member, no allocation.
+/// Rectified softmax that may give no weight to any key.
+/// Formula. p_i = max(e^{z_i} - 1, 0)/(sum_j |e^{z_j} - 1| + eps) over the visible keys. Keys with z <= 0
+/// have weight 0; the weights sum to at most 1. With h_j = sign(z_j) e^{z_j}/denominator: J = diag(max(h, 0))
+/// - p h^T, taken as 0 in a key's own term at z = 0; entries of products are exact to a few units of each of
+/// these terms, with 1 - p in place of their difference for a key of weight above 1/2. Evaluated without
+/// cancellation near z = 0 and shifted by max(0, max z), eps too.
+/// Special rows. A row without a positive logit is `empty`. Others: see `RowStatus`.
+/// Cost. O(n) for every member, no allocation.
+/// Source. arXiv:2504.20966.
 class Softpick {
 public:
     static constexpr NormalizerTraits traits{.order_preserving = true, .sparse = true};
 
-    /// Throws `invalid_argument` unless eps is >= 0 and finite.
+    /// Throws. `invalid_argument` unless eps is >= 0 and finite.
     explicit Softpick(double eps = 1e-8) : eps_(detail::checked_scale("Softpick", "eps", eps)) {}
 
     static constexpr std::string_view name() { return "softpick"; }

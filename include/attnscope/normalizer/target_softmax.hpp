@@ -44,7 +44,7 @@ A solve_inverse_temperature(A start, A precision, Excess&& excess) {
 /// Entropy H = -sum p log p, in nats.
 class EntropyTarget {
 public:
-    /// Throws `invalid_argument` unless the entropy is >= 0 and finite.
+    /// Throws. `invalid_argument` unless the entropy is >= 0 and finite.
     explicit EntropyTarget(double nats)
         : nats_(detail::checked_scale("EntropyTargetSoftmax", "the entropy", nats)) {}
     static constexpr bool symmetric = true;
@@ -72,7 +72,7 @@ private:
 /// Participation ratio 1/sum p^2, in keys.
 class ParticipationTarget {
 public:
-    /// Throws `invalid_argument` unless the participation ratio is >= 1 and finite.
+    /// Throws. `invalid_argument` unless the participation ratio is >= 1 and finite.
     explicit ParticipationTarget(double keys) : keys_(keys) {
         detail::require(keys >= 1 && std::isfinite(keys), "ParticipationTargetSoftmax",
                         "the participation ratio must be >= 1 and finite", keys);
@@ -102,15 +102,18 @@ private:
     double keys_;
 };
 
-/// p = softmax(beta z) with beta >= 0 such that the entropy (or the participation ratio) of p is the target. A
-/// target that equal weights do not exceed gives them (beta = 0); one that the keys at the largest logit exceed
-/// by themselves gives those all the mass, in equal parts. With A = diag p - p p^T and a = p (z - E_p z): J =
-/// beta (A - a g^T), where g = a/Var_p z for the entropy (J is symmetric) and g = b/(b.z), b = p (p - sum p^2),
-/// for the participation ratio; J = 0 where the target is not reached and on rows with +inf. Moving all logits
-/// away from their mean changes nothing: J z = 0. Products are exact to a few units of the terms of A (as those
-/// of softmax) and of a g^T, each with v - v_k in place of v, k the key of the largest weight. beta is solved
-/// by Newton's method on the logarithm of the measure inside a bracket, about 6 passes of `row_statistics`.
-/// Special rows: see `RowStatus`. Cost: one such solution for every member, no allocation.
+/// Softmax whose inverse temperature is solved, row by row, so that the entropy (or the participation ratio)
+/// of the weights is the target.
+/// Formula. p = softmax(beta z), beta >= 0. A target that equal weights do not exceed gives them (beta = 0);
+/// one that the keys at the largest logit exceed by themselves gives those all the mass, in equal parts. With
+/// A = diag p - p p^T and a = p (z - E_p z): J = beta (A - a g^T), where g = a/Var_p z for the entropy (J is
+/// symmetric) and g = b/(b.z), b = p (p - sum p^2), for the participation ratio; J = 0 where the target is
+/// not reached and on rows with +inf. Moving all logits away from their mean changes nothing: J z = 0.
+/// Products are exact to a few units of the terms of A (as those of softmax) and of a g^T, each with v - v_k
+/// in place of v, k the key of the largest weight. beta is solved by Newton's method on the logarithm of the
+/// measure inside a bracket.
+/// Special rows. See `RowStatus`.
+/// Cost. One such solution, about 6 passes of `row_statistics`, for every member; no allocation.
 template <class Target>
 class TargetSoftmax {
 public:
@@ -262,7 +265,7 @@ private:
 /// Softmax at the temperature that gives every row the same entropy, H nats (0 is the largest key alone).
 class EntropyTargetSoftmax : public TargetSoftmax<EntropyTarget> {
 public:
-    /// Throws `invalid_argument` unless the entropy is >= 0 and finite.
+    /// Throws. `invalid_argument` unless the entropy is >= 0 and finite.
     explicit EntropyTargetSoftmax(double nats) : TargetSoftmax(EntropyTarget(nats)) {}
 };
 
@@ -270,7 +273,7 @@ public:
 /// equal keys.
 class ParticipationTargetSoftmax : public TargetSoftmax<ParticipationTarget> {
 public:
-    /// Throws `invalid_argument` unless the participation ratio is >= 1 and finite.
+    /// Throws. `invalid_argument` unless the participation ratio is >= 1 and finite.
     explicit ParticipationTargetSoftmax(double keys) : TargetSoftmax(ParticipationTarget(keys)) {}
 };
 
