@@ -21,11 +21,14 @@ struct RowBudget {
     double share = 1;
 };
 
-/// Budget for the output: |o - o_k|/|o| <= tolerance, o_k the output of the k largest weights, renormalised. p:
-/// weights of the visible keys that sum to 1, x [n, d] their vectors, order: the keys by descending weight,
-/// diameter: an upper bound on max |x_i - x_j|. Sums are taken from the smallest weight up, so that tiny tails
-/// are exact. A row with |o| = 0 keeps everything unless it loses nothing. NaN anywhere: everything. O(n d),
-/// allocates. Throws `invalid_argument` when sizes differ or the tolerance is not > 0.
+/// How many keys a row must keep for its output.
+/// Formula. The smallest k with |o - o_k|/|o| <= tolerance, o_k the output of the k largest weights,
+/// renormalised. Sums are taken from the smallest weight up, so that tiny tails are exact.
+/// Shapes and units. p: weights of the visible keys that sum to 1, x [n, d] their vectors, order: the keys by
+/// descending weight, diameter: an upper bound on max |x_i - x_j|.
+/// Special rows. A row with |o| = 0 keeps everything unless it loses nothing. NaN anywhere: everything.
+/// Cost. O(n d), allocates.
+/// Throws. `invalid_argument` when sizes differ or the tolerance is not > 0.
 template <Real T>
 RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> order,
                         std::type_identity_t<T> diameter, double tolerance) {
@@ -86,8 +89,12 @@ RowBudget output_budget(const P& p, const X& x, RowScalar<P> diameter, double to
     return output_budget<T>(row.get(), vectors.get(), order, diameter, tolerance);
 }
 
-/// Budget for the mass: the smallest k whose weights have at least `share` of all. Certified and measured are
-/// the same. NaN: everything. O(n). Throws `invalid_argument` when sizes differ or share is not in (0,1].
+/// How many keys a row must keep for its mass.
+/// Formula. The smallest k whose weights have at least `share` of all. Certified and measured are the same.
+/// Shapes and units. p [n], order: the keys by descending weight.
+/// Special rows. NaN: everything.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` when sizes differ or share is not in (0,1].
 template <Real T>
 RowBudget mass_budget(RowIn<T> p, std::span<const Index> order, double share) {
     detail::require(order.size() == p.size(), "mass_budget", "there must be one rank for each weight",

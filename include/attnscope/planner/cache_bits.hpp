@@ -15,9 +15,11 @@ struct CacheFigures {
     double argmax_sure = 0;    ///< share for which gap > r promises it
 };
 
-/// Measures a format on the `queries` of a head with values (all, unless given), in double. NaN in a row
-/// gives NaN. diameters: from `visible_diameters`, outputs: o of every query [queries, d_v]. O(queries keys (d
-/// + d_v)). Throws `invalid_argument` when shapes do not fit.
+/// Measures a format of the key cache on the `queries` of a head with values (all, unless given), in double.
+/// Shapes and units. diameters [queries]: from `visible_diameters`; outputs [queries, d_v]: o of every query.
+/// Special rows. NaN in a row gives NaN.
+/// Cost. O(queries keys (d + d_v)), memory O(keys (d + d_v)).
+/// Throws. `invalid_argument` when shapes do not fit.
 template <Real T, RowLike D>
 requires std::same_as<RowScalar<D>, T>
 CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, const Mask& mask,
@@ -56,8 +58,9 @@ struct CacheBits {
     int certified = 17;
 };
 
-/// From 16 bits down, as long as they do. Cost and errors as `cache_figures`, for each number of bits; throws
-/// `invalid_argument` also unless tolerance > 0 and share is in (0,1].
+/// The fewest bits that serve a share of the rows, from 16 bits down, as long as they do.
+/// Cost. That of `cache_figures`, for each number of bits.
+/// Throws. `invalid_argument` as `cache_figures` does, and unless tolerance > 0 and share is in (0,1].
 template <Real T, RowLike D>
 requires std::same_as<RowScalar<D>, T>
 CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mask& mask, const D& diameters,

@@ -28,10 +28,12 @@ struct BackgroundGrowth {
     Index rows = 0;                              ///< that it was taken from
 };
 
-/// Least squares of log(r/(n-1)) on log n over normal rows of at least `least_keys` >= 2 keys, r = sum over the
-/// others of e^{-gap} at the temperature of the statistics. Fewer than three rows, or rows
-/// of one length only, tell nothing: exponent 0.
-/// O(rows).
+/// How the background of a head has grown with the number of keys.
+/// Formula. Least squares of log(r/(n-1)) on log n over normal rows of at least `least_keys` keys, r = sum
+/// over the others of e^{-gap} at the temperature of the statistics.
+/// Special rows. Fewer than three rows, or rows of one length only, tell nothing: exponent 0.
+/// Cost. O(rows), allocates two numbers a row.
+/// Throws. `invalid_argument` unless least_keys >= 2.
 template <Real A>
 BackgroundGrowth background_growth(std::span<const RowStatistics<A>> rows, Index least_keys = 8) {
     detail::require(least_keys >= 2, "background_growth", "least keys must be >= 2", least_keys);
@@ -73,9 +75,12 @@ struct RowGrowth {
     double shift = 0;
 };
 
-/// From the n keys of a row to `length`: copies = (length-1)/(n-1), shift = -exponent log(length/n), which is
-/// cut off where the second key would overtake the first one. exponent: from `background_growth` at temperature
-/// 1. Throws `invalid_argument` unless n >= 2 and length >= 2.
+/// From the n keys of a row to `length`.
+/// Formula. copies = (length-1)/(n-1), shift = -exponent log(length/n), which is cut off where the second key
+/// would overtake the first one.
+/// Shapes and units. exponent: from `background_growth` at temperature 1.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 2 and length >= 2.
 template <Real A>
 RowGrowth row_growth(const RowStatistics<A>& row, double length, double exponent = 0) {
     detail::require(row.visible >= 2, "row_growth", "the row must have two keys or more", row.visible);
@@ -91,10 +96,12 @@ struct GrownRow {
     double participation_ratio = 0; ///< 1/sum p^2, in keys
 };
 
-/// From the sums of a row at temperature T: with R = copies e^{-shift/T} r, H = log(1+R) + (...)/(1+R) and so
-/// on, each copy a key of its own. Keys that the sums have lost (708 temperatures below the largest, 87 in
-/// float) stay lost even if the shift brings them back: the second form looks at the keys. NaN for rows that
-/// are not normal. O(1).
+/// Figures of a grown row from the sums of a row at temperature T.
+/// Formula. With R = copies e^{-shift/T} r, H = log(1+R) + (...)/(1+R) and so on, each copy a key of its own.
+/// Keys that the sums have lost (708 temperatures below the largest, 87 in float) stay lost even if the shift
+/// brings them back: the second form looks at the keys.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(1).
 template <Real A>
 GrownRow grown_row(const RowStatistics<A>& row, const RowGrowth& growth) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
@@ -139,8 +146,10 @@ inline GrownSums grown_sums(const std::vector<double>& gaps, double copies, doub
 
 } // namespace detail
 
-/// From the keys of a row of logits at temperature 1, at inverse temperature beta >= 0: exact whatever the
-/// shift is. NaN for rows that are not normal. O(n).
+/// Figures of a grown row from its keys: exact whatever the shift is.
+/// Shapes and units. z: logits at temperature 1; beta >= 0: the inverse temperature of the figures.
+/// Special rows. NaN for rows that are not normal.
+/// Cost. O(n), allocates one row.
 template <Real T>
 GrownRow grown_row(RowIn<T> z, const RowGrowth& growth, double beta) {
     const double nan = std::numeric_limits<double>::quiet_NaN();

@@ -117,8 +117,8 @@ struct HeadPlan {
     std::optional<BitsPlan> bits;
 };
 
-/// One number for all rows of all heads: the inverse temperature, or the top-k budget, that serves the share of
-/// them.
+/// One number for all rows of all heads: the inverse temperature, or the top-k budget, that serves the share
+/// of them. Errors as of `need_for_share`.
 inline double pooled_need(const std::vector<const std::vector<double>*>& needs, double share) {
     std::vector<double> all;
     for (const auto* part : needs) all.insert(all.end(), part->begin(), part->end());

@@ -16,12 +16,16 @@ struct LengthLimits {
     double possible = 0; ///< beyond it no row of this spread gives any key the weight
 };
 
-/// Of softmax(z/T) with weight tau, from the sums of the row; exponent: from `background_growth` at temperature
-/// 1, applied to gaps. The expected length is the first one, from
-/// the row's own on, beyond which copies e^{-shift/T} r exceeds (1-tau)/tau, or, if the row does not give tau
-/// now, the last shorter one at which it did not. A row of one key has all three infinite but where tau = 1;
-/// rows that are not normal have NaN. Throws `invalid_argument` unless tau is in (0,1]. Source of the outer
-/// two: Corollary 1, sharp.
+/// Up to which context a row of softmax(z/T) gives its best key the weight tau.
+/// Formula. The outer two: `longest_context` at the gap and at the spread. The expected length is the first
+/// one, from the row's own on, beyond which copies e^{-shift/T} r exceeds (1-tau)/tau, or, if the row does
+/// not give tau now, the last shorter one at which it did not.
+/// Shapes and units. exponent: from `background_growth` at temperature 1, applied to gaps.
+/// Special rows. A row of one key has all three infinite but where tau = 1; rows that are not normal have
+/// NaN.
+/// Cost. O(1), at most 100 steps of bisection.
+/// Throws. `invalid_argument` unless tau is in (0,1].
+/// Source. Corollary 1, sharp.
 template <Real A>
 LengthLimits length_limits(const RowStatistics<A>& row, double tau, double exponent = 0) {
     constexpr double infinity = std::numeric_limits<double>::infinity();

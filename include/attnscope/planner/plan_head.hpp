@@ -374,10 +374,13 @@ inline LengthPlan plan_length(const PlannedRows& rows, const PlanQuestion& quest
 
 } // namespace detail
 
-/// Answers the question for one head, from logits of any source. Rows that see fewer than two keys or are not normal
-/// have no part; a head without other rows has empty answers (rows = 0).
-/// Cost: O(rows of the question (keys log keys + keys d)) for each answer; bits try every format on these rows.
-/// Throws `invalid_argument` for a question about the output without values, or about bits without q, k and values.
+/// Answers the question for one head, from logits of any source.
+/// Special rows. Rows that see fewer than two keys or are not normal have no part; a head without other rows
+/// has empty answers (rows = 0).
+/// Cost. O(rows of the question (keys log keys + keys d)) for each answer; bits try every format on these
+/// rows.
+/// Throws. `invalid_argument` for a question about the output without values, or about bits without q, k and
+/// values.
 inline HeadPlan plan_head(const PlanInput& head, const PlanQuestion& question) {
     detail::require(!question.output_error || head.values, "plan_head",
                     "a question about the output needs values");
@@ -423,8 +426,9 @@ inline HeadPlan plan_head(const PlanInput& head, const PlanQuestion& question) {
     return plan;
 }
 
-/// A head of q [queries, d] and k [keys, d] to plan for, without values. scale: 1/sqrt(d) unless given. Throws
-/// `invalid_argument` when shapes do not fit.
+/// A head of q [queries, d] and k [keys, d] to plan for, without values. scale: 1/sqrt(d) unless given.
+/// Cost. Copies of q and k in double.
+/// Throws. `invalid_argument` when shapes do not fit.
 template <MatrixExpr Q, MatrixExpr K>
 PlanInput plan_input(const Q& q, const K& k, const Mask& mask = {}, std::optional<double> scale = {}) {
     PlanInput head;
@@ -443,6 +447,7 @@ PlanInput plan_input(const Q& q, const K& k, const Mask& mask = {}, std::optiona
 
 /// Plans a head of q, k and values v [keys, d_v] under softmax.
 /// Example: `plan_head(q, k, v, {.weight = 0.5}, Mask::causal()).aims.front().inverse_temperature`
+/// Throws. `invalid_argument` also when shapes do not fit.
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
 HeadPlan plan_head(const Q& q, const K& k, const V& v, const PlanQuestion& question, const Mask& mask = {},
                    std::optional<double> scale = {}) {

@@ -10,9 +10,11 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// The smallest of the values that is >= at least `share` of them: the need of a row, if the values are needs.
-/// +inf counts as never; NaN, for rows without an answer, is left out. NaN if nothing is left. O(n). Throws
-/// `invalid_argument` unless share is in (0,1].
+/// What serves a share of the rows whose needs are `values`: a quantile, rounded up.
+/// Formula. The smallest value that is >= at least `share` of them.
+/// Special rows. +inf counts as never; NaN, for rows without an answer, is left out. NaN if nothing is left.
+/// Cost. O(n), in the copy of `values` that is passed.
+/// Throws. `invalid_argument` unless share is in (0,1].
 inline double need_for_share(std::vector<double> values, double share) {
     detail::require(share > 0 && share <= 1, "need_for_share", "share must be in (0,1]", share);
     std::erase_if(values, [](double x) { return x != x; });
@@ -25,14 +27,14 @@ inline double need_for_share(std::vector<double> values, double share) {
     return *at;
 }
 
-/// The largest of the values that is <= at least `share` of them: how far that share of the rows reaches.
-/// Otherwise as above.
+/// How far a share of the rows reaches: a quantile, rounded down.
+/// Formula. The largest value that is <= at least `share` of them; otherwise as `need_for_share`.
 inline double reach_for_share(std::vector<double> values, double share) {
     for (double& x : values) x = -x;
     return -need_for_share(std::move(values), share);
 }
 
-/// Share of the values that satisfy a condition, NaN left out; NaN if nothing is left.
+/// Share of the values that satisfy a condition, NaN left out; NaN if nothing is left. O(n).
 template <class Condition>
 double share_of(const std::vector<double>& values, const Condition& condition) {
     double met = 0, all = 0;

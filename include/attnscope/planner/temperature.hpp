@@ -16,6 +16,7 @@ enum class Aim {
 };
 
 inline constexpr std::array<std::string_view, 3> aim_names = {"weight", "entropy", "participation ratio"};
+/// The name of an aim.
 constexpr std::string_view name_of(Aim aim) { return aim_names[static_cast<std::size_t>(aim)]; }
 
 /// Answer for one row.
@@ -25,12 +26,16 @@ struct PlannedTemperature {
     double best = std::numeric_limits<double>::quiet_NaN(); ///< what is reached, or the limit that it comes to
 };
 
-/// beta of softmax(beta z) for the aim, for a row of logits at temperature 1 that has grown (`row_growth`):
-/// weight of the best key, entropy and participation ratio of a grown row are monotone in beta. For a weight:
-/// the smallest beta that gives it; 0 and reachable if equal weights do. Not reachable, with the limit in
-/// `best`: ties with the best key share its weight at every temperature (beta = +inf); more entropy or keys
-/// than the row has (beta = 0). Rows that are not normal, and rows of one key, have NaN. O(70 n). Throws
-/// `invalid_argument` for an aim outside its range (weight in (0,1), entropy >= 0, participation >= 1).
+/// Which inverse temperature gives a row the aim, after it has grown (`row_growth`).
+/// Formula. beta of softmax(beta z); weight of the best key, entropy and participation ratio of a grown row
+/// are monotone in beta. For a weight: the smallest beta that gives it; 0 and reachable if equal weights do.
+/// Not reachable, with the limit in `best`: ties with the best key share its weight at every temperature
+/// (beta = +inf); more entropy or keys than the row has (beta = 0).
+/// Shapes and units. z: logits at temperature 1.
+/// Special rows. Rows that are not normal, and rows of one key, have NaN.
+/// Cost. About 70 passes of O(n), allocates one row.
+/// Throws. `invalid_argument` for an aim outside its range (weight in (0,1), entropy >= 0, participation >=
+/// 1).
 template <Real T>
 PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim aim, double value) {
     constexpr double infinity = std::numeric_limits<double>::infinity();

@@ -14,14 +14,17 @@ struct ColumnScan : ScanExtent {
     double row_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
-/// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights. `totals`: the
-/// log-sum-exp of each query's row, any row of them, from a scan or another engine; queries where it is not
-/// finite are left out. Logits come from `source` as in `scan_tiles`. One task for each tile of keys (of 256 at
-/// most), so that the result does not depend on the executor; `progress` counts keys. Error: relative u |z -
-/// log-sum-exp| a weight of logit z, u of T, and what the log-sum-exp itself is off by. Cost: one more product
-/// and exponential for each logit; memory O(keys + threads query_tile key_tile). Throws `invalid_argument`
-/// unless there is one number a query, and if the weights of a query sum to less than 15/16 or more than 17/16
-/// on average: no rounding does that, but a log-sum-exp of another base, scale, mask or of other logits does.
+/// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights.
+/// Formula. Weights are e^{z - log-sum-exp}. Error: relative u |z - log-sum-exp| a weight of logit z, u of T,
+/// and what the log-sum-exp itself is off by.
+/// Shapes and units. `totals` [queries]: the log-sum-exp of each query's row, any row of them, from a scan or
+/// another engine. Logits come from `source` as in `scan_tiles`. `progress` counts keys.
+/// Special rows. Queries whose log-sum-exp is not finite are left out.
+/// Cost. One more product and exponential for each logit; memory O(keys + threads query_tile key_tile). One
+/// task for each tile of keys (of 256 at most), so that the result does not depend on the executor.
+/// Throws. `invalid_argument` unless there is one number a query, and if the weights of a query sum to less
+/// than 15/16 or more than 17/16 on average: no rounding does that, but a log-sum-exp of another base, scale,
+/// mask or of other logits does.
 template <Real T, class Source, RowLike Totals, Executor E = Sequential>
 ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, const Totals& totals,
                             const Mask& mask = {}, const TileOptions& given = {}, E&& executor = {}) {
@@ -92,7 +95,8 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
     return result;
 }
 
-/// The same for one head, with the log-sum-exp of its scan. Throws `invalid_argument` if that was cancelled.
+/// The same for one head, with the log-sum-exp of its scan.
+/// Throws. `invalid_argument` also if that was cancelled.
 template <Real T, Index K, Executor E = Sequential>
 ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {

@@ -247,18 +247,20 @@ private:
 
 } // namespace detail
 
-/// The cumulative distances d(N) = sum over the others of |s_N - y_i| of the top-N selections of every row, for
-/// the N in `counts` (ascending, >= 1), with the values as token vectors, under any normaliser. Gives
-/// visit(query, keys, distances): distances[g] is d(counts[g]), for the counts up to the number of visible
-/// keys; `keys` are the min(counts.back(), visible) keys of the largest weights, descending, ties by smaller
-/// key. Rows that are not normal come with neither. Both are gone when the visitor returns; it is called by
-/// several threads at once if the executor has them, once for each query. Values that are not finite leave NaN
-/// or infinity. |s - y|^2 = |s|^2 - 2 p <s, x> + p^2 |x|^2 in T, taken anew from the difference in the
-/// accumulator scalar where it is below |s|^2/4 (float) or 2e-4 |s|^2: relative error of d(N) in float about
-/// 1e-6, for parallel vectors of width 256 7e-6. Cost O(pairs d) for each N; `scan_distance_curves`, O(pairs)
-/// for each N up to the largest, is cheaper for more than about 16/d of those. Memory O(keys d), no Gram
-/// matrix, and as `scan_rows`. Throws `invalid_argument` for a head without values or counts that do not ascend
-/// from 1.
+/// The cumulative distances of the top-N selections of every row for some N, with the values as token
+/// vectors, under any normaliser.
+/// Formula. d(N) = sum over the others of |s_N - y_i|; |s - y|^2 = |s|^2 - 2 p <s, x> + p^2 |x|^2 in T, taken
+/// anew from the difference in the accumulator scalar where it is below |s|^2/4 (float) or 2e-4 |s|^2:
+/// relative error of d(N) in float about 1e-6, for parallel vectors of width 256 7e-6.
+/// Shapes and units. `counts` ascend and are >= 1. Gives visit(query, keys, distances): distances[g] is
+/// d(counts[g]), for the counts up to the number of visible keys; `keys` are the min(counts.back(), visible)
+/// keys of the largest weights, descending, ties by smaller key. Both are gone when the visitor returns; it
+/// is called by several threads at once if the executor has them, once for each query.
+/// Special rows. Rows that are not normal come with neither. Values that are not finite leave NaN or
+/// infinity.
+/// Cost. O(pairs d) for each N; `scan_distance_curves`, O(pairs) for each N up to the largest, is cheaper for
+/// more than about 16/d of those. Memory O(keys d), no Gram matrix, and as `scan_rows`.
+/// Throws. `invalid_argument` for a head without values or counts that do not ascend from 1.
 template <Real T, class N, class Visit, Executor E = Sequential>
 requires Normalizer<N, T>
 ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,

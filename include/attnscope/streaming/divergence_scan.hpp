@@ -14,7 +14,10 @@ struct DivergenceScan : ScanExtent {
 };
 
 /// `row_divergence` of every row between two sources of logits under one mask; biases of -inf in either hide
-/// keys of its own. Cost: two products and two exponentials for each logit; memory twice that of `scan_rows`.
+/// keys of its own.
+/// Special rows. As of `row_divergence`.
+/// Cost. Two products and two exponentials for each logit; memory twice that of `scan_rows`.
+/// Throws. `invalid_argument` for queries < 0 or keys < 0.
 template <Real T, LogitSource<T> A, LogitSource<T> B, Executor E = Sequential>
 DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const B& second,
                                const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
@@ -42,8 +45,8 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
     return result;
 }
 
-/// Two heads of the same queries and keys, for example one with quantised keys. Throws `invalid_argument` when
-/// their shapes differ.
+/// Two heads of the same queries and keys, for example one with quantised keys.
+/// Throws. `invalid_argument` when their shapes differ.
 template <Real T, Executor E = Sequential>
 DivergenceScan scan_divergence(const HeadView<T>& first, const HeadView<T>& second, const Mask& mask = {},
                                const TileOptions& options = {}, E&& executor = {}) {

@@ -15,8 +15,10 @@ struct JacobianScan : ScanExtent {
 };
 
 /// `jacobian_norms` of a normaliser on every row, keys that a query cannot see left out. Where brackets are
-/// enough, `softmax_spectral_bracket` follows from a scan. Cost: for softmax about three
-/// times that of a scan; memory as `scan_rows`. Rows that see no key get zeros, NaN rows NaN.
+/// enough, `softmax_spectral_bracket` follows from a scan.
+/// Special rows. Rows that see no key get zeros, NaN rows NaN.
+/// Cost. For softmax about three times that of a scan; memory as `scan_rows`.
+/// Throws. `invalid_argument` for queries < 0 or keys < 0.
 template <Real T, LogitSource<T> Source, class N, Executor E = Sequential>
 requires Normalizer<N, T>
 JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& source, const N& normalizer,

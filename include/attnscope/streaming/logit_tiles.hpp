@@ -17,9 +17,17 @@ using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
 template <class Source, class T>
 concept LogitSource = requires(const Source& source, TileOut<T> tile) { source(Index(0), Index(0), tile); };
 
-/// Logits scale q.k of a head, tile by tile. Sums over the width are taken in T in the order of the columns, so
-/// that a logit does not depend on the tile that it is computed in. From eight queries on the keys are copied
-/// once, in the order that the product reads them: memory O(keys d). The head must outlive it.
+/// Logits scale q.k of a head, tile by tile: a source. Sums over the width are taken in T in the order of the
+/// columns, so that a logit does not depend on the tile that it is computed in.
+/// Invariant. The head must outlive it.
+/// Cost. From eight queries on the keys are copied once, in the order that the product reads them: memory
+/// O(keys d).
+/// Example, and a source of your own, of logits that stand in memory:
+///     const auto scanned = scan_tiles(head.queries(), head.keys(), ProductTiles(head), head.v());
+///     const auto own = [&](Index query, Index key, TileOut<float> tile) {
+///         tile = logits.block(query, key, tile.rows(), tile.cols()); // a matrix [queries, keys]
+///     };
+///     const auto same = scan_tiles(logits.rows(), logits.cols(), own, MatrixView<float>());
 template <Real T>
 class ProductTiles {
 public:
@@ -59,6 +67,7 @@ struct MappedTiles {
         }
     }
 };
+/// `MappedTiles` of a source and a map.
 template <class Source, class Map>
 MappedTiles<Source, Map> mapped_tiles(Source source, Map map) {
     return {std::move(source), std::move(map)};
@@ -77,6 +86,7 @@ struct BiasedTiles {
             for (Index j = 0; j < tile.cols(); ++j) tile(i, j) += static_cast<T>(bias(query + i, key + j));
     }
 };
+/// `BiasedTiles` of a source and a bias.
 template <class Source, class Bias>
 BiasedTiles<Source, Bias> biased_tiles(Source source, Bias bias) {
     return {std::move(source), std::move(bias)};

@@ -82,14 +82,16 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
 
 } // namespace detail
 
-/// Gives visit(query, first_key, logits) the logits of each of the `chosen` queries, ascending or not, over the
-/// hull of the keys that it sees: logits[i] is that of key first_key + i, -inf where the mask hides it. The
-/// visitor may overwrite them. A query that sees no key comes with an empty row. Each query is visited once;
-/// several at once by an executor with threads, so that results belong into places of their own.
-/// `options.query_tile` queries are held at once (0: 32, fewer if their rows are longer than 2^22 logits),
-/// whole rows of them, and the source is asked for `key_tile` keys of theirs at a time. The extent counts
-/// places in `chosen`. Memory O(threads query_tile keys). Cost: one product for each logit of the hull. Throws
-/// `invalid_argument` for queries < 0.
+/// Whole rows of logits, a few at a time, for what needs a row more than once, or all of it.
+/// Shapes and units. Gives visit(query, first_key, logits) the logits of each of the `chosen` queries,
+/// ascending or not, over the hull of the keys that it sees: logits[i] is that of key first_key + i, -inf
+/// where the mask hides it. The visitor may overwrite them. Each query is visited once; several at once by an
+/// executor with threads, so that results belong into places of their own. `options.query_tile` queries are
+/// held at once (0: 32, fewer if their rows are longer than 2^22 logits), whole rows of them, and the source
+/// is asked for `key_tile` keys of theirs at a time. The extent counts places in `chosen`.
+/// Special rows. A query that sees no key comes with an empty row.
+/// Cost. One product for each logit of the hull; memory O(threads query_tile keys).
+/// Throws. `invalid_argument` for queries < 0, keys < 0, and tiles without keys or of more than 2^30 logits.
 template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
 ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
                         const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {

@@ -33,11 +33,19 @@ private:
     Index size_ = 0;
 };
 
-/// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits with
-/// their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any way of
-/// cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece, whatever
-/// the scalar). The empty state is the identity. Trivially copyable: it may cross threads and processes. Masked
-/// keys (-inf) leave no trace.
+/// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits
+/// with their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any
+/// way of cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece,
+/// whatever the scalar). Masked keys (-inf) leave no trace.
+/// Invariant. A commutative monoid under `merge`, with the empty state as identity. Trivially copyable: it
+/// may cross threads and processes.
+/// Example, z a row of `float` that is seen in two pieces:
+///     RowState<float> first, second;
+///     first.add(z.first(100), 0);
+///     second.add(z.subspan(100), 100);
+///     first.merge(second);
+///     const double entropy = first.statistics().entropy_nats();
+///     for (const auto& [key, logit] : first.leaders()) std::cout << key << ' ' << logit << '\n';
 template <Real T, Index K = 8>
 class RowState {
     static_assert(K >= 2, "the two largest logits are needed");
@@ -45,8 +53,8 @@ class RowState {
 public:
     using A = Accumulator<T>;
 
-    /// A piece of the row: logits of keys first_key, first_key + 1, ... Keys of NaN and +inf are counted. O(n),
-    /// no allocation.
+    /// A piece of the row: logits of keys first_key, first_key + 1, ... Keys of NaN and +inf are counted.
+    /// Cost. O(n), no allocation.
     void add(RowIn<T> z, Index first_key) { add_piece<false>(z, first_key, nullptr); }
 
     /// The same; writes the terms e^{z_i - m} of the piece to `terms` (which may be z), m the largest logit so
@@ -91,8 +99,8 @@ public:
         return finite_ > 0 ? RowStatus::normal : RowStatus::empty;
     }
 
-    /// The keys with the largest logits, from the largest down, ties by smaller key: min(K, finite_keys) of them.
-    /// Example: `for (const auto& [key, logit] : state.leaders()) ...`
+    /// The keys with the largest logits, from the largest down, ties by smaller key: min(K, finite_keys) of
+    /// them.
     LeadingKeys<T, K> leaders() const {
         LeadingKeys<T, K> result;
         for (Index i = 0; i < std::min(K, finite_); ++i) result.add({leaders_.key(i), leaders_.logit(i)});
@@ -126,8 +134,8 @@ public:
         return row;
     }
 
-    /// Sum of the largest k weights; of all if there are fewer. Throws `invalid_argument` unless 0 <= k <= K:
-    /// no others are kept.
+    /// Sum of the largest k weights; of all if there are fewer.
+    /// Throws. `invalid_argument` unless 0 <= k <= K: no others are kept.
     A top_mass(Index k) const {
         detail::require(k >= 0 && k <= K, "RowState::top_mass", "k must be in [0, K]", k, K);
         A sum = 0;

@@ -266,12 +266,16 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
 
 } // namespace detail
 
-/// Scans logits that a source gives tile by tile. `values` [keys, d_v] is looked at only with `options.output`.
-/// Tiles that no query of theirs sees are not asked for. The K largest logits of each row are kept with their
-/// keys. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do not depend on
-/// the executor, nor on the number of threads. Rows that `options.progress` kept from being scanned are NaN
-/// rows. Memory O(queries K + threads query_tile (key_tile + d_v)).
-/// Throws `invalid_argument` for sizes that do not fit each other or the memory, before any work.
+/// Scans logits that a source gives tile by tile: statistics of every row, and its K largest logits with
+/// their keys.
+/// Formula. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do not depend
+/// on the executor, nor on the number of threads.
+/// Shapes and units. `values` [keys, d_v] is looked at only with `options.output`. Tiles that no query of
+/// theirs sees are not asked for.
+/// Special rows. As of `row_statistics`. Rows that `options.progress` kept from being scanned are NaN rows.
+/// Cost. One product and exponential for each logit; memory O(queries K + threads query_tile (key_tile +
+/// d_v)).
+/// Throws. `invalid_argument` for sizes that do not fit each other or the memory, before any work.
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
                       const Mask& mask = {}, const ScanOptions& options = {}, E&& executor = {}) {
@@ -282,9 +286,10 @@ Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixVie
 }
 
 /// Scans one head: logits scale q.k under a structural mask, and with `options.output` o = sum p v. See
-/// `scan_tiles`; memory for a copy of the keys besides. For a softcap or a bias:
+/// `scan_tiles`. For a softcap or a bias:
 ///     scan_tiles(head.queries(), head.keys(), mapped_tiles(ProductTiles(head), softcap(50)), head.v(), mask)
-/// Throws `invalid_argument` if the output is asked for and the head has no values.
+/// Cost. As of `scan_tiles`; memory for a copy of the keys besides.
+/// Throws. `invalid_argument` if the output is asked for and the head has no values.
 template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
                 E&& executor = {}) {
@@ -311,8 +316,8 @@ template <class R>
 concept HeadList = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
                    requires { typename detail::ScalarOfHead<std::ranges::range_value_t<R>>; };
 
-/// The same for q [queries, d], k [keys, d] and v [keys, d_v] (or without v), any Eigen expressions of one scalar; what
-/// is not row-major is copied for the call.
+/// The same for q [queries, d], k [keys, d] and v [keys, d_v], any Eigen expressions of one scalar; what is
+/// not row-major is copied for the call.
 /// Example: `scan(q, k, v, Mask::causal(), {.output = true})`
 template <Index K = 8, MatrixExpr Q, MatrixExpr Keys, MatrixExpr V, Executor E = Sequential>
 requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>> && std::same_as<ScalarOf<Q>, ScalarOf<V>>
@@ -322,6 +327,7 @@ Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const V& v, const Mask& mas
     const MatrixHolder<T> queries(q), keys(k), values(v);
     return scan<K>(HeadView<T>(queries.get(), keys.get(), values.get()), mask, options, executor);
 }
+/// The same without values.
 template <Index K = 8, MatrixExpr Q, MatrixExpr Keys, Executor E = Sequential>
 requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>>
 Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const Mask& mask = {}, const ScanOptions& options = {},
@@ -332,9 +338,11 @@ Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const Mask& mask = {}, cons
 }
 
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
-/// one result for each. `heads`: a vector, an array or a span of `HeadView`; `masks`: one for each head, or one
-/// for all. `options.progress` counts the queries of all heads. See `scan`; memory for a copy of all keys
-/// besides.
+/// one result for each. See `scan`.
+/// Shapes and units. `range`: a vector, an array or a span of `HeadView`; `masks`: one for each head, or one
+/// for all. `options.progress` counts the queries of all heads.
+/// Cost. As of `scan`; memory for a copy of all keys besides.
+/// Throws. `invalid_argument` also for another number of masks.
 template <Index K = 8, HeadList Heads, Executor E = Sequential>
 auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptions& options = {},
                 E&& executor = {}) {

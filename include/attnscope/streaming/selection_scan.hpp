@@ -24,11 +24,13 @@ struct RankedRow {
 };
 
 /// Gives visit(row) the `RankedRow` of each of the `chosen` queries under a normaliser, with the values as
-/// token vectors. Rows that are not normal come without keys. The visitor is called by several threads at once
-/// if the executor has them, once for each query. gram: `gram_matrix` of the values. Rows whose visible keys
-/// are not the first ones get a Gram matrix of their own, O(visible^2 d). Memory as `scan_rows`; the extent
-/// counts places in `chosen`. Throws `invalid_argument` for a head without values or a Gram matrix of another
-/// size.
+/// token vectors. The visitor is called by several threads at once if the executor has them, once for each
+/// query.
+/// Shapes and units. gram: `gram_matrix` of the values. The extent counts places in `chosen`.
+/// Special rows. Rows that are not normal come without keys.
+/// Cost. That of the normaliser and of ranking, and memory as `scan_rows`. Rows whose visible keys are not
+/// the first ones get a Gram matrix of their own, O(visible^2 d).
+/// Throws. `invalid_argument` for a head without values or a Gram matrix of another size.
 template <Real T, class N, class Visit, Executor E = Sequential>
 requires Normalizer<N, T>
 ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
@@ -85,11 +87,13 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
 
 /// Gives visit(query, keys, curve) the `DistanceCurve` of each softmax row for N = 1 ... min(n_max, visible),
 /// with the values as token vectors, and the visible keys in the order in which they are selected (by weight,
-/// ties by smaller key). Rows that are not normal come with an empty curve and no keys. Both arguments are gone
-/// when the visitor returns; it is called by several threads at once if the executor has them, once for each
-/// query. Memory O(keys^2) doubles for the Gram matrix of the values (8192 keys: 512 MB), which all rows share,
-/// and as `scan_rows`. Cost O(keys^2 d + pairs n_max). Throws `invalid_argument` for a head without values or
-/// n_max < 0. For other figures of the same rows: `scan_ranked_rows`.
+/// ties by smaller key). Both arguments are gone when the visitor returns; it is called by several threads at
+/// once if the executor has them, once for each query. For other figures of the same rows:
+/// `scan_ranked_rows`.
+/// Special rows. Rows that are not normal come with an empty curve and no keys.
+/// Cost. O(keys^2 d + pairs n_max); memory O(keys^2) doubles for the Gram matrix of the values (8192 keys:
+/// 512 MB), which all rows share, and as `scan_rows`.
+/// Throws. `invalid_argument` for a head without values or n_max < 0.
 template <Real T, class Visit, Executor E = Sequential>
 ScanExtent scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
                                 const TileOptions& options = {}, E&& executor = {}) {

@@ -15,9 +15,12 @@ inline namespace v0_1 {
 
 /// Runs tasks on n threads, the caller's among them. After an exception no further task begins, and the first
 /// one is thrown on.
+/// Example:
+///     const Threads threads(4);
+///     const auto rows = scan(head, Mask::causal(), {}, threads).rows; // the same bits as without them
 class Threads {
 public:
-    /// Throws `invalid_argument` unless n >= 1.
+    /// Throws. `invalid_argument` unless n >= 1.
     explicit Threads(Index n = static_cast<Index>(std::max(1u, std::thread::hardware_concurrency()))) : n_(n) {
         detail::require(n >= 1, "Threads", "the number of threads must be >= 1", n);
     }

@@ -8,10 +8,15 @@ namespace attnscope {
 inline namespace v0_1 {
 
 /// Mass W = sum w, mean = sum w v/W and scatter = sum w |v - mean|^2 of weighted vectors. The mean lives in
-/// storage of the caller, of the vectors' length, zero at first. A commutative monoid under `merge` to
-/// rounding, with the state of mass 0 as identity; all updates keep the scatter a sum of terms >= 0, so that it
-/// keeps its digits when the vectors are close to each other. Beside a `RowState`, whose terms are the weights
-/// and whose factors are what `scale` takes.
+/// storage of the caller, of the vectors' length, zero at first. All updates keep the scatter a sum of terms
+/// >= 0, so that it keeps its digits when the vectors are close to each other. Beside a `RowState`, whose
+/// terms are the weights and whose factors are what `scale` takes.
+/// Invariant. A commutative monoid under `merge` to rounding, with the state of mass 0 as identity.
+/// Example, vectors of `float` with their weights:
+///     std::vector<double> mean(d, 0.0);
+///     ValueState<double> state(mean);
+///     for (Index j = 0; j < n; ++j) state.add<float>(p[j], v.row(j)); // v: MatrixView<float>
+///     const double spread = state.variance();
 template <Real A>
 class ValueState {
 public:
@@ -22,7 +27,9 @@ public:
     /// Tr Var = scatter/W: the mean squared distance from the mean. NaN without mass.
     A variance() const { return mass_ > A(0) ? scatter_ / mass_ : std::numeric_limits<A>::quiet_NaN(); }
 
-    /// One vector of weight w >= 0; without effect for 0. O(d).
+    /// One vector of weight w >= 0; without effect for 0.
+    /// Cost. O(d).
+    /// Throws. `invalid_argument` unless it is as long as the mean.
     template <Real T>
     void add(A weight, RowIn<T> value) {
         detail::require(value.size() == mean_.size(), "ValueState::add",
@@ -45,7 +52,9 @@ public:
         scatter_ *= factor;
     }
 
-    /// Other vectors, in the same unit of weight. O(d).
+    /// Other vectors, in the same unit of weight.
+    /// Cost. O(d).
+    /// Throws. `invalid_argument` unless both means are of one length.
     void merge(const ValueState& other) {
         detail::require(other.mean_.size() == mean_.size(), "ValueState::merge",
                         "both means must be of one length", other.mean_.size(), mean_.size());
@@ -73,9 +82,12 @@ struct ValueMoments : ScanExtent {
     Row<double> variance; ///< [queries]; NaN for rows that are not normal or infinite
 };
 
-/// In two passes over each row, the second around the row's own mean: no difference of large numbers. Cost O(d
-/// + d_v) for each visible pair, about twice that of a scan with output; memory as `scan_rows`. Throws
-/// `invalid_argument` for a head without values.
+/// Output and spread of the values of every row of softmax.
+/// Formula. o = sum p v and Tr Var_p v = sum p |v - o|^2, in two passes over each row, the second around the
+/// row's own mean: no difference of large numbers.
+/// Special rows. See `ValueMoments`.
+/// Cost. O(d + d_v) for each visible pair, about twice that of a scan with output; memory as `scan_rows`.
+/// Throws. `invalid_argument` for a head without values.
 template <Real T, Executor E = Sequential>
 ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
                                    const TileOptions& options = {}, E&& executor = {}) {

@@ -25,8 +25,11 @@ struct WeightHistogram {
     }
 };
 
-/// Adds a row of logits (temperature 1): bin floor((lse - z) log2 e), so that an edge is decided to the
-/// rounding of that difference in double. -inf is no pair. O(n).
+/// Adds a row of logits (temperature 1).
+/// Formula. Bin floor((lse - z) log2 e), so that an edge is decided to the rounding of that difference in
+/// double.
+/// Special rows. -inf is no pair. The keys of a row with NaN or +inf are left out, and counted as such.
+/// Cost. O(n), no allocation.
 template <Real T>
 void add_to_histogram(WeightHistogram& histogram, RowIn<T> z) {
     const auto row = row_statistics<T>(z);
@@ -51,6 +54,8 @@ struct HistogramScan : ScanExtent {
 
 /// The histogram of all rows of a source of logits. Counts are whole numbers: they do not depend on the
 /// executor.
+/// Cost. A product and two exponentials for each logit; memory as `scan_rows`.
+/// Throws. `invalid_argument` for queries < 0 or keys < 0.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
 HistogramScan scan_histogram(Index queries, Index keys, const Source& source, const Mask& mask = {},
                              const TileOptions& options = {}, E&& executor = {}) {
