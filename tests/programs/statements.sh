@@ -18,5 +18,5 @@ diff "$work/defined" "$work/headings" || complain "statements of the headers (<)
 comm -23 "$work/listed" "$work/headings" | grep . && complain "no heading in docs/bounds.md"
 
 # The inequality and what it assumes are those of the table of the audit.
-grep -A1 '^corollary3 sharp derived$' "$work/list" | grep -qxF '    |J|_2 <= 1/(2T)' || complain "corollary3 has another text"
+grep -A1 '^corollary3 sharp derived$' "$work/list" | grep -qxF '    |J|_2 <= min{1/(2+(L-2)e^{-D/T}), p1, 2 p1 (1-p1)}/T <= 1/(2T)' || complain "corollary3 has another text"
 exit "$failed"

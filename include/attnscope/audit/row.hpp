@@ -84,10 +84,10 @@ public:
         if (facts.delta) audit.add(corollary1_published(row.statistics, *facts.delta));
         audit.add(corollary1_sharp(row.statistics));
 
-        const double error = row.weight_error();
-        audit.add(lemma2_sharp(row.norms, 1 / temperature, error));
+        const double error = row.weight_error(), weight_limit = weight_gradient_limit<double>(row.p);
+        audit.add(lemma2_sharp(row.norms, 1 / temperature, error, weight_limit));
         audit.add(corollary3_published(row.norms, temperature, error));
-        audit.add(corollary3_sharp(row.norms, temperature, error));
+        audit.add(corollary3_sharp(row.norms, temperature, error, weight_limit));
         // Where 1/T overflows, the same matrix before it is divided by T.
         const double beta = 1 / temperature;
         audit.add(std::isfinite(beta)
@@ -190,8 +190,9 @@ private:
         if (const auto log_kappa = published_log_kappa(normalizer, z, facts))
             audit.add(lemma1_published(extremes, finite_or_nan(*log_kappa)));
         audit.add(lemma1_sharp(extremes, finite_or_nan(high - low)));
-        audit.add(lemma2_sharp(jacobian_norms(normalizer, z, RowIn<double>(weights_)), slope,
-                               extremes.relative_error));
+        const RowIn<double> p(weights_);
+        audit.add(lemma2_sharp(jacobian_norms(normalizer, z, p), slope, extremes.relative_error,
+                               weight_gradient_limit<double>(p)));
     }
 
     /// log(max F/min F) over [-a,a], a = max|z_i|, where somebody knows it.
@@ -265,7 +266,8 @@ private:
             high = std::max(high, p[i]);
         }
         const double error = softmax_weight_error(static_cast<Index>(z.size()), std::log(high / low));
-        audit.add(lemma2_sharp(jacobian_norms(normalizer, z, p), slope, 2 * error));
+        audit.add(
+            lemma2_sharp(jacobian_norms(normalizer, z, p), slope, 2 * error, weight_gradient_limit<double>(p)));
     }
 
     /// A division of the logits by a temperature: what holds for N at z/T.

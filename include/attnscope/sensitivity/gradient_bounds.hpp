@@ -4,6 +4,7 @@
 #include <attnscope/sensitivity/jacobian_norms.hpp>
 
 #include <numbers>
+#include <numeric>
 #include <vector>
 
 namespace attnscope {
@@ -24,6 +25,44 @@ A published_gradient_limit(T temperature) {
 template <Number T, Real A = Promoted<T>>
 A gradient_limit(T temperature) {
     return A(0.5) / A(temperature);
+}
+
+/// Upper limit of the spectral norm of diag(p) - p p^T, from three figures of the weights p.
+/// Formula. min{1/(2+(L-2)/kappa), p1, 2 p1 (1-p1)} <= 1/2, L the keys with weight, kappa = p1/min p over them
+/// (e^{D/T} of softmax). The first is attained by two equal keys above L-2 equal ones, the second by equal keys,
+/// the third by two keys.
+/// Special rows. 0 where one key has all weight, or none has; NaN for a row with NaN.
+/// Cost. O(n).
+template <Real T>
+Accumulator<T> weight_gradient_limit(RowIn<T> p) {
+    using A = Accumulator<T>;
+    const auto sums = detail::rest_sums<T>(p);
+    constexpr std::size_t width = 16;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    std::array<T, width> least;
+    std::array<T, width> count{};
+    least.fill(infinity);
+    const auto meet = [&](std::size_t j, T x) {
+        least[j] = std::min(least[j], x > T(0) ? x : infinity);
+        count[j] += x > T(0) ? T(1) : T(0);
+    };
+    std::size_t i = 0;
+    for (; i + width <= p.size(); i += width)
+        for (std::size_t j = 0; j < width; ++j) meet(j, p[i + j]);
+    for (; i < p.size(); ++i) meet(i % width, p[i]);
+    const A keys = std::accumulate(count.begin(), count.end(), A(0)),
+            smallest = *std::min_element(least.begin(), least.end());
+    if (sums.rest != sums.rest) return sums.rest;
+    if (!(keys > A(1))) return A(0);
+    return std::min({1 / (2 + (keys - 2) * (smallest / sums.p1)), sums.p1, 2 * sums.p1 * sums.rest});
+}
+
+/// As above from any row.
+template <RowLike P>
+Accumulator<RowScalar<P>> weight_gradient_limit(const P& p) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    return weight_gradient_limit<T>(row.get());
 }
 
 /// Largest finite difference of softmax along a unit vector.
@@ -63,6 +102,14 @@ Bound<A> norm_bound(const Statement& statement, A limit, A norm, A weight_error)
         statement, {.limit = limit, .measured = norm, .tolerance = norm_tolerance(limit, norm, weight_error)});
 }
 
+/// With a limit that is a factor times that of the row's weights, whose own error it has.
+template <Real A>
+Bound<A> weighed_norm_bound(const Statement& statement, A limit, A weight_limit, A norm, A weight_error) {
+    Bound<A> bound = norm_bound(statement, limit, norm, weight_error);
+    if (weight_limit < A(0.5) && std::isfinite(limit)) bound.tolerance += norm_error(weight_error) * limit;
+    return bound;
+}
+
 } // namespace detail
 
 inline constexpr Statement corollary3_published_statement{
@@ -91,38 +138,46 @@ inline constexpr Statement corollary3_sharp_statement{
     .id = "corollary3",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "|J|_2 <= 1/(2T)",
+    .text = "|J|_2 <= min{1/(2+(L-2)e^{-D/T}), p1, 2 p1 (1-p1)}/T <= 1/(2T)",
     .conditions = "softmax",
     .source = "corrected form of P Corollary 3",
 };
 
-/// Its corrected form: |J|_2 <= 1/(2T). O(1).
+/// Its corrected form, with what the row's weights say.
+/// Formula. |J|_2 <= min{1/(2+(L-2)e^{-D/T}), p1, 2 p1 (1-p1)}/T.
+/// Shapes and units. weight_limit: the minimum, from `weight_gradient_limit` of the row's weights; 1/2 is true of
+/// every row.
+/// Cost. O(1).
 template <Real A>
 Bound<A> corollary3_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> temperature,
-                          std::type_identity_t<A> weight_error) {
-    return detail::norm_bound(corollary3_sharp_statement, gradient_limit(temperature), norms.spectral.value,
-                              weight_error);
+                          std::type_identity_t<A> weight_error, std::type_identity_t<A> weight_limit = A(0.5)) {
+    return detail::weighed_norm_bound(corollary3_sharp_statement, weight_limit / temperature, weight_limit,
+                                      norms.spectral.value, weight_error);
 }
 
 inline constexpr Statement lemma2_sharp_statement{
     .id = "lemma2",
     .form = Form::sharp,
     .provenance = Provenance::not_recovered,
-    .text = "|J|_2 <= 1/2 max|F'/F|",
-    .conditions = "p_i = F(z_i)/sum F, F > 0 differentiable",
+    .text = "|J|_2 <= max|F'/F| min{1/(2+(L-2)/kappa), p1, 2 p1 (1-p1)} <= 1/2 max|F'/F|",
+    .conditions = "p_i = F(z_i)/sum F, F > 0 differentiable, kappa = max F(z_i)/min F(z_i)",
     .source = "P Lemma 2; its published constant was not recovered",
 };
 
 /// P Lemma 2 with the sharp constant.
-/// Formula. |J|_2 <= 1/2 max_i |F'(z_i)/F(z_i)|; 1/(2T) for softmax.
-/// Shapes and units. `log_slope`: that maximum over the row; weight_error: relative error of the weights.
+/// Formula. |J|_2 <= max_i |F'(z_i)/F(z_i)| min{1/(2+(L-2)/kappa), p1, 2 p1 (1-p1)}.
+/// Shapes and units. `log_slope`: the maximum over the row, 1/T for softmax; weight_error: relative error of the
+/// weights; weight_limit: the minimum, from `weight_gradient_limit` of the weights; 1/2 is true of every row.
 /// Special rows. Undefined where the norm or the slope is NaN.
 /// Cost. O(1).
 /// Source. P Lemma 2, whose published constant was not recovered.
 template <Real A>
 Bound<A> lemma2_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> log_slope,
-                      std::type_identity_t<A> weight_error) {
-    return detail::norm_bound(lemma2_sharp_statement, log_slope / 2, norms.spectral.value, weight_error);
+                      std::type_identity_t<A> weight_error, std::type_identity_t<A> weight_limit = A(0.5)) {
+    // Where nothing moves, not even a slope that overflows does.
+    const A limit = weight_limit == A(0) ? A(0) : log_slope * weight_limit;
+    return detail::weighed_norm_bound(lemma2_sharp_statement, limit, weight_limit, norms.spectral.value,
+                                      weight_error);
 }
 
 inline constexpr Statement sigmoid_gradient_sharp_statement{
