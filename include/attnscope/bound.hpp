@@ -26,6 +26,7 @@ enum class Verdict {
 
 inline constexpr std::array<std::string_view, 5> verdict_names = {"holds", "within_rounding", "vacuous",
                                                                   "undefined", "violated"};
+/// The name of a verdict, as files and tables have it.
 constexpr std::string_view name_of(Verdict verdict) { return verdict_names[static_cast<std::size_t>(verdict)]; }
 
 /// A statement as the paper prints it, or in its sharpest true form.
@@ -39,7 +40,9 @@ enum class Provenance {
     derived        ///< ours: the sharp form of a published statement
 };
 
+/// "published" or "sharp".
 constexpr std::string_view name_of(Form form) { return form == Form::published ? "published" : "sharp"; }
+/// "verbatim", "reconstructed", "not_recovered" or "derived".
 constexpr std::string_view name_of(Provenance provenance) {
     switch (provenance) {
     case Provenance::verbatim:
@@ -54,7 +57,7 @@ constexpr std::string_view name_of(Provenance provenance) {
     return "?";
 }
 
-/// One numbered statement in one form. Source: arXiv:2508.17821 (P), where no other is given.
+/// One numbered statement in one form, of arXiv:2508.17821 (P) where its source names no other.
 struct Statement {
     std::string_view id;
     Form form;
@@ -102,6 +105,8 @@ struct Bound {
         return std::clamp(small / large, T(0), T(1));
     }
 
+    /// What the row says: `undefined` where a side is NaN or the assumption is not met, `violated` beyond the
+    /// tolerance, `vacuous` where the limit is no better than `trivial` or infinite.
     Verdict verdict() const {
         if (!assumption_met || std::isnan(value) || std::isnan(measured) || std::isnan(tolerance))
             return Verdict::undefined;
@@ -130,9 +135,10 @@ struct BoundTerms {
     bool assumption_met = true;
 };
 
-/// measured <= limit; without a `trivial` limit nothing but an infinite limit is vacuous.
-/// Example: `upper_bound(lemma1_sharp_statement, {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial = 1})`.
-/// The statement must outlive the bound: a constant.
+/// measured <= limit; without a `trivial` limit nothing but an infinite limit is vacuous. The statement must
+/// outlive the bound: a constant.
+/// Example: `upper_bound(lemma1_sharp_statement, {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial =
+/// 1})`.
 template <Real T = double>
 constexpr Bound<T> upper_bound(const Statement& statement, const BoundTerms<T, Side::upper>& terms) {
     return {&statement,      Side::upper,   terms.limit,         terms.measured,
@@ -143,13 +149,14 @@ constexpr Bound<T> upper_bound(const Statement& statement, const BoundTerms<T, S
 template <Real T = double>
 constexpr Bound<T> upper_bound(const Statement&&, const BoundTerms<T, Side::upper>&) = delete;
 
-/// measured >= limit.
+/// measured >= limit; otherwise as `upper_bound`.
 template <Real T = double>
 constexpr Bound<T> lower_bound(const Statement& statement, const BoundTerms<T, Side::lower>& terms) {
     return {&statement,      Side::lower,   terms.limit,         terms.measured,
             terms.tolerance, terms.trivial, terms.assumption_met};
 }
 
+/// A statement that ends with the call.
 template <Real T = double>
 constexpr Bound<T> lower_bound(const Statement&&, const BoundTerms<T, Side::lower>&) = delete;
 

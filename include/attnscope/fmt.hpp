@@ -9,6 +9,7 @@
 
 namespace attnscope {
 inline namespace v0_1 {
+/// "lower" or "upper".
 constexpr std::string_view name_of(Side side) { return side == Side::lower ? "lower" : "upper"; }
 
 namespace detail {

@@ -13,7 +13,13 @@
 namespace attnscope {
 inline namespace v0_1 {
 
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): 64 random bits a step, any seed, period 2^64.
+/// SplitMix64: 64 random bits a step, any seed, period 2^64.
+/// Source. Steele, Lea, Flood, OOPSLA 2014.
+/// Example:
+///     SplitMix64 generator(7);
+///     std::vector<float> row(1024);
+///     generator.fill_normal(std::span<float>(row));
+///     const Index key = generator.below(1024);
 class SplitMix64 {
 public:
     explicit SplitMix64(std::uint64_t seed) : state_(seed) {}

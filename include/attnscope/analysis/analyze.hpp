@@ -324,12 +324,13 @@ HeadAnalysis unreached_analysis(const HeadView<T>& head, const AnalysisOptions& 
 } // namespace detail
 
 /// Everything about one head: see `HeadAnalysis` for what it tells, `AnalysisOptions` for what can be asked.
-/// Formula: logits z = scale q k^T, -inf where the mask hides a key; weights of each row by the normaliser.
-/// Shapes and units: q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
-/// Special rows: those that see no key, hold NaN or +inf have their status, and NaN as figures.
-/// Cost: O(queries keys (d + N d_v)) for the sets of N; memory O((queries + keys) d + keys^2) up to 8192 keys. Beyond
-/// `options.streamed_above` logits selections and statements are those of some rows only, and the result says so.
-/// Throws `invalid_argument` for shapes that do not fit, counts < 1, and what else options cannot be.
+/// Formula. Logits z = scale q k^T, -inf where the mask hides a key; weights of each row by the normaliser.
+/// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
+/// Special rows. Those that see no key, hold NaN or +inf have their status, and NaN as figures.
+/// Cost. O(queries keys (d + N d_v)) for the sets of N; memory O((queries + keys) d + keys^2) up to 8192
+/// keys. Beyond `options.streamed_above` logits selections and statements are those of some rows only, and
+/// the result says so.
+/// Throws. `invalid_argument` for shapes that do not fit, counts < 1, and what else options cannot be.
 template <Real T, Executor E = Sequential>
 HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {}, E&& executor = {}) {
     if constexpr (std::same_as<T, double>) {
@@ -385,6 +386,10 @@ LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options 
 }
 
 /// One head whose logits come in tiles of T from any engine: see `LogitSource`.
+/// Shapes and units. Logits [queries, keys] before the temperature; values [keys, d_v] or none.
+/// Special rows. As of `analyze`.
+/// Cost. That of `analyze`, with the engine in place of the product.
+/// Throws. `invalid_argument` as `analyze` does, and for a scale, which would change nothing.
 /// Example: `analyze_tiles<float>(queries, keys, engine, values, {.mask = Mask::causal()})`.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
 HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
@@ -517,11 +522,13 @@ HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&&
     return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options, executor);
 }
 
-/// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a constant, so
-/// that `log_sum_exp` and `max_logit` are NaN. A row that does not sum to 1 (beyond the rounding of the stored scalar)
-/// is taken as it is, and statements that assume 1 are undefined on it, unless `options.normalise_weights` or another
-/// temperature or normaliser than softmax at 1 is asked for, which makes other weights of log p; negative weights have
-/// no entropy and no statements. Throws `invalid_argument` also for a normaliser that is not invariant under shifts.
+/// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a
+/// constant, so that `log_sum_exp` and `max_logit` are NaN.
+/// Special rows. A row that does not sum to 1 (beyond the rounding of the stored scalar) is taken as it is,
+/// and statements that assume 1 are undefined on it, unless `options.normalise_weights` or another
+/// temperature or normaliser than softmax at 1 is asked for, which makes other weights of log p; negative
+/// weights have no entropy and no statements.
+/// Throws. `invalid_argument` as `analyze` does, and for a normaliser that is not invariant under shifts.
 template <MatrixExpr P, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> weights = detail::row_major_copy<double>(p),
@@ -551,7 +558,7 @@ inline constexpr bool is_matrix_of_numbers = false;
 
 } // namespace detail
 
-// These only say what is wrong, where the compiler would list all that a call is not.
+/// Only says what is wrong, where the compiler would list all that a call is not.
 template <class Q, class K, class V, class... E>
 requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K> || detail::WrongMatrix<V>)
 HeadAnalysis analyze(const Q&, const K&, const V&, const AnalysisOptions& = {}, const E&...) {
@@ -561,6 +568,7 @@ HeadAnalysis analyze(const Q&, const K&, const V&, const AnalysisOptions& = {}, 
         "(Eigen::Map views a container)");
     return {};
 }
+/// The same without values.
 template <class Q, class K, class... E>
 requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K>)
 HeadAnalysis analyze(const Q&, const K&, const AnalysisOptions& = {}, const E&...) {

@@ -128,7 +128,8 @@ struct HeadAnalysis {
     std::vector<Index> examined; ///< queries whose selections and statements were looked at, ascending
     ScanExtent extent;           ///< how far it came before `progress` stopped it
 
-    /// The selection of N keys. Throws `invalid_argument` unless N was among the `counts`.
+    /// The selection of N keys.
+    /// Throws. `invalid_argument` unless N was among the `counts`.
     const SelectionColumns& selection(Index n) const {
         for (const SelectionColumns& columns : selections)
             if (columns.n == n) return columns;

@@ -11,6 +11,7 @@ inline namespace v0_1 {
 /// Scalars in which weights are stored.
 enum class StoredScalar { float16, bfloat16, float32, float64 };
 
+/// "float16", "bfloat16", "float32" or "float64".
 constexpr std::string_view name_of(StoredScalar scalar) {
     constexpr std::array<std::string_view, 4> names = {"float16", "bfloat16", "float32", "float64"};
     return names[static_cast<std::size_t>(scalar)];
@@ -64,7 +65,8 @@ struct StoredRow {
     bool sums_to_one = true;    ///< to the rounding of the stored scalar
 };
 
-/// What a row of stored weights is like. O(n).
+/// What a row of stored weights is like.
+/// Cost. O(n), no allocation.
 inline StoredRow stored_row(RowIn<double> p, const KeyRanges& visible, StoredScalar scalar) {
     StoredRow row;
     for (std::size_t j = 0; j < p.size(); ++j) {

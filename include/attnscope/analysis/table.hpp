@@ -44,12 +44,13 @@ inline constexpr std::string_view mean_legend =
     "Means over the rows of each head. H: entropy in nats; p1: largest weight; key0: weight of the first key;\n"
     "keys: participation ratio 1/sum p^2; D: logit spread; |J|2, |J|F: spectral and Frobenius norm of dp/dz.\n";
 
-/// Titles and means of one head, nine characters a column after a blank.
+/// The titles of `mean_columns` in a line, nine characters a column after a blank.
 inline std::string mean_titles() {
     std::string line;
     for (const MeanColumn& column : mean_columns) line += " " + detail::right(column.title, 9);
     return line;
 }
+/// The means of one head under them; a dash where there is none.
 inline std::string mean_cells(const HeadAnalysis& head) {
     std::string line;
     for (const MeanColumn& column : mean_columns)

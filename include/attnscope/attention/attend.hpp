@@ -8,6 +8,7 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// What `attend` is asked for beside the output.
 struct AttendOptions {
     bool weights = false; ///< keep the [queries, keys] weights
 };
@@ -131,6 +132,7 @@ concept TellsParameterDerivative = requires(const N& n, std::span<const T> z, st
 
 } // namespace detail
 
+/// What `attend_backward` is asked for beside the gradients in q, k and v.
 struct AttendBackwardOptions {
     bool parameter = false; ///< also the gradient in the normaliser's parameter (temperature, s, alpha, ...)
 };

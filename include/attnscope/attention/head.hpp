@@ -114,7 +114,7 @@ HeadView(Q&&, K&&, V&&, S) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
 template <Real T>
 class Head {
 public:
-    /// Throws as `HeadView` does.
+    /// Throws. As `HeadView` does.
     template <MatrixExpr Q, MatrixExpr K>
     Head(const Q& q, const K& k)
         : q_(detail::row_major_copy<T>(q)), k_(detail::row_major_copy<T>(k)),

@@ -15,6 +15,7 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// How far a `CertificateAuditor` moves the logits.
 struct CertificateOptions {
     double least_change = 1e-3,
            most_change = 10; ///< size of a drawn box or logit error, in units of the temperature

@@ -14,6 +14,7 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// What a `RowAuditor` tries.
 struct RowAuditOptions {
     std::vector<double> steps = {}; ///< eps of the finite differences; empty: none are taken
 };

@@ -9,6 +9,7 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// How a `SelectionAuditor` measures.
 struct SelectionAuditOptions {
     Reading reading = Reading::cumulative; ///< of the distance in Theorem 1(1)
     Index subsets = 200;                   ///< drawn for an expectation over subsets of more than 12 tokens

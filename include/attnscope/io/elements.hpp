@@ -45,9 +45,11 @@ inline float bfloat16_to_float(std::uint16_t bits) noexcept {
 /// Element types of the files. `unsupported`: the file names a type that this library does not read.
 enum class Dtype { boolean, i8, u8, i16, u16, i32, u32, i64, u64, f16, bf16, f32, f64, unsupported };
 
+/// A floating-point type.
 constexpr bool is_floating(Dtype dtype) noexcept {
     return dtype == Dtype::f16 || dtype == Dtype::bf16 || dtype == Dtype::f32 || dtype == Dtype::f64;
 }
+/// An integer or a bool.
 constexpr bool is_integer(Dtype dtype) noexcept { return !is_floating(dtype) && dtype != Dtype::unsupported; }
 
 namespace detail {

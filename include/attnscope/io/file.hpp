@@ -66,11 +66,16 @@ struct Unmap {
 } // namespace detail
 
 /// A regular file, open for reading. Move-only. Reading from several threads at once is safe.
+/// Example:
+///     const io::File file = io::File::open("head.safetensors");
+///     std::vector<std::byte> start(8);
+///     file.read(0, start);
 class File {
 public:
     /// Bytes are copied out of the file when they are asked for, so that a file which somebody else shortens
-    /// meanwhile is an `io_error` and not the end of the program. Throws `io_error` when the file is missing,
-    /// unreadable or no regular file: a directory, a device, or a pipe, for whose writer it does not wait.
+    /// meanwhile is an `io_error` and not the end of the program.
+    /// Throws. `io_error` when the file is missing, unreadable or no regular file: a directory, a device, or
+    /// a pipe, for whose writer it does not wait.
     static File open(const std::string& path) { return File(path); }
 
     /// As `open`, with the bytes in memory for `SafetensorsFile::view`: mapped where the system can, read
@@ -120,8 +125,8 @@ public:
     /// as this object, or the one it is moved into, lives.
     std::span<const std::byte> memory() const noexcept { return memory_; }
 
-    /// Fills `out` with the bytes from `offset` on. Throws `io_error` when the file ends before, or cannot be
-    /// read.
+    /// Fills `out` with the bytes from `offset` on.
+    /// Throws. `io_error` when the file ends before, or cannot be read.
     void read(std::uint64_t offset, std::span<std::byte> out) const {
         if (const std::size_t got = read_some(offset, out); got < out.size())
             throw io_error(path_, offset + got,
@@ -130,6 +135,7 @@ public:
     }
 
     /// As `read`, but stops at the end of the file; the number of bytes.
+    /// Throws. `io_error` when the file cannot be read.
     std::size_t read_some(std::uint64_t offset, std::span<std::byte> out) const {
         std::size_t done = 0;
         if (!memory_.empty() || !is_open()) {
@@ -214,8 +220,8 @@ private:
     std::span<const std::byte> memory_; // of owned_ or mapping_
 };
 
-/// All bytes of a regular file, up to its end whatever size the system gives. Throws `io_error` as `File::open`
-/// does, and when there are more than `limit` bytes.
+/// All bytes of a regular file, up to its end whatever size the system gives.
+/// Throws. `io_error` as `File::open` does, and when there are more than `limit` bytes.
 inline std::string read_file(const std::string& path, std::uint64_t limit = std::uint64_t{1} << 30) {
     const File file = File::open(path);
     std::string content;

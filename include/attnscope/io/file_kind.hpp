@@ -16,6 +16,7 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace io {
 
+/// What a file can be that is no safetensors file.
 enum class FileKind {
     unknown,
     npy,           ///< one NumPy array

@@ -178,16 +178,17 @@ private:
 
 } // namespace detail
 
-/// The value of a JSON text; `file` is its name in messages.
-/// Errors, each an `io_error` with the byte at or just behind the fault: bad syntax or UTF-8, text behind the
-/// value, a number that no double holds, NaN and Infinity (which Python writes, and which are no JSON), a key
-/// that appears twice in an object, more than `max_json_depth` levels. Integers that fit neither 64-bit type
-/// become doubles.
+/// The value of a JSON text; `file` is its name in messages. Integers that fit neither 64-bit type become
+/// doubles.
+/// Throws. `io_error` with the byte at or just behind the fault: bad syntax or UTF-8, text behind the value,
+/// a number that no double holds, NaN and Infinity (which Python writes, and which are no JSON), a key that
+/// appears twice in an object, more than `max_json_depth` levels.
 inline nlohmann::json parse_json(const std::string& file, std::string_view text) {
     return std::move(detail::JsonBuilder(file, text).value);
 }
 
-/// As above, of a whole file. Throws `io_error` as `read_file` does, too, and names what a file is instead.
+/// As above, of a whole file.
+/// Throws. `io_error` as `read_file` does, too, and names what a file is instead.
 inline nlohmann::json read_json(const std::string& path, std::uint64_t limit = std::uint64_t{1} << 28) {
     const std::string text = read_file(path, limit);
     if (const auto known = description(kind_of(std::string_view(text).substr(0, 512))); !known.empty())

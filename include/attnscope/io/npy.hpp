@@ -33,6 +33,7 @@ namespace io {
 template <class T>
 concept NpyScalar = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, std::int64_t>;
 
+/// What `read_npy` and `NpzFile` give.
 template <NpyScalar T>
 struct NpyArray {
     std::vector<Eigen::Index> shape;  ///< empty for a scalar
@@ -348,15 +349,16 @@ NpyArray<T> read_npy_part(const File& file, std::uint64_t start, std::uint64_t s
 
 } // namespace detail
 
-/// The array in an open file. T is float, double or std::int64_t. Read are bool, signed and unsigned integers
-/// of 1 to 8 bytes, and floating-point numbers of 2, 4 and 8 bytes, in either byte order, versions 1.0, 2.0
-/// and 3.0, also as Python 2 writes them; on request bfloat16. Floating-point numbers convert to T by rounding
-/// to nearest (exact when T is as wide); integers must be exact in T, and floating-point files cannot be read
-/// as std::int64_t. Data in Fortran order are transposed.
-///
-/// Errors, each an `io_error` with the position: everything else (complex numbers, objects, strings,
-/// structures, a header with other keys, at most 64 dimensions, at most 1 MiB of header), and data that are
-/// shorter or longer than the shape says.
+/// The array in an open file. Read are bool, signed and unsigned integers of 1 to 8 bytes, and floating-point
+/// numbers of 2, 4 and 8 bytes, in either byte order, versions 1.0, 2.0 and 3.0, also as Python 2 writes
+/// them; on request bfloat16. Data in Fortran order are transposed.
+/// Shapes and units. T is float, double or std::int64_t. Floating-point numbers convert to T by rounding to
+/// nearest (exact when T is as wide); integers must be exact in T, and floating-point files cannot be read as
+/// std::int64_t.
+/// Cost. One pass over the data, allocates the array; two of them in Fortran order.
+/// Throws. `io_error` with the position for everything else (complex numbers, objects, strings, structures, a
+/// header with other keys, more than 64 dimensions, more than 1 MiB of header), and for data that are shorter
+/// or longer than the shape says.
 template <NpyScalar T>
 NpyArray<T> read_npy(const File& file, NpyOptions options = {}) {
     return detail::read_npy_part<T>(file, 0, file.size(), options);
@@ -368,17 +370,20 @@ NpyArray<T> read_npy(const std::string& path, NpyOptions options = {}) {
     return read_npy<T>(File::open(path), options);
 }
 
-/// Writes row-major `values` as version 1.0, little-endian, data aligned to 64 bytes, as `write_file` does: no
-/// partial file is ever seen under this name. `invalid_argument` when the
-/// product of the shape is not the number of values, `io_error` when the file cannot be written.
+/// Writes row-major `values` as version 1.0, little-endian, data aligned to 64 bytes, as `write_file` does:
+/// no partial file is ever seen under this name.
+/// Throws. `invalid_argument` when the product of the shape is not the number of values, `io_error` when the
+/// file cannot be written.
 inline void write_npy(const std::string& path, std::span<const float> values,
                       std::span<const Eigen::Index> shape) {
     detail::write_npy(path, "<f4", values, shape);
 }
+/// As above, of doubles.
 inline void write_npy(const std::string& path, std::span<const double> values,
                       std::span<const Eigen::Index> shape) {
     detail::write_npy(path, "<f8", values, shape);
 }
+/// As above, of integers.
 inline void write_npy(const std::string& path, std::span<const std::int64_t> values,
                       std::span<const Eigen::Index> shape) {
     detail::write_npy(path, "<i8", values, shape);

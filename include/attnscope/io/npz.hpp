@@ -47,11 +47,14 @@ inline std::uint32_t crc32(std::uint32_t sum, std::span<const std::byte> bytes) 
 
 /// An .npz file, open for reading. The constructor checks the directory; `read` checks the member it reads,
 /// with its CRC-32. Move-only; reading from several threads at once is safe.
-///
-/// Errors, each an `io_error` with the position: no zip archive (with what the file is instead), a directory
-/// that does not fit the file, an encrypted member, a name that appears twice, a member that is not .npy, a
-/// checksum that is wrong, and what `read_npy` refuses. Compressed members (numpy.savez_compressed) are refused
-/// when they are read, with the Python that saves them as they are read here.
+/// Throws. `io_error` with the position: no zip archive (with what the file is instead), a directory that
+/// does not fit the file, an encrypted member, a name that appears twice, a member that is not .npy, a
+/// checksum that is wrong, and what `read_npy` refuses. Compressed members (numpy.savez_compressed) are
+/// refused when they are read, with the Python that saves them as they are read here.
+/// Example:
+///     const io::NpzFile file("head.npz");
+///     const io::NpyArray<float> q = file.read<float>("q");
+///     const Eigen::Map<const Matrix<float>> queries(q.data.data(), q.shape[0], q.shape[1]);
 class NpzFile {
 public:
     explicit NpzFile(const std::string& path) : NpzFile(File::open(path)) {}
@@ -67,7 +70,8 @@ public:
     }
     bool contains(std::string_view name) const { return members_.contains(name); }
 
-    /// One array, as `read_npy` gives it. Throws `io_error` when there is none of this name.
+    /// One array, as `read_npy` gives it.
+    /// Throws. `io_error` when there is none of this name, and for a member that is not as the class says.
     template <NpyScalar T>
     NpyArray<T> read(std::string_view name, NpyOptions options = {}) const {
         const auto found = members_.find(name);

@@ -17,20 +17,25 @@ template <class T>
 concept Viewable = detail::dtype_of<T> != Dtype::unsupported;
 
 /// A safetensors file, open for reading. The constructor checks every rule of the format, so the members only
-/// fail for reasons of their own. Copying is not possible; moving keeps views valid. Reading from several
-/// threads at once is safe.
-///
-/// Rules checked at opening, each an `io_error` with the position: at least 8 bytes; header within the file and
-/// at most 100 MB; starts with '{'; valid UTF-8 JSON; no name, metadata key or field twice; exactly the fields
-/// dtype, shape, data_offsets; shape and offsets non-negative integers (at most 64 dimensions); begin <= end <=
-/// size of the data; product of the shape times the size of the dtype equals end - begin, without overflow; no
-/// overlap; no hole; the last tensor ends with the file; metadata is string to string, of at most a million
-/// keys. A dtype that is well-formed but not read here (F8_E4M3, C64, ...) does not stop the file from opening;
-/// its tensor has `Dtype::unsupported`.
+/// fail for reasons of their own. A dtype that is well-formed but not read here (F8_E4M3, C64, ...) does not
+/// stop the file from opening; its tensor has `Dtype::unsupported`.
+/// Invariant. Copying is not possible; moving keeps views valid. Reading from several threads at once is
+/// safe.
+/// Throws. At opening, `io_error` with the position unless: at least 8 bytes; header within the file and at
+/// most 100 MB; starts with '{'; valid UTF-8 JSON; no name, metadata key or field twice; exactly the fields
+/// dtype, shape, data_offsets; shape and offsets non-negative integers (at most 64 dimensions); begin <= end
+/// <= size of the data; product of the shape times the size of the dtype equals end - begin, without
+/// overflow; no overlap; no hole; the last tensor ends with the file; metadata is string to string, of at
+/// most a million keys.
+/// Example:
+///     const io::SafetensorsFile file("head.safetensors");
+///     const std::vector<Eigen::Index>& shape = file.info("q").shape;
+///     const std::vector<float> q = file.read<float>("q");
+///     const Eigen::Map<const Matrix<float>> queries(q.data(), shape[0], shape[1]);
 class SafetensorsFile {
 public:
-    /// Cost: one pass over the header; the data are read when they are asked for. A file that is shortened
-    /// while it is open is an `io_error` then.
+    /// A file that is shortened while it is open is an `io_error` when its data are asked for.
+    /// Cost. One pass over the header.
     explicit SafetensorsFile(const std::string& path) : SafetensorsFile(File::open(path)) {}
 
     /// `File::map` for views of the data in place.
@@ -47,7 +52,8 @@ public:
 
     bool contains(std::string_view name) const { return tensors_.contains(name); }
 
-    /// Throws `io_error` when there is no such tensor.
+    /// What the header says about a tensor.
+    /// Throws. `io_error` when there is no such tensor.
     const TensorInfo& info(std::string_view name) const {
         const auto found = tensors_.find(name);
         if (found == tensors_.end()) throw io_error(path(), 8, "there is no tensor " + detail::in_quotes(name));
@@ -58,14 +64,15 @@ public:
     const std::map<std::string, std::string, std::less<>>& metadata() const noexcept { return metadata_; }
 
     /// All elements of a F64, F32, F16 or BF16 tensor, row-major, as T (float or double). Widening is exact,
-    /// F64 to float rounds to nearest. `io_error` for another dtype and for an unknown name.
+    /// F64 to float rounds to nearest.
+    /// Throws. `io_error` for another dtype and for an unknown name.
     template <std::floating_point T>
     std::vector<T> read(std::string_view name) const {
         return read<T>(name, 0, info(name).elements);
     }
 
-    /// Elements first .. first + count - 1 only; the rest of the tensor is not touched. `invalid_argument` when
-    /// they are not all inside the tensor.
+    /// Elements first .. first + count - 1 only; the rest of the tensor is not touched.
+    /// Throws. As above, and `invalid_argument` when they are not all inside the tensor.
     template <std::floating_point T>
     std::vector<T> read(std::string_view name, std::uint64_t first, std::uint64_t count) const {
         check_slice("SafetensorsFile::read", name, first, count);
@@ -83,8 +90,9 @@ public:
         decode(name, tensor, first, out);
     }
 
-    /// All elements of a BOOL, I8 ... I64 or U8 ... U64 tensor, row-major. `io_error` for another dtype, an
-    /// unknown name, a U64 value of 2^63 or more, and a BOOL that is neither 0 nor 1.
+    /// All elements of a BOOL, I8 ... I64 or U8 ... U64 tensor, row-major.
+    /// Throws. `io_error` for another dtype, an unknown name, a U64 value of 2^63 or more, and a BOOL that is
+    /// neither 0 nor 1.
     std::vector<std::int64_t> read_integers(std::string_view name) const {
         return read_integers(name, 0, info(name).elements);
     }
@@ -99,9 +107,9 @@ public:
     }
 
     /// The data in place, without a copy; valid as long as this object (or the one it is moved into) lives.
-    /// Needs a file that is in memory, as `SafetensorsFile(File::map(path))` is. `io_error` with the reason
-    /// when it is not, the dtype is not T's, the data are not aligned for T in the file, or the machine is
-    /// big-endian: use `read` then.
+    /// Needs a file that is in memory, as `SafetensorsFile(File::map(path))` is.
+    /// Throws. `io_error` with the reason when it is not, the dtype is not T's, the data are not aligned for
+    /// T in the file, or the machine is big-endian: use `read` then.
     template <Viewable T>
     std::span<const T> view(std::string_view name) const {
         const TensorInfo& tensor = info(name);

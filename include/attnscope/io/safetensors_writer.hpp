@@ -13,10 +13,16 @@ namespace io {
 
 /// Collects tensors and writes them as one safetensors file. F64 and I64 tensors come first in the file, then
 /// F32, so that all of them can be viewed in place.
+/// Example, with q of `Matrix<float>`:
+///     io::SafetensorsWriter writer;
+///     writer.add("q", std::span<const float>(q.data(), 128 * 64), {128, 64});
+///     writer.set_metadata("model", "of mine");
+///     writer.write("head.safetensors");
 class SafetensorsWriter {
 public:
-    /// Adds a copy of `values` (row-major) under `name`. `invalid_argument` when the name is taken, is
-    /// "__metadata__" or is not UTF-8, or when the product of the shape is not the number of values.
+    /// Adds a copy of `values` (row-major) under `name`.
+    /// Throws. `invalid_argument` when the name is taken, is "__metadata__" or is not UTF-8, or when the
+    /// product of the shape is not the number of values.
     void add(std::string name, std::span<const float> values, std::vector<Eigen::Index> shape) {
         add("F32", std::move(name), values, std::move(shape));
     }
@@ -30,14 +36,15 @@ public:
         add("I64", std::move(name), values, std::move(shape));
     }
 
-    /// Sets one entry of "__metadata__", replacing an older one of this key. `invalid_argument` when key or
-    /// value is not UTF-8.
+    /// Sets one entry of "__metadata__", replacing an older one of this key.
+    /// Throws. `invalid_argument` when key or value is not UTF-8.
     void set_metadata(const std::string& key, const std::string& value) {
         metadata_[json_string(key)] = json_string(value);
     }
 
     /// Writes as `write_file` does: no partial file is ever seen under this name, and a regular file is
-    /// replaced in one step. `io_error` when that fails.
+    /// replaced in one step.
+    /// Throws. `io_error` when that fails, `invalid_argument` for a header of more than 100 MB.
     void write(const std::string& path) const {
         std::vector<const Tensor*> sorted;
         for (const auto& [name, tensor] : tensors_) sorted.push_back(&tensor);

@@ -177,11 +177,11 @@ inline void remove_unfinished_files() noexcept {
     --detail::removals_going_on;
 }
 
-/// Writes the parts, one after the other, as the file `path`. A regular file is replaced in one step, when the
-/// new one is finished: a reader sees the old or the whole new one, and nothing is left when a step fails (a
-/// signal that ends the program: see `remove_unfinished_files`). At
-/// the end of a link it is the file the link leads to; the link stays. What is no regular file (a device, a
-/// pipe) is written to as it stands. Throws `io_error` with the system's reason.
+/// Writes the parts, one after the other, as the file `path`. A regular file is replaced in one step, when
+/// the new one is finished: a reader sees the old or the whole new one, and nothing is left when a step fails
+/// (a signal that ends the program: see `remove_unfinished_files`). At the end of a link it is the file the
+/// link leads to; the link stays. What is no regular file (a device, a pipe) is written to as it stands.
+/// Throws. `io_error` with the system's reason.
 inline void write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
     namespace fs = std::filesystem;
     std::error_code code;

@@ -446,8 +446,8 @@ PlanInput plan_input(const Q& q, const K& k, const Mask& mask = {}, std::optiona
 }
 
 /// Plans a head of q, k and values v [keys, d_v] under softmax.
-/// Example: `plan_head(q, k, v, {.weight = 0.5}, Mask::causal()).aims.front().inverse_temperature`
 /// Throws. `invalid_argument` also when shapes do not fit.
+/// Example: `plan_head(q, k, v, {.weight = 0.5}, Mask::causal()).aims.front().inverse_temperature`
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
 HeadPlan plan_head(const Q& q, const K& k, const V& v, const PlanQuestion& question, const Mask& mask = {},
                    std::optional<double> scale = {}) {

@@ -37,9 +37,15 @@ template <class N>
 concept Erasable = !std::same_as<N, AnyNormalizer> && detail::NormalizerMembers<N, float> &&
                    detail::NormalizerMembers<N, double>;
 
-/// Any normaliser, behind one virtual call a row. Cheap to copy; what it holds does not change. It satisfies
-/// `Normalizer` over float and double; its static `traits` promise nothing, `promises()` tells those of what it
-/// holds.
+/// Any normaliser, behind one virtual call a row. It satisfies `Normalizer` over float and double; its static
+/// `traits` promise nothing, `promises()` tells those of what it holds.
+/// Invariant. Cheap to copy; what it holds does not change.
+/// Example, with a row z of float:
+///     AnyNormalizer any = ScalableSoftmax(0.43); // or make_normalizer("softcap:50|ssmax:0.43|topk:64")
+///     const std::string name = any.name();
+///     const auto p = weights(any, z);
+///     any = Sparsemax();
+///     const bool is_softmax = any.target<Softmax>() != nullptr;
 class AnyNormalizer {
 public:
     static constexpr NormalizerTraits traits{};
@@ -109,7 +115,8 @@ public:
     /// Has it a parameter of its own that people train, and which?
     bool has_parameter() const { return !model_->parameter_name().empty(); }
     std::string_view parameter_name() const { return model_->parameter_name(); }
-    /// dp/d(parameter). Throws `invalid_argument` if there is none.
+    /// dp/d(parameter).
+    /// Throws. `invalid_argument` if there is none.
     template <detail::ErasedScalar T>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require(has_parameter(), "AnyNormalizer::parameter_derivative",
@@ -250,7 +257,8 @@ private:
     std::shared_ptr<const Base> model_;
 };
 
-/// Norms of what an `AnyNormalizer` holds.
+/// Norms of dp/dz of what an `AnyNormalizer` holds: formula, special rows and cost are those of its own
+/// overload.
 template <Real T>
 JacobianNorms<double> jacobian_norms(const AnyNormalizer& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.norms<T>(z, p);

@@ -224,10 +224,12 @@ inline AnyNormalizer adapt_normalizer(const NormalizerPart& part, const AnyNorma
 
 } // namespace detail
 
-/// The normaliser that `text` names: adaptors in front, one normaliser, adaptors behind, joined by `|`, as in
-/// "softcap:50|ssmax:0.43|topk:64"; adaptors alone stand around softmax. `temperature` > 0 divides the logits
-/// before all of it. Throws `invalid_argument` that says what is wrong; for an unknown name it lists the known
-/// ones.
+/// The normaliser that `text` names: adaptors in front, one normaliser, adaptors behind, joined by `|`;
+/// adaptors alone stand around softmax.
+/// Shapes and units. `temperature` divides the logits before all of it.
+/// Throws. `invalid_argument` that says what is wrong, for an unknown name with a list of the known ones; and
+/// unless the temperature is > 0 and finite.
+/// Example: `make_normalizer("softcap:50|ssmax:0.43|topk:64")`
 inline AnyNormalizer make_normalizer(std::string_view text, double temperature = 1) {
     detail::checked_temperature("make_normalizer", temperature);
     std::vector<detail::NormalizerPart> front, back;

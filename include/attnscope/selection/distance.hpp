@@ -13,6 +13,7 @@ enum class Reading {
     cumulative, ///< d = sum_{i not in I} |s - y_i|
     resultant   ///< d' = |sum_{i not in I} y_i - s|
 };
+/// "cumulative" or "resultant".
 constexpr std::string_view name_of(Reading reading) {
     return reading == Reading::cumulative ? "cumulative" : "resultant";
 }
@@ -58,20 +59,28 @@ struct DistanceCurve {
 };
 
 /// All top-N distances of a row at once, for N = 1 ... n_max, from the Gram matrix of its token vectors.
-/// With c_i = <s_N, x_i>, |s_N - y_i|^2 = |s_N|^2 - 2 p_i c_i + |y_i|^2 costs O(1) for each key and N. Where
-/// s_N nearly equals y_i this cancels; below 1e-4 (|s|^2 + |y|^2) the distance is taken directly instead, so
-/// that the squares keep 1e-11 relative. c_i is kept in double. For float input the squares are formed in
-/// float, and distances taken directly below |s|^2 + |y|^2 times 1/32: d(N) is exact to 4e-6. Some columns of
-/// the Gram matrix at a time, whose c_i stay in registers for all N. O(n n_max) plus O(d) for each N; memory
-/// O(n) beyond the curve, kept from row to row (plus O(1) for each distance taken directly).
+/// Formula. With c_i = <s_N, x_i>, |s_N - y_i|^2 = |s_N|^2 - 2 p_i c_i + |y_i|^2 costs O(1) for each key and
+/// N. Where s_N nearly equals y_i this cancels; below 1e-4 (|s|^2 + |y|^2) the distance is taken directly
+/// instead, so that the squares keep 1e-11 relative. c_i is kept in double. For float input the squares are
+/// formed in float, and distances taken directly below |s|^2 + |y|^2 times 1/32: d(N) is exact to 4e-6.
+/// Cost. O(n n_max) plus O(d) for each N: some columns of the Gram matrix at a time, whose c_i stay in
+/// registers for all N. Memory O(n) beyond the curve, kept from row to row (plus O(1) for each distance taken
+/// directly).
+/// Example, with the ranked weights p [n] and vectors x [n, d] of one row:
+///     const Matrix<double> gram = gram_matrix(x);
+///     DistanceCurves<double> curves;
+///     const DistanceCurve<double>& curve = curves.compute(p, x, gram, ranking.order(), 50);
+///     const double distance = curve.cumulative[9]; // of the top 10
 template <Real T>
 class DistanceCurves {
 public:
     using A = Accumulator<T>;
 
-    /// p: weights of the visible keys, x their vectors, gram: `gram_matrix` of vectors that begin with x (its
-    /// leading n x n block is read), order: ranking of the n keys; with_bound: also `bound`, at about twice the
-    /// cost. Throws `invalid_argument` when sizes do not fit.
+    /// The curve of one row for N = 1 ... n_max; gone with the next one.
+    /// Shapes and units. p: weights of the visible keys, x their vectors, gram: `gram_matrix` of vectors that
+    /// begin with x (its leading n x n block is read), order: ranking of the n keys; with_bound: also
+    /// `bound`, at about twice the cost.
+    /// Throws. `invalid_argument` when sizes do not fit.
     const DistanceCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                     std::span<const Index> order, Index n_max, bool with_bound = false) {
         const Index n = detail::size<T>(p), d = x.cols();

@@ -36,8 +36,10 @@ public:
     SelectedSet& operator=(SelectedSet&&) = default;
 
     /// p and x are borrowed and must stay alive while the set is asked. Reuses its memory from row to row.
-    /// `selected`: distinct keys in any order. O(n d). Throws `invalid_argument` when x does not have one row
-    /// for each weight or a key is out of range or repeated.
+    /// Shapes and units. p [n], x [n, d]; `selected`: distinct keys in any order.
+    /// Cost. O(n d).
+    /// Throws. `invalid_argument` when x does not have one row for each weight or a key is out of range or
+    /// repeated.
     void assign(RowIn<T> p, MatrixView<T> x, std::span<const Index> selected,
                 Metric metric = Metric::euclidean) {
         const Index n = detail::size<T>(p), d = x.cols();

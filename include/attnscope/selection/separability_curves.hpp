@@ -18,19 +18,21 @@ struct SeparabilityCurve {
     std::vector<A> f_score;           ///< harmonic mean of both
 };
 
-/// The figures of many N from the Gram matrix of the token vectors: D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i
-/// = <s_N, x_i>, is compared without |s_N|^2, which is alike for all keys. Wherever rounding leaves the order
-/// of two keys that matter open (exact ties are no such case when they weigh nothing), that N is counted by
-/// `separability`, so that the counts are the same. Inversions need the order of all keys and are left to it.
-/// O(n) for each N up to the largest, about a fifth of it for those that are not asked for; O(n d + n log n)
-/// for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
+/// The figures of many N from the Gram matrix of the token vectors.
+/// Formula. D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i = <s_N, x_i>, is compared without |s_N|^2, which is
+/// alike for all keys. Wherever rounding leaves the order of two keys that matter open (exact ties are no
+/// such case when they weigh nothing), that N is counted by `separability`, so that the counts are the same.
+/// Inversions need the order of all keys and are left to it.
+/// Cost. O(n) for each N up to the largest, about a fifth of it for those that are not asked for; O(n d + n
+/// log n) for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
 template <Real T>
 class SeparabilityCurves {
 public:
     using A = Accumulator<T>;
 
-    /// For N = 1 ... n_max; arguments as in `DistanceCurves`. A token or weight that is not finite, or whose
-    /// square is not, leaves every figure NaN. Throws `invalid_argument` when sizes do not fit.
+    /// The figures for N = 1 ... n_max; arguments as in `DistanceCurves`.
+    /// Special rows. A token or weight that is not finite, or whose square is not, leaves every figure NaN.
+    /// Throws. `invalid_argument` when sizes do not fit.
     const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                         std::span<const Index> order, Index n_max) {
         detail::require(n_max >= 0, "SeparabilityCurves", "n_max must be in [0, n]", n_max, p.size());
@@ -39,7 +41,8 @@ public:
         return compute(p, x, gram, order, std::span<const Index>(all_));
     }
 
-    /// The same for N = `counts`, which must ascend within [1, n].
+    /// The same for some N.
+    /// Throws. `invalid_argument` also unless `counts` ascend within [1, n].
     const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                         std::span<const Index> order, std::span<const Index> counts) {
         const Index n = detail::size<T>(p);

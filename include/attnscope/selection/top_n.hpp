@@ -57,9 +57,10 @@ public:
         order_scores();
     }
 
-    /// The same for the n largest scores only, O(size) beside what n costs: passes count the scores above a
-    /// threshold, which halves the range of their bits, until hardly more than n are above it. Throws
-    /// `invalid_argument` unless 0 <= n <= size.
+    /// The same for the n largest scores only.
+    /// Cost. O(size) beside what n costs: passes count the scores above a threshold, which halves the range
+    /// of their bits, until hardly more than n are above it.
+    /// Throws. `invalid_argument` unless 0 <= n <= size.
     void rank(RowIn<T> scores, Index n) {
         const Index size = detail::size<T>(scores);
         detail::require(n >= 0 && n <= size, "Ranking", "n must be in [0, size]", n, size);

@@ -19,6 +19,7 @@ enum class CacheNumber {
 /// What shares one scale: all tokens of a channel (column), or all channels of a token (row).
 enum class CacheScale { channel, token };
 
+/// How a cache stores keys.
 struct CacheFormat {
     CacheNumber number = CacheNumber::integer;
     int bits = 8; ///< of integers, 2 to 24

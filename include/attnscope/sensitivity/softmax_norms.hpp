@@ -180,8 +180,9 @@ concept LengthScaled = Normalizer<N, T> && Normalizer<N, Accumulator<T>> && requ
     { n.inverse_temperature(Index(1)) } -> std::same_as<double>;
 };
 
-/// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: as for
-/// softmax.
+/// Norms of beta (diag p - p p^T), for softmax whose inverse temperature depends on the length: formula,
+/// special rows and cost as for softmax.
+/// Throws. `invalid_argument` when the lengths differ.
 template <class N, Real T>
 requires LengthScaled<N, T>
 JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, RowIn<T> p) {

@@ -17,6 +17,7 @@ struct Sequential {
     }
 };
 
+/// Who runs independent tasks: see `Sequential`.
 template <class E>
 concept Executor = requires(E&& executor, void (&task)(Index)) { executor(Index(1), task); };
 

@@ -14,6 +14,7 @@ inline namespace v0_1 {
 template <Real T>
 using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
 
+/// What scans take logits from: see `TileOut`.
 template <class Source, class T>
 concept LogitSource = requires(const Source& source, TileOut<T> tile) { source(Index(0), Index(0), tile); };
 
