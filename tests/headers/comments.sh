@@ -71,6 +71,13 @@ mapfile -t headers < <(find "$top" -name '*.hpp' ! -path '*/detail/*' | sort)
 found=$(faults "${headers[@]}")
 [ -z "$found" ] || { echo "${found//$top\//}"; exit 1; }
 
+# The examples of classes are compiled and run: every line of them, blanks and comments aside, stands in one test.
+code() { sed -E 's|^ */// *||; s|//.*||' "$@" | tr -d ' \t'; }
+tested=$(code "$top/../../tests/doors/test_comment_examples.cpp" | tr -d '\n')
+while read -r line; do
+    [[ $tested == *"$line"* ]] || { echo "tests/doors/test_comment_examples.cpp has no line $line"; exit 1; }
+done < <(awk '/^ *\/\/\/ Example/ { on = 1; next } on && /^ *\/\/\/     / { print; next } { on = 0 }' "${headers[@]}" | code)
+
 # A check that could not fail would be none.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

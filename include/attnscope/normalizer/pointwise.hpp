@@ -59,7 +59,8 @@ concept ScalarOfFunction = PositiveFunction<F, T>;
 ///         template <Real T> T derivative(T z) const { return -z * (*this)(z); }
 ///         static constexpr std::string_view name() { return "bell"; }
 ///     };
-///     const Eigen::VectorXd p = weights(PointwiseNormalizer<Bell>(), Eigen::VectorXd::LinSpaced(5, -2, 2).eval());
+///     const Eigen::VectorXd z = Eigen::VectorXd::LinSpaced(5, -2, 2);
+///     const Eigen::VectorXd p = weights(PointwiseNormalizer<Bell>(), z);
 template <class F>
 class PointwiseNormalizer {
 public:

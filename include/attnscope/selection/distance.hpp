@@ -66,7 +66,7 @@ struct DistanceCurve {
 /// Cost. O(n n_max) plus O(d) for each N: some columns of the Gram matrix at a time, whose c_i stay in
 /// registers for all N. Memory O(n) beyond the curve, kept from row to row (plus O(1) for each distance taken
 /// directly).
-/// Example, with the ranked weights p [n] and vectors x [n, d] of one row:
+/// Example, with the ranked weights p [n] of a row and a view x [n, d] of their vectors:
 ///     const Matrix<double> gram = gram_matrix(x);
 ///     DistanceCurves<double> curves;
 ///     const DistanceCurve<double>& curve = curves.compute(p, x, gram, ranking.order(), 50);

@@ -39,7 +39,7 @@ private:
 /// whatever the scalar). Masked keys (-inf) leave no trace.
 /// Invariant. A commutative monoid under `merge`, with the empty state as identity. Trivially copyable: it
 /// may cross threads and processes.
-/// Example, z a row of `float` that is seen in two pieces:
+/// Example, a row z, `RowIn<float>`, that is seen in two pieces:
 ///     RowState<float> first, second;
 ///     first.add(z.first(100), 0);
 ///     second.add(z.subspan(100), 100);
