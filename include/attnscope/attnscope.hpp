@@ -59,6 +59,7 @@
 #include <attnscope/selection/separability.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
 #include <attnscope/selection/separability_curves.hpp>
+#include <attnscope/selection/subset_distance.hpp>
 #include <attnscope/selection/subset_moments.hpp>
 #include <attnscope/selection/theorem1_fixed.hpp>
 #include <attnscope/selection/theorem1_random.hpp>

@@ -80,16 +80,17 @@ public:
     /// The statements about expectations: theorem1_random and corollary2 over all subsets of N for n <= 12,
     /// else over `subsets` drawn ones; theorem2 over `trials` draws of sphere vectors that carry the row's
     /// own weights.
-    /// Cost. O(subsets n d + trials N d) for each N.
+    /// Cost. O(n d^2), and O(subsets n d + trials N d) for each N.
     void expectations(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
         std::optional<RandomSubsetMoments<double>> moments;
+        std::optional<SubsetDistance<double>> distance;
         for (const Index count : counts) {
             if (!is_selection(tokens, count)) continue;
-            if (!moments) moments.emplace(tokens.weights, tokens.x);
+            if (!moments) distance.emplace(moments.emplace(tokens.weights, tokens.x));
             const auto expected = mean_subset_distance<double>(
                 tokens.weights, tokens.x, count, Reading::cumulative, options_.subsets, generator_);
             audit.add(theorem1_random_published(*moments, count, expected));
-            audit.add(theorem1_random_sharp(*moments, count, expected));
+            audit.add(theorem1_random_sharp(*moments, *distance, count, expected));
             audit.add(corollary2_published(*moments, count, expected));
             audit.add(corollary2_sharp(*moments, count, expected));
             // A single token sits at s itself, and a line has no sphere: Theorem 2 needs N >= 2 and d >= 2.

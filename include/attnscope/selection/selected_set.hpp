@@ -58,6 +58,7 @@ public:
             s_ += weighted(i);
         }
         mass_ = tail_ = total_length_ = 0;
+        tail_length_ = tail_squares_ = contrast_ = 0;
         distances_.resize(p.size());
         offsets_.resize(p.size());
         metric_ = metric;
@@ -66,12 +67,18 @@ public:
             const auto at = static_cast<std::size_t>(i);
             (member_[at] ? mass_ : tail_) += A(p[at]);
             const Products own = products(i);
-            total_length_ += std::sqrt(own.square);
+            const A length = std::sqrt(own.square);
+            total_length_ += length;
+            if (!member_[at]) {
+                tail_length_ += length;
+                tail_squares_ += own.square;
+                contrast_ += std::abs(length_ - length);
+            }
             if (metric == Metric::euclidean) {
                 distances_[at] = std::sqrt(own.apart);
                 offsets_[at] = own.square - 2 * own.inner;
             } else {
-                offsets_[at] = -own.inner / (std::sqrt(own.square) * length_ + A(1e-12));
+                offsets_[at] = -own.inner / (length * length_ + A(1e-12));
                 distances_[at] = 1 + offsets_[at];
             }
         }
@@ -104,6 +111,10 @@ public:
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& context() const { return s_; }
     /// sum |y_i| over all keys.
     A total_length() const { return total_length_; }
+    /// sum |y_i|, sum |y_i|^2 and sum ||s| - |y_i|| over the others.
+    A tail_length() const { return tail_length_; }
+    A tail_squares() const { return tail_squares_; }
+    A contrast() const { return contrast_; }
     /// sum over the others of p_i x_i.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
     /// Distance of y_i from s.
@@ -166,6 +177,7 @@ private:
     std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
     A mass_ = 0, tail_ = 0, total_length_ = 0;
+    A tail_length_ = 0, tail_squares_ = 0, contrast_ = 0;
     A length_ = 0; ///< |s|; below half of it the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };

@@ -5,6 +5,9 @@
 #include <attnscope/random.hpp>
 #include <attnscope/selection/separability.hpp>
 
+#include <numeric>
+#include <vector>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -25,18 +28,19 @@ inline void require_model(std::string_view function, const SphericalModel& model
     require(model.delta >= 0, function, "delta must be >= 0", model.delta);
 }
 
-/// Over I without i, for each i: sum p_j, sum p_j^2, max p_j, and sum p_j^2 without that maximum; by prefix and
-/// suffix sums, so nothing cancels.
+/// Over I without i, for each i: sum p_j, sum p_j^2, sum_{j != k} p_j^2 p_k^2, max p_j, and sum p_j^2 without that
+/// maximum; by prefix and suffix sums, so nothing cancels.
 template <Real A>
 struct LeaveOneOut {
-    std::vector<A> sum, squares, largest, minor_squares;
+    std::vector<A> sum, squares, pairs, largest, minor_squares;
 
     explicit LeaveOneOut(std::span<const A> selected)
-        : sum(selected.size()), squares(selected.size()), largest(selected.size()),
+        : sum(selected.size()), squares(selected.size()), pairs(selected.size()), largest(selected.size()),
           minor_squares(selected.size()) {
-        A s = 0, q = 0, top = 0, minor = 0;
+        A s = 0, q = 0, product = 0, top = 0, minor = 0;
         const auto add = [&](A p) {
             s += p;
+            product += 2 * q * p * p;
             q += p * p;
             minor += std::min(p, top) * std::min(p, top);
             top = std::max(p, top);
@@ -44,13 +48,15 @@ struct LeaveOneOut {
         for (std::size_t i = 0; i < selected.size(); ++i) {
             sum[i] = s;
             squares[i] = q;
+            pairs[i] = product;
             largest[i] = top;
             minor_squares[i] = minor;
             add(selected[i]);
         }
-        s = q = top = minor = 0;
+        s = q = product = top = minor = 0;
         for (std::size_t i = selected.size(); i-- > 0;) {
             sum[i] += s;
+            pairs[i] += product + 2 * squares[i] * q;
             squares[i] += q;
             const A second = std::min(largest[i], top); // of the largest before i and the largest after i
             minor_squares[i] += minor + second * second;
@@ -59,6 +65,97 @@ struct LeaveOneOut {
         }
     }
 };
+
+/// Exponents f_i with E e^{-theta X_i^2} <= e^{-f_i}, X_i the length of the sum of the p_j x_j over I without i, x_j
+/// independent and uniform on the unit sphere, theta of any sign. E e^{<lambda,x>} <= e^{|lambda|^2/(2d)} takes the
+/// vectors off one after the other: f = sum theta_k p_k^2, theta_{k-1} = theta_k (1 - 2 theta_k p_k^2/d), in any
+/// order; the largest last, which then costs nothing.
+template <Real A>
+class SquaredLengthExponents {
+public:
+    SquaredLengthExponents(std::span<const A> selected, A dimension)
+        : order_(selected.size()), squares_(selected.size()), exponents_(selected.size()),
+          dimension_(dimension) {
+        std::iota(order_.begin(), order_.end(), std::size_t(0));
+        std::sort(order_.begin(), order_.end(),
+                  [&](std::size_t i, std::size_t j) { return selected[i] > selected[j]; });
+        for (std::size_t rank = 0; rank < order_.size(); ++rank)
+            squares_[rank] = selected[order_[rank]] * selected[order_[rank]];
+    }
+
+    /// [N], by position in I. O(N log N): what one half of the tokens has in common is computed once.
+    const std::vector<A>& compute(A theta) {
+        const std::size_t n = order_.size();
+        if (n < 2) {
+            std::fill(exponents_.begin(), exponents_.end(), A(0));
+            return exponents_;
+        }
+        const Taken without_largest = take({theta, 0}, 2, n);
+        exponents_[order_[0]] = without_largest.sum + without_largest.theta * squares_[1];
+        split({theta, 0}, 1, n);
+        return exponents_;
+    }
+
+private:
+    struct Taken {
+        A theta, sum;
+    };
+    /// After the vectors of the ranks in [first, last).
+    Taken take(Taken taken, std::size_t first, std::size_t last) const {
+        for (std::size_t rank = last; rank-- > first;) {
+            const A term = taken.theta * squares_[rank];
+            taken.sum += term;
+            taken.theta *= 1 - 2 * term / dimension_;
+        }
+        return taken;
+    }
+    /// Leaves out each of the ranks in [first, last), when all others but the largest are taken.
+    void split(const Taken& taken, std::size_t first, std::size_t last) {
+        if (last - first == 1) {
+            exponents_[order_[first]] = taken.sum + taken.theta * squares_[0];
+            return;
+        }
+        const std::size_t middle = first + (last - first) / 2;
+        split(take(taken, middle, last), first, middle);
+        split(take(taken, first, middle), middle, last);
+    }
+
+    std::vector<std::size_t> order_;
+    std::vector<A> squares_, exponents_;
+    A dimension_;
+};
+
+/// For every i: a limit of log P(X_i < r) (below) or of log P(X_i >= r), r as the radius of the unit sphere's
+/// model: the least of f_i by twelve theta and, below, by the closed form -d (v-r^2)^2/(4 (v^2-q)); 0 where r^2 is
+/// not on that side of v = E X_i^2.
+template <Real A>
+std::vector<A> tail_exponents(std::span<const A> selected, const LeaveOneOut<A>& rest, A dimension, A radius,
+                              bool below) {
+    const A square = radius * radius;
+    std::vector<A> exponents(selected.size(), A(0));
+    A least = std::numeric_limits<A>::infinity(), most = 0;
+    for (std::size_t i = 0; i < selected.size(); ++i) {
+        const A gap = below ? rest.squares[i] - square : square - rest.squares[i];
+        if (!(gap > A(0)) || !(rest.pairs[i] > A(0))) continue;
+        const A theta = dimension * gap / (2 * rest.pairs[i]); // of the closed form
+        if (!std::isfinite(theta)) continue;
+        least = std::min(least, theta);
+        most = std::max(most, theta);
+        if (below) exponents[i] = -theta * gap / 2;
+    }
+    if (!(most > A(0))) return exponents;
+    SquaredLengthExponents<A> lengths(selected, dimension);
+    // Below, the best theta is larger than that of the closed form, above it is smaller.
+    const A first = below ? least : least / 8, ratio = (below ? 4 * most : most) / first;
+    constexpr int steps = 12;
+    for (int step = 0; step < steps; ++step) {
+        const A theta = (below ? 1 : -1) * first * std::pow(ratio, static_cast<A>(step) / (steps - 1));
+        const std::vector<A>& found = lengths.compute(theta);
+        for (std::size_t i = 0; i < selected.size(); ++i)
+            exponents[i] = std::min(exponents[i], theta * square - found[i]);
+    }
+    return exponents;
+}
 
 } // namespace detail
 
@@ -118,17 +215,20 @@ Interval<RowScalar<P>> theorem2_published_range(const P& selected, const Spheric
     return theorem2_published_range<T>(row.get(), model, radius);
 }
 
-/// Valid limits of E N_s/N at a fixed radius r, token by token with X_i = |s - y_i|.
-/// Formula. Lower: 1 - E X_i^2/r^2 with E X_i^2 = M^2 sum_{I\i} p_j^2 exactly (Markov for X_i^2). Upper: 1 if
-/// r >= e_i, else exp(-(d-1) (e_i-r)^2/(2 M^2 m_i)), m_i = sum_{I\i} p_j^2 without its largest term. By
-/// symmetry the vector of that term may be held fixed; as a function of the others X_i has the Lipschitz
-/// constant M sqrt(m_i) on a product of unit spheres, whose logarithmic Sobolev inequality has the constant
-/// d-1. e_i = M max{max p_j, sqrt(sum_{I\i} p_j^2) sqrt(2/d) Gamma((d+1)/2)/Gamma(d/2)} <= E X_i. Exact at N
-/// = 2, where X_i is the other token's weight times M. r counts as larger by the rounding of a computed
+/// Valid limits of E N_s/N at a fixed radius r, token by token with X_i = |s - y_i|, from limits of P(X_i < r)
+/// above and of P(X_i >= r) below.
+/// Formula. For M = 1, v = sum p_j^2 = E X_i^2, q = sum p_j^4, V = (2/d)(v^2-q) = Var X_i^2, all over I\i, the
+/// least of: 0 beyond max{0, 2 max p_j - sum p_j} <= X_i <= sum p_j; V/(V+(v-r^2)^2) (Cantelli) and inf over
+/// theta of exp(theta r^2 - sum theta_k p_k^2) (`detail::SquaredLengthExponents`), on either side of v; below,
+/// v/r^2 (Markov); above, exp(-(d-1)(e_i-r)^2/(2 m_i)) where r < e_i, m_i = v - max p_j^2. By symmetry the
+/// vector of the largest term may be held fixed; as a function of the others X_i has the Lipschitz constant
+/// sqrt(m_i) on a product of unit spheres, whose logarithmic Sobolev inequality has the constant d-1. e_i =
+/// max{max p_j, sqrt(v) sqrt(2/d) Gamma((d+1)/2)/Gamma(d/2)} <= E X_i. Exact at N = 2, where X_i is the other
+/// token's weight times M. r counts as larger (above) or smaller (below) by the rounding of a computed
 /// distance, so that none is judged by its last digit. Both sides are proved for delta = 0, where the vectors
 /// are independent. The model's delta is not used: for delta > 0 no proof is known.
 /// Special rows. NaN if nothing is selected.
-/// Cost. O(N), allocates some rows of N.
+/// Cost. O(N log N), allocates some rows of N.
 /// Throws. `invalid_argument` unless r > 0, and for the models that `theorem2_xi` refuses.
 /// Source. Weissler 1980, Mueller and Weissler 1982; Herbst's argument.
 template <Real A>
@@ -141,14 +241,23 @@ Interval<A> theorem2_valid_range(std::span<const A> selected, const SphericalMod
     const double half = static_cast<double>(model.dimension) / 2;
     const A chi = static_cast<A>(std::exp(std::lgamma(half + 0.5) - std::lgamma(half)) / std::sqrt(half));
     const A total = selected.empty() ? A(0) : rest.sum.front() + selected.front();
-    const A rounding = std::numeric_limits<A>::epsilon() * (count + d + 8) * m * total;
+    const A rounding = std::numeric_limits<A>::epsilon() * (count + d + 8) * total;
+    const A wide = radius / m + rounding, narrow = std::max(A(0), radius / m - rounding);
+    const std::vector<A> inside = detail::tail_exponents(selected, rest, d, wide, true),
+                         outside = detail::tail_exponents(selected, rest, d, narrow, false);
     A lower = 0, upper = 0;
     for (std::size_t i = 0; i < selected.size(); ++i) {
-        const A rms = m * std::sqrt(rest.squares[i]), share = rms / radius;
-        lower += std::max(A(0), (1 - share) * (1 + share));
-        const A gap = std::max(m * rest.largest[i], rms * chi) - radius - rounding;
-        const A steps = gap / (m * std::sqrt(rest.minor_squares[i])); // +inf where X_i is constant
-        upper += gap > A(0) ? std::exp(-(d - 1) / 2 * steps * steps) : A(1);
+        const A v = rest.squares[i], variance = 2 / d * rest.pairs[i];
+        const auto cantelli = [&](A gap) { return gap > A(0) ? variance / (variance + gap * gap) : A(1); };
+        A least = std::min(std::exp(inside[i]), cantelli(v - wide * wide));
+        const A gap = std::max(rest.largest[i], std::sqrt(v) * chi) - wide;
+        const A steps = gap / std::sqrt(rest.minor_squares[i]); // +inf where X_i is constant
+        if (gap > A(0)) least = std::min(least, std::exp(-(d - 1) / 2 * steps * steps));
+        upper += wide <= 2 * rest.largest[i] - rest.sum[i] ? A(0) : least;
+
+        const A share = std::sqrt(v) / narrow,
+                far = std::min(std::exp(outside[i]), cantelli(narrow * narrow - v));
+        lower += narrow > rest.sum[i] ? A(1) : std::max({A(0), (1 - share) * (1 + share), 1 - far});
     }
     return {lower / count, upper / count};
 }
@@ -235,7 +344,11 @@ inline constexpr Statement theorem2_lower_sharp_statement{
     .id = "theorem2_lower",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "(1/N) sum max(0, 1 - M^2 sum_{I\\i} p_j^2/r^2) <= E N_s/N",
+    .text =
+        "M = 1: 1 - mean of the least of v/r^2, V/(V+(r^2-v)^2), inf_theta exp(sum theta_k p_k^2 - theta r^2), "
+        "0 "
+        "beyond sum p_j <= E N_s/N; v = sum p^2, V = (2/d)(v^2 - sum p^4), theta_{k-1} = theta_k (1+2 theta_k "
+        "p_k^2/d), over I\\i",
     .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
     .source = "sharper form of P Theorem 2",
 };
@@ -253,9 +366,11 @@ inline constexpr Statement theorem2_upper_sharp_statement{
     .id = "theorem2_upper",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text =
-        "E N_s/N <= mean of 1 where r >= e_i, else exp(-(d-1)(e_i-r)^2/(2M^2 m_i)), m_i = sum_{I\\i} p_j^2 - "
-        "max_{I\\i} p_j^2",
+    .text = "M = 1: E N_s/N <= mean of the least of exp(-(d-1)(e_i-r)^2/(2(v - max p^2))), V/(V+(v-r^2)^2), "
+            "inf_theta exp(theta r^2 - sum theta_k p_k^2) <= exp(-d(v-r^2)^2/(4(v^2 - sum p^4))), 0 below 2 "
+            "max p_j - "
+            "sum p_j; v = sum p^2, V = (2/d)(v^2 - sum p^4), theta_{k-1} = theta_k (1-2 theta_k p_k^2/d), over "
+            "I\\i",
     .conditions = "x_i uniform on a sphere: simulated; undefined on the row's own vectors",
     .source = "corrected form of P Theorem 2",
 };

@@ -27,8 +27,6 @@ public:
             squares_[static_cast<std::size_t>(i)] = weighted(i).squaredNorm();
             total_squares_ += squares_[static_cast<std::size_t>(i)];
             length_ += std::sqrt(squares_[static_cast<std::size_t>(i)]);
-            longest_ = std::max(longest_, vector(i).norm());
-            mass_ += A(p[static_cast<std::size_t>(i)]);
         }
         sum_square_ = sum_.squaredNorm();
         products_.resize(p.size());
@@ -38,7 +36,8 @@ public:
     /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous.
     /// Formula. (L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i), mu_i = |y_i - N/(L-1) S_i|, S_i =
     /// sum_{j != i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is
-    /// the paper's main sum. V_i = 0 for L <= 2; {0, 0} at N = L.
+    /// the paper's main sum, (L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o|. V_i = 0 for L <= 2; {0, 0} at N =
+    /// L.
     /// Cost. O(L), and O(d) for each key whose squares cancel.
     /// Throws. `invalid_argument` unless 0 <= N <= L.
     Interval<A> expected_distance(Index selected) const {
@@ -85,11 +84,12 @@ public:
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }
 
-    /// (N+1)(1-N/L) M sum p with M = max |x_i|: the cap on E d, cumulative. (Without sum p it is false for
-    /// weights that sum to more than 1, such as those of sigmoid attention.)
+    /// The cap on E d, cumulative.
+    /// Formula. (N+1)(1-N/L) sum |y_i|.
+    /// Cost. O(1).
     A expected_distance_cap(Index selected) const {
         const A l = static_cast<A>(x_.rows()), count = static_cast<A>(selected);
-        return (count + 1) * (1 - count / l) * longest_ * mass_;
+        return (count + 1) * (1 - count / l) * length_;
     }
 
     /// E d'^2 of the resultant, exactly: (1-c) A + c B, A = sum |y_i|^2, B = |sum y_i|^2,
@@ -119,6 +119,8 @@ public:
     /// |o|
     A output_length() const { return std::sqrt(sum_square_); }
     Index size() const { return x_.rows(); }
+    RowIn<T> weights() const { return p_; }
+    const MatrixView<T>& vectors() const { return x_; }
 
     /// Rounding error of a sum of L distances of vectors of these lengths.
     A tolerance(Index selected) const {
@@ -152,7 +154,7 @@ private:
     MatrixView<T> x_;
     Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
     std::vector<A> squares_, products_;
-    A total_squares_ = 0, sum_square_ = 0, length_ = 0, longest_ = 0, mass_ = 0;
+    A total_squares_ = 0, sum_square_ = 0, length_ = 0;
 };
 
 } // namespace v0_1

@@ -99,7 +99,8 @@ Accumulator<T> theorem1_fixed_published_limit(const SelectedSet<T>& set,
            geometry.longest * std::abs(set.mass() * others - set.tail_mass());
 }
 
-/// P Theorem 1(1), corrected. Attained by equal tokens.
+/// P Theorem 1(1), corrected, from d1 and max|x_j| as published. Attained by equal tokens;
+/// `theorem1_fixed_range` is sharper.
 /// Formula. As published, but the last factor is sum_{i not in I} |A - p_i| (cumulative; equal to the
 /// published one for top-N sets) or |A - (1-A)| (resultant).
 /// Cost. O(1).
@@ -109,6 +110,42 @@ Accumulator<T> theorem1_fixed_limit(const SelectedSet<T>& set, const FixedSetGeo
     const auto factor =
         reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
     return set.tail_mass() * geometry.spread + geometry.longest * factor;
+}
+
+/// The distance of one set from both sides: d is (L-N)|s| up to sum |y_i| of those outside.
+/// Formula. With f the factor of `theorem1_fixed_limit`, r = sum y_i, m = r/(L-N) and V the variance of the
+/// y_i, all over i not in I, the narrowest of
+///   |d - |s|/A f| <= (1-A) d1,  |d' - |s|/A f| <= (1-A) d1;
+///   sum ||s| - |y_i|| <= d <= (L-N)|s| + sum |y_i|,  ||s| - |r|| <= d' <= |s| + |r|;
+///   (L-N)|s-m| <= d <= (L-N) sqrt(|s-m|^2 + V).
+/// V counts as larger by its rounding.
+/// Special rows. {0, 0} at N = L in the cumulative reading. Where A = 0, max|x_j| stands for |s|/A above, and 0
+/// below.
+/// Cost. O(d).
+template <Real T>
+Interval<Accumulator<T>> theorem1_fixed_range(const SelectedSet<T>& set,
+                                              const FixedSetGeometry<Accumulator<T>>& geometry,
+                                              Reading reading) {
+    using A = Accumulator<T>;
+    const A length = set.context().norm(), others = static_cast<A>(set.size() - set.selected_count());
+    const A factor =
+        reading == Reading::cumulative ? geometry.imbalance : std::abs(set.mass() - set.tail_mass());
+    const A spread = set.tail_mass() * geometry.spread;
+    const bool weighs = set.mass() > A(0);
+    const A centre = (weighs ? std::min(length / set.mass(), geometry.longest) : geometry.longest) * factor;
+    Interval<A> range{weighs ? std::max(A(0), centre - spread) : A(0), centre + spread};
+    if (reading == Reading::resultant) {
+        const A rest = set.remainder().norm();
+        return {std::max(range.lower, std::abs(length - rest)), std::min(range.upper, length + rest)};
+    }
+    if (set.selected_count() == set.size()) return {A(0), A(0)};
+    const A mean = (others * set.context() - set.remainder()).norm(); // (L-N)|s-m|
+    const A rounding = std::numeric_limits<A>::epsilon() *
+                       static_cast<A>(set.size() + set.vectors().cols() + 8) * set.tail_squares();
+    const A scatter = std::max(A(0), set.tail_squares() - set.remainder().squaredNorm() / others) + rounding;
+    return {std::max({range.lower, set.contrast(), mean}),
+            std::min({range.upper, others * length + set.tail_length(),
+                      std::hypot(mean, std::sqrt(others * scatter))})};
 }
 
 namespace detail {
@@ -151,20 +188,33 @@ inline constexpr Statement theorem1_fixed_sharp_statement{
     .id = "theorem1_fixed",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "cumulative: d <= (1-A) d1 + max|x_j| sum |A - p_i|; resultant: the last factor is |2A-1|",
+    .text =
+        "|d - |s|/A sum |A-p_i|| <= (1-A) d1; sum ||s|-|y_i|| <= d <= (L-N)|s| + sum |y_i|; (L-N)|s-m| <= d <= "
+        "(L-N) sqrt(|s-m|^2+V), m, V: mean, variance of the y_i outside; resultant: |d' - |s|/A |2A-1|| <= "
+        "(1-A) "
+        "d1, ||s|-|r|| <= d' <= |s|+|r|, r = sum y_i outside",
     .conditions = "a fixed set of N keys: the top N, and one random set",
-    .source = "corrected form of P Theorem 1(1)",
+    .source = "corrected and two-sided form of P Theorem 1(1)",
 };
 
-/// P Theorem 1(1) on one set, corrected, in the given reading; cost as of `selection_distance`.
+/// P Theorem 1(1) on one set, corrected and from both sides: `theorem1_fixed_range`; cost as of
+/// `selection_distance`.
 template <Real T>
-Bound<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
-                                           const FixedSetGeometry<Accumulator<T>>& geometry, Reading reading) {
-    Bound<Accumulator<T>> bound = theorem1_fixed_published(set, geometry, reading);
-    bound.statement = &theorem1_fixed_sharp_statement;
-    bound.value = theorem1_fixed_limit(set, geometry, reading);
-    bound.tolerance = detail::distance_tolerance(set, bound.value);
-    return bound;
+BoundPair<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
+                                               const FixedSetGeometry<Accumulator<T>>& geometry,
+                                               Reading reading) {
+    using A = Accumulator<T>;
+    const Interval<A> range = theorem1_fixed_range(set, geometry, reading);
+    const A measured = selection_distance(set, reading);
+    return {lower_bound<A>(theorem1_fixed_sharp_statement,
+                           {.limit = range.lower,
+                            .measured = measured,
+                            .tolerance = detail::distance_tolerance(set, range.lower),
+                            .trivial = 0}),
+            upper_bound<A>(theorem1_fixed_sharp_statement,
+                           {.limit = range.upper,
+                            .measured = measured,
+                            .tolerance = detail::distance_tolerance(set, range.upper)})};
 }
 
 } // namespace v0_1

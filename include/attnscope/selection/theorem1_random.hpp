@@ -3,7 +3,7 @@
 
 #include <attnscope/bound.hpp>
 #include <attnscope/random.hpp>
-#include <attnscope/selection/subset_moments.hpp>
+#include <attnscope/selection/subset_distance.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -116,24 +116,35 @@ inline constexpr Statement theorem1_random_sharp_statement{
     .id = "theorem1_random",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "(L-N)/L sum mu_i <= E d <= (L-N)/L sum sqrt(mu_i^2 + V_i)",
+    .text = "(L-N)/L sum max(|E S_i|, m2^{3/2}/m4^{1/2}) <= E d <= (L-N)/L sum m2^{1/2}, S_i = s-y_i given "
+            "that i is "
+            "outside and whether the longest |y_j| is inside, m2, m4 = E|S_i|^2, E|S_i|^4",
     .conditions = "a uniformly random set of N keys; cumulative reading",
     .source = "rigorous form of P Theorem 1(2)",
 };
 
-/// P Theorem 1(2), rigorous: both ends of `RandomSubsetMoments::expected_distance`. Arguments, cost and
-/// errors as of the published form.
+/// P Theorem 1(2), rigorous: both ends of `SubsetDistance`. Arguments and errors as of the published form.
+/// Cost. O(L).
 template <Real T>
-BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments,
+                                                const SubsetDistance<T>& distance, Index selected,
                                                 const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
-    const Interval<A> range = moments.expected_distance(selected);
+    const Interval<A> range = distance(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
     return {
         lower_bound<A>(theorem1_random_sharp_statement,
                        {.limit = range.lower, .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
         upper_bound<A>(theorem1_random_sharp_statement,
                        {.limit = range.upper, .measured = expected.mean, .tolerance = tolerance})};
+}
+
+/// As above for one N alone.
+/// Cost. O(L d^2).
+template <Real T>
+BoundPair<Accumulator<T>> theorem1_random_sharp(const RandomSubsetMoments<T>& moments, Index selected,
+                                                const SubsetMean<Accumulator<T>>& expected) {
+    return theorem1_random_sharp(moments, SubsetDistance<T>(moments), selected, expected);
 }
 
 inline constexpr Statement corollary2_published_statement{
@@ -164,33 +175,28 @@ inline constexpr Statement corollary2_sharp_statement{
     .id = "corollary2",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "(L-N)/L [sum |y_i - N/L o| - N/(L-1)(|o| + sum |y_i|)] <= E d <= (N+1)(1-N/L) max|x_i| sum p",
+    .text = "(L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o| <= E d <= (N+1)(1-N/L) sum |y_i|",
     .conditions = "cumulative reading",
     .source = "corrected form of P Corollary 2",
 };
 
 /// Corollary 2, corrected.
-/// Formula. Lower: E d >= (L-N)/L [sum |y_i - (N/L) o| - N/(L-1) (|o| + sum |y_i|)], which tends to sum |y_i
-/// - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) max|x_i| sum p, which is what remains of "d
-/// -> 0 as N -> L": 0 at N = L only.
-/// Cost. O(L d).
+/// Formula. Lower: E d >= (L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o|, the main sum of Theorem 1(2), which
+/// tends to sum |y_i - (N/L) o| as L grows at fixed N. Upper: E d <= (N+1)(1-N/L) sum |y_i|, which is what
+/// remains of "d -> 0 as N -> L": 0 at N = L only.
+/// Cost. As of `expected_distance`.
 template <Real T>
 BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments, Index selected,
                                            const SubsetMean<Accumulator<T>>& expected) {
     using A = Accumulator<T>;
-    const A l = static_cast<A>(moments.size()), count = static_cast<A>(selected);
     const A tolerance = 6 * expected.standard_error + moments.tolerance(selected);
-    // |mu_i - |y_i - (N/L) o|| <= N |o|/(L(L-1)) + N |y_i|/(L-1), summed over i.
-    const A slack =
-        moments.size() > 1 ? count / (l - 1) * (moments.output_length() + moments.total_length()) : A(0);
-    const A lower = (l - count) / l * (moments.main_sum_limit(selected) - slack);
-    return {
-        lower_bound<A>(
-            corollary2_sharp_statement,
-            {.limit = std::max(lower, A(0)), .measured = expected.mean, .tolerance = tolerance, .trivial = 0}),
-        upper_bound<A>(corollary2_sharp_statement, {.limit = moments.expected_distance_cap(selected),
-                                                    .measured = expected.mean,
-                                                    .tolerance = tolerance})};
+    return {lower_bound<A>(corollary2_sharp_statement, {.limit = moments.expected_distance(selected).lower,
+                                                        .measured = expected.mean,
+                                                        .tolerance = tolerance,
+                                                        .trivial = 0}),
+            upper_bound<A>(corollary2_sharp_statement, {.limit = moments.expected_distance_cap(selected),
+                                                        .measured = expected.mean,
+                                                        .tolerance = tolerance})};
 }
 
 } // namespace v0_1

@@ -77,19 +77,20 @@ inline constexpr Statement truncation_output_statement{
     .id = "truncation_output",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "|o - o_I| <= tau diam(x)",
+    .text = "|o - o_I| <= tau d1, d1 = max |x_i - x_j| over i outside, j inside",
     .conditions = "weights that sum to 1",
-    .source = "arXiv:2512.07647",
+    .source = "arXiv:2512.07647, there with diam(x)",
 };
 
-/// Bound "truncation_output": |o - o_I| <= tau diam(x).
-/// Shapes and units. diameter: an upper bound on max |x_i - x_j|.
+/// Bound "truncation_output": |o - o_I| <= tau d1.
+/// Shapes and units. spread: d1 (`fixed_set_geometry`), or an upper bound on it such as the diameter of all
+/// tokens.
 /// Cost. O(d).
 /// Source. arXiv:2512.07647.
 template <Real T>
-Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumulator<T> diameter) {
+Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumulator<T> spread) {
     using A = Accumulator<T>;
-    const A limit = set.tail_mass() * diameter;
+    const A limit = set.tail_mass() * spread;
     const A size = static_cast<A>(set.size() + set.vectors().cols() + 8);
     // The two means may be long and their difference short: each is exact to eps of its own length.
     const A length = set.remainder().norm() +
@@ -98,7 +99,7 @@ Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumul
                           {.limit = limit,
                            .measured = truncation_error(set),
                            .tolerance = std::numeric_limits<A>::epsilon() * size * (limit + length),
-                           .trivial = diameter});
+                           .trivial = spread});
 }
 
 } // namespace v0_1

@@ -2,6 +2,7 @@
 // percent sharper; the published forms fail where counterexamples say so.
 #include <attnscope/selection/theorem1_fixed.hpp>
 #include <attnscope/selection/theorem1_random.hpp>
+#include <support/attained.hpp>
 #include <support/selection_reference.hpp>
 
 using namespace attnscope_test;
@@ -81,6 +82,47 @@ std::pair<Ref, Ref> reference_sandwich(const Tokens<T>& tokens, Index count) {
     return {(l - n) / l * lower, (l - n) / l * upper};
 }
 
+struct LimitsGiven {
+    Ref lower, upper, shortest; ///< the shortest root mean square of s - y_i
+};
+
+/// The limits of E d given whether one key is in the set, by their definition, from all subsets.
+template <class T>
+LimitsGiven limits_given(const Tokens<T>& tokens, Index count, Index longest) {
+    struct Case {
+        Ref number = 0, second = 0, fourth = 0;
+        RefRow mean;
+    };
+    const auto d = static_cast<std::size_t>(tokens.d);
+    std::vector<Case> cases(2 * static_cast<std::size_t>(tokens.n), Case{0, 0, 0, RefRow(d, 0)});
+    Ref subsets = 0;
+    for_each_subset(tokens.n, count, [&](std::span<const Index> subset) {
+        const RefSelection r = reference_selection(tokens, subset);
+        subsets += 1;
+        for (Index i = 0; i < tokens.n; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            if (r.member[at] != 0) continue;
+            Case& found = cases[2 * at + (r.member[static_cast<std::size_t>(longest)] != 0 ? 1 : 0)];
+            const Ref square = r.distance[at] * r.distance[at];
+            found.number += 1;
+            found.second += square;
+            found.fourth += square * square;
+            for (std::size_t c = 0; c < d; ++c) found.mean[c] += r.s[c] - tokens.y(i, static_cast<Index>(c));
+        }
+    });
+    LimitsGiven limits{0, 0, std::numeric_limits<Ref>::infinity()};
+    for (const Case& found : cases) {
+        if (found.number == 0) continue;
+        const Ref second = found.second / found.number, fourth = found.fourth / found.number;
+        Ref least = norm_of(found.mean) / found.number;
+        if (fourth > 0) least = std::max(least, std::pow(second, Ref(1.5)) / std::sqrt(fourth));
+        limits.lower += found.number / subsets * least;
+        limits.upper += found.number / subsets * std::sqrt(second);
+        limits.shortest = std::min(limits.shortest, std::sqrt(second));
+    }
+    return limits;
+}
+
 } // namespace
 
 TEMPLATE_TEST_CASE("Theorem 1(1), corrected: holds for top-N and arbitrary sets, attained by equal tokens",
@@ -89,6 +131,8 @@ TEMPLATE_TEST_CASE("Theorem 1(1), corrected: holds for top-N and arbitrary sets,
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Power top_cumulative, any_cumulative, top_resultant, any_resultant, equal[2];
+    Power below_cumulative, below_resultant, equal_below[2];
+    std::size_t narrower = 0;
     std::size_t published_top_violations = 0, published_any_violations = 0, published_resultant_violations = 0;
     SelectedSet<T> set;
     for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64& random) {
@@ -101,14 +145,26 @@ TEMPLATE_TEST_CASE("Theorem 1(1), corrected: holds for top-N and arbitrary sets,
                            top ? std::vector<Index>(order.begin(), order.begin() + count)
                                : random_subset(random, tokens.n, count));
                 const auto geometry = fixed_set_geometry(set);
-                const auto cumulative = theorem1_fixed_sharp(set, geometry, Reading::cumulative);
-                const auto resultant = theorem1_fixed_sharp(set, geometry, Reading::resultant);
+                const auto [below, cumulative] = theorem1_fixed_sharp(set, geometry, Reading::cumulative);
+                const auto [resultant_below, resultant] =
+                    theorem1_fixed_sharp(set, geometry, Reading::resultant);
+                below_cumulative.meet(below);
+                below_resultant.meet(resultant_below);
+                // d = (L-N)|s| up to sum |y_i|: never wider than that, nor than the corrected form of P.
+                const auto corrected = theorem1_fixed_limit(set, geometry, Reading::cumulative);
+                const auto centre = static_cast<decltype(below.value)>(tokens.n - count) * set.context().norm();
+                REQUIRE(below.value >= centre - set.tail_length() - below.tolerance);
+                REQUIRE(cumulative.value <= centre + set.tail_length() + cumulative.tolerance);
+                REQUIRE(cumulative.value <= corrected + cumulative.tolerance);
+                narrower += cumulative.value < corrected / 2;
                 CHECK(cumulative.id() == "theorem1_fixed");
                 (top ? top_cumulative : any_cumulative).meet(cumulative);
                 (top ? top_resultant : any_resultant).meet(resultant);
                 if (all_equal) {
                     equal[0].meet(cumulative);
                     equal[1].meet(resultant);
+                    equal_below[0].meet(below);
+                    equal_below[1].meet(resultant_below);
                 }
                 const auto published = theorem1_fixed_published(set, geometry, Reading::cumulative);
                 (top ? published_top_violations : published_any_violations) +=
@@ -117,15 +173,17 @@ TEMPLATE_TEST_CASE("Theorem 1(1), corrected: holds for top-N and arbitrary sets,
                     theorem1_fixed_published(set, geometry, Reading::resultant).verdict() == Verdict::violated;
                 if (top) {
                     // For top-N sets the published limit is the corrected one.
-                    REQUIRE(std::abs(published.value - cumulative.value) <= cumulative.tolerance);
+                    REQUIRE(std::abs(published.value - corrected) <= published.tolerance);
                 }
             }
     });
-    for (const Power* power : {&top_cumulative, &any_cumulative, &top_resultant, &any_resultant}) {
+    for (const Power* power : {&top_cumulative, &any_cumulative, &top_resultant, &any_resultant,
+                               &below_cumulative, &below_resultant}) {
         CHECK(power->checked > 500);
         CHECK(power->violated == 0);
     }
-    for (const Power& power : equal) {
+    CHECK(narrower > 500);
+    for (const Power& power : {equal[0], equal[1], equal_below[0], equal_below[1]}) {
         CHECK(power.attained == power.checked);
         CHECK(power.mutants > 30);
         CHECK(power.caught == power.mutants);
@@ -144,7 +202,7 @@ TEST_CASE("Theorem 1(1) as published fails on an arbitrary set: 0.6 against 0.2"
     CHECK(published.measured == Catch::Approx(0.6).epsilon(1e-15));
     CHECK(published.value == Catch::Approx(0.2).epsilon(1e-15));
     CHECK(published.verdict() == Verdict::violated);
-    const auto sharp = theorem1_fixed_sharp(set, geometry, Reading::cumulative);
+    const auto sharp = theorem1_fixed_sharp(set, geometry, Reading::cumulative)[1];
     CHECK(sharp.value == Catch::Approx(0.6).epsilon(1e-15));
     CHECK(sharp.verdict() <= Verdict::within_rounding);
 }
@@ -169,7 +227,7 @@ TEST_CASE("Theorem 1 as published fails from three keys on", "[selection][theore
         CHECK(published.measured == Catch::Approx(0.5).epsilon(1e-15));
         CHECK(published.value == Catch::Approx(0.1).epsilon(1e-14));
         CHECK(published.verdict() == Verdict::violated);
-        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::cumulative);
+        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::cumulative)[1];
         CHECK(sharp.value == Catch::Approx(0.5).epsilon(1e-15));
         CHECK(sharp.verdict() <= Verdict::within_rounding);
     }
@@ -181,7 +239,7 @@ TEST_CASE("Theorem 1 as published fails from three keys on", "[selection][theore
         CHECK(published.measured == Catch::Approx(1.0 / 3).epsilon(1e-15));
         CHECK(published.value < 1e-15);
         CHECK(published.verdict() == Verdict::violated);
-        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::resultant);
+        const auto sharp = theorem1_fixed_sharp(set, fixed_set_geometry(set), Reading::resultant)[1];
         CHECK(sharp.value == Catch::Approx(1.0 / 3).epsilon(1e-15));
         CHECK(sharp.verdict() <= Verdict::within_rounding);
     }
@@ -221,11 +279,52 @@ TEST_CASE("Theorem 1(1) as published fails in the resultant reading", "[selectio
     CHECK(published.measured == Catch::Approx(0.8).epsilon(1e-15));
     CHECK(published.value < 1e-15);
     CHECK(published.verdict() == Verdict::violated);
-    const auto sharp = theorem1_fixed_sharp(set, geometry, Reading::resultant);
+    const auto sharp = theorem1_fixed_sharp(set, geometry, Reading::resultant)[1];
     CHECK(sharp.value == Catch::Approx(0.8).epsilon(1e-15));
     CHECK(sharp.verdict() <= Verdict::within_rounding);
     // In the cumulative reading all distances are 0 here, and so is the limit.
     CHECK(theorem1_fixed_published(set, geometry, Reading::cumulative).verdict() <= Verdict::within_rounding);
+}
+
+TEST_CASE("both sides of Theorem 1(1) are attained, in every part", "[selection][theorem1]") {
+    const auto sharp = [](const Tokens<double>& tokens, Index key, Reading reading) {
+        SelectedSet<double> set;
+        set.assign(tokens.weights(), tokens.vectors(), std::vector<Index>{key});
+        return theorem1_fixed_sharp(set, fixed_set_geometry(set), reading);
+    };
+    // Those outside point away from s: (L-N)|s| + sum |y_i| above. Those outside point along s: sum |s| - |y_i|.
+    const Tokens<double> away = tokens_of({.6, .3, .1}, {1, -2, -1}),
+                         along = tokens_of({.6, .3, .1}, {1, .5, 3});
+    check_attained(sharp(away, 0, Reading::cumulative)[1]);
+    CHECK(sharp(away, 0, Reading::cumulative)[1].value == Catch::Approx(2 * .6 + .7));
+    check_attained(sharp(along, 0, Reading::cumulative)[0]);
+    CHECK(sharp(along, 0, Reading::cumulative)[0].value == Catch::Approx(2 * .6 - .45));
+    check_attained(sharp(away, 0, Reading::resultant)[1]);
+    check_attained(sharp(along, 0, Reading::resultant)[0]);
+    // A longer one outside that another cancels: sum ||s| - |y_i||, where the mean sees nothing of it.
+    const Tokens<double> longer = tokens_of({.2, .4, .4}, {1, 4, .25});
+    check_attained(sharp(longer, 0, Reading::cumulative)[0]);
+    CHECK(sharp(longer, 0, Reading::cumulative)[0].value == Catch::Approx(1.5));
+    // Equally far from s, across it: (L-N) sqrt(|s-m|^2+V).
+    const Tokens<double> across = tokens_of({.4, .3, .3}, {1, 0, 0, 1, 0, -1});
+    check_attained(sharp(across, 0, Reading::cumulative)[1]);
+    CHECK(sharp(across, 0, Reading::cumulative)[1].value == Catch::Approx(1));
+}
+
+TEST_CASE("on a row of 64 tokens Theorem 1(1) is known to a hundredth from both sides, P's form to a factor",
+          "[selection][theorem1]") {
+    const std::uint64_t seed = test_seed();
+    SplitMix64 random = generator(seed, 64);
+    const Tokens<double> tokens = make_tokens<double>(random, 0, 0, 64, 16);
+    SelectedSet<double> set;
+    set.assign(tokens.weights(), tokens.vectors(),
+               std::span<const Index>(reference_order(tokens.weights())).first(20));
+    const auto geometry = fixed_set_geometry(set);
+    const auto range = theorem1_fixed_range(set, geometry, Reading::cumulative);
+    const double measured = selection_distance(set);
+    CHECK(range.lower > .97 * measured);
+    CHECK(range.upper < measured / .97);
+    CHECK(theorem1_fixed_limit(set, geometry, Reading::cumulative) > 2 * measured);
 }
 
 TEST_CASE("a square root in the last factor of Theorem 1(1) would be false: 8 > 2.83",
@@ -369,10 +468,62 @@ TEST_CASE("the ends of Theorem 1(2) are attained: by equal tokens, and by orthog
                 CHECK(bound.verdict() <= Verdict::within_rounding);
                 CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
             }
-            // At N = L-1 the two ends meet; before, the lower one is strictly below the orthogonal row.
-            if (count < n - 1) CHECK(in_b[0].value < in_b[0].measured - in_b[0].tolerance);
+            // Lengths that do not vary: the lower end, by moments, is attained, too, which the mean vector's is not.
+            CHECK(in_b[0].tightness() > 1 - 1e-9);
+            CHECK(in_b[0].tightened(0.99).verdict() == Verdict::violated);
+            if (count < n - 1) CHECK(b.expected_distance(count).lower < 0.95 * in_b[0].measured);
         }
     }
+}
+
+TEMPLATE_TEST_CASE("limits of E d given the longest are those of all subsets that hold it, and of all others",
+                   "[selection][theorem1][random]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    constexpr std::array<std::pair<Index, Index>, 8> small = {
+        {{1, 2}, {2, 1}, {2, 3}, {3, 2}, {4, 3}, {5, 1}, {6, 4}, {7, 2}}};
+    Worst ends, order;
+    std::size_t compared = 0, narrower[2] = {0, 0};
+    for_each_tokens<T>(seed, small, [&](const Tokens<T>& tokens, SplitMix64&) {
+        const RandomSubsetMoments<T> moments(tokens.weights(), tokens.vectors());
+        const attnscope::SubsetDistance<T> distance(moments);
+        const auto length = [&](Index i) { return tokens.weight(i) * tokens.length(i); };
+        Ref most = 0;
+        for (Index i = 0; i < tokens.n; ++i) most = std::max(most, length(i));
+        for (Index count = 0; count <= tokens.n; ++count) {
+            const auto range = distance(count), plain = moments.expected_distance(count);
+            order.meet(range.lower >= plain.lower && range.upper <= plain.upper, tokens.where);
+            // Whichever of several of that length counts as the longest.
+            const Ref reach = static_cast<Ref>(count + 1) * tokens.total_length();
+            Ref below = std::numeric_limits<Ref>::infinity(), above = below, off = below;
+            bool cancels = false;
+            for (Index longest = 0; longest < tokens.n; ++longest) {
+                if (length(longest) < most * (1 - Ref(1e-9))) continue;
+                const auto [lower, upper, shortest] = limits_given(tokens, count, longest);
+                const Ref least = std::max(lower, Ref(plain.lower)),
+                          greatest = std::min(upper, Ref(plain.upper));
+                below = std::min(below, range.lower - least);
+                above = std::min(above, greatest - range.upper);
+                off = std::min(off, std::max(std::abs(range.lower - least), std::abs(range.upper - greatest)));
+                cancels = cancels || shortest < Ref(0.05) * reach;
+            }
+            ends.meet(below, Ref(1e-12) * reach, tokens.where);
+            ends.meet(above, Ref(1e-12) * reach, tokens.where);
+            // Squares count as larger or smaller by their rounding: that tells where they cancel.
+            if (cancels || most == 0) continue;
+            ++compared;
+            ends.meet(off, Ref(1e-8) * reach, tokens.where);
+            narrower[0] += range.lower > 1.02 * plain.lower;
+            narrower[1] += range.upper < plain.upper / 1.02;
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(ends);
+    ATTNSCOPE_CHECK_WORST(order);
+    INFO(compared << " compared, " << narrower[0] << " and " << narrower[1] << " narrower");
+    CHECK(compared > 300);
+    CHECK(narrower[0] > 50);
+    CHECK(narrower[1] > 50);
 }
 
 TEST_CASE("the cap (N+1)(1-N/L)M is attained by one-hot weights", "[selection][theorem1][random]") {
@@ -525,7 +676,7 @@ TEST_CASE("no collapse when N grows in proportion to L: uniform weights, N = L/4
     }
 }
 
-TEST_CASE("the cap on E d needs the sum of the weights", "[selection][corollary2]") {
+TEST_CASE("the cap on E d counts every length", "[selection][corollary2]") {
     // Two keys of weight 1 and opposite vectors, as sigmoid attention may give them: each single key is at
     // distance 2 from the other, twice the cap for weights that sum to 1.
     const Tokens<double> tokens = tokens_of({1, 1}, {1, -1});
@@ -538,4 +689,19 @@ TEST_CASE("the cap on E d needs the sum of the weights", "[selection][corollary2
     const auto bound = corollary2_sharp(moments, Index(1), expected)[1];
     CHECK(bound.tightness() == 1);
     CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+    // Of one long token that weighs little: far below (N+1)(1-N/L) max|x|. The lower side is the main sum.
+    const Tokens<double> uneven = tokens_of({.98, .01, .01}, {1, 100, -1});
+    const RandomSubsetMoments<double> of_uneven(uneven.weights(), uneven.vectors());
+    CHECK(of_uneven.expected_distance_cap(1) == Catch::Approx(2 * (2.0 / 3) * 1.99));
+    const auto counted =
+        mean_subset_distance<double>(uneven.weights(), uneven.vectors(), 1, Reading::cumulative, 2, random);
+    const auto lower = corollary2_sharp(of_uneven, Index(1), counted)[0];
+    const double o = 1.97, main = std::abs(.98 - o / 3) + std::abs(1 - o / 3) + std::abs(-.01 - o / 3);
+    CHECK(lower.value == Catch::Approx(main));
+    CHECK(lower.verdict() == Verdict::holds);
+    // Equal y: the lower side is attained.
+    const Tokens<double> equal = tokens_of(std::vector<double>(5, .2), std::vector<double>(5, 3));
+    check_attained(corollary2_sharp(
+        RandomSubsetMoments<double>(equal.weights(), equal.vectors()), Index(3),
+        mean_subset_distance<double>(equal.weights(), equal.vectors(), 3, Reading::cumulative, 2, random))[0]);
 }

@@ -1,4 +1,5 @@
 // What truncation loses: identities against long double, certificates held, attained and not to be sharpened.
+#include <attnscope/selection/theorem1_fixed.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
 #include <support/rows.hpp>
@@ -76,7 +77,7 @@ TEST_CASE("tau is the total variation to the renormalised selection, and 1 - exp
     ATTNSCOPE_CHECK_WORST(divergence);
 }
 
-TEMPLATE_TEST_CASE("|o - o_I| is tau |mean of the others - mean of the selected|, at most tau diam(x)",
+TEMPLATE_TEST_CASE("|o - o_I| is tau |mean of the others - mean of the selected|, at most tau d1",
                    "[selection][truncation][accuracy]", float, double, long double) {
     using T = TestType;
     using A = SumScalar<T>;
@@ -87,11 +88,8 @@ TEMPLATE_TEST_CASE("|o - o_I| is tau |mean of the others - mean of the selected|
     SelectedSet<T> set;
     for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64& random) {
         const std::vector<Index> order = reference_order(tokens.weights());
-        Ref diameter = 0, sum = 0;
-        for (Index i = 0; i < tokens.n; ++i) {
-            sum += tokens.weight(i);
-            for (Index j = 0; j < i; ++j) diameter = std::max(diameter, tokens.apart(i, j));
-        }
+        Ref sum = 0;
+        for (Index i = 0; i < tokens.n; ++i) sum += tokens.weight(i);
         const auto check = [&](std::span<const Index> selected) {
             const RefSelection r = reference_selection(tokens, selected);
             set.assign(tokens.weights(), tokens.vectors(), selected);
@@ -121,12 +119,13 @@ TEMPLATE_TEST_CASE("|o - o_I| is tau |mean of the others - mean of the selected|
                                 8 * unit_roundoff<Ref> * static_cast<Ref>(tokens.n) *
                                     (r.total_length + r.selected_length / r.mass),
                             tokens.where);
-            const auto bound = truncation_output_bound(set, static_cast<A>(diameter) *
+            const Ref spread = reference_spread(tokens, r);
+            const auto bound = truncation_output_bound(set, static_cast<A>(spread) *
                                                                 (1 + 4 * std::numeric_limits<A>::epsilon()));
             ++checked;
             violated += bound.verdict() == Verdict::violated;
-            bound_value.meet(std::abs(bound.value - r.tail * diameter),
-                             compared_unit<T> * static_cast<Ref>(tokens.n + 16) * r.tail * diameter,
+            bound_value.meet(std::abs(bound.value - r.tail * spread),
+                             compared_unit<T> * static_cast<Ref>(tokens.n + 16) * r.tail * spread,
                              tokens.where);
         };
         for (Index count = 1; count <= tokens.n; count = 2 * count + 1) {
@@ -143,7 +142,7 @@ TEMPLATE_TEST_CASE("|o - o_I| is tau |mean of the others - mean of the selected|
     CHECK(weightless > 20);
 }
 
-TEST_CASE("tau diam(x) is attained when head and tail sit at two points", "[selection][truncation]") {
+TEST_CASE("tau d1 is attained when head and tail sit at two points", "[selection][truncation]") {
     std::size_t caught = 0, met = 0;
     SelectedSet<double> set;
     for (const Index n : {2, 3, 10, 100})
@@ -168,6 +167,16 @@ TEST_CASE("tau diam(x) is attained when head and tail sit at two points", "[sele
         }
     CHECK(met > 8);
     CHECK(caught == met);
+
+    // Two outside are twice as far apart as either is from the selected one; the one that weighs nothing does not count.
+    const Tokens<double> apart = tokens_of({.6, .4, 0}, {0, 5, -5});
+    set.assign(apart.weights(), apart.vectors(), std::vector<Index>{0});
+    const double d1 = fixed_set_geometry(set).spread;
+    CHECK(d1 == 5);
+    const auto bound = truncation_output_bound(set, d1);
+    CHECK(bound.value == Catch::Approx(2));
+    CHECK(std::abs(bound.slack()) <= bound.tolerance);
+    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
 }
 
 TEST_CASE("the gap certificate holds, is attained by two levels, and is not to be sharpened",
