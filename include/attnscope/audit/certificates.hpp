@@ -155,7 +155,7 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     const MatrixView<double> used(z.data(), rows, keys), weights(p.data(), rows, keys);
     const double delta = dobrushin_coefficient(weights);
     const double weight_error = softmax_weight_error(keys, spread);
-    audit.add(dobrushin_sharp(delta, dobrushin_limit(used), weight_error));
+    audit.add(dobrushin_sharp(delta, dobrushin_limit(used, weights), weight_error));
     const Matrix<double> mixed = weights.map() * values.map();
     const double length = values.map().rowwise().norm().maxCoeff();
     audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta,

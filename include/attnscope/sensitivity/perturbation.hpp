@@ -22,6 +22,26 @@ A total_variation_limit(R range) {
     return std::tanh(A(range) / 4);
 }
 
+/// Largest total variation distance of two rows of softmax weights that do not see the same keys.
+/// Formula. With E = e^{r/2} and b_i^2 = 1-m_i the weights on the common keys, on which the logits differ by a
+/// range r: 1 - (2 b_1 b_2 E - b_1^2 - b_2^2)/(E^2-1) if b_2 E > b_1 and b_1 E > b_2, else max(m_1, m_2); tanh(r/4)
+/// at m = 0. Attained by two common keys. Every term is >= 0: a few units.
+/// Shapes and units. first, second: m_1 and m_2, the weight of either row on keys that only it sees.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless r >= 0 and the weights are in [0, 1].
+template <Number R, Number M, Real A = Promoted<R, M>>
+A total_variation_limit(R range, M first, M second) {
+    const A r(range), m1(first), m2(second);
+    detail::require(r >= 0, "total_variation_limit", "range must be >= 0", range);
+    detail::require(m1 >= 0 && m1 <= 1 && m2 >= 0 && m2 <= 1, "total_variation_limit",
+                    "weights must be in [0,1]", first, second);
+    const A b1 = std::sqrt(1 - m1), b2 = std::sqrt(1 - m2), e = std::exp(r / 2);
+    if (!(b2 * e > b1 && b1 * e > b2)) return std::max(m1, m2);
+    // tanh(r/4) + (1 - b_1 b_2)(1 - tanh(r/4)) + (b_1 - b_2)^2/(E^2 - 1)
+    const A apart = -std::expm1((std::log1p(-m1) + std::log1p(-m2)) / 2), step = (m2 - m1) / (b1 + b2);
+    return std::min(A(1), std::tanh(r / 4) + apart * (2 / (e + 1)) + step * step / std::expm1(r));
+}
+
 /// Largest KL(p|p') of softmax weights whose logits differ by a range r, in nats, and by symmetry KL(p'|p).
 /// Formula. log E_p e^delta - E_p delta, at most with h = r/2
 ///     log(sinh h/h) + h coth h - 1 <= r^2/8.

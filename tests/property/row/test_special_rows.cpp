@@ -61,8 +61,15 @@ TEST_CASE("dobrushin_limit: NaN for logits that are no softmax row's", "[special
     CHECK(std::isnan(limit((Matrix<double>(2, 2) << 0, inf, 0, 1).finished())));
     CHECK(std::isnan(limit((Matrix<double>(1, 2) << inf, 0).finished())));
     CHECK(std::isnan(limit((Matrix<double>(3, 2) << 0, 1, 0, 2, not_a_number, 0).finished())));
-    CHECK(limit((Matrix<double>(2, 2) << 0, -inf, 0, 1).finished()) == 1);
+    // A key that one row sees alone: what the other has there.
+    CHECK(std::abs(limit((Matrix<double>(2, 2) << 0, -inf, 0, 1).finished()) - 1 / (1 + std::exp(-1.0))) <
+          1e-15);
+    CHECK(limit((Matrix<double>(2, 2) << 0, -inf, -inf, 1).finished()) == 1);
+    CHECK(limit((Matrix<double>(2, 2) << 0, 1, -inf, -inf).finished()) == 1);
+    CHECK(limit((Matrix<double>(2, 2) << -inf, -inf, -inf, -inf).finished()) == 0);
     CHECK(limit((Matrix<double>(2, 2) << 0, 3, 1, 4).finished()) == 0);
+    // Differences beyond the range of double.
+    CHECK(limit((Matrix<double>(2, 2) << huge, huge, -huge, -huge / 2).finished()) == 0.5);
 }
 
 TEST_CASE("general family: rows where F overflows do not move", "[special-rows][pointwise]") {
