@@ -70,6 +70,7 @@
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
+#include <attnscope/sensitivity/nonnegative_norm.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 #include <attnscope/sensitivity/product_norms.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>

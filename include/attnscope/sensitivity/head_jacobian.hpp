@@ -6,6 +6,7 @@
 #include <attnscope/bound.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/random.hpp>
+#include <attnscope/sensitivity/nonnegative_norm.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
 
 #include <Eigen/Eigenvalues>
@@ -157,26 +158,26 @@ private:
     Matrix<T> logits_, weights_;
 };
 
-/// Certified upper bound on |J|_2 of a softmax head, by its three parts.
+/// Certified upper bound on |J|_2 of a softmax head: by its three parts, and block by block.
 template <Real T>
 struct TokenJacobianLimit {
     T through_query = 0; ///< max_i |scale Cov_i(v, k) W_Q^T|_2: a token moves what its own query picks
-    T through_value = 0; ///< sqrt(max column sum of P) |W_V|_2 >= |P|_2 |W_V|_2
+    T through_value = 0; ///< |P|_2 |W_V|_2
     T through_key = 0;   ///< sqrt(sum_ij p_ij^2 |v_j - o_i|^2 |a_i|^2), a_i = scale W_K q_i
-    T total() const { return through_query + through_value + through_key; }
+    T blockwise = std::numeric_limits<T>::infinity(); ///< |h|_2, h_ij at least the norm of do_i/dx_j
+    T total() const { return std::min(blockwise, through_query + through_value + through_key); }
 };
 
-/// Certified upper bound on |do/dx|_2 of a softmax head, by its three parts.
+/// Certified upper bound on |do/dx|_2 of a softmax head: the smaller of two.
 /// Formula. |J|_2 <= `total()` of the parts of
 ///     do_i = sum_j p_ij dv_j + sum_j p_ij (v_j - o_i) (a_i . dx_j) + scale Cov_i(v, k) W_Q^T dx_i
-/// for softmax(scale q.k): a block-diagonal part, one that is P on each column, and one bounded block by
-/// block. Of the three summands the first and the third, `through_query` and `through_key`, are sharper than
-/// in the form with |W_V|_2 in front of all, as values enter there as they are. `through_value` is not: the
-/// norm of its part is |P|_2 |W_V|_2, but an iteration gives |P|_2 from below only and certifies nothing, so
-/// that sqrt(max column sum) >= |P|_2 stands in its place (1.225 for 1.144 with two tokens, equal logits and
-/// a causal mask). Attained where the weights do not depend on the tokens (W_Q = W_K = 0, no mask).
+/// for softmax(scale q.k). By parts: a block-diagonal one, one that is P on each column, and one by its Frobenius
+/// norm. Block by block: |h|_2, h_ij = p_ij |W_V^T + (v_j - o_i) a_i^T|_2, the square of the norm no more than
+/// |W_V|_2^2 plus the larger eigenvalue of a matrix of rank two, and the norm of the covariance part on the diagonal.
+/// |P|_2 and |h|_2 are certified by `nonnegative_norm_limit`. Attained where the weights do not depend on the tokens
+/// (W_Q = W_K = 0), under any mask.
 /// Special rows. NaN in visible data gives NaN.
-/// Cost. O(n^2 d d_v + n d_v^3) at most, memory O(n d).
+/// Cost. O(n^2 d d_v + n d_v^3) at most, memory O(n^2 + n d).
 /// Throws. `invalid_argument` when shapes do not fit.
 template <Real T>
 TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& from,
@@ -185,6 +186,7 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
     const Index n = head.queries();
     const Matrix<T> query_gram = from.query.map().transpose() * from.query.map(),
                     key_gram = from.key.map().transpose() * from.key.map(),
+                    key_value = from.key.map().transpose() * from.value.map(),
                     value_gram = from.value.map().transpose() * from.value.map();
     const auto largest_eigenvalue = [](const Matrix<T>& symmetric) {
         if (symmetric.size() == 0) return T(0);
@@ -193,10 +195,10 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
         return std::max(solver.eigenvalues().maxCoeff(), T(0));
     };
     TokenJacobianLimit<T> limit;
-    Row<T> columns = Row<T>::Zero(n);
+    const T value_square = largest_eigenvalue(value_gram); // |W_V|_2^2
     std::vector<T> p(static_cast<std::size_t>(n));
-    Matrix<T> values, keys, covariance;
-    T square = 0, largest_row = 0;
+    Matrix<T> values, keys, covariance, all = Matrix<T>::Zero(n, n), blocks = Matrix<T>::Zero(n, n);
+    T square = 0;
     for (Index i = 0; i < n; ++i) {
         logits_of<T>(head, mask, i, RowOut<T>(p));
         Softmax{}.apply<T>(RowIn<T>(p), RowOut<T>(p));
@@ -209,7 +211,7 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
         Index at = 0;
         visible.for_each([&](Index j) {
             weights[at] = p[static_cast<std::size_t>(j)];
-            columns[j] += weights[at];
+            all(i, j) = weights[at];
             values.row(at) = head.v().map().row(j);
             keys.row(at) = head.k().map().row(j);
             ++at;
@@ -219,20 +221,27 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
         const T slope = head.scale() * head.scale() *
                         (head.q().map().row(i) * key_gram * head.q().map().row(i).transpose()).value();
         square += slope * (weights.square() * values.rowwise().squaredNorm().transpose().array()).sum();
-        largest_row = std::max(largest_row, weights.sum());
+        // B B^T of the block B = W_V^T + u a^T is W_V^T W_V + w u^T + u w^T + |a|^2 u u^T, w = W_V^T a.
+        const Eigen::Matrix<T, 1, Eigen::Dynamic> w = head.scale() * head.q().map().row(i) * key_value;
+        at = 0;
+        visible.for_each([&](Index j) {
+            const auto u = values.row(at);
+            const T uu = u.squaredNorm(), ww = w.squaredNorm(), uw = u.dot(w), half = slope * uu / 2 + uw;
+            // The larger eigenvalue of what comes on top, of rank two.
+            const T more = half + std::sqrt(half * half + std::max(T(0), uu * ww - uw * uw));
+            blocks(i, j) = weights[at++] * std::sqrt(value_square + std::max(T(0), more));
+        });
         values.array().colwise() *= weights.transpose();
         covariance.noalias() = values.transpose() * keys; // keys need no centring: the values have it
         const Matrix<T> product = covariance * query_gram * covariance.transpose();
-        // The trace is no smaller than the largest eigenvalue: most rows are decided by it.
-        const T factor = head.scale() * head.scale(), so_far = limit.through_query * limit.through_query;
-        if (!(factor * product.trace() <= so_far)) {
-            const T own = factor * largest_eigenvalue(product);
-            if (!(own <= so_far)) limit.through_query = std::sqrt(own);
-            if (own != own) return {own, own, own};
-        }
+        const T own = std::abs(head.scale()) * std::sqrt(largest_eigenvalue(product));
+        if (own != own) return {own, own, own, own};
+        limit.through_query = std::max(limit.through_query, own);
+        blocks(i, i) += own;
     }
-    limit.through_value = std::sqrt(columns.maxCoeff() * largest_row * largest_eigenvalue(value_gram));
+    limit.through_value = nonnegative_norm_limit(MatrixView<T>(all)) * std::sqrt(value_square);
     limit.through_key = std::sqrt(square);
+    limit.blockwise = nonnegative_norm_limit(MatrixView<T>(blocks));
     return limit;
 }
 
@@ -240,9 +249,9 @@ inline constexpr Statement token_jacobian_sharp_statement{
     .id = "token_jacobian",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text =
-        "|do/dx|_2 <= max |scale Cov_i(v,k) W_Q^T| + sqrt(max column mass) |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
-        "|a_i|^2)",
+    .text = "|do/dx|_2 <= min{|h|_2, max |scale Cov_i(v,k) W_Q^T| + |P|_2 |W_V| + sqrt(sum p_ij^2 |v_j-o_i|^2 "
+            "|a_i|^2)}, "
+            "h_ij >= |do_i/dx_j|",
     .conditions = "softmax head of known projections",
     .source = "product rule, block by block",
 };

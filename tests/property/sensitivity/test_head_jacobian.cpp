@@ -147,20 +147,81 @@ TEST_CASE("the norm of a head's Jacobian lies between iteration and certificate"
     ATTNSCOPE_CHECK_WORST(above);
     CHECK(tightest > 0.9);
 
-    // Attained where the weights do not depend on the tokens.
+    // Attained where the weights do not depend on the tokens, under every mask.
     SplitMix64 random = generator(seed, 131);
     TokenHead tokens(random, 7, 5, 3, 4, 1);
     tokens.wq.setZero();
     tokens.wk.setZero();
     tokens.q.setZero();
     tokens.k.setZero();
-    const HeadJacobian<double> jacobian(tokens.head(), tokens.from());
-    const auto bound = token_jacobian_sharp(jacobian.norm(2000, 0.0),
-                                            token_jacobian_limit(tokens.head(), tokens.from()), 7, 5);
-    CAPTURE(bound.value, bound.measured);
-    CHECK(std::abs(bound.slack()) < 1e-9 * bound.value); // iteration reaches the norm to this
-    CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
-    CHECK(bound.verdict() != Verdict::violated);
+    for (const Mask& mask : masks) {
+        const HeadJacobian<double> jacobian(tokens.head(), tokens.from(), mask);
+        const auto bound = token_jacobian_sharp(jacobian.norm(2000, 0.0),
+                                                token_jacobian_limit(tokens.head(), tokens.from(), mask), 7, 5);
+        CAPTURE(bound.value, bound.measured);
+        CHECK(std::abs(bound.slack()) < 1e-9 * bound.value); // iteration reaches the norm to this
+        CHECK(bound.tightened(0.99).verdict() == Verdict::violated);
+        CHECK(bound.verdict() != Verdict::violated);
+    }
+}
+
+TEST_CASE("the certified norm of a causal head is near its norm", "[head_jacobian]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    double least = 1, gain = 0;
+    for (int repetition = 0; repetition < 4; ++repetition) {
+        SplitMix64 random = generator(seed, repetition, 132);
+        const TokenHead tokens(random, 48, 6, 4, 4, 0.4);
+        const HeadJacobian<double> jacobian(tokens.head(), tokens.from(), Mask::causal());
+        const auto limit = token_jacobian_limit(tokens.head(), tokens.from(), Mask::causal());
+        const double norm = jacobian.norm(500, 1e-9).value;
+        least = std::min(least, norm / limit.total());
+        gain =
+            std::max(gain, (limit.through_query + limit.through_value + limit.through_key) / limit.blockwise);
+    }
+    CHECK(least > 0.5); // by parts less than 0.4
+    CHECK(gain > 1.3);
+}
+
+TEST_CASE("a power step certifies the norm of a matrix without negative entries", "[head_jacobian]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst above, near;
+    for (const Index rows : {Index(1), Index(2), Index(7), Index(30)})
+        for (const Index cols : {Index(1), Index(3), Index(12)})
+            for (std::uint64_t repetition = 0; repetition < 20; ++repetition) {
+                SplitMix64 random = generator(seed, static_cast<std::uint64_t>(rows),
+                                              static_cast<std::uint64_t>(cols), repetition);
+                Matrix<double> m = random_matrix<double>(random, rows, cols).cwiseAbs();
+                if (repetition % 4 == 1) m = m.cwiseMax(1).array() - 1; // with zeros, whole columns of them
+                if (repetition % 4 == 2) m *= repetition % 8 == 2 ? 1e-200 : 1e200;
+                if (repetition % 4 == 3) m.topRows(rows / 2).leftCols(cols / 2).setZero();
+                const Ref norm = largest_singular_value(m);
+                const Where where{"matrix", static_cast<std::size_t>(rows), static_cast<double>(cols), seed};
+                for (const int steps : {1, 2, 5, 400}) {
+                    const Ref limit = nonnegative_norm_limit(MatrixView<double>(m), steps);
+                    above.meet(norm - limit, 64 * unit_roundoff<double> * norm, where);
+                    if (steps == 400) near.meet(limit - norm, 1e-6L * norm, where);
+                }
+            }
+    ATTNSCOPE_CHECK_WORST(above);
+    ATTNSCOPE_CHECK_WORST(near);
+    // Two tokens, equal logits, a causal mask.
+    const Matrix<double> p = (Matrix<double>(2, 2) << 1, 0, 0.5, 0.5).finished();
+    const std::array<double, 4> known = {1.22475, 1.15471, 1.14566, 1.14435};
+    for (int steps = 1; steps <= 4; ++steps)
+        CHECK(nonnegative_norm_limit(MatrixView<double>(p), steps) <
+              known[static_cast<std::size_t>(steps - 1)]);
+    CHECK(std::abs(nonnegative_norm_limit(MatrixView<double>(p)) - std::sqrt(0.75 + std::sqrt(5.0) / 4)) <
+          1e-15);
+    const Matrix<double> none(0, 3), zero = Matrix<double>::Zero(3, 2);
+    CHECK(nonnegative_norm_limit(MatrixView<double>(none)) == 0);
+    CHECK(nonnegative_norm_limit(MatrixView<double>(zero)) == 0);
+    const Matrix<double> infinite = Matrix<double>::Constant(2, 2, std::numeric_limits<double>::infinity());
+    CHECK(std::isinf(nonnegative_norm_limit(MatrixView<double>(infinite))));
+    Matrix<double> not_a_number = zero;
+    not_a_number(1, 1) = std::nan("");
+    CHECK(std::isnan(nonnegative_norm_limit(MatrixView<double>(not_a_number))));
 }
 
 TEST_CASE("a head's Jacobian says what does not fit", "[head_jacobian]") {
