@@ -80,7 +80,7 @@ inline void verify_scan(const Heads& heads, const Mask& mask,
 /// The floor: the bare product of causal tiles, and one exponential for each visible logit. The return value
 /// depends on all of it.
 inline float product_and_exponential(const Heads& heads, const Mask& mask) {
-    using S = attnscope::detail::Simd<float>;
+    using S = attnscope::packets::Simd<float>;
     constexpr Index rows = 64, cols = 128;
     Matrix<float> tile(rows, cols);
     float sum = 0;
@@ -90,9 +90,10 @@ inline float product_and_exponential(const Heads& heads, const Mask& mask) {
             for (Index key = 0; key < heads.length; key += cols) {
                 const Index height = std::min(rows, heads.length - query),
                             width = std::min(cols, heads.length - key);
-                const auto seen = [&](Index i) {
-                    return attnscope::detail::clipped(mask.visible(query + i, heads.length), key, key + width)
-                        .body;
+                const auto seen = [&](Index i) { // of this tile's keys
+                    const auto body = mask.visible(query + i, heads.length).body;
+                    return attnscope::KeyRange{std::clamp(body.begin, key, key + width),
+                                               std::clamp(body.end, key, key + width)};
                 };
                 if (seen(0).empty() && seen(height - 1).empty()) continue;
                 auto part = tile.topLeftCorner(height, width);
@@ -101,9 +102,9 @@ inline float product_and_exponential(const Heads& heads, const Mask& mask) {
                 for (Index i = 0; i < height; ++i) {
                     const auto range = seen(i);
                     float* const z = tile.data() + i * cols + (range.begin - key);
-                    attnscope::detail::for_each_lane<float>(range.size(), [&](const auto& lane) {
+                    attnscope::packets::for_each_lane<float>(range.size(), [&](const auto& lane) {
                         // Arguments of any sign: the time is the same.
-                        lane.store(z, attnscope::detail::exp_nonpositive<float>(lane(z, -1.0F)));
+                        lane.store(z, attnscope::packets::exp_nonpositive<float>(lane(z, -1.0F)));
                     });
                 }
                 sum += S::reduce_add(S::load(tile.data()));

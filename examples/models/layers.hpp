@@ -4,8 +4,7 @@
 #include <models/parameters.hpp>
 
 #include <attnscope/attention/attend.hpp>
-#include <attnscope/detail/elementary.hpp>
-#include <attnscope/detail/lanes.hpp>
+#include <attnscope/packets.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <fmt/format.h>
@@ -19,6 +18,7 @@ using attnscope::Matrix;
 using attnscope::Real;
 using attnscope::Row;
 using attnscope::Threads;
+namespace packets = attnscope::packets;
 
 /// Rows of a product that are one task; results do not depend on who takes which.
 inline constexpr Index block_rows = 128;
@@ -153,13 +153,13 @@ void activate(Activation activation, std::span<T> x) {
         for (T& v : x) v = v / (T(1) + std::exp(-v));
         return;
     case Activation::gelu_tanh: {
-        using S = attnscope::detail::Simd<T>;
+        using S = packets::Simd<T>;
         const auto half = S::set(T(0.5)), one = S::set(T(1)), cubic = S::set(T(0.044715)),
                    root = S::set(static_cast<T>(std::sqrt(2 / M_PI)));
-        attnscope::detail::for_each_lane<T>(attnscope::detail::size<T>(x), [&](const auto& lane) {
+        packets::for_each_lane<T>(std::ssize(x), [&](const auto& lane) {
             const auto v = lane(x.data());
             const auto inner = S::mul(root, S::madd(S::mul(cubic, S::mul(v, v)), v, v));
-            lane.store(x.data(), S::mul(S::mul(half, v), S::add(one, attnscope::detail::tanh<T>(inner))));
+            lane.store(x.data(), S::mul(S::mul(half, v), S::add(one, packets::tanh<T>(inner))));
         });
         return;
     }
@@ -169,12 +169,12 @@ void activate(Activation activation, std::span<T> x) {
 /// d_x = d_out times the derivative of gelu_tanh at x, in place of d_out.
 template <Real T>
 void gelu_tanh_backward(std::span<const T> x, std::span<T> d) {
-    using S = attnscope::detail::Simd<T>;
+    using S = packets::Simd<T>;
     const auto half = S::set(T(0.5)), one = S::set(T(1)), cubic = S::set(T(0.044715)),
                three = S::set(T(3 * 0.044715)), root = S::set(static_cast<T>(std::sqrt(2 / M_PI)));
-    attnscope::detail::for_each_lane<T>(attnscope::detail::size<T>(x), [&](const auto& lane) {
+    packets::for_each_lane<T>(std::ssize(x), [&](const auto& lane) {
         const auto v = lane(x.data()), square = S::mul(v, v);
-        const auto t = attnscope::detail::tanh<T>(S::mul(root, S::madd(S::mul(cubic, square), v, v)));
+        const auto t = packets::tanh<T>(S::mul(root, S::madd(S::mul(cubic, square), v, v)));
         const auto slope = S::mul(root, S::madd(three, square, one)); // of the argument of tanh
         const auto rest = S::mul(S::sub(one, S::mul(t, t)), S::mul(slope, v));
         lane.store(d.data(), S::mul(lane(d.data()), S::mul(half, S::add(S::add(one, t), rest))));

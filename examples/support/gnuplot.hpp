@@ -34,10 +34,8 @@ inline std::string quoted(std::string_view text) {
 /// A number of a data block.
 inline std::string number(double x) { return std::isfinite(x) ? fmt::format("{:.6g}", x) : std::string("NaN"); }
 
-namespace detail {
-
 /// Exit status and what comes out of gnuplot. The commands go to it inside the shell command.
-inline int run(const std::string& commands, std::string_view redirection, std::string& output) {
+inline int run_script(const std::string& commands, std::string_view redirection, std::string& output) {
     const std::string shell =
         fmt::format("gnuplot {} <<'end of script'\n{}\nend of script\n", redirection, commands);
     std::FILE* const pipe = ::popen(shell.c_str(), "r");
@@ -48,15 +46,13 @@ inline int run(const std::string& commands, std::string_view redirection, std::s
     return WEXITSTATUS(::pclose(pipe));
 }
 
-} // namespace detail
-
 /// What gnuplot writes to its standard output. Throws when it fails, with what it complains about.
 inline std::string run(const std::string& commands) {
     std::string picture;
-    if (const int status = detail::run(commands, "2>/dev/null", picture); status == 0 && !picture.empty())
+    if (const int status = run_script(commands, "2>/dev/null", picture); status == 0 && !picture.empty())
         return picture;
     std::string complaint;
-    const int status = detail::run(commands, "2>&1 >/dev/null", complaint);
+    const int status = run_script(commands, "2>&1 >/dev/null", complaint);
     throw std::runtime_error(fmt::format("gnuplot fails with exit status {}: {}", status, complaint));
 }
 

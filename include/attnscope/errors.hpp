@@ -73,5 +73,9 @@ void require(bool condition, std::string_view function, std::string_view rule, c
 }
 
 } // namespace detail
+
+/// Likewise: the shortest text that reads back as a number.
+using detail::to_text;
+
 } // namespace v0_1
 } // namespace attnscope

@@ -66,6 +66,15 @@ TEST_CASE("the examples of rows and normalisers", "[doors][examples]") {
         CHECK((key >= 0 && key < 1024 && row == drawn(1024)));
     }
     {
+        std::vector<float> row = drawn(37);
+        const float last = row.back();
+        using S = packets::Simd<float>;
+        packets::for_each_lane<float>(std::ssize(row), [&](const auto& lane) {
+            lane.store(row.data(), packets::tanh<float>(S::mul(lane(row.data()), S::set(0.5F))));
+        });
+        CHECK(row.back() == Catch::Approx(std::tanh(last / 2)));
+    }
+    {
         const Eigen::VectorXd z = Eigen::VectorXd::LinSpaced(5, -2, 2);
         const Eigen::VectorXd p = weights(PointwiseNormalizer<Bell>(), z);
         CHECK(p[2] == Catch::Approx(1 / (1 + 2 * std::exp(-0.5) + 2 * std::exp(-2.0))));

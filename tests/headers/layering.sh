@@ -33,6 +33,10 @@ climbs() {
     done
 }
 
+# What stands in a namespace detail is the library's own; its tests are in tests/unit/detail.
+found=$(cd "$top/../.." && grep -rn --include='*.[ch]pp' 'detail::' examples benchmarks tests/unit tests/property | grep -v '^tests/unit/detail/')
+[ -z "$found" ] || { echo "$found"; exit 1; }
+
 found=$(cd "$top" && grep -rE --include='*.hpp' '^#include <attnscope/' . | sed 's|^\./||' | climbs)
 [ -z "$found" ] || { echo "$found"; exit 1; }
 for wrong in 'selection/a.hpp:#include <attnscope/concentration/b.hpp>' 'row/a.hpp:#include <attnscope/normalizer/b.hpp>' \

@@ -334,4 +334,17 @@ void for_each_subset(Index n, Index count, F&& f) {
     choose(0, 0);
 }
 
+/// sum theta_k p_k^2 with theta_{k-1} = theta_k (1 - 2 theta_k p_k^2/d), by its definition.
+inline Ref exponent_of(std::vector<double> p, Index d, Ref theta, bool largest_first) {
+    std::sort(p.begin(), p.end());
+    if (largest_first) std::reverse(p.begin(), p.end());
+    Ref sum = 0;
+    for (const double w : p) {
+        const Ref term = theta * w * w;
+        sum += term;
+        theta *= 1 - 2 * term / static_cast<Ref>(d);
+    }
+    return sum;
+}
+
 } // namespace attnscope_test

@@ -80,42 +80,20 @@ TEMPLATE_TEST_CASE("a masked key gets exactly nothing, wherever it stands", "[tr
     });
 }
 
-TEMPLATE_TEST_CASE("a key's weight does not depend on where it stands", "[traps]", float, double, long double) {
-    using T = TestType;
-    // One key differs from its equal neighbours: moving it along the row moves its weight, bit for bit.
-    for (const T x : {T(0.7), T(-3.3), T(-50), T(-87)})
-        for (std::size_t n = 2; n <= longest; ++n) {
-            std::vector<T> first;
-            for (std::size_t at = 0; at < n; ++at) {
-                std::vector<T> z(n, T(0)), e(n);
-                z[at] = x;
-                attnscope::detail::exp_sum<true, T>(RowIn<T>(z), std::max(x, T(0)), T(1), e.data());
-                std::vector<T> rotated(n);
-                std::rotate_copy(e.begin(), e.begin() + static_cast<std::ptrdiff_t>(at), e.end(),
-                                 rotated.begin());
-                if (at == 0) first = rotated;
-                CAPTURE(x, n, at);
-                REQUIRE(rotated == first);
-            }
-        }
-}
-
 TEMPLATE_TEST_CASE("keys too far below the largest get exactly nothing and bring no subnormals", "[traps]",
                    float, double, long double) {
     using T = TestType;
-    const T cutoff = attnscope::detail::exp_cutoff<T>();
+    const T cutoff = std::log(std::numeric_limits<T>::min());
     for (std::size_t n = 2; n <= longest; ++n) {
         std::vector<T> z(n, 2 * cutoff);
         z[n / 2] = T(0);
         const std::vector<T> p = weights_of<T>(Softmax{}, z);
         for (std::size_t i = 0; i < n; ++i) REQUIRE(p[i] == (i == n / 2 ? T(1) : T(0)));
-        // The exponentials themselves are 0 or normal numbers on both sides of the cutoff.
-        std::vector<T> ladder(n), e(n);
+        // On both sides of the cutoff they are 0 or normal numbers.
+        std::vector<T> ladder(n);
         for (std::size_t i = 0; i < n; ++i)
             ladder[i] = cutoff + (static_cast<T>(i) - static_cast<T>(n) / 2) * T(0.0625);
         ladder[0] = T(0);
-        attnscope::detail::exp_sum<true, T>(RowIn<T>(ladder), T(0), T(1), e.data());
-        for (const T x : e) REQUIRE((x == T(0) || std::isnormal(x)));
         for (const T x : weights_of<T>(Softmax{}, ladder)) REQUIRE((x == T(0) || std::isnormal(x)));
     }
 }

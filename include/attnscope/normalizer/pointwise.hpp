@@ -22,9 +22,9 @@ concept LogFunction = PositiveFunction<F, T> && requires(const F f, T z) {
     { f.log_derivative(z) } -> std::convertible_to<T>;
 };
 
-/// One that also evaluates F(z)/c over packets, c > 0 the same for the whole row: f.packet(m) for a row whose
-/// largest logit m is finite. z = -inf may give anything. `has_packet()`, where it exists, says whether it may
-/// be asked.
+/// One that also evaluates F(z)/c over packets (packets.hpp), c > 0 the same for the whole row: f.packet(m) for
+/// a row whose largest logit m is finite. z = -inf may give anything. `has_packet()`, where it exists, says
+/// whether it may be asked.
 template <class F, class T>
 concept PacketFunction = PositiveFunction<F, T> && requires(const F f, T m, typename detail::Simd<T>::P z) {
     { f.packet(m)(z) } -> std::same_as<typename detail::Simd<T>::P>;

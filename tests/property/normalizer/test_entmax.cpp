@@ -411,6 +411,6 @@ TEST_CASE("alpha must be at least 1 and finite", "[entmax]") {
         CAPTURE(message);
         CHECK_THAT(message, ContainsSubstring("Entmax: "));
         CHECK_THAT(message, ContainsSubstring("alpha must be"));
-        CHECK_THAT(message, ContainsSubstring("got " + detail::to_text(bad)));
+        CHECK_THAT(message, ContainsSubstring("got " + to_text(bad)));
     }
 }

@@ -193,7 +193,7 @@ TEST_CASE("bad targets are refused by rule and value", "[target]") {
         CAPTURE(message);
         CHECK_THAT(message, ContainsSubstring(name));
         CHECK_THAT(message, ContainsSubstring(rule));
-        CHECK_THAT(message, ContainsSubstring("got " + detail::to_text(bad)));
+        CHECK_THAT(message, ContainsSubstring("got " + to_text(bad)));
     };
     for (const double bad : {-1e-300, -1.0, std::nan(""), HUGE_VAL, -HUGE_VAL})
         check(message_of([&] { EntropyTargetSoftmax{bad}; }), bad,
