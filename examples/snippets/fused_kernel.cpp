@@ -16,8 +16,7 @@ int main() {
     for (const auto& row : attnscope::scan(head, mask).rows)
         lse.push_back(float(row.statistics().log_sum_exp()));
 
-    const auto columns = attnscope::scan_column_mass<float>(300, 300, attnscope::ProductTiles<float>(head),
-                                                            std::span<const float>(lse), mask);
+    const auto columns = attnscope::scan_column_mass(head, lse, mask);
     attnscope::Index key = 0;
     const double most = columns.mass.maxCoeff(&key);
     std::printf("key %td collects most: %.3f of the weight of a query on average\n", key, most);

@@ -12,12 +12,10 @@ int main() {
     double temperature = 2;
     for (int step = 0; step <= 200; ++step) {
         const attnscope::Softmax softmax(temperature);
-        const attnscope::HeadView head(q, k, v);
-        const Matrix error = attnscope::attend(head, softmax, mask).output - target;
+        const Matrix error = attnscope::attend(q, k, v, softmax, mask).output - target;
         if (step % 100 == 0)
             std::printf("step %3d: loss %.3f, temperature %.2f\n", step, error.squaredNorm() / 2, temperature);
-        const auto d = attnscope::attend_backward(head, softmax, attnscope::MatrixView<double>(error), mask,
-                                                  {.parameter = true});
+        const auto d = attnscope::attend_backward(q, k, v, softmax, error, mask, {.parameter = true});
         q -= 0.1 * d.q;
         k -= 0.1 * d.k;
         v -= 0.1 * d.v;

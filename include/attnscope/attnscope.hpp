@@ -3,7 +3,10 @@
 #pragma once
 
 #include <attnscope/attention/attend.hpp>
+#include <attnscope/attention/attend_backward.hpp>
+#include <attnscope/attention/differential.hpp>
 #include <attnscope/attention/head.hpp>
+#include <attnscope/attention/logits.hpp>
 #include <attnscope/attention/mask.hpp>
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/audit/certificates.hpp>
@@ -25,6 +28,7 @@
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/config.hpp>
 #include <attnscope/errors.hpp>
+#include <attnscope/executor.hpp>
 #include <attnscope/normalizer/adaptive_softmax.hpp>
 #include <attnscope/normalizer/adaptors.hpp>
 #include <attnscope/normalizer/concept.hpp>
@@ -81,10 +85,10 @@
 #include <attnscope/streaming/column_scan.hpp>
 #include <attnscope/streaming/distance_scan.hpp>
 #include <attnscope/streaming/divergence_scan.hpp>
-#include <attnscope/streaming/executor.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>
 #include <attnscope/streaming/leaders.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
+#include <attnscope/streaming/order_scan.hpp>
 #include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>

@@ -253,6 +253,10 @@ Matrix<T> row_major_copy(const E& expression) {
 
 } // namespace detail
 
+/// What a `MatrixHolder` of T takes: an expression that is computed in T, or a view.
+template <class M, class T>
+concept MatrixLike = std::same_as<M, MatrixView<T>> || (MatrixExpr<M> && std::same_as<ScalarOf<M>, T>);
+
 /// As `RowHolder`, for matrices: a view of row-major expressions with unit inner stride, else a row-major copy.
 template <Real T>
 class MatrixHolder {
@@ -272,6 +276,7 @@ public:
         storage_ = detail::row_major_copy<T>(expression);
         view_ = MatrixView<T>(storage_);
     }
+    explicit MatrixHolder(MatrixView<T> view) : view_(view) {}
     /// A temporary ends before its holder does: keep it in a variable.
     template <class E>
     requires(detail::OwningExpr<E> && !std::is_lvalue_reference_v<E>)

@@ -130,6 +130,11 @@ public:
         (void)view();
     }
 
+    /// A copy of what a view looks at.
+    explicit Head(const HeadView<T>& head)
+        : q_(head.q().map()), k_(head.k().map()), v_(head.v().map()), has_values_(head.has_values()),
+          scale_(head.scale()) {}
+
     /// Valid while the head is there.
     HeadView<T> view() const& {
         return {MatrixView<T>(q_), MatrixView<T>(k_), has_values_ ? MatrixView<T>(v_) : MatrixView<T>(),

@@ -1,7 +1,7 @@
 // Heads in Eigen tensors. The only header that includes Eigen's tensor module; not in the umbrella.
 #pragma once
 
-#include <attnscope/attention/attend.hpp>
+#include <attnscope/attention/attend_backward.hpp>
 
 #include <unsupported/Eigen/CXX11/Tensor>
 
@@ -102,6 +102,57 @@ private:
     std::unique_ptr<T[]> storage_;
 };
 
+namespace detail {
+
+/// The shape [(batch,) heads, rows, last] of the rank of a tensor.
+template <int rank>
+Eigen::array<Index, static_cast<std::size_t>(rank)> tensor_shape(Index batches, Index heads, Index rows,
+                                                                 Index last) {
+    Eigen::array<Index, static_cast<std::size_t>(rank)> shape;
+    if constexpr (rank == 4) shape[0] = batches;
+    shape[rank - 3] = heads;
+    shape[rank - 2] = rows;
+    shape[rank - 1] = last;
+    return shape;
+}
+
+/// tensor(batch, head, ...), or tensor(head, ...) where there is no batch: `rank` of the heads' tensor.
+template <int rank, class Tensor, class... Rest>
+auto& tensor_at(Tensor& tensor, Index batch, Index head, Rest... rest) {
+    if constexpr (rank == 4)
+        return tensor(batch, head, rest...);
+    else
+        return tensor(head, rest...);
+}
+
+/// Heads of tensors that belong together. Throws `invalid_argument` when they do not.
+template <Real T>
+struct TensorBatch {
+    const TensorHeads<T>&q, &k, &v;
+    std::span<const Mask> masks;
+
+    TensorBatch(std::string_view function, const TensorHeads<T>& queries, const TensorHeads<T>& keys,
+                const TensorHeads<T>& values, std::span<const Mask> given)
+        : q(queries), k(keys), v(values), masks(given) {
+        require(k.batches() == q.batches() && v.batches() == q.batches(), function,
+                "q, k and v must have the same batch", q.batches(), k.batches(), v.batches());
+        require(masks.size() == 1 || static_cast<Index>(masks.size()) == q.batches(), function,
+                "there must be one mask, or one for each batch entry", masks.size(), q.batches());
+    }
+    HeadGroup<T> group(Index batch) const { return {q.array(batch), k.array(batch), v.array(batch)}; }
+    const Mask& mask(Index batch) const {
+        return masks[masks.size() == 1 ? 0 : static_cast<std::size_t>(batch)];
+    }
+};
+
+/// Tensors of one scalar and rank.
+template <class First, class... Others>
+concept SameTensors = HeadTensor<First> && (HeadTensor<Others> && ...) &&
+                      (std::same_as<TensorScalar<First>, TensorScalar<Others>> && ...) &&
+                      ((int(First::NumDimensions) == int(Others::NumDimensions)) && ...);
+
+} // namespace detail
+
 /// What all heads of tensors give, in the rank and layout of q: output [(batch,) heads, queries, d_v],
 /// log_sum_exp [(batch,) heads, queries], weights [(batch,) heads, queries, keys] if asked for, else empty.
 template <Real T, int Rank, int Layout>
@@ -111,40 +162,24 @@ struct TensorAttention {
     Eigen::Tensor<T, Rank, Layout> weights;
 };
 
-/// Attention of every head of every batch entry, with the scale 1/sqrt(d).
+/// Attention of every head of every batch entry; options as for one head.
 /// Shapes and units. q [(batch,) heads, queries, d], k and v with the same batch and a number of heads that
 /// divides that of q (grouped-query heads). `masks`: one for all batch entries, or one for each (ragged
 /// batches: `with_length`).
 /// Special rows. As of `attend` of one head.
 /// Cost. That of `attend` of one head, for each; allocates the result.
 /// Throws. `invalid_argument` when shapes do not fit or the number of masks is neither 1 nor the batch.
-template <HeadTensor Q, HeadTensor K, HeadTensor V, class N>
-requires Normalizer<N, TensorScalar<Q>> && std::same_as<TensorScalar<Q>, TensorScalar<K>> &&
-         std::same_as<TensorScalar<Q>, TensorScalar<V>> && (int(Q::NumDimensions) == int(K::NumDimensions)) &&
-         (int(Q::NumDimensions) == int(V::NumDimensions))
+template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, Executor E = Sequential>
+requires Normalizer<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V>
 auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<const Mask> masks,
-            AttendOptions options = {}) {
+            const AttendOptions& options = {}, E&& executor = {}) {
     using T = TensorScalar<Q>;
     constexpr int rank = Q::NumDimensions;
     const TensorHeads<T> queries(q), keys(k), values(v);
-    detail::require(keys.batches() == queries.batches() && values.batches() == queries.batches(), "attend",
-                    "q, k and v must have the same batch", queries.batches(), keys.batches(), values.batches());
-    detail::require(masks.size() == 1 || static_cast<Index>(masks.size()) == queries.batches(), "attend",
-                    "there must be one mask, or one for each batch entry", masks.size(), queries.batches());
+    const detail::TensorBatch<T> batch("attend", queries, keys, values, masks);
     TensorAttention<T, rank, int(Q::Layout)> result;
     const auto shape = [&](Index last) {
-        Eigen::array<Index, static_cast<std::size_t>(rank)> dimensions;
-        if constexpr (rank == 4) dimensions[0] = queries.batches();
-        dimensions[rank - 3] = queries.heads();
-        dimensions[rank - 2] = queries.rows();
-        dimensions[rank - 1] = last;
-        return dimensions;
-    };
-    const auto at = [](auto& tensor, Index batch, Index head, auto... rest) -> T& {
-        if constexpr (rank == 4)
-            return tensor(batch, head, rest...);
-        else
-            return tensor(head, rest...);
+        return detail::tensor_shape<rank>(queries.batches(), queries.heads(), queries.rows(), last);
     };
     result.output.resize(shape(values.cols()));
     if (options.weights) result.weights.resize(shape(keys.rows()));
@@ -153,15 +188,15 @@ auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<c
     std::copy_n(whole.begin(), rank - 1, lengths.begin());
     result.log_sum_exp.resize(lengths);
     for (Index b = 0; b < queries.batches(); ++b) {
-        const HeadGroup<T> group(queries.array(b), keys.array(b), values.array(b));
-        const Mask& mask = masks[masks.size() == 1 ? 0 : static_cast<std::size_t>(b)];
+        const HeadGroup<T> group = batch.group(b);
         for (Index h = 0; h < group.heads(); ++h) {
-            const Attention<T> one = attend(group[h], normalizer, mask, options);
+            const Attention<T> one = attend(group[h], normalizer, batch.mask(b), options, executor);
             for (Index i = 0; i < queries.rows(); ++i) {
-                at(result.log_sum_exp, b, h, i) = one.log_sum_exp[i];
-                for (Index j = 0; j < values.cols(); ++j) at(result.output, b, h, i, j) = one.output(i, j);
-                if (options.weights)
-                    for (Index j = 0; j < keys.rows(); ++j) at(result.weights, b, h, i, j) = one.weights(i, j);
+                detail::tensor_at<rank>(result.log_sum_exp, b, h, i) = one.log_sum_exp[i];
+                for (Index j = 0; j < values.cols(); ++j)
+                    detail::tensor_at<rank>(result.output, b, h, i, j) = one.output(i, j);
+                for (Index j = 0; options.weights && j < keys.rows(); ++j)
+                    detail::tensor_at<rank>(result.weights, b, h, i, j) = one.weights(i, j);
             }
         }
     }
@@ -169,10 +204,65 @@ auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<c
 }
 
 /// As above with one mask for all batch entries.
-template <HeadTensor Q, HeadTensor K, HeadTensor V, class N>
+template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, Executor E = Sequential>
 auto attend(const Q& q, const K& k, const V& v, const N& normalizer, const Mask& mask = {},
-            AttendOptions options = {}) {
-    return attend(q, k, v, normalizer, std::span<const Mask>(&mask, 1), options);
+            const AttendOptions& options = {}, E&& executor = {}) {
+    return attend(q, k, v, normalizer, std::span<const Mask>(&mask, 1), options, executor);
+}
+
+/// Gradients in the shapes of q, k and v and the layout of q; that in the normaliser's parameter is the sum over all
+/// heads, 0 unless asked for.
+template <Real T, int Rank, int Layout>
+struct TensorGradient {
+    Eigen::Tensor<T, Rank, Layout> q, k, v;
+    double parameter = 0;
+};
+
+/// Backward pass of `attend` on tensors; k and v of a key head get the sum over the query heads that share it.
+/// Shapes and units. d_output [(batch,) heads, queries, d_v].
+/// Special rows. As of `attend_backward` of one head. Cost. That of one head, for each.
+/// Throws. As `attend` on tensors and `attend_backward` of one head do.
+template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, HeadTensor D, Executor E = Sequential>
+requires Normalizer<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V, D>
+auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, const D& d_output,
+                     std::span<const Mask> masks, const AttendBackwardOptions& options = {},
+                     E&& executor = {}) {
+    using T = TensorScalar<Q>;
+    constexpr int rank = Q::NumDimensions;
+    const TensorHeads<T> queries(q), keys(k), values(v), d_outputs(d_output);
+    const detail::TensorBatch<T> batch("attend_backward", queries, keys, values, masks);
+    detail::require(d_outputs.batches() == queries.batches() && d_outputs.heads() == queries.heads(),
+                    "attend_backward", "d_output must have the batch and the heads of q", d_outputs.batches(),
+                    d_outputs.heads());
+    TensorGradient<T, rank, int(Q::Layout)> gradient;
+    const auto make = [](auto& tensor, const TensorHeads<T>& of) {
+        tensor.resize(detail::tensor_shape<rank>(of.batches(), of.heads(), of.rows(), of.cols()));
+    };
+    make(gradient.q, queries), make(gradient.k, keys), make(gradient.v, values);
+    const auto store = [](auto& tensor, Index b, Index h, const Matrix<T>& one) {
+        for (Index i = 0; i < one.rows(); ++i)
+            for (Index j = 0; j < one.cols(); ++j) detail::tensor_at<rank>(tensor, b, h, i, j) = one(i, j);
+    };
+    for (Index b = 0; b < queries.batches(); ++b) {
+        const HeadGroup<T> group = batch.group(b);
+        std::vector<Matrix<T>> d;
+        for (Index h = 0; h < group.heads(); ++h) d.push_back(d_outputs.matrix(b, h).map());
+        const GroupGradient<T> one = attend_backward(group, normalizer, d, batch.mask(b), options, executor);
+        for (Index h = 0; h < group.heads(); ++h) store(gradient.q, b, h, one.q[static_cast<std::size_t>(h)]);
+        for (Index h = 0; h < group.key_heads(); ++h) {
+            store(gradient.k, b, h, one.k[static_cast<std::size_t>(h)]);
+            store(gradient.v, b, h, one.v[static_cast<std::size_t>(h)]);
+        }
+        gradient.parameter += one.parameter;
+    }
+    return gradient;
+}
+
+/// As above with one mask for all batch entries.
+template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, HeadTensor D, Executor E = Sequential>
+auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, const D& d_output,
+                     const Mask& mask = {}, const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    return attend_backward(q, k, v, normalizer, d_output, std::span<const Mask>(&mask, 1), options, executor);
 }
 
 } // namespace v0_1

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/normalizer/concept.hpp>
-#include <attnscope/row/softmax_row.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -71,6 +71,16 @@ public:
 private:
     double temperature_ = 1;
 };
+
+/// `row_statistics` at the temperature of a softmax.
+template <Real T>
+RowStatistics<Accumulator<T>> row_statistics(RowIn<T> z, const Softmax& softmax) {
+    return row_statistics<T>(z, softmax.temperature());
+}
+template <RowLike Z>
+RowStatistics<Accumulator<RowScalar<Z>>> row_statistics(const Z& z, const Softmax& softmax) {
+    return row_statistics(z, softmax.temperature());
+}
 
 } // namespace v0_1
 } // namespace attnscope

@@ -2,7 +2,7 @@
 // iteration from below, and a certified bound from above.
 #pragma once
 
-#include <attnscope/attention/attend.hpp>
+#include <attnscope/attention/attend_backward.hpp>
 #include <attnscope/bound.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/random.hpp>

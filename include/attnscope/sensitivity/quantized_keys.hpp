@@ -92,6 +92,27 @@ Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
     return result;
 }
 
+/// As above from any Eigen matrix.
+template <MatrixExpr X>
+Matrix<ScalarOf<X>> through_cache(const X& x, const CacheFormat& format) {
+    const MatrixHolder<ScalarOf<X>> rows(x);
+    return through_cache(rows.get(), format);
+}
+
+/// A copy of a head whose keys have been in the cache.
+template <Real T>
+Head<T> through_cache(const HeadView<T>& head, const CacheFormat& format) {
+    const Matrix<T> keys = through_cache(head.k(), format);
+    return Head<T>(HeadView<T>(head.q(), MatrixView<T>(keys), head.v(), head.scale()));
+}
+
+/// The same for q [queries, d], k [keys, d] and v [keys, d_v], any Eigen matrices of one scalar.
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V>
+requires std::same_as<ScalarOf<Q>, ScalarOf<K>> && std::same_as<ScalarOf<Q>, ScalarOf<V>>
+Head<ScalarOf<Q>> through_cache(const Q& q, const K& k, const V& v, const CacheFormat& format) {
+    return Head<ScalarOf<Q>>(q, through_cache(k, format), v);
+}
+
 /// The diameters of the first i values, for every i.
 /// Formula. max |v_j - v_k| over j, k < i.
 /// Shapes and units. v [keys, d], result [keys + 1]. gram: `gram_matrix` of the values, if it is there: it

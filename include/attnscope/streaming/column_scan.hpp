@@ -35,6 +35,7 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
                     "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
     const TileOptions options = detail::checked_tiles(given, keys);
     Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    const detail::LogitMap<T> map("scan_column_mass", options);
     detail::ProgressGate gate(options.progress, keys);
     const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
     const auto task = [&](Index number) {
@@ -51,6 +52,8 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
                 any = detail::clipped(mask.visible(query + i, keys), key, key + cols).count() > 0;
             if (!any) continue;
             source(query, key, TileOut<T>(buffer.data(), rows, cols, Eigen::OuterStride<>(cols)));
+            for (Index i = 0; i < rows; ++i)
+                map(query + i, key, RowOut<T>(buffer.data() + i * cols, static_cast<std::size_t>(cols)));
             std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
             for (Index i = 0; i < rows; ++i) {
                 const L total = log_sum_exp[static_cast<std::size_t>(query + i)];
@@ -95,7 +98,16 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
     return result;
 }
 
-/// The same for one head, with the log-sum-exp of its scan.
+/// The same for one head: `totals` are the log-sum-exps of its rows, as a fused kernel returns them.
+template <Real T, RowLike Totals, Executor E = Sequential>
+ColumnScan scan_column_mass(const HeadView<T>& head, const Totals& totals, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
+    const auto asked = detail::take_scale(head, options);
+    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), totals, mask,
+                               asked.options, executor);
+}
+
+/// The same with the log-sum-exps of its scan.
 /// Throws. `invalid_argument` also if that was cancelled.
 template <Real T, Index K, Executor E = Sequential>
 ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
@@ -105,8 +117,26 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, con
     std::vector<Accumulator<T>> totals;
     totals.reserve(rows.rows.size());
     for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
-    return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), totals, mask,
-                               options, executor);
+    return scan_column_mass(head, totals, mask, options, executor);
+}
+
+/// Both for q [queries, d], k [keys, d] and v, or without v, which has no part in it: any Eigen expressions of one
+/// scalar.
+template <MatrixExpr Q, MatrixExpr Keys, class Rows, Executor E = Sequential>
+requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>>
+ColumnScan scan_column_mass(const Q& q, const Keys& k, const Rows& rows, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
+    using T = ScalarOf<Q>;
+    const MatrixHolder<T> queries(q), keys(k);
+    return scan_column_mass(HeadView<T>(queries.get(), keys.get()), rows, mask, options, executor);
+}
+template <MatrixExpr Q, MatrixExpr Keys, MatrixExpr V, class Rows, Executor E = Sequential>
+requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>> && (!std::convertible_to<Rows, Mask>)
+ColumnScan scan_column_mass(const Q& q, const Keys& k, const V& v, const Rows& rows, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
+    detail::require(v.rows() == k.rows(), "scan_column_mass", "k and v must have the same number of rows",
+                    static_cast<Index>(k.rows()), static_cast<Index>(v.rows()));
+    return scan_column_mass(q, k, rows, mask, options, executor);
 }
 
 } // namespace v0_1

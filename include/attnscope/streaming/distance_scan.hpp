@@ -274,8 +274,9 @@ ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts
     detail::WorkspacePool<detail::TileDistances<T>> workspaces;
     std::vector<Index> all(static_cast<std::size_t>(head.queries()));
     std::iota(all.begin(), all.end(), Index(0));
+    const auto asked = detail::take_scale(head, options);
     return detail::scan_row_tiles<T>(
-        std::span<const Index>(all), head.keys(), ProductTiles<T>(head, executor),
+        std::span<const Index>(all), head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index key, TileOut<T> logits) {
             workspaces.use([&](detail::TileDistances<T>& tile) {
                 tile.start(tokens, counts, logits.rows(), key, key + logits.cols());
@@ -291,7 +292,7 @@ ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts
                 for (Index i = 0; i < logits.rows(); ++i) visit(query + i, tile.keys(i), tile.distances(i));
             });
         },
-        mask, options, executor);
+        mask, asked.options, executor);
 }
 
 } // namespace v0_1

@@ -13,14 +13,18 @@ struct DivergenceScan : ScanExtent {
     std::vector<Divergence> rows; ///< one for each query
 };
 
-/// `row_divergence` of every row between two sources of logits under one mask; biases of -inf in either hide
-/// keys of its own.
+/// `row_divergence` of every row between two sources of logits under one mask, at `options.temperature`; logits of
+/// -inf in either hide keys of its own, and `options.bias` is added to both.
 /// Special rows. As of `row_divergence`.
 /// Cost. Two products and two exponentials for each logit; memory twice that of `scan_rows`.
-/// Throws. `invalid_argument` for queries < 0 or keys < 0.
+/// Throws. `invalid_argument` for queries < 0, keys < 0 or a bad temperature.
 template <Real T, LogitSource<T> A, LogitSource<T> B, Executor E = Sequential>
 DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const B& second,
                                const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
+    detail::checked_temperature("scan_divergence", options.temperature);
+    TileOptions at_one = options; // logits before the temperature
+    at_one.temperature = 1;
+    const detail::LogitMap<T> map("scan_divergence", at_one);
     DivergenceScan result;
     result.rows.resize(static_cast<std::size_t>(std::max<Index>(0, queries)));
     detail::WorkspacePool<std::vector<T>> workspaces;
@@ -30,16 +34,17 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
             workspaces.use([&](std::vector<T>& b) {
                 const Index n = static_cast<Index>(a.size());
                 b.resize(a.size());
-                detail::fill_tile<T>(second, query, begin, options.key_tile,
+                detail::fill_tile<T>(second, map, query, begin, options.key_tile,
                                      TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
                 const KeyRanges visible = mask.visible(query, keys);
                 for (Index i = 0; i < n; ++i)
                     if (!visible.contains(begin + i))
                         b[static_cast<std::size_t>(i)] = -std::numeric_limits<T>::infinity();
-                result.rows[static_cast<std::size_t>(query)] = row_divergence<T>(RowIn<T>(a), RowIn<T>(b));
+                result.rows[static_cast<std::size_t>(query)] =
+                    row_divergence<T>(RowIn<T>(a), RowIn<T>(b), options.temperature);
             });
         },
-        mask, options, executor);
+        mask, at_one, executor);
     detail::for_each_missing(
         result, [&](Index row) { result.rows[static_cast<std::size_t>(row)].status = RowStatus::nan; });
     return result;
@@ -54,8 +59,9 @@ DivergenceScan scan_divergence(const HeadView<T>& first, const HeadView<T>& seco
                     "both heads must have as many queries", first.queries(), second.queries());
     detail::require(first.keys() == second.keys(), "scan_divergence", "both heads must have as many keys",
                     first.keys(), second.keys());
-    return scan_divergence<T>(first.queries(), first.keys(), ProductTiles<T>(first, executor),
-                              ProductTiles<T>(second, executor), mask, options, executor);
+    const auto a = detail::take_scale(first, options), b = detail::take_scale(second, options);
+    return scan_divergence<T>(first.queries(), first.keys(), ProductTiles<T>(a.head, executor),
+                              ProductTiles<T>(b.head, executor), mask, a.options, executor);
 }
 
 } // namespace v0_1

@@ -45,8 +45,9 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
 template <Real T, class N, Executor E = Sequential>
 JacobianScan<T> scan_jacobian_norms(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
                                     const TileOptions& options = {}, E&& executor = {}) {
-    return scan_jacobian_norms<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), normalizer,
-                                  mask, options, executor);
+    const auto asked = detail::take_scale(head, options);
+    return scan_jacobian_norms<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
+                                  normalizer, mask, asked.options, executor);
 }
 
 } // namespace v0_1

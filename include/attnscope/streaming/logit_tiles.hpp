@@ -3,7 +3,7 @@
 
 #include <attnscope/attention/head.hpp>
 #include <attnscope/detail/tile_product.hpp>
-#include <attnscope/streaming/executor.hpp>
+#include <attnscope/executor.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -74,8 +74,8 @@ MappedTiles<Source, Map> mapped_tiles(Source source, Map map) {
     return {std::move(source), std::move(map)};
 }
 
-/// The logits of a source plus bias(query, key), for example ALiBi or relative positions. -inf hides a key.
-/// Once for each logit, so that no queries x keys array exists.
+/// The logits of a source plus bias(query, key), for example ALiBi or relative positions. -inf hides a key,
+/// whatever its logit. Once for each logit, so that no queries x keys array exists.
 template <class Source, class Bias>
 struct BiasedTiles {
     Source source;
@@ -84,7 +84,10 @@ struct BiasedTiles {
     void operator()(Index query, Index key, Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> tile) const {
         source(query, key, tile);
         for (Index i = 0; i < tile.rows(); ++i)
-            for (Index j = 0; j < tile.cols(); ++j) tile(i, j) += static_cast<T>(bias(query + i, key + j));
+            for (Index j = 0; j < tile.cols(); ++j) {
+                const T added = static_cast<T>(bias(query + i, key + j));
+                tile(i, j) = added == -std::numeric_limits<T>::infinity() ? added : tile(i, j) + added;
+            }
     }
 };
 /// `BiasedTiles` of a source and a bias.

@@ -1,7 +1,7 @@
 // How the work of a scan is cut into tiles, followed, and cut short.
 #pragma once
 
-#include <attnscope/types.hpp>
+#include <attnscope/attention/logits.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -16,12 +16,16 @@ inline namespace v0_1 {
 /// `scan_column_mass`); false: no further tile is begun, and the result says `cancelled`.
 using ScanProgress = std::function<bool(Index, Index)>;
 
-/// Options of every scan.
+/// Options of every scan. What is scanned are the logits z = (scale q.k + bias)/temperature of a head, or (logits +
+/// bias)/temperature of a source.
 struct TileOptions {
     /// Logits that a source is asked for at once. 0 queries: 32, or 128 beside more than 8192 keys, which would
     /// else be fetched too often from far away.
     Index query_tile = 0, key_tile = 1024;
     ScanProgress progress = {};
+    std::optional<double> scale = {}; ///< of q.k, that of the head unless given; a source has its own
+    double temperature = 1;
+    LogitBias bias = {};
 };
 
 /// How far a scan came, in rows (keys for `scan_column_mass`). Every result of a scan says so. What was not
@@ -86,6 +90,7 @@ inline TileOptions checked_tiles(TileOptions options, Index keys) {
     require(options.query_tile >= 0, "scan", "query_tile must be >= 0", options.query_tile);
     require(options.key_tile >= 1, "scan", "key_tile must be >= 1", options.key_tile);
     if (options.query_tile == 0) options.query_tile = keys > 8192 ? 128 : 32;
+    require(!options.scale, "scan", "a source of logits has a scale of its own", options.scale.value_or(0));
     require(options.query_tile <= (Index(1) << 30) / options.key_tile, "scan",
             "a tile must have at most 2^30 logits", options.query_tile, options.key_tile);
     return options;

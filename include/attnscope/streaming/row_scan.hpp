@@ -25,10 +25,11 @@ VisibleRow<T> visible_row(const KeyRanges& visible, Index first_key, T* tile_row
     return {hull.begin, RowOut<T>(row, static_cast<std::size_t>(hull.size()))};
 }
 
-/// Asks a source for the logits of some rows, of at most key_tile keys at once. Pieces end at multiples of
-/// their size, where packets end.
+/// Asks a source for the logits of some rows, of at most key_tile keys at once, and maps them. Pieces end at
+/// multiples of their size, where packets end.
 template <Real T, LogitSource<T> Source>
-void fill_tile(const Source& source, Index query, Index first_key, Index key_tile, TileOut<T> tile) {
+void fill_tile(const Source& source, const LogitMap<T>& map, Index query, Index first_key, Index key_tile,
+               TileOut<T> tile) {
     const Index last = first_key + tile.cols();
     for (Index key = first_key, end = 0; key < last; key = end) {
         end = std::min((key / key_tile + 1) * key_tile, last);
@@ -36,6 +37,9 @@ void fill_tile(const Source& source, Index query, Index first_key, Index key_til
                TileOut<T>(tile.data() + (key - first_key), tile.rows(), end - key,
                           Eigen::OuterStride<>(tile.outerStride())));
     }
+    for (Index i = 0; i < tile.rows(); ++i)
+        map(query + i, first_key,
+            RowOut<T>(tile.data() + i * tile.outerStride(), static_cast<std::size_t>(tile.cols())));
 }
 
 /// Gives visit(query, key, tile) the logits of queries query, query + 1, ..., consecutive ones among the
@@ -47,6 +51,7 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
     for (const Index query : chosen) require(query >= 0, "scan_rows_of", "queries must be >= 0", query);
     require(keys >= 0, "scan_rows_of", "keys must be >= 0", keys);
     checked_tiles(options, keys);
+    const LogitMap<T> map("scan_rows_of", options);
     const Index count = static_cast<Index>(chosen.size());
     const Index held = options.query_tile > 0
                            ? options.query_tile
@@ -70,7 +75,7 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
                 const Index stride = (cols + 15) / 16 * 16 + 16; // not all rows in the same set of the cache
                 if (workspace.size() < rows * stride) workspace.resize(rows * stride);
                 const TileOut<T> tile(workspace.data(), rows, cols, Eigen::OuterStride<>(stride));
-                fill_tile<T>(source, first, seen.begin, options.key_tile, tile);
+                fill_tile<T>(source, map, first, seen.begin, options.key_tile, tile);
                 visit(first, seen.begin, tile);
             }
         });

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attnscope/detail/workspace_pool.hpp>
-#include <attnscope/streaming/executor.hpp>
+#include <attnscope/executor.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_state.hpp>
@@ -18,8 +18,11 @@ struct ScanOptions {
     Index query_tile = 0, key_tile = 1024; ///< see `TileOptions`; what each task holds
     bool output = false;                   ///< also o = sum p v
     ScanProgress progress = {};
+    std::optional<double> scale = {}; ///< of q.k, that of the head unless given; a source has its own
+    double temperature = 1;           ///< divides the logits
+    LogitBias bias = {};              ///< added to scale q.k
 
-    TileOptions tiles() const { return {query_tile, key_tile, progress}; }
+    TileOptions tiles() const { return {query_tile, key_tile, progress, scale, temperature, bias}; }
 };
 
 /// What a scan tells.
@@ -60,9 +63,9 @@ public:
         Eigen::Array<T, Eigen::Dynamic, 1> logits;
         Matrix<A> sums;
     };
-    QueryTileScan(const Source& source, Index keys, MatrixView<T> values, bool finite_values, const Mask& mask,
-                  Index key_tile, Workspace& workspace)
-        : source_(source), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
+    QueryTileScan(const Source& source, const LogitMap<T>& map, Index keys, MatrixView<T> values,
+                  bool finite_values, const Mask& mask, Index key_tile, Workspace& workspace)
+        : source_(source), map_(map), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
           key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible),
           buffer_(workspace.logits), sums_(workspace.sums) {}
 
@@ -89,6 +92,8 @@ public:
                 continue;
             TileOut<T> tile(buffer_.data(), rows, cols, Eigen::OuterStride<>(stride_));
             source_(first, key, tile);
+            for (Index i = 0; i < rows; ++i)
+                map_(first + i, key, RowOut<T>(tile.data() + i * stride_, static_cast<std::size_t>(cols)));
             for (Index i = 0; i < rows; ++i)
                 add(i, key, tile, states[static_cast<std::size_t>(i)], output != nullptr);
             if (output) add_values(key, tile);
@@ -174,6 +179,7 @@ private:
             const KeyRanges ranges = clipped(visible, key, key + cols);
             if (ranges.count() == 0) continue;
             source_(query, key, TileOut<T>(logits.data(), 1, cols, Eigen::OuterStride<>(cols)));
+            map_(query, key, RowOut<T>(logits.data(), static_cast<std::size_t>(cols)));
             ranges.for_each([&](Index at) {
                 if (logits[static_cast<std::size_t>(at - key)] == std::numeric_limits<T>::infinity())
                     mean += values_.map().row(at).template cast<A>().array();
@@ -184,6 +190,7 @@ private:
     }
 
     const Source& source_;
+    const LogitMap<T>& map_;
     Index keys_;
     MatrixView<T> values_;
     bool finite_values_;
@@ -234,6 +241,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         first_tile.push_back(first_tile.back() + (job.queries + tiles.query_tile - 1) / tiles.query_tile);
         first_row.push_back(first_row.back() + job.queries);
     }
+    const LogitMap<T> map("scan", given);
     ProgressGate gate(tiles.progress, first_row.back());
     detail::WorkspacePool<typename Tile::Workspace> workspaces;
     const auto task = [&](Index tile) {
@@ -244,7 +252,8 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         const Index first = (tile - *(after - 1)) * tiles.query_tile,
                     rows = std::min(tiles.query_tile, job.queries - first);
         workspaces.use([&](typename Tile::Workspace& workspace) {
-            Tile scan(job.source, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile, workspace);
+            Tile scan(job.source, map, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile,
+                      workspace);
             scan(first,
                  std::span(job.result.rows)
                      .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
@@ -286,16 +295,18 @@ Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixVie
 }
 
 /// Scans one head: logits scale q.k under a structural mask, and with `options.output` o = sum p v. See
-/// `scan_tiles`. For a softcap or a bias:
+/// `scan_tiles`. For a softcap:
 ///     scan_tiles(head.queries(), head.keys(), mapped_tiles(ProductTiles(head), softcap(50)), head.v(), mask)
 /// Cost. As of `scan_tiles`; memory for a copy of the keys besides.
 /// Throws. `invalid_argument` if the output is asked for and the head has no values.
+/// Example: `scan(head, Mask::causal(), {.temperature = 0.5, .bias = alibi})`
 template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
                 E&& executor = {}) {
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
-    return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), head.v(), mask,
-                            options, executor);
+    const auto asked = detail::take_scale(head, options);
+    return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), head.v(), mask,
+                            asked.options, executor);
 }
 
 namespace detail {
@@ -356,7 +367,7 @@ auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptio
     std::vector<std::optional<ProductTiles<T>>> sources(heads.size());
     executor(static_cast<Index>(heads.size()), [&](Index number) { // fresh memory is slow: on all threads
         const auto i = static_cast<std::size_t>(number);
-        sources[i].emplace(heads[i]);
+        sources[i].emplace(detail::take_scale(heads[i], options).head);
         detail::allocate(results[i], heads[i].queries(), heads[i].v().cols(), options.output);
     });
     std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
@@ -364,7 +375,9 @@ auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptio
         jobs.push_back({*sources[i], heads[i].queries(), heads[i].keys(), heads[i].v(),
                         masks[masks.size() == 1 ? 0 : i], results[i]});
     }
-    detail::run_scan<T, K>(jobs, options, executor);
+    ScanOptions without_scale = options;
+    without_scale.scale.reset();
+    detail::run_scan<T, K>(jobs, without_scale, executor);
     return results;
 }
 

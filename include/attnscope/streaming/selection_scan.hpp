@@ -48,8 +48,9 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
         Matrix<A> gram;
     };
     detail::WorkspacePool<Workspace> workspaces;
+    const auto asked = detail::take_scale(head, options);
     return scan_rows_of<T>(
-        chosen, head.keys(), ProductTiles<T>(head, executor),
+        chosen, head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index first, RowOut<T> z) {
             workspaces.use([&](Workspace& workspace) {
                 workspace.weights.resize(z.size());
@@ -82,7 +83,7 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
                                    prefix ? gram : workspace.gram});
             });
         },
-        mask, options, executor);
+        mask, asked.options, executor);
 }
 
 /// Gives visit(query, keys, curve) the `DistanceCurve` of each softmax row for N = 1 ... min(n_max, visible),

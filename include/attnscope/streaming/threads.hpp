@@ -2,7 +2,7 @@
 // apart.
 #pragma once
 
-#include <attnscope/streaming/executor.hpp>
+#include <attnscope/executor.hpp>
 
 #include <atomic>
 #include <exception>

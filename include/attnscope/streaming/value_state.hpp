@@ -97,8 +97,9 @@ ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {
     ValueMoments<T> result;
     result.output.setZero(head.queries(), width);
     result.variance.setConstant(head.queries(), std::numeric_limits<double>::quiet_NaN());
+    const auto asked = detail::take_scale(head, options);
     static_cast<ScanExtent&>(result) = scan_rows<T>(
-        head.queries(), head.keys(), ProductTiles<T>(head, executor),
+        head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index first, RowOut<T> z) {
             const RowStatus status = Softmax().apply<T>(RowIn<T>(z), z);
             if (status == RowStatus::nan)
@@ -116,7 +117,7 @@ ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {
             result.output.row(query) = mean.template cast<T>();
             result.variance[query] = static_cast<double>(sum);
         },
-        mask, options, executor);
+        mask, asked.options, executor);
     detail::for_each_missing(
         result, [&](Index row) { result.output.row(row).setConstant(std::numeric_limits<T>::quiet_NaN()); });
     return result;

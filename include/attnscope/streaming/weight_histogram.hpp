@@ -80,8 +80,9 @@ HistogramScan scan_histogram(Index queries, Index keys, const Source& source, co
 template <Real T, Executor E = Sequential>
 HistogramScan scan_histogram(const HeadView<T>& head, const Mask& mask = {}, const TileOptions& options = {},
                              E&& executor = {}) {
-    return scan_histogram<T>(head.queries(), head.keys(), ProductTiles<T>(head, executor), mask, options,
-                             executor);
+    const auto asked = detail::take_scale(head, options);
+    return scan_histogram<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), mask,
+                             asked.options, executor);
 }
 
 } // namespace v0_1

@@ -96,3 +96,37 @@ TEST_CASE("attend on tensors refuses shapes that do not fit", "[tensor]") {
     const std::vector<Mask> three(3);
     CHECK_THROWS_AS(attend(q, q, q, Softmax(), std::span<const Mask>(three)), invalid_argument);
 }
+
+TEST_CASE("attend_backward on tensors is that of their heads, with the gradient of the parameter", "[tensor]") {
+    RowMajor4 q(2, 4, 6, 8), k(2, 2, 6, 8), v(2, 2, 6, 3), g(2, 4, 6, 3);
+    ColMajor4 qc(2, 4, 6, 8), gc(2, 4, 6, 3);
+    fill(q, 1), fill(qc, 1), fill(k, 2), fill(v, 3), fill(g, 4), fill(gc, 4);
+    const std::vector<Mask> masks = {Mask::causal(), Mask::causal().with_length(4)};
+    const auto d = attend_backward(q, k, v, Softmax(0.5), g, std::span<const Mask>(masks), {.parameter = true});
+    const auto cols = attend_backward(qc, k, v, Softmax(0.5), gc, std::span<const Mask>(masks));
+    const TensorHeads<float> qh(q), kh(k), vh(v), gh(g);
+    double parameter = 0;
+    for (Index b = 0; b < 2; ++b)
+        for (Index shared = 0; shared < 2; ++shared) {
+            Matrix<float> dk = Matrix<float>::Zero(6, 8), dv = Matrix<float>::Zero(6, 3);
+            for (const Index h : {2 * shared, 2 * shared + 1}) {
+                const HeadView<float> head(qh.matrix(b, h), kh.matrix(b, shared), vh.matrix(b, shared));
+                const auto one = attend_backward(head, Softmax(0.5), gh.matrix(b, h), masks[std::size_t(b)],
+                                                 {.parameter = true});
+                for (Index i = 0; i < 6; ++i)
+                    for (Index j = 0; j < 8; ++j) {
+                        CHECK(d.q(b, h, i, j) == one.q(i, j));
+                        CHECK(cols.q(b, h, i, j) == one.q(i, j));
+                    }
+                dk += one.k, dv += one.v;
+                parameter += one.parameter;
+            }
+            for (Index i = 0; i < 6; ++i) {
+                for (Index j = 0; j < 8; ++j) CHECK(d.k(b, shared, i, j) == dk(i, j));
+                for (Index j = 0; j < 3; ++j) CHECK(cols.v(b, shared, i, j) == dv(i, j));
+            }
+        }
+    CHECK(d.parameter == Catch::Approx(parameter).epsilon(1e-12));
+    CHECK(cols.parameter == 0);
+    CHECK_THROWS_AS(attend_backward(q, k, v, Softmax(), v), invalid_argument); // d_output of other heads
+}

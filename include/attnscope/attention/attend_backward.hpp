@@ -1,0 +1,255 @@
+// The backward pass of attention: gradients in queries, keys, values and the normaliser's own parameter.
+#pragma once
+
+#include <attnscope/attention/attend.hpp>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// Gradients of a loss with respect to what one head is made of.
+template <Real T>
+struct AttentionGradient {
+    Matrix<T> q;          ///< [queries, d]
+    Matrix<T> k;          ///< [keys, d]
+    Matrix<T> v;          ///< [keys, d_v]
+    double parameter = 0; ///< with respect to the normaliser's own parameter, if asked for
+};
+
+/// Memory of yours to which gradients are added, in the shapes of `AttentionGradient`: row-major matrices or blocks of
+/// such.
+template <Real T>
+struct GradientBuffers {
+    using Rows = Eigen::Ref<Matrix<T>, 0, Eigen::OuterStride<>>;
+    Rows q, k, v;
+};
+
+/// See `AttendOptions`.
+struct AttendBackwardOptions {
+    bool parameter = false; ///< also the gradient in the normaliser's parameter (temperature, s, alpha, ...)
+    std::optional<double> scale = {};
+    double temperature = 1;
+    LogitBias bias = {};
+};
+
+namespace detail {
+
+/// As `HasParameter`, also for a normaliser that knows only at run time which one it has.
+template <class N, class T>
+concept TellsParameterDerivative = requires(const N& n, std::span<const T> z, std::span<T> out) {
+    { n.parameter_derivative(z, z, out) } -> std::same_as<void>;
+};
+
+/// The backward pass of a head, block by block.
+template <Real T, class N>
+class BackwardPass {
+public:
+    struct Workspace {
+        Matrix<T> logits, weights, slopes;
+        std::vector<T> parameter;
+    };
+    /// What blocks add up.
+    struct Sums {
+        Matrix<T> k, v;
+        double parameter = 0;
+    };
+
+    BackwardPass(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output, const Mask& mask,
+                 const AttendBackwardOptions& options)
+        : blocks_("attend_backward", head, mask, options), normalizer_(normalizer), d_output_(d_output),
+          parameter_(options.parameter), finite_(head.q().map().allFinite() && head.k().map().allFinite() &&
+                                                 head.v().map().allFinite() && d_output.map().allFinite()) {}
+
+    Index blocks() const { return blocks_.count(); }
+    Sums no_sums() const {
+        const HeadView<T>& head = blocks_.head();
+        return {Matrix<T>::Zero(head.keys(), head.k().cols()), Matrix<T>::Zero(head.keys(), head.v().cols())};
+    }
+
+    /// Adds what the queries of a block give: to their own rows of d_q, and to the sums.
+    void operator()(Index number, Workspace& room, typename GradientBuffers<T>::Rows& d_q, Sums& sums) const {
+        const QueryBlock<T> z = blocks_(number, room.logits), p = blocks_.room(number, room.weights),
+                            d_z = blocks_.room(number, room.slopes);
+        if (z.keys == 0) return;
+        d_z.matrix().noalias() =
+            d_output_.map().middleRows(z.first, z.rows) * blocks_.head().v().map().topRows(z.keys).transpose();
+        for (Index i = 0; i < z.rows; ++i) differentiate(z.row(i), p.row(i), d_z.row(i), room.parameter, sums);
+        d_z.matrix() *= blocks_.slope();
+        add_products(p, d_z, d_q, sums);
+    }
+
+private:
+    /// From d_z = dL/dp to dL/dz, and p; entries of hidden keys do not matter and become 0.
+    void differentiate(RowIn<T> z, RowOut<T> p, RowOut<T> d_z, std::vector<T>& slopes, Sums& sums) const {
+        const RowStatus status = normalizer_.apply(z, p);
+        for (std::size_t j = 0; j < z.size(); ++j)
+            if (z[j] == -std::numeric_limits<T>::infinity()) d_z[j] = T(0);
+        if constexpr (TellsParameterDerivative<N, T>) {
+            if (parameter_ && status != RowStatus::empty) {
+                slopes.resize(z.size());
+                normalizer_.parameter_derivative(z, RowIn<T>(p), RowOut<T>(slopes));
+                for (std::size_t j = 0; j < z.size(); ++j)
+                    if (z[j] != -std::numeric_limits<T>::infinity())
+                        sums.parameter += static_cast<double>(slopes[j]) * static_cast<double>(d_z[j]);
+            }
+        }
+        normalizer_.vjp(z, RowIn<T>(p), RowIn<T>(d_z), d_z);
+    }
+
+    void add_products(const QueryBlock<T>& p, const QueryBlock<T>& d_z, typename GradientBuffers<T>::Rows& d_q,
+                      Sums& sums) const {
+        const auto q = blocks_.head().q().map(), k = blocks_.head().k().map(), d_out = d_output_.map();
+        if (finite_) {
+            d_q.middleRows(p.first, p.rows).noalias() += d_z.matrix() * k.topRows(p.keys);
+            sums.k.topRows(p.keys).noalias() += d_z.matrix().transpose() * q.middleRows(p.first, p.rows);
+            sums.v.topRows(p.keys).noalias() += p.matrix().transpose() * d_out.middleRows(p.first, p.rows);
+            return;
+        }
+        // Products with exact zeros keep NaN and inf alive.
+        for (Index i = 0; i < p.rows; ++i)
+            blocks_.for_each_seen(p.first + i, [&](Index key) {
+                const auto j = static_cast<std::size_t>(key);
+                d_q.row(p.first + i) += d_z.row(i)[j] * k.row(key);
+                sums.k.row(key) += d_z.row(i)[j] * q.row(p.first + i);
+                sums.v.row(key) += p.row(i)[j] * d_out.row(p.first + i);
+            });
+    }
+
+    LogitBlocks<T> blocks_;
+    const N& normalizer_;
+    MatrixView<T> d_output_;
+    bool parameter_, finite_;
+};
+
+} // namespace detail
+
+/// Backward pass of `attend`: from the gradient of a loss with respect to the output to those with respect to q, k
+/// and v, for any normaliser through its `vjp`, added to buffers of yours. Returns the gradient in the normaliser's
+/// parameter, 0 unless asked for.
+/// Formula. With W = d_output v^T and dZ = vjp of W row by row: dq = s dZ k, dk = s dZ^T q, s = scale/temperature, dv
+/// = p^T d_output; that in the parameter is sum <W, dp/d parameter> over the rows.
+/// Shapes and units. d_output [queries, d_v]: any Eigen matrix, or a `MatrixView`.
+/// Special rows. Keys that a query does not see get nothing from it and give nothing to it, NaN included. Queries that
+/// see no key have gradient 0.
+/// Cost. O(queries keys d), about 2.5 forward passes; the weights are computed anew. At most 16 tasks of blocks of 64
+/// queries; memory O(threads 64 keys) and the gradients of k and v once for each task. Sums are taken in the order of
+/// the tasks, so that the result does not depend on the executor.
+/// Throws. `invalid_argument` when the head has no values, shapes do not fit, or a parameter is asked for that the
+/// normaliser does not have.
+/// Example: `attend_backward(head, Softmax(), d_output, {d.q, d.k, d.v}, Mask::causal())`
+template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
+double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_output,
+                       std::type_identity_t<GradientBuffers<T>> into, const Mask& mask = {},
+                       const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    const MatrixHolder<T> held(d_output);
+    const MatrixView<T> d_out = held.get();
+    detail::require(head.has_values(), "attend_backward", "the head must have values", head.keys());
+    detail::require(d_out.rows() == head.queries() && d_out.cols() == head.v().cols(), "attend_backward",
+                    "d_output must have the shape of the output", d_out.rows(), d_out.cols());
+    const auto fits = [](const auto& buffer, const MatrixView<T>& part) {
+        detail::require(buffer.rows() == part.rows() && buffer.cols() == part.cols(), "attend_backward",
+                        "a gradient must have the shape of what it belongs to", buffer.rows(), buffer.cols());
+    };
+    fits(into.q, head.q());
+    fits(into.k, head.k());
+    fits(into.v, head.v());
+    if constexpr (!detail::TellsParameterDerivative<N, T>)
+        detail::require(!options.parameter, "attend_backward", "the normaliser must have a parameter");
+    using Pass = detail::BackwardPass<T, N>;
+    const Pass pass(head, normalizer, d_out, mask, options);
+    const Index tasks = std::min<Index>(16, pass.blocks());
+    std::vector<typename Pass::Sums> sums(static_cast<std::size_t>(tasks));
+    detail::WorkspacePool<typename Pass::Workspace> rooms;
+    const auto task = [&](Index number) {
+        rooms.use([&](typename Pass::Workspace& room) {
+            typename Pass::Sums own = pass.no_sums();
+            for (Index block = number * pass.blocks() / tasks; block < (number + 1) * pass.blocks() / tasks;
+                 ++block)
+                pass(block, room, into.q, own);
+            sums[static_cast<std::size_t>(number)] = std::move(own);
+        });
+    };
+    executor(tasks, task);
+    typename Pass::Sums total = pass.no_sums();
+    for (const auto& part : sums) {
+        total.k += part.k;
+        total.v += part.v;
+        total.parameter += part.parameter;
+    }
+    into.k += total.k;
+    into.v += total.v;
+    return total.parameter;
+}
+
+/// The same in matrices of its own.
+template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
+AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_output,
+                                     const Mask& mask = {}, const AttendBackwardOptions& options = {},
+                                     E&& executor = {}) {
+    AttentionGradient<T> gradient{Matrix<T>::Zero(head.queries(), head.q().cols()),
+                                  Matrix<T>::Zero(head.keys(), head.k().cols()),
+                                  Matrix<T>::Zero(head.keys(), head.v().cols()), 0};
+    gradient.parameter = attend_backward(head, normalizer, d_output, {gradient.q, gradient.k, gradient.v}, mask,
+                                         options, executor);
+    return gradient;
+}
+
+/// Both from any Eigen matrices: q [queries, d], k [keys, d], v [keys, d_v].
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf<Q>> D, Executor E = Sequential>
+requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
+         std::same_as<ScalarOf<Q>, ScalarOf<V>>
+double attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, const D& d_output,
+                       GradientBuffers<ScalarOf<Q>> into, const Mask& mask = {},
+                       const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    using T = ScalarOf<Q>;
+    const MatrixHolder<T> q_rows(q), k_rows(k), v_rows(v);
+    return attend_backward(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, d_output, into,
+                           mask, options, executor);
+}
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf<Q>> D, Executor E = Sequential>
+requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
+         std::same_as<ScalarOf<Q>, ScalarOf<V>>
+AttentionGradient<ScalarOf<Q>> attend_backward(const Q& q, const K& k, const V& v, const N& normalizer,
+                                               const D& d_output, const Mask& mask = {},
+                                               const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    using T = ScalarOf<Q>;
+    const MatrixHolder<T> q_rows(q), k_rows(k), v_rows(v);
+    return attend_backward(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, d_output, mask,
+                           options, executor);
+}
+
+/// Gradients of a group of heads: q for every query head, k and v for every key head, summed over the query
+/// heads that share it; that in the parameter is the sum over all heads.
+template <Real T>
+struct GroupGradient {
+    std::vector<Matrix<T>> q, k, v;
+    double parameter = 0;
+};
+
+/// As above for a group.
+/// Shapes and units. `d_outputs`: one for each query head, in order.
+/// Throws. `invalid_argument` also when their number is another.
+template <Real T, Normalizer<T> N, Executor E = Sequential>
+GroupGradient<T> attend_backward(const HeadGroup<T>& group, const N& normalizer,
+                                 std::type_identity_t<std::span<const Matrix<T>>> d_outputs,
+                                 const Mask& mask = {}, const AttendBackwardOptions& options = {},
+                                 E&& executor = {}) {
+    detail::require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
+                    "there must be one d_output for each query head", d_outputs.size(), group.heads());
+    GroupGradient<T> gradient;
+    const Index shared = group.heads() / group.key_heads();
+    for (Index h = 0; h < group.heads(); ++h) {
+        const HeadView<T> head = group[h];
+        gradient.q.push_back(Matrix<T>::Zero(head.queries(), head.q().cols()));
+        if (h % shared == 0) {
+            gradient.k.push_back(Matrix<T>::Zero(head.keys(), head.k().cols()));
+            gradient.v.push_back(Matrix<T>::Zero(head.keys(), head.v().cols()));
+        }
+        gradient.parameter +=
+            attend_backward(head, normalizer, d_outputs[static_cast<std::size_t>(h)],
+                            {gradient.q.back(), gradient.k.back(), gradient.v.back()}, mask, options, executor);
+    }
+    return gradient;
+}
+
+} // namespace v0_1
+} // namespace attnscope

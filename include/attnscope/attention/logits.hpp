@@ -1,0 +1,154 @@
+// How products of queries and keys become logits, and blocks of rows of them.
+#pragma once
+
+#include <attnscope/attention/head.hpp>
+#include <attnscope/row/softmax_row.hpp>
+
+#include <functional>
+
+namespace attnscope {
+inline namespace v0_1 {
+
+/// bias(query, key) is added to scale q.k: ALiBi, relative positions. -inf hides a key from a query, whatever its
+/// logit. Called once for each logit, by several threads at once if the executor has them.
+using LogitBias = std::function<double(Index query, Index key)>;
+
+namespace detail {
+
+/// What stands between scale q.k and the logits z = (scale q.k + bias)/temperature. Options: any with a temperature
+/// and a bias, which are borrowed. Quotients of finite numbers stay at the ends of T where they overflow.
+template <Real T>
+class LogitMap {
+public:
+    /// Throws `invalid_argument` for a bad temperature.
+    template <class Options>
+    LogitMap(std::string_view function, const Options& options)
+        : temperature_(static_cast<Accumulator<T>>(checked_temperature(function, options.temperature))),
+          bias_(options.bias) {}
+
+    /// Of one query and keys key, key + 1, ...
+    void operator()(Index query, Index key, RowOut<T> z) const {
+        if (bias_)
+            for (T& x : z) {
+                const double bias = bias_(query, key++);
+                x = bias == -infinity ? static_cast<T>(bias) : static_cast<T>(x + static_cast<T>(bias));
+            }
+        if (temperature_ == 1) return;
+        constexpr T most = std::numeric_limits<T>::max();
+        for (T& x : z)
+            if (std::abs(x) <= most) {
+                const Accumulator<T> quotient = static_cast<Accumulator<T>>(x) / temperature_;
+                x = static_cast<T>(std::clamp<Accumulator<T>>(quotient, -most, most));
+            }
+    }
+    bool hides(Index query, Index key) const { return bias_ && bias_(query, key) == -infinity; }
+    /// d z/d(scale q.k)
+    T slope() const {
+        return static_cast<T>(std::min<Accumulator<T>>(1 / temperature_, std::numeric_limits<T>::max()));
+    }
+
+private:
+    static constexpr double infinity = std::numeric_limits<double>::infinity();
+    Accumulator<T> temperature_;
+    const LogitBias& bias_;
+};
+
+/// A head with the scale that the options ask for, and the options without it.
+template <class Head, class Options>
+struct ScaleTaken {
+    Head head;
+    Options options;
+};
+template <Real T, class Options>
+ScaleTaken<HeadView<T>, Options> take_scale(const HeadView<T>& head, const Options& options) {
+    ScaleTaken<HeadView<T>, Options> taken{head, options};
+    if (options.scale) taken.head = {head.q(), head.k(), head.v(), static_cast<T>(*options.scale)};
+    taken.options.scale.reset();
+    return taken;
+}
+
+/// Calls f for every key in [0, keys) that is not visible.
+template <class F>
+void for_each_hidden(const KeyRanges& visible, Index keys, F&& f) {
+    const KeyRange first = visible.lead.empty() ? visible.body : visible.lead;
+    for (Index key = 0; key < std::min(first.begin, keys); ++key) f(key);
+    if (!visible.lead.empty())
+        for (Index key = visible.lead.end; key < visible.body.begin; ++key) f(key);
+    for (Index key = visible.body.end; key < keys; ++key) f(key);
+}
+
+/// A number for each of the queries first, first + 1, ... and the keys 0, 1, ..., up to the last that one of them
+/// sees.
+template <Real T>
+struct QueryBlock {
+    Index first, rows, keys;
+    T* data;
+    Index stride;
+
+    RowOut<T> row(Index i) const { return {data + i * stride, static_cast<std::size_t>(keys)}; }
+    auto matrix() const {
+        return Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>(data, rows, keys, Eigen::OuterStride<>(stride));
+    }
+};
+
+/// The logits of a head in blocks of its queries, -inf where a key is hidden. Borrows what it is made of.
+template <Real T>
+class LogitBlocks {
+public:
+    static constexpr Index block_rows = 64;
+
+    template <class Options>
+    LogitBlocks(std::string_view function, const HeadView<T>& head, const Mask& mask, const Options& options)
+        : head_(take_scale(head, options).head), mask_(mask), map_(function, options) {}
+
+    const HeadView<T>& head() const { return head_; }
+    Index count() const { return (head_.queries() + block_rows - 1) / block_rows; }
+    /// d z/d(q.k)
+    T slope() const { return head_.scale() * map_.slope(); }
+
+    /// Block `number` with room for a number a pair, and no logits yet.
+    QueryBlock<T> room(Index number, Matrix<T>& room) const {
+        const Index keys = head_.keys(), first = number * block_rows,
+                    rows = std::min(block_rows, head_.queries() - first);
+        if (room.rows() < rows || room.cols() != keys) room.resize(std::min(block_rows, head_.queries()), keys);
+        Index end = 0;
+        for (Index i = 0; i < rows; ++i) end = std::max(end, mask_.visible(first + i, keys).hull().end);
+        return {first, rows, end, room.data(), keys};
+    }
+    /// The same with its logits.
+    QueryBlock<T> operator()(Index number, Matrix<T>& place) const {
+        const QueryBlock<T> block = room(number, place);
+        block.matrix().noalias() = head_.q().map().middleRows(block.first, block.rows) *
+                                   head_.k().map().topRows(block.keys).transpose();
+        block.matrix() *= head_.scale();
+        for (Index i = 0; i < block.rows; ++i) {
+            const KeyRanges visible = mask_.visible(block.first + i, head_.keys());
+            const RowOut<T> row = block.row(i);
+            for_each_hidden(visible, block.keys, [&](Index key) {
+                row[static_cast<std::size_t>(key)] = -std::numeric_limits<T>::infinity();
+            });
+            for (const KeyRange& range : {visible.lead, visible.body})
+                map_(block.first + i, range.begin,
+                     row.subspan(static_cast<std::size_t>(std::min(range.begin, block.keys)),
+                                 static_cast<std::size_t>(range.size())));
+        }
+        return block;
+    }
+
+    /// Calls f for every key that the mask and the bias let a query see.
+    template <class F>
+    void for_each_seen(Index query, F&& f) const {
+        mask_.visible(query, head_.keys()).for_each([&](Index key) {
+            if (!map_.hides(query, key)) f(key);
+        });
+    }
+
+private:
+    HeadView<T> head_;
+    const Mask& mask_;
+    LogitMap<T> map_;
+};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope
