@@ -53,16 +53,16 @@ public:
         } else {
             const Index count = batches_ * heads_ * rows_ * cols_;
             storage_ = std::make_unique<T[]>(static_cast<std::size_t>(count));
-            T* to = storage_.get();
-            const auto* from = tensor.data();
+            T* target = storage_.get();
+            const auto* source = tensor.data();
             for (Index b = 0; b < batches_; ++b)
                 for (Index h = 0; h < heads_; ++h)
                     for (Index i = 0; i < rows_; ++i)
-                        for (Index j = 0; j < cols_; ++j, ++to) {
+                        for (Index j = 0; j < cols_; ++j, ++target) {
                             const Index at =
-                                row_major ? to - storage_.get()
+                                row_major ? target - storage_.get()
                                           : b + (rank == 4 ? batches_ : 1) * (h + heads_ * (i + rows_ * j));
-                            *to = static_cast<T>(from[at]);
+                            *target = static_cast<T>(source[at]);
                         }
             data_ = storage_.get();
         }

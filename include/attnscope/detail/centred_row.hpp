@@ -41,13 +41,13 @@ struct CentredRow {
 template <Real T>
 Accumulator<T> weighted_distance(RowIn<T> p, RowIn<T> v, T origin, bool masked) {
     using S = Simd<T>;
-    const auto from = S::set(origin), zero = S::set(T(0));
+    const auto centre = S::set(origin), zero = S::set(T(0));
     if (!masked)
         return sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
-            return Packets<T, 1>{{S::mul(lane(p.data(), T(0)), S::sub(lane(v.data(), T(0)), from))}};
+            return Packets<T, 1>{{S::mul(lane(p.data(), T(0)), S::sub(lane(v.data(), T(0)), centre))}};
         })[0];
     return sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
-        const auto weight = lane(p.data(), T(0)), x = S::mul(weight, S::sub(lane(v.data(), T(0)), from));
+        const auto weight = lane(p.data(), T(0)), x = S::mul(weight, S::sub(lane(v.data(), T(0)), centre));
         return Packets<T, 1>{{S::select_below(zero, weight, x, zero)}};
     })[0];
 }
@@ -149,11 +149,11 @@ struct Centre {
     A origin = 0, mean = 0;
 };
 
-/// Sum of terms(lane, from) over all n places but one; `lane` counts from `from`.
+/// Sum of terms(lane, first) over all n places but one; `lane` counts from `first` on.
 template <Real T, class Terms>
 Accumulator<T> sum_of_others(Index n, std::size_t place, Terms&& terms) {
-    const auto sum = [&](std::size_t from, Index count) {
-        return sum_lanes<T, 1>(count, [&](const auto& lane) { return Packets<T, 1>{{terms(lane, from)}}; })[0];
+    const auto sum = [&](std::size_t first, Index count) {
+        return sum_lanes<T, 1>(count, [&](const auto& lane) { return Packets<T, 1>{{terms(lane, first)}}; })[0];
     };
     return sum(0, static_cast<Index>(place)) + sum(place + 1, n - static_cast<Index>(place) - 1);
 }
@@ -161,7 +161,7 @@ Accumulator<T> sum_of_others(Index n, std::size_t place, Terms&& terms) {
 template <Real T>
 Accumulator<T> sum_of_others(RowIn<T> x, std::size_t place) {
     return sum_of_others<T>(size<T>(x), place,
-                            [&](const auto& lane, std::size_t from) { return lane(x.data() + from, T(0)); });
+                            [&](const auto& lane, std::size_t first) { return lane(x.data() + first, T(0)); });
 }
 
 /// x_i - p_i sum_j x_j of numbers x that are 0 at keys without weight. From a weight p_k above 1/2 on, its own

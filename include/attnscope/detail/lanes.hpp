@@ -165,11 +165,11 @@ T row_max(RowIn<T> z) {
 template <Real T>
 std::size_t first_not_below(RowIn<T> z, T limit) {
     using S = Simd<T>;
-    const auto from = S::set(limit);
+    const auto floor = S::set(limit);
     const Index n = size(z);
     Index i = 0;
     for (; i + S::size <= n; i += S::size)
-        if (const std::uint32_t mask = S::mask_not_below(S::load(z.data() + i), from); mask != 0)
+        if (const std::uint32_t mask = S::mask_not_below(S::load(z.data() + i), floor); mask != 0)
             return static_cast<std::size_t>(i + std::countr_zero(mask));
     while (i < n && !(z[static_cast<std::size_t>(i)] >= limit)) ++i;
     return static_cast<std::size_t>(i);

@@ -25,8 +25,8 @@ struct Simd {
     static constexpr bool scalar = size == 1;
 
     static P set(T x) { return Eigen::internal::pset1<P>(x); }
-    static P load(const T* from) { return Eigen::internal::ploadu<P>(from); }
-    static void store(T* to, P x) { Eigen::internal::pstoreu<T, P>(to, x); }
+    static P load(const T* source) { return Eigen::internal::ploadu<P>(source); }
+    static void store(T* target, P x) { Eigen::internal::pstoreu<T, P>(target, x); }
     static P add(P a, P b) { return Eigen::internal::padd(a, b); }
     static P sub(P a, P b) { return Eigen::internal::psub(a, b); }
     static P mul(P a, P b) { return Eigen::internal::pmul(a, b); }
@@ -122,33 +122,33 @@ struct Simd {
     }
 
     /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
-    static P load_partial(const T* from, Index count, T fill) {
+    static P load_partial(const T* source, Index count, T fill) {
         if constexpr (scalar) return fill;
 #ifdef EIGEN_VECTORIZE_AVX512 // a detour through memory would wait for its own stores
         else if constexpr (std::same_as<T, float> && size == 16)
-            return _mm512_mask_loadu_ps(set(fill), static_cast<__mmask16>((1u << count) - 1u), from);
+            return _mm512_mask_loadu_ps(set(fill), static_cast<__mmask16>((1u << count) - 1u), source);
         else if constexpr (std::same_as<T, double> && size == 8)
-            return _mm512_mask_loadu_pd(set(fill), static_cast<__mmask8>((1u << count) - 1u), from);
+            return _mm512_mask_loadu_pd(set(fill), static_cast<__mmask8>((1u << count) - 1u), source);
 #endif
         else {
             std::array<T, static_cast<std::size_t>(size)> buffer;
             buffer.fill(fill);
-            std::copy_n(from, count, buffer.begin());
+            std::copy_n(source, count, buffer.begin());
             return load(buffer.data());
         }
     }
-    static void store_partial(T* to, Index count, P x) {
+    static void store_partial(T* target, Index count, P x) {
         if constexpr (scalar) return;
 #ifdef EIGEN_VECTORIZE_AVX512
         else if constexpr (std::same_as<T, float> && size == 16)
-            _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), x);
+            _mm512_mask_storeu_ps(target, static_cast<__mmask16>((1u << count) - 1u), x);
         else if constexpr (std::same_as<T, double> && size == 8)
-            _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), x);
+            _mm512_mask_storeu_pd(target, static_cast<__mmask8>((1u << count) - 1u), x);
 #endif
         else {
             std::array<T, static_cast<std::size_t>(size)> buffer;
             store(buffer.data(), x);
-            std::copy_n(buffer.begin(), count, to);
+            std::copy_n(buffer.begin(), count, target);
         }
     }
 };
@@ -172,12 +172,12 @@ struct SimdGroup {
     };
 
     static One set(T x) { return Simd<T>::set(x); }
-    static P load(const T* from) {
-        return each([&](int j) { return Simd<T>::load(from + j * Simd<T>::size); });
+    static P load(const T* source) {
+        return each([&](int j) { return Simd<T>::load(source + j * Simd<T>::size); });
     }
-    static void store(T* to, const P& x) {
+    static void store(T* target, const P& x) {
 #pragma GCC unroll 4
-        for (int j = 0; j < packets; ++j) Simd<T>::store(to + j * Simd<T>::size, x.v[j]);
+        for (int j = 0; j < packets; ++j) Simd<T>::store(target + j * Simd<T>::size, x.v[j]);
     }
     template <class X, class Y>
     static P add(const X& a, const Y& b) {

@@ -13,9 +13,9 @@ namespace detail {
 /// table 3-7).
 constexpr std::size_t utf8_length(std::string_view text) noexcept {
     const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
-    const auto rest = [&](std::size_t from, std::size_t length) {
-        for (; from < length; ++from)
-            if ((byte(from) & 0xC0U) != 0x80U) return std::size_t{0};
+    const auto rest = [&](std::size_t place, std::size_t length) {
+        for (; place < length; ++place)
+            if ((byte(place) & 0xC0U) != 0x80U) return std::size_t{0};
         return length;
     };
     if (text.empty()) return 0;

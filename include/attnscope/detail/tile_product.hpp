@@ -74,7 +74,7 @@ void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index 
     for_each_block(rows, packets,
                    [&]<int height, int width>(std::integral_constant<int, height>,
                                               std::integral_constant<int, width> w, Index i, Index j) {
-                       product_block<T, height, width>(a + i * stride, stride, depth, b.from(j), T(1),
+                       product_block<T, height, width>(a + i * stride, stride, depth, b.tail(j), T(1),
                                                        sums.data(), width * size);
                        for (int y = 0; y < height; ++y) store(i + y, j, w, sums.data() + y * width * size);
                    });
@@ -85,7 +85,7 @@ template <Real T>
 struct FactorPackets {
     const T* data;
     Index row_step, packet_step;
-    FactorPackets from(Index j) const { return {data + j * packet_step, row_step, packet_step}; }
+    FactorPackets tail(Index j) const { return {data + j * packet_step, row_step, packet_step}; }
     typename Simd<T>::P operator()(Index c, int j) const {
         return Simd<T>::load(data + c * row_step + j * packet_step);
     }
@@ -95,7 +95,7 @@ template <Real T>
 struct FactorRest {
     const T* data;
     Index row_step, count;
-    FactorRest from(Index) const { return *this; }
+    FactorRest tail(Index) const { return *this; }
     typename Simd<T>::P operator()(Index c, int) const {
         return Simd<T>::load_partial(data + c * row_step, count, T(0));
     }
@@ -148,11 +148,11 @@ void product_with_rows(MatrixView<T> a, const PackedRows<T>& b, Index first, T f
                        [&]<int height, int width>(std::integral_constant<int, height>,
                                                   std::integral_constant<int, width>, Index i, Index j) {
                            product_block<T, height, width>(
-                               a.data() + i * stride, stride, depth, panels.from(inside + j), factor,
+                               a.data() + i * stride, stride, depth, panels.tail(inside + j), factor,
                                out + i * out_stride + ((inside + j) * S::size - offset), out_stride);
                        });
     const auto part = [&](Index panel) {
-        product_in_blocks<T>(a.data(), stride, a.rows(), depth, 1, panels.from(panel),
+        product_in_blocks<T>(a.data(), stride, a.rows(), depth, 1, panels.tail(panel),
                              [&](Index i, Index, Index, const T* sums) {
                                  const Index at = panel * S::size;
                                  for (Index k = std::max<Index>(0, offset - at);
@@ -170,17 +170,17 @@ void add_product(const T* a, Index a_stride, Index rows_of_a, Index depth, Matri
                  Accumulator<T>* out) {
     using S = Simd<T>;
     const Index cols = b.cols(), whole = cols / S::size, rest = cols % S::size;
-    const T* const from = depth > 0 ? b.row(first).data() : nullptr;
+    const T* const rows = depth > 0 ? b.row(first).data() : nullptr;
     const Index stride = b.outer_stride();
     const auto store = [&](Index i, Index j, Index width, const T* sums) {
         Accumulator<T>* const to = out + i * cols + j * S::size;
         const Index count = std::min(width * S::size, cols - j * S::size);
         for (Index k = 0; k < count; ++k) to[k] += static_cast<Accumulator<T>>(sums[k]);
     };
-    product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{from, stride, S::size}, store);
+    product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{rows, stride, S::size}, store);
     if (rest > 0)
         product_in_blocks<T>(a, a_stride, rows_of_a, depth, 1,
-                             FactorRest<T>{from + whole * S::size, stride, rest},
+                             FactorRest<T>{rows + whole * S::size, stride, rest},
                              [&](Index i, Index, Index, const T* sums) { store(i, whole, 1, sums); });
 }
 

@@ -124,9 +124,9 @@ void with_stored_type(Dtype dtype, Function&& function) {
 }
 
 template <class Stored, bool swap>
-Stored load(const std::byte* from) noexcept {
+Stored load(const std::byte* bytes) noexcept {
     std::array<std::byte, sizeof(Stored)> raw;
-    std::memcpy(raw.data(), from, sizeof(Stored));
+    std::memcpy(raw.data(), bytes, sizeof(Stored));
     if constexpr (swap) std::reverse(raw.begin(), raw.end());
     return std::bit_cast<Stored>(raw);
 }
@@ -182,12 +182,12 @@ std::string describe(Stored value) {
         return "a fraction does not fit in an integer type";
 }
 
-/// out[i] = element number i at `from`. Floating to floating rounds to nearest (overflow gives infinity);
+/// out[i] = element number i at `bytes`. Floating to floating rounds to nearest (overflow gives infinity);
 /// integers and bools must fit T exactly, otherwise `io_error` with the position of the element.
 template <class T, class Stored, bool swap>
-void decode(const std::string& path, std::uint64_t offset, const std::byte* from, std::span<T> out) {
+void decode(const std::string& path, std::uint64_t offset, const std::byte* bytes, std::span<T> out) {
     for (std::size_t i = 0; i < out.size(); ++i) {
-        const auto value = load<Stored, swap>(from + i * sizeof(Stored));
+        const auto value = load<Stored, swap>(bytes + i * sizeof(Stored));
         if (!convert(value, out[i])) throw io_error(path, offset + i * sizeof(Stored), describe(value));
     }
 }

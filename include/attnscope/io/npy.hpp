@@ -252,14 +252,14 @@ private:
 
 /// Row-major copy of column-major data.
 template <class T>
-std::vector<T> to_row_major(const std::vector<T>& from, const std::vector<Eigen::Index>& shape) {
-    std::vector<T> out(from.size());
+std::vector<T> to_row_major(const std::vector<T>& values, const std::vector<Eigen::Index>& shape) {
+    std::vector<T> out(values.size());
     std::vector<std::size_t> stride(shape.size(), 1), index(shape.size(), 0);
     for (std::size_t i = 1; i < shape.size(); ++i)
         stride[i] = stride[i - 1] * static_cast<std::size_t>(shape[i - 1]);
     std::size_t source = 0;
     for (T& value : out) {
-        value = from[source];
+        value = values[source];
         for (std::size_t axis = shape.size(); axis-- > 0;) {
             source += stride[axis];
             if (++index[axis] < static_cast<std::size_t>(shape[axis])) break;

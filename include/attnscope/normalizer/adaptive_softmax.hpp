@@ -131,9 +131,9 @@ private:
         template <class Terms>
         T sum(std::span<const T> z, std::span<const T> v, T origin, Terms&& a) const {
             if (!moves) return T(0);
-            const P zero = S::set(T(0)), from = S::set(origin);
+            const P zero = S::set(T(0)), centre = S::set(origin);
             return static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                const P term = a(lane), product = S::mul(term, S::sub(lane(v.data()), from));
+                const P term = a(lane), product = S::mul(term, S::sub(lane(v.data()), centre));
                 return detail::Packets<T, 1>{{S::select_below(zero, S::abs(term), product, zero)}};
             })[0]);
         }

@@ -181,22 +181,22 @@ private:
     typename detail::Simd<T>::P slope(typename detail::Simd<T>::P p) const {
         using S = detail::Simd<T>;
         const auto zero = S::set(T(0)), one = S::set(T(1)), smallest = S::set(std::numeric_limits<T>::min());
-        const auto with = [&](auto s) { // p - p keeps NaN
+        const auto keeping_nan = [&](auto s) { // p - p keeps NaN
             return S::select_below(p, smallest, zero, S::add(s, S::sub(p, p)));
         };
-        if (alpha_ == 1) return with(p);
-        if (alpha_ == 2) return with(one);
-        if (alpha_ == 1.5) return with(S::sqrt(p));
+        if (alpha_ == 1) return keeping_nan(p);
+        if (alpha_ == 2) return keeping_nan(one);
+        if (alpha_ == 1.5) return keeping_nan(S::sqrt(p));
         const T exponent = static_cast<T>(std::abs(2 - alpha_));
         const auto power = detail::exp_nonpositive<T>(
             S::mul(S::set(exponent), S::min(zero, S::log(S::select_below(p, smallest, one, p)))));
-        if (alpha_ < 2) return with(power);
+        if (alpha_ < 2) return keeping_nan(power);
         // Powers that underflow are kept where neither the slope nor, in the accumulator, the sum of slopes
         // overflows.
         constexpr T least = std::same_as<T, Accumulator<T>>
                                 ? std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon()
                                 : std::numeric_limits<T>::min();
-        return with(S::div(one, S::max(power, S::set(least))));
+        return keeping_nan(S::div(one, S::max(power, S::set(least))));
     }
 
     /// (e^{-al} - 1 + al)/a^2 for l <= 0, l^2/2 at a = 0.

@@ -264,7 +264,7 @@ private:
         Sums total;
         ++passes_;
         for_each_part([&](RowIn<A> part) {
-            const auto [q, slope, above, from] = sum_lanes<A, 4>(size<A>(part), [&](const auto& lane) {
+            const auto [q, slope, above, reached] = sum_lanes<A, 4>(size<A>(part), [&](const auto& lane) {
                 const auto x = lane(part.data(), -std::numeric_limits<A>::infinity());
                 next = S::min(next, S::select_below(edge, x, x, highest));
                 below = S::max(below, S::select_below(x, edge, x, lowest));
@@ -275,8 +275,8 @@ private:
             });
             total.q += q;
             total.slope += slope;
-            total.count += from;
-            total.ties += from - above;
+            total.count += reached;
+            total.ties += reached - above;
         });
         total.next = S::reduce_min(next);
         total.below = S::reduce_max(below);
@@ -466,19 +466,19 @@ private:
         const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
         std::array<C, chunk> part;
         for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
-            const RowIn<T> from = z.subspan(begin, std::min(chunk, z.size() - begin));
-            const RowOut<T> to = out.subspan(begin, from.size());
-            if (!(C(row_max<T>(from)) >= cut)) {
-                std::fill(to.begin(), to.end(), T(0));
+            const RowIn<T> logits = z.subspan(begin, std::min(chunk, z.size() - begin));
+            const RowOut<T> weights = out.subspan(begin, logits.size());
+            if (!(C(row_max<T>(logits)) >= cut)) {
+                std::fill(weights.begin(), weights.end(), T(0));
                 continue;
             }
-            const RowIn<C> x = widened<C>(from, part);
+            const RowIn<C> x = widened<C>(logits, part);
             for_each_lane<C>(size<C>(x), [&](const auto& lane) {
                 const auto p = weight(lane(x.data(), -std::numeric_limits<C>::infinity()));
                 lane.store(part.data(), S::select_below(p, smallest, zero, p));
             });
-            std::transform(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(from.size()), to.begin(),
-                           [](C p) { return static_cast<T>(p); });
+            std::transform(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(logits.size()),
+                           weights.begin(), [](C p) { return static_cast<T>(p); });
         }
     }
 

@@ -43,9 +43,9 @@ public:
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
         const Index n = detail::size<T>(z);
         const auto zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
-        const auto term = [&](const auto& lane, std::size_t from) {
-            const auto x = lane(z.data() + from, -std::numeric_limits<T>::infinity());
-            return S::select_below(x, lowest, zero, S::mul(h(x), lane(v.data() + from)));
+        const auto term = [&](const auto& lane, std::size_t first) {
+            const auto x = lane(z.data() + first, -std::numeric_limits<T>::infinity());
+            return S::select_below(x, lowest, zero, S::mul(h(x), lane(v.data() + first)));
         };
         const std::size_t top = detail::place_above_half<T>(p);
         const bool concentrated = top < z.size();
@@ -72,8 +72,8 @@ public:
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
         const Index n = detail::size<T>(z);
         const auto zero = S::set(T(0));
-        const auto term = [&](const auto& lane, std::size_t from) {
-            const auto weight = lane(p.data() + from, T(0)), product = S::mul(weight, lane(w.data() + from));
+        const auto term = [&](const auto& lane, std::size_t first) {
+            const auto weight = lane(p.data() + first, T(0)), product = S::mul(weight, lane(w.data() + first));
             return S::select_below(zero, weight, product, S::mul(weight, zero)); // NaN stays
         };
         const std::size_t top = detail::place_above_half<T>(p);
@@ -133,8 +133,8 @@ private:
             const Accumulator<T> own = S::reduce_max(f(S::set(z[largest])));
             const auto others =
                 eps_ * f.unit +
-                detail::sum_of_others<T>(detail::size<T>(z), largest, [&](const auto& lane, std::size_t from) {
-                    return S::abs(f(lane(z.data() + from, -std::numeric_limits<T>::infinity())));
+                detail::sum_of_others<T>(detail::size<T>(z), largest, [&](const auto& lane, std::size_t first) {
+                    return S::abs(f(lane(z.data() + first, -std::numeric_limits<T>::infinity())));
                 });
             return others / (own + others);
         };

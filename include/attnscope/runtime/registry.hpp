@@ -210,15 +210,15 @@ inline AnyNormalizer adapt_normalizer(const NormalizerPart& part, const AnyNorma
     const std::string text =
         front ? std::string(part.text) + "|" + inner.name() : inner.name() + "|" + std::string(part.text);
     return with_kind(inner, [&](auto typed) {
-        const auto with = [&](auto adapted, NormalizerTraits promises) {
+        const auto adapted_as = [&](auto adapted, NormalizerTraits promises) {
             return AnyNormalizer::with_promises(std::move(adapted), text, promises);
         };
-        if (name == "softcap") return with(softcap(x) | typed, mapped_traits(inner.promises(), false));
+        if (name == "softcap") return adapted_as(softcap(x) | typed, mapped_traits(inner.promises(), false));
         if (name == "temperature")
-            return with(attnscope::temperature(x) | typed, mapped_traits(inner.promises(), true));
+            return adapted_as(attnscope::temperature(x) | typed, mapped_traits(inner.promises(), true));
         if (name == "topk")
-            return with(typed | top_k(whole_number("k of topk", x)), restricted_traits(inner.promises()));
-        return with(typed | top_p(x), restricted_traits(inner.promises()));
+            return adapted_as(typed | top_k(whole_number("k of topk", x)), restricted_traits(inner.promises()));
+        return adapted_as(typed | top_p(x), restricted_traits(inner.promises()));
     });
 }
 
