@@ -220,6 +220,8 @@ std::string bits_text(const Plan& plan) {
               with([](const attnscope::BitsPlan& own) { return double(own.bits.measured); }), bits);
     lines.add("bits that the certificate asks for",
               with([](const attnscope::BitsPlan& own) { return double(own.bits.certified); }), bits);
+    lines.add("the same on average, errors uniform",
+              with([](const attnscope::BitsPlan& own) { return double(own.bits.expected); }), bits);
     lines.add("applied: share of rows within",
               with([](const attnscope::BitsPlan& own) { return own.confirmation.applied; }));
     lines.add("rows that point to the same key",
@@ -402,6 +404,8 @@ std::string to_json(const Plan& plan) {
             bits["measured"] = head.bits->bits.measured > 16 ? Json(nullptr) : Json(head.bits->bits.measured);
             bits["certified"] =
                 head.bits->bits.certified > 16 ? Json(nullptr) : Json(head.bits->bits.certified);
+            bits["certified_on_average"] =
+                head.bits->bits.expected > 16 ? Json(nullptr) : Json(head.bits->bits.expected);
             bits["argmax_kept"] = number_json(head.bits->argmax_kept);
             bits["int8"] = number_json(head.bits->int8);
             bits["int4"] = number_json(head.bits->int4);

@@ -356,8 +356,16 @@ std::vector<CacheRow> reference_cache(const HeadView<T>& head, const Matrix<T>& 
         row.error_rounding = seen.size() == 1 ? Ref(0)
                                               : row.diameter * (2 * rounding / 2 + 2 * weights) / length +
                                                     norm_rounding * row.error;
-        row.limit = row.diameter == 0 ? Ref(0) : row.diameter * std::tanh(row.range / 4) / length;
-        row.limit_rounding = row.diameter * row.range_rounding / 4 / length + 4 * norm_rounding * row.limit;
+        Ref rest = 0;
+        for (std::size_t i = 0; i < z.size(); ++i) rest += i == best ? Ref(0) : std::exp(z[i] - top) / sum;
+        const Ref variation =
+            rest < 1 / (1 + std::exp(row.range / 2))
+                ? rest * (1 - rest) * std::expm1(row.range) / (1 + rest * std::expm1(row.range))
+                : std::tanh(row.range / 4);
+        row.limit = row.diameter == 0 ? Ref(0) : row.diameter * variation / length;
+        // The weight of the others is as exact as its logits: a relative error of the limit.
+        row.limit_rounding = row.diameter * row.range_rounding / 4 / length +
+                             (4 * norm_rounding + 2 * rounding + 2 * weights) * row.limit;
         rows.push_back(row);
     }
     return rows;

@@ -22,7 +22,7 @@ struct CertificateOptions {
 };
 
 /// Holds the certificates about softmax rows against them: critical_temperature and score_deficit on the row
-/// itself, box on a random box around it, perturbation_tv, _kl, _output and _gap on a random logit error.
+/// itself, box on a random box around it, perturbation_tv, _kl, _output, _gap, _mean_kl and _mean_tv on a random logit error.
 /// Sizes are drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
 /// Special rows. What is not normal is not counted.
 /// Cost. O(n log n + n d); memory is kept from row to row.
@@ -103,6 +103,17 @@ private:
         audit.add(perturbation_kl_sharp(measured, rounding));
         if (values.data() != nullptr) audit.add(perturbation_output_sharp(measured, rounding));
         audit.add(perturbation_gap_sharp(measured, rounding));
+
+        // The same size in every key, up or down by chance, and the opposite.
+        std::uint64_t signs = 0;
+        for (std::size_t i = 0; i < moved_.size(); ++i, signs >>= 1) {
+            if (i % 64 == 0) signs = generator_();
+            moved_[i] = signs & 1 ? error : -error;
+        }
+        const auto mean = mean_perturbation(RowIn<double>(lower_), RowIn<double>(moved_));
+        const auto own = perturbation_error<double>(row.statistics.visible, row.exponent_spread(), error);
+        audit.add(perturbation_mean_kl_sharp(mean, own));
+        audit.add(perturbation_mean_tv_sharp(mean, own));
     }
 
     CertificateOptions options_;

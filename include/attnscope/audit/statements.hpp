@@ -20,7 +20,7 @@ namespace attnscope {
 inline namespace v0_1 {
 
 /// Each stands beside the function that evaluates it. Sources: arXiv:2508.17821 (P), where no other is given.
-inline constexpr std::array<const Statement*, 34> statements = {
+inline constexpr std::array<const Statement*, 36> statements = {
     &lemma1_published_statement,
     &lemma1_sharp_statement,
     &corollary1_published_statement,
@@ -52,6 +52,8 @@ inline constexpr std::array<const Statement*, 34> statements = {
     &perturbation_kl_sharp_statement,
     &perturbation_output_sharp_statement,
     &perturbation_gap_sharp_statement,
+    &perturbation_mean_kl_sharp_statement,
+    &perturbation_mean_tv_sharp_statement,
     &token_jacobian_sharp_statement,
     &rank_collapse_sharp_statement,
     &dobrushin_sharp_statement,

@@ -42,6 +42,23 @@ A total_variation_limit(R range, M first, M second) {
     return std::min(A(1), std::tanh(r / 4) + apart * (2 / (e + 1)) + step * step / std::expm1(r));
 }
 
+/// Largest total variation distance where the first row is concentrated: its weights without the largest have the sum
+/// `rest` = 1-p1 at most.
+/// Formula. rest (1-rest)(e^r-1)/(1 + rest (e^r-1)) where rest < 1/(1+e^{r/2}), else tanh(r/4), which it meets there.
+/// Attained by two keys whose lower one rises by r. A few units on top of those of `rest`.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless r >= 0 and rest is in [0, 1].
+template <Number R, Number S, Real A = Promoted<R, S>>
+A concentrated_variation_limit(R range, S rest) {
+    const A r(range), tau(rest);
+    detail::require(tau >= 0 && tau <= 1, "concentrated_variation_limit", "rest must be in [0,1]", rest);
+    const A everywhere = total_variation_limit(r);
+    if (!(tau < 1 / (1 + std::exp(r / 2)))) return everywhere;
+    if (tau == A(0)) return A(0);
+    const A grown = tau * std::expm1(r);
+    return std::min(everywhere, (1 - tau) * (std::isinf(grown) ? A(1) : grown / (1 + grown)));
+}
+
 /// Largest KL(p|p') of softmax weights whose logits differ by a range r, in nats, and by symmetry KL(p'|p).
 /// Formula. log E_p e^delta - E_p delta, at most with h = r/2
 ///     log(sinh h/h) + h coth h - 1 <= r^2/8.
@@ -85,7 +102,7 @@ A kl_worst_share(R range) {
     return 1 / A(range) - 1 / std::expm1(A(range));
 }
 
-/// What a logit error did to a softmax row. What it may do at most follows from `range` alone.
+/// What a logit error did to a softmax row. What it may do at most follows from `range`, `rest` and `diameter`.
 template <Real A>
 struct Perturbation {
     A range = 0;                                ///< r
@@ -96,6 +113,9 @@ struct Perturbation {
     A gap = std::numeric_limits<A>::infinity(); ///< (z_(1) - z_(2))/T before; +inf for one key
     A gap_after =
         std::numeric_limits<A>::infinity(); ///< z' of the same key less the next: < 0 if it lost its place
+    A rest = 1;                             ///< 1 - p1 before, or an upper bound on it
+    /// What the total variation is at most; NaN for the range of a row that is not normal.
+    A variation_limit() const { return range == range ? concentrated_variation_limit(range, rest) : range; }
 };
 
 /// What became of a softmax row when its logits moved from z to `moved`, both at temperature 1; measured in
@@ -138,10 +158,12 @@ inline Perturbation<double> measure_perturbation(RowIn<double> z, RowIn<double> 
     row.kl = std::max(apart.forward, apart.backward);
     row.gap = z[top] - second;
     row.gap_after = moved[top] - rival;
+    const auto before = row_statistics<double>(z);
+    row.rest = std::min(1.0, before.rest() + before.underflow()); // keys that count as 0 may rise
     if (values.data() == nullptr) return row;
     // o' - o = sum (p' - p)(v - v_top), p' - p = p (e^x - 1): both factors are small where the result is.
     // Logarithms of weights are taken from differences, which an offset of all logits does not touch.
-    const auto before = row_statistics<double>(z), after = row_statistics<double>(moved);
+    const auto after = row_statistics<double>(moved);
     const double log_sum = std::log1p(before.r), new_log_sum = std::log1p(after.r);
     Eigen::Matrix<double, 1, Eigen::Dynamic> change(values.cols());
     change.setZero();
@@ -198,21 +220,11 @@ PerturbationError<A> perturbation_error(Index n, D spread, E largest_error) {
             4 * unit * A(largest_error)};
 }
 
-namespace detail {
-
-/// A limit at a range, NaN for the range of a row that is not normal.
-template <Real A>
-A at_range(A (*limit)(A), A range) {
-    return range == range ? limit(range) : range;
-}
-
-} // namespace detail
-
 inline constexpr Statement perturbation_tv_sharp_statement{
     .id = "perturbation_tv",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "TV(p, p') <= tanh(r/4)",
+    .text = "TV(p, p') <= tau(1-tau)(e^r-1)/(1+tau(e^r-1)), tau = 1-p1 < 1/(1+e^{r/2}), else tanh(r/4)",
     .conditions = "softmax, r = range of (z'-z)/T: a random logit error",
     .source = "two-point distributions",
 };
@@ -220,7 +232,7 @@ inline constexpr Statement perturbation_tv_sharp_statement{
 /// Bound "perturbation_tv": TV(p, p') <= tanh(r/4). Undefined where the row's figures are NaN. O(1).
 template <Real A>
 Bound<A> perturbation_tv_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
-    const A limit = detail::at_range<A>(total_variation_limit, row.range);
+    const A limit = row.variation_limit();
     return upper_bound<A>(
         perturbation_tv_sharp_statement,
         {.limit = limit,
@@ -242,7 +254,7 @@ inline constexpr Statement perturbation_kl_sharp_statement{
 /// What holds without it: |log p'/p| <= r. Undefined where the row's figures are NaN. O(1).
 template <Real A>
 Bound<A> perturbation_kl_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
-    const A limit = detail::at_range<A>(kl_limit, row.range);
+    const A limit = row.range == row.range ? kl_limit(row.range) : row.range;
     // The terms p psi(log p'/p) have the slope p r at most.
     const A slope = std::min(A(1), row.range + error.range);
     return upper_bound<A>(perturbation_kl_sharp_statement,
@@ -257,7 +269,7 @@ inline constexpr Statement perturbation_output_sharp_statement{
     .id = "perturbation_output",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "|o'-o| <= diam(V) tanh(r/4)",
+    .text = "|o'-o| <= diam(V) times the limit of perturbation_tv",
     .conditions = "as above",
     .source = "two-point distributions",
 };
@@ -266,7 +278,7 @@ inline constexpr Statement perturbation_output_sharp_statement{
 /// O(1).
 template <Real A>
 Bound<A> perturbation_output_sharp(const Perturbation<A>& row, const PerturbationError<A>& error) {
-    const A limit = row.diameter * detail::at_range<A>(total_variation_limit, row.range);
+    const A limit = row.diameter * row.variation_limit();
     return upper_bound<A>(perturbation_output_sharp_statement,
                           {.limit = limit,
                            .measured = row.output_change,
@@ -298,6 +310,98 @@ Bound<A> perturbation_gap_sharp(const Perturbation<A>& row, const PerturbationEr
     if (std::isfinite(row.gap))
         bound.tolerance += 4 * std::numeric_limits<A>::epsilon() * (row.gap + row.range);
     return bound;
+}
+
+/// What a random logit error does to a softmax row on average: +e or -e with equal chances, of mean 0 in every key.
+template <Real A>
+struct MeanPerturbation {
+    A size = 0;            ///< s = max |e_i| over the visible keys: each error is s-sub-Gaussian
+    A kl = 0;              ///< mean of KL(p|p'), nats
+    A total_variation = 0; ///< mean of TV(p,p')
+};
+
+/// The means over both signs of an error of the logits, at temperature 1.
+/// Shapes and units. z, error: one number for each key; that of a masked key (z = -inf) has no say.
+/// Special rows. Rows that are not normal give NaN, a row without keys zeros.
+/// Cost. O(n), allocates rows.
+/// Throws. `invalid_argument` for different lengths.
+inline MeanPerturbation<double> mean_perturbation(RowIn<double> z, RowIn<double> error) {
+    detail::require(z.size() == error.size(), "mean_perturbation", "there must be one error for each logit",
+                    error.size(), z.size());
+    constexpr double infinity = std::numeric_limits<double>::infinity(),
+                     nan = std::numeric_limits<double>::quiet_NaN();
+    MeanPerturbation<double> mean;
+    std::vector<double> moved(z.size());
+    bool any = false;
+    for (const double sign : {1.0, -1.0}) {
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            moved[i] = z[i];
+            if (z[i] == -infinity) continue;
+            moved[i] += sign * error[i];
+            mean.size = std::max(mean.size, std::abs(moved[i] - z[i]));
+            any = true;
+        }
+        if (!any) return mean;
+        const Divergence apart = row_divergence<double>(z, RowIn<double>(moved));
+        if (apart.status != RowStatus::normal) return {nan, nan, nan};
+        mean.kl += apart.forward / 2;
+        mean.total_variation += apart.total_variation / 2;
+    }
+    return mean;
+}
+
+/// As above from any rows. Long double is rounded to double.
+template <RowLike Z, RowLike E>
+requires std::same_as<RowScalar<Z>, RowScalar<E>>
+MeanPerturbation<double> mean_perturbation(const Z& z, const E& error) {
+    const RowHolder<RowScalar<Z>> logits(z), errors(error);
+    const std::vector<double> from(logits.get().begin(), logits.get().end()),
+        by(errors.get().begin(), errors.get().end());
+    return mean_perturbation(RowIn<double>(from), RowIn<double>(by));
+}
+
+inline constexpr Statement perturbation_mean_kl_sharp_statement{
+    .id = "perturbation_mean_kl",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "E KL(p|p') <= s^2/2",
+    .conditions = "softmax; errors of z/T of mean 0 and s-sub-Gaussian, independent or not",
+    .source = "Jensen",
+};
+
+/// Bound "perturbation_mean_kl": E KL(p|p') <= s^2/2. What holds without it for this error: 2s.
+/// Cost. O(1).
+template <Real A>
+Bound<A> perturbation_mean_kl_sharp(const MeanPerturbation<A>& row, const PerturbationError<A>& error) {
+    const A limit = row.size / 2 * row.size, slope = std::min(A(1), 2 * row.size + error.range);
+    return upper_bound<A>(perturbation_mean_kl_sharp_statement,
+                          {.limit = limit,
+                           .measured = row.kl,
+                           .tolerance = (error.weights + error.range) * slope +
+                                        64 * std::numeric_limits<A>::epsilon() * (limit + row.kl),
+                           .trivial = 2 * row.size});
+}
+
+inline constexpr Statement perturbation_mean_tv_sharp_statement{
+    .id = "perturbation_mean_tv",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "E TV(p, p') <= s/2",
+    .conditions = "as above",
+    .source = "Jensen; Pinsker",
+};
+
+/// Bound "perturbation_mean_tv": E TV(p,p') <= s/2.
+/// Cost. O(1).
+template <Real A>
+Bound<A> perturbation_mean_tv_sharp(const MeanPerturbation<A>& row, const PerturbationError<A>& error) {
+    const A limit = row.size / 2;
+    return upper_bound<A>(
+        perturbation_mean_tv_sharp_statement,
+        {.limit = limit,
+         .measured = row.total_variation,
+         .tolerance = error.weights + error.range / 2 + 4 * std::numeric_limits<A>::epsilon() * limit,
+         .trivial = 1});
 }
 
 } // namespace v0_1

@@ -28,23 +28,6 @@ struct CacheFormat {
 
 namespace detail {
 
-/// The nearest number of the format to x, ties to even; beyond the largest, the largest.
-template <Real T>
-T nearest_cache_number(T x, const CacheFormat& format) {
-    if (format.number == CacheNumber::integer) {
-        const T most = std::ldexp(T(1), format.bits - 1) - 1;
-        return std::clamp(std::nearbyint(x), -most, most);
-    }
-    const bool wide = format.number == CacheNumber::float8_e4m3;
-    const int mantissa = wide ? 3 : 2, smallest = wide ? -6 : -14;
-    const T most = wide ? T(448) : T(57344);
-    if (!(std::abs(x) < most)) return x == x ? std::copysign(most, x) : x;
-    int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
-    std::frexp(x, &exponent);
-    const T quantum = std::ldexp(T(1), std::max(exponent - 1, smallest) - mantissa);
-    return std::clamp(std::nearbyint(x / quantum) * quantum, -most, most);
-}
-
 template <Real T>
 T largest_cache_number(const CacheFormat& format) {
     switch (format.number) {
@@ -56,6 +39,50 @@ T largest_cache_number(const CacheFormat& format) {
         return 57344;
     }
     return 1;
+}
+
+/// The distance of the numbers of the format near x.
+template <Real T>
+T cache_quantum(T x, const CacheFormat& format) {
+    if (format.number == CacheNumber::integer) return T(1);
+    const bool wide = format.number == CacheNumber::float8_e4m3;
+    const int mantissa = wide ? 3 : 2, smallest = wide ? -6 : -14;
+    int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
+    std::frexp(x, &exponent);
+    return std::ldexp(T(1), std::max(exponent - 1, smallest) - mantissa);
+}
+
+/// The nearest number of the format to x, ties to even; beyond the largest, the largest.
+template <Real T>
+T nearest_cache_number(T x, const CacheFormat& format) {
+    const T most = largest_cache_number<T>(format);
+    if (!(std::abs(x) < most)) return x == x ? std::copysign(most, x) : x;
+    const T quantum = cache_quantum(x, format);
+    return std::clamp(std::nearbyint(x / quantum) * quantum, -most, most);
+}
+
+/// number(x/scale) scale of every entry x, with the scale that its channel or token has in the format.
+template <Real T, class Number>
+Matrix<T> in_cache(std::string_view function, MatrixView<T> x, const CacheFormat& format,
+                   const Number& number) {
+    require(format.bits >= 2 && format.bits <= 24, function, "bits must be in [2, 24]", format.bits);
+    Matrix<T> result = x.map();
+    const T most = largest_cache_number<T>(format);
+    const auto store = [&](auto&& part) {
+        const T largest = part.size() > 0 ? part.cwiseAbs().template maxCoeff<Eigen::PropagateNaN>() : T(0);
+        if (largest == T(0)) return;
+        if (!(largest <= std::numeric_limits<T>::max())) {
+            part.setConstant(std::numeric_limits<T>::quiet_NaN());
+            return;
+        }
+        const T scale = std::max(largest / most, std::numeric_limits<T>::min());
+        for (Index i = 0; i < part.size(); ++i) part(i) = scale * number(part(i) / scale);
+    };
+    if (format.scale == CacheScale::channel)
+        for (Index j = 0; j < result.cols(); ++j) store(result.col(j));
+    else
+        for (Index i = 0; i < result.rows(); ++i) store(result.row(i));
+    return result;
 }
 
 } // namespace detail
@@ -70,26 +97,21 @@ T largest_cache_number(const CacheFormat& format) {
 /// Throws. `invalid_argument` unless bits is in [2, 24].
 template <Real T>
 Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
-    detail::require(format.bits >= 2 && format.bits <= 24, "through_cache", "bits must be in [2, 24]",
-                    format.bits);
-    Matrix<T> result = x.map();
-    const T most = detail::largest_cache_number<T>(format);
-    const auto store = [&](auto&& part) {
-        const T largest = part.size() > 0 ? part.cwiseAbs().template maxCoeff<Eigen::PropagateNaN>() : T(0);
-        if (largest == T(0)) return;
-        if (!(largest <= std::numeric_limits<T>::max())) {
-            part.setConstant(std::numeric_limits<T>::quiet_NaN());
-            return;
-        }
-        const T scale = std::max(largest / most, std::numeric_limits<T>::min());
-        for (Index i = 0; i < part.size(); ++i)
-            part(i) = scale * detail::nearest_cache_number(part(i) / scale, format);
-    };
-    if (format.scale == CacheScale::channel)
-        for (Index j = 0; j < result.cols(); ++j) store(result.col(j));
-    else
-        for (Index i = 0; i < result.rows(); ++i) store(result.row(i));
-    return result;
+    return detail::in_cache("through_cache", x, format,
+                            [&](T number) { return detail::nearest_cache_number(number, format); });
+}
+
+/// The distance of the numbers that a cache of this format has near every entry of x: rounding to the nearest is off
+/// by half of it at most.
+/// Formula. scale * quantum(x/scale), the scale as in `through_cache`.
+/// Shapes and units. x [tokens, d], and the result.
+/// Special rows. A channel or token of zeros has 0; one that holds NaN or an infinity has NaN.
+/// Cost. O(tokens d), allocates the result.
+/// Throws. `invalid_argument` unless bits is in [2, 24].
+template <Real T>
+Matrix<T> cache_quanta(MatrixView<T> x, const CacheFormat& format) {
+    return detail::in_cache("cache_quanta", x, format,
+                            [&](T number) { return detail::cache_quantum(number, format); });
 }
 
 /// As above from any Eigen matrix.
@@ -154,7 +176,11 @@ Row<T> prefix_diameters(MatrixView<T> v, const Matrix<double>* gram = nullptr) {
         } else {
             for (Index j = 0; j < i; ++j) measure(i, j);
         }
-        up_to[i + 1] = static_cast<T>(std::sqrt(largest));
+        const double diameter = std::sqrt(largest);
+        up_to[i + 1] = static_cast<T>(diameter);
+        // Limits are made of it: upwards in T.
+        if (static_cast<double>(up_to[i + 1]) < diameter)
+            up_to[i + 1] = std::nextafter(up_to[i + 1], std::numeric_limits<T>::infinity());
     }
     return up_to;
 }

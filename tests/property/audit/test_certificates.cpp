@@ -62,7 +62,7 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
     CHECK(rows >= 100'000);
     for (const std::string_view id :
          {"box", "critical_temperature", "score_deficit", "missed_tokens", "perturbation_tv", "perturbation_kl",
-          "perturbation_output", "perturbation_gap"}) {
+          "perturbation_output", "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
         CAPTURE(std::string(id));
         const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
         CHECK(record.checked >=
@@ -92,8 +92,9 @@ TEST_CASE("every certificate of a row holds at temperatures to the ends of doubl
             for (double& x : z) x *= size;
             meet(z);
         });
-        for (const std::string_view id : {"box", "critical_temperature", "score_deficit", "perturbation_tv",
-                                          "perturbation_kl", "perturbation_gap"}) {
+        for (const std::string_view id :
+             {"box", "critical_temperature", "score_deficit", "perturbation_tv", "perturbation_kl",
+              "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
             CAPTURE(temperature, std::string(id));
             const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
             CHECK(record.checked >= rows);

@@ -280,3 +280,87 @@ TEMPLATE_TEST_CASE("quantised keys: every row of random heads keeps its certific
                                               std::span<const TestType>(), [](Index, const auto&) {}),
                     invalid_argument);
 }
+
+TEST_CASE("a concentrated row moves by less: attained by two keys whose lower one rises",
+          "[theorem][perturbation]") {
+    for (const double r : {1e-3, 0.1, 1.0, 5.0, 40.0, 300.0, 1000.0})
+        for (const double gap : {0.6 * r, r, 2 * r + 1, r + 30, r + 200}) {
+            if (gap > 700) continue; // the other weight is no normal number
+            CAPTURE(r, gap);
+            const std::vector<double> z = {0, -gap}, moved = {0, r - gap};
+            Matrix<double> values(2, 2);
+            values << 3, 4, 0, 0;
+            const auto row = measure_perturbation(in(z), in(moved), MatrixView<double>(values), 5);
+            const auto error = perturbation_error<double>(2, gap, r);
+            const Bound<double> tv = perturbation_tv_sharp(row, error),
+                                output = perturbation_output_sharp(row, error);
+            CHECK(std::abs(tv.slack()) <= tv.tolerance);
+            CHECK(tv.tightness() > 1 - 1e-10);
+            CHECK(output.tightness() > 1 - 1e-10);
+            CHECK(tv.value <= total_variation_limit(row.range));
+            if (tv.value > 1e3 * tv.tolerance) check_attained(tv);
+            // Without the factor 1-tau it would not be attained unless tau is small.
+            const double grown = row.rest * std::expm1(row.range);
+            if (row.rest > 0.01) CHECK(tv.value < 0.991 * grown / (1 + grown));
+        }
+    // Both forms meet where the row is no longer concentrated.
+    for (const double r : {0.01, 1.0, 9.0}) {
+        const double edge = 1 / (1 + std::exp(r / 2));
+        CHECK(std::abs(concentrated_variation_limit(r, edge * (1 - 1e-12)) / std::tanh(r / 4) - 1) < 1e-10);
+        CHECK(concentrated_variation_limit(r, edge) == std::tanh(r / 4));
+        CHECK(concentrated_variation_limit(r, 0.9) == std::tanh(r / 4));
+    }
+    CHECK(concentrated_variation_limit(3, 0) == 0);
+    CHECK(concentrated_variation_limit(1000.0, 0.0) == 0);
+    CHECK(concentrated_variation_limit(infinity, 0.25) == 1);
+    CHECK(concentrated_variation_limit(2000.0, 1e-300) == 1); // e^2000 wins
+    CHECK_THROWS_AS(concentrated_variation_limit(1.0, -0.5), invalid_argument);
+    CHECK_THROWS_AS(concentrated_variation_limit(-1.0, 0.5), invalid_argument);
+}
+
+TEST_CASE("errors of both signs: s^2/2 and s/2 on average, attained by small errors of flat rows",
+          "[theorem][perturbation_mean]") {
+    for (const double size : {1e-3, 1e-2, 0.04}) {
+        CAPTURE(size);
+        const std::vector<double> z(64, 2.5);
+        std::vector<double> error(64);
+        for (std::size_t i = 0; i < 64; ++i) error[i] = i % 2 == 0 ? size : -size;
+        const auto mean = mean_perturbation(z, error);
+        const auto rounding = perturbation_error<double>(64, 0, size);
+        const Bound<double> kl = perturbation_mean_kl_sharp(mean, rounding),
+                            tv = perturbation_mean_tv_sharp(mean, rounding);
+        CHECK(kl.verdict() == Verdict::holds);
+        CHECK(tv.verdict() == Verdict::holds);
+        CHECK(kl.tightness() > 0.999);
+        CHECK(tv.tightness() > 0.999);
+        CHECK(tv.tightened(0.99).verdict() == Verdict::violated);
+        CHECK(kl.tightened(0.99).verdict() == Verdict::violated);
+        CHECK(std::abs(mean.kl - std::log(std::cosh(size))) < 1e-9 * size);
+        CHECK(std::abs(mean.total_variation - std::tanh(size) / 2) < 1e-12);
+    }
+    // Not only two values: independent normal errors, over many draws, in a long row.
+    SplitMix64 random = generator(test_seed(), 401);
+    const std::vector<double> z = normal_row<double>(random, 1024);
+    double kl = 0, squares = 0, tv = 0;
+    constexpr int draws = 400;
+    for (int draw = 0; draw < draws; ++draw) {
+        std::vector<double> moved = z;
+        for (double& x : moved) x += 0.7 * random.normal();
+        const auto apart = row_divergence(z, moved);
+        kl += apart.forward / draws;
+        squares += apart.forward * apart.forward / draws;
+        tv += apart.total_variation / draws;
+    }
+    const double deviation = std::sqrt((squares - kl * kl) / draws);
+    CHECK(kl < 0.7 * 0.7 / 2 + 6 * deviation);
+    CHECK(kl > 0.98 * 0.7 * 0.7 / 2); // r^2/8 of the range of such errors is ten times as large
+    CHECK(tv < 0.35);
+
+    const std::vector<double> none, masked(3, -infinity), bad = {0, std::nan("")}, zero(3, 0.0), two = {1, 1};
+    CHECK(mean_perturbation(none, none).kl == 0);
+    CHECK(mean_perturbation(masked, zero).size == 0);
+    CHECK(std::isnan(mean_perturbation(bad, two).kl));
+    CHECK(perturbation_mean_kl_sharp(mean_perturbation(bad, two), {}).verdict() == Verdict::undefined);
+    CHECK(mean_perturbation(std::vector<double>{0, -infinity}, two).kl == 0);
+    CHECK_THROWS_AS(mean_perturbation(zero, two), invalid_argument);
+}

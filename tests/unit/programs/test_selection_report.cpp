@@ -69,6 +69,8 @@ const std::set<std::string> statement_ids = {"lemma1",
                                              "perturbation_kl",
                                              "perturbation_output",
                                              "perturbation_gap",
+                                             "perturbation_mean_kl",
+                                             "perturbation_mean_tv",
                                              "token_jacobian",
                                              "rank_collapse",
                                              "dobrushin"};
