@@ -69,6 +69,12 @@ Index size(std::span<const T> row) {
     return static_cast<Index>(row.size());
 }
 
+/// row[i] of a container that counts without sign.
+template <class R>
+constexpr decltype(auto) at(R&& row, Index i) {
+    return row[static_cast<std::size_t>(i)];
+}
+
 template <Real T, class... Rows>
 void require_same_size(std::string_view function, std::span<const T> first, const Rows&... others) {
     (require(others.size() == first.size(), function, "rows must have the same length", first.size(),

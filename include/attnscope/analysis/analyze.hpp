@@ -126,7 +126,7 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
                      const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
                                         : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
                                                                       : RowAnalyzer::Depth::selections;
-                     analyze_row(*analyzer, depth, audits[static_cast<std::size_t>(block)]);
+                     analyze_row(*analyzer, depth, detail::at(audits, block));
                  });
         });
         gate.pass(begin, end);
@@ -138,10 +138,10 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
 /// What only the caller knows of a row, and whether it is padding.
 inline std::optional<double> given_delta(const AnalysisOptions& options, Index query) {
     if (options.delta.empty()) return std::nullopt;
-    return options.delta[static_cast<std::size_t>(query)];
+    return detail::at(options.delta, query);
 }
 inline bool is_padding(const AnalysisOptions& options, Index query) {
-    return !options.padding.empty() && options.padding[static_cast<std::size_t>(query)];
+    return !options.padding.empty() && detail::at(options.padding, query);
 }
 
 /// Statements about the head as a whole, from some of its rows: evenly spaced, at most 128. `logits_of_row(query, z)`
@@ -200,7 +200,7 @@ template <Real T, Index K>
 void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<Accumulator<T>>& norms,
                  double temperature, RowColumns& rows) {
     const auto row = state.statistics();
-    rows.status[static_cast<std::size_t>(query)] = row.status;
+    detail::at(rows.status, query) = row.status;
     rows.visible[query] = row.visible;
     if (!row.normal()) return;
     rows.log_sum_exp[query] = row.log_sum_exp();
@@ -267,7 +267,7 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
         if (!options.delta.empty()) return given_delta(options, query);
         double longest = 0;
         options.mask.visible(query, keys).for_each([&](Index key) {
-            longest = std::max(longest, key_lengths[static_cast<std::size_t>(key)]);
+            longest = std::max(longest, detail::at(key_lengths, key));
         });
         return head.q().map().row(query).stableNorm() * longest * std::abs(head.scale());
     };
@@ -471,9 +471,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     HeadAnalysis result = empty_analysis(context, queries, keys, p != nullptr);
     const auto fill = [&](Index query, RowOut<double> z) {
         std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
-        mask.visible(query, keys).for_each([&](Index key) {
-            z[static_cast<std::size_t>(key)] = logits(query, key);
-        });
+        mask.visible(query, keys).for_each([&](Index key) { detail::at(z, key) = logits(query, key); });
     };
     const auto rows = [&](std::span<const Index> queries_of_block, const auto& visit) {
         std::vector<double> z(static_cast<std::size_t>(keys));
@@ -484,8 +482,8 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
             visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
                 if (p && !is_padding(options, query)) {
                     const RowIn<double> weights(p->data() + query * keys, row.size());
-                    analyzer.stored(query, stored[static_cast<std::size_t>(query)], weights, row,
-                                    options.normalise_weights, depth, result, audit);
+                    analyzer.stored(query, detail::at(stored, query), weights, row, options.normalise_weights,
+                                    depth, result, audit);
                 } else {
                     analyzer.logits(query, row, given_delta(options, query), depth, result, audit);
                 }

@@ -183,7 +183,7 @@ struct LayerAnalysis {
     std::vector<HeadAnalysis> heads;
 
     Index size() const { return static_cast<Index>(heads.size()); }
-    const HeadAnalysis& operator[](Index head) const { return heads[static_cast<std::size_t>(head)]; }
+    const HeadAnalysis& operator[](Index head) const { return detail::at(heads, head); }
     auto begin() const { return heads.begin(); }
     auto end() const { return heads.end(); }
 

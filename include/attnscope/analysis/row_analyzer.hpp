@@ -205,7 +205,7 @@ private:
     /// a key.
     void negative_row(Index query, RowIn<double> p, RowIn<double> log_p, RowColumns& rows) {
         weights_.assign(p.begin(), p.end());
-        rows.status[static_cast<std::size_t>(query)] = RowStatus::nan;
+        detail::at(rows.status, query) = RowStatus::nan;
         logs_.clear();
         for (std::size_t key = 0; key < p.size(); ++key) {
             if (is_masked(log_p[key]))
@@ -222,7 +222,7 @@ private:
     }
 
     static void set(Index query, const RowStatistics<double>& row, RowColumns& rows) {
-        rows.status[static_cast<std::size_t>(query)] = row.status;
+        detail::at(rows.status, query) = row.status;
         rows.visible[query] = row.visible;
         if (row.normal()) rows.max_logit[query] = row.max_logit;
         rows.entropy_nats[query] = row.entropy_nats();
@@ -303,7 +303,7 @@ private:
                 if (columns.n >= visible) break;
                 double mass = 0;
                 for (const Index key : tokens.order.first(static_cast<std::size_t>(columns.n)))
-                    mass += tokens.weights[static_cast<std::size_t>(key)];
+                    mass += detail::at(tokens.weights, key);
                 columns.mass[query] = mass;
             }
             return;

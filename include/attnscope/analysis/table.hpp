@@ -122,7 +122,7 @@ inline std::string coverage_notes(std::span<const HeadAnalysis> heads) {
         cancelled = cancelled || head.extent.cancelled;
         for (Index query = 0; query < head.queries; ++query)
             if (head.extent.reached(query))
-                ++rows[static_cast<std::size_t>(head.rows.status[static_cast<std::size_t>(query)])];
+                ++rows[static_cast<std::size_t>(detail::at(head.rows.status, query))];
         for (Index query = 0; query < head.rows.row_sum.size(); ++query) {
             stored = true;
             negative += head.rows.negative[query];

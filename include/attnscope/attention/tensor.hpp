@@ -248,10 +248,10 @@ auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, co
         std::vector<Matrix<T>> d;
         for (Index h = 0; h < group.heads(); ++h) d.push_back(d_outputs.matrix(b, h).map());
         const GroupGradient<T> one = attend_backward(group, normalizer, d, batch.mask(b), options, executor);
-        for (Index h = 0; h < group.heads(); ++h) store(gradient.q, b, h, one.q[static_cast<std::size_t>(h)]);
+        for (Index h = 0; h < group.heads(); ++h) store(gradient.q, b, h, detail::at(one.q, h));
         for (Index h = 0; h < group.key_heads(); ++h) {
-            store(gradient.k, b, h, one.k[static_cast<std::size_t>(h)]);
-            store(gradient.v, b, h, one.v[static_cast<std::size_t>(h)]);
+            store(gradient.k, b, h, detail::at(one.k, h));
+            store(gradient.v, b, h, detail::at(one.v, h));
         }
         gradient.parameter += one.parameter;
     }

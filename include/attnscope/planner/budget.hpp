@@ -38,9 +38,7 @@ RowBudget output_budget(RowIn<T> p, MatrixView<T> x, std::span<const Index> orde
     using Vector = Eigen::Matrix<double, 1, Eigen::Dynamic>;
     const std::size_t n = p.size();
     RowBudget budget{static_cast<Index>(n), static_cast<Index>(n), static_cast<Index>(n), 1};
-    const auto weight = [&](std::size_t rank) {
-        return static_cast<double>(p[static_cast<std::size_t>(order[rank])]);
-    };
+    const auto weight = [&](std::size_t rank) { return static_cast<double>(detail::at(p, order[rank])); };
     Vector output = Vector::Zero(x.cols());
     double mass = 0;
     for (std::size_t rank = n; rank-- > 0;) {
@@ -102,11 +100,10 @@ RowBudget mass_budget(RowIn<T> p, std::span<const Index> order, double share) {
     detail::require(share > 0 && share <= 1, "mass_budget", "share must be in (0,1]", share);
     const std::size_t n = p.size();
     double mass = 0, tail = 0;
-    for (std::size_t rank = n; rank-- > 0;)
-        mass += static_cast<double>(p[static_cast<std::size_t>(order[rank])]);
+    for (std::size_t rank = n; rank-- > 0;) mass += static_cast<double>(detail::at(p, order[rank]));
     Index keep = static_cast<Index>(n);
     for (std::size_t k = n; k-- > 1;) {
-        tail += static_cast<double>(p[static_cast<std::size_t>(order[k])]);
+        tail += static_cast<double>(detail::at(p, order[k]));
         if (!(tail <= (1 - share) * mass)) break;
         keep = static_cast<Index>(k);
     }

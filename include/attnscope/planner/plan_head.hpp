@@ -45,7 +45,7 @@ inline PlannedRows planned_rows(const PlanInput& head, Index begin, Index end, I
         keys.clear();
         head.row(query, whole);
         for (Index key = 0; key < head.keys; ++key) {
-            const double logit = whole[static_cast<std::size_t>(key)];
+            const double logit = detail::at(whole, key);
             if (logit == -std::numeric_limits<double>::infinity()) continue;
             z.push_back(logit);
             keys.push_back(key);
@@ -63,7 +63,7 @@ inline PlannedRows planned_rows(const PlanInput& head, Index begin, Index end, I
     const Index available = static_cast<Index>(usable.size()), count = std::min(most, available);
     PlannedRows rows;
     for (Index i = 0; i < count; ++i) {
-        const Index query = usable[static_cast<std::size_t>(available * (i + 1) / count - 1)];
+        const Index query = detail::at(usable, available * (i + 1) / count - 1);
         rows.statistics.push_back(read_row(query));
         rows.queries.push_back(query);
         rows.logits.push_back(z);
