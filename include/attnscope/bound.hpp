@@ -137,8 +137,7 @@ struct BoundTerms {
 
 /// measured <= limit; without a `trivial` limit nothing but an infinite limit is vacuous. The statement must
 /// outlive the bound: a constant.
-/// Example: `upper_bound(lemma1_sharp_statement, {.limit = 0.5, .measured = p, .tolerance = 1e-15, .trivial =
-/// 1})`.
+/// Example: `upper_bound(lemma1_sharp_statement, {.limit = 0.5, .measured = p, .tolerance = 1e-15})`.
 template <Real T = double>
 constexpr Bound<T> upper_bound(const Statement& statement, const BoundTerms<T, Side::upper>& terms) {
     return {&statement,      Side::upper,   terms.limit,         terms.measured,

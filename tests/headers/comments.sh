@@ -23,7 +23,8 @@ faults() {
         place = rank(text)
         if (place > 0 && place <= last) report("this label stands behind one that it belongs before: " text)
         if (place > 0) last = place
-        if (text ~ /(Throws|Cost|Source|Formula|Special rows|Shapes and units):|Throws( `|$)|Cost O\(/)
+        if (text ~ /(Throws|Cost|Source|Formula|Special rows|Shapes and units):|Throws( `|$)|Cost O\(/ || \
+            text ~ /. (Formula|Shapes and units|Special rows|Cost|Throws|Source)\. /)
             report("a label begins a line and ends with a full stop: " text)
     }
     function end_declaration() {

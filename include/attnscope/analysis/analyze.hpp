@@ -363,8 +363,10 @@ HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}
     return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
 }
 
-/// The heads of a layer, grouped queries included. Drawn numbers are another head's each. `options.progress` is told
-/// of the rows of all heads; when it stops, heads that were not begun have no figures.
+/// The heads of a layer, grouped queries included. Drawn numbers are another head's each. `options.progress`
+/// is told of the rows of all heads; when it stops, heads that were not begun have no figures.
+/// Cost. That of `analyze` of one head, for each.
+/// Throws. `invalid_argument` as `analyze` of one head does.
 template <Real T, Executor E = Sequential>
 LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, E&& executor = {}) {
     LayerAnalysis layer;
@@ -507,7 +509,11 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
 
 } // namespace detail
 
-/// One head from the matrix of its logits z [queries, keys], -inf where a key is masked, and its values [keys, d_v].
+/// One head from the matrix of its logits.
+/// Shapes and units. z [queries, keys] before the temperature, -inf where a key is masked; v [keys, d_v].
+/// Special rows. As of `analyze`.
+/// Cost. That of `analyze` without its product; memory for the logits in double.
+/// Throws. `invalid_argument` as `analyze` does, and for a scale, which would change nothing.
 template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> logits = detail::row_major_copy<double>(z), values = detail::row_major_copy<double>(v);

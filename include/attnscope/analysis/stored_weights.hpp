@@ -17,9 +17,12 @@ constexpr std::string_view name_of(StoredScalar scalar) {
     return names[static_cast<std::size_t>(scalar)];
 }
 
-/// The narrowest scalar that has every finite number of a matrix, `stored` if that is none of 16 or 32 bits or has 16
-/// itself: weights are often widened before they are saved. Of numbers that both scalars of 16 bits have, bfloat16 is
-/// told by its last bit; numbers that do without were rounded to neither, and float16 allows less.
+/// The scalar in which weights were stored, found from the numbers: weights are often widened before they are
+/// saved.
+/// Formula. The narrowest scalar that has every finite number of the matrix, `stored` if that is none of 16
+/// or 32 bits or has 16 itself. Of numbers that both scalars of 16 bits have, bfloat16 is told by its last
+/// bit; numbers that do without were rounded to neither, and float16 allows less.
+/// Cost. One pass over the matrix, no allocation.
 inline StoredScalar narrowest_scalar(MatrixView<double> values, StoredScalar stored) {
     if (stored == StoredScalar::float16 || stored == StoredScalar::bfloat16) return stored;
     bool f16 = true, bf16 = true, f32 = true, last_bit = false;
@@ -39,8 +42,8 @@ inline StoredScalar narrowest_scalar(MatrixView<double> values, StoredScalar sto
                                       : stored;
 }
 
-/// By how much a row of n weights can miss the sum 1 because it was stored. Weights of 16 bits are rounded once,
-/// after arithmetic in float.
+/// By how much a row of n weights can miss the sum 1 because it was stored. Weights of 16 bits are rounded
+/// once, after arithmetic in float. O(1).
 inline double sum_rounding(StoredScalar scalar, Index n, double sum) {
     const double count = static_cast<double>(n), single = std::ldexp(1.0, -24);
     const double arithmetic = 3 + std::sqrt(count);

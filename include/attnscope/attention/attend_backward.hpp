@@ -193,7 +193,7 @@ AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalize
     return gradient;
 }
 
-/// Both from any Eigen matrices: q [queries, d], k [keys, d], v [keys, d_v].
+/// As above from any Eigen matrices: q [queries, d], k [keys, d], v [keys, d_v].
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf<Q>> D, Executor E = Sequential>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>
@@ -205,6 +205,8 @@ double attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, 
     return attend_backward(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, d_output, into,
                            mask, options, executor);
 }
+
+/// The same into matrices of its own.
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf<Q>> D, Executor E = Sequential>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>

@@ -89,7 +89,8 @@ struct DifferentialGradient {
 
 /// Backward pass of differential attention: that of both heads, as the output is linear in their weights.
 /// Formula. dL/dlambda = -<o2, d_output>, o2 the output of the second head.
-/// Cost. Twice that of `attend_backward`, and one `attend`. Throws. As these do.
+/// Cost. Twice that of `attend_backward`, and one `attend`.
+/// Throws. As these do.
 template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
 DifferentialGradient<T> attend_backward(const HeadView<T>& first, const HeadView<T>& second,
                                         const Differential<N>& difference, const D& d_output,

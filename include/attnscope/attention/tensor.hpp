@@ -220,7 +220,8 @@ struct TensorGradient {
 
 /// Backward pass of `attend` on tensors; k and v of a key head get the sum over the query heads that share it.
 /// Shapes and units. d_output [(batch,) heads, queries, d_v].
-/// Special rows. As of `attend_backward` of one head. Cost. That of one head, for each.
+/// Special rows. As of `attend_backward` of one head.
+/// Cost. That of one head, for each.
 /// Throws. As `attend` on tensors and `attend_backward` of one head do.
 template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, HeadTensor D, Executor E = Sequential>
 requires Normalizer<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V, D>

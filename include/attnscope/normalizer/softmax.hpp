@@ -77,6 +77,7 @@ template <Real T>
 RowStatistics<Accumulator<T>> row_statistics(RowIn<T> z, const Softmax& softmax) {
     return row_statistics<T>(z, softmax.temperature());
 }
+/// As above from any row.
 template <RowLike Z>
 RowStatistics<Accumulator<RowScalar<Z>>> row_statistics(const Z& z, const Softmax& softmax) {
     return row_statistics(z, softmax.temperature());

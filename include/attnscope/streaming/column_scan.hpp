@@ -120,8 +120,7 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, con
     return scan_column_mass(head, totals, mask, options, executor);
 }
 
-/// Both for q [queries, d], k [keys, d] and v, or without v, which has no part in it: any Eigen expressions of one
-/// scalar.
+/// As above, of totals or of a scan, for q [queries, d] and k [keys, d]: any Eigen expressions of one scalar.
 template <MatrixExpr Q, MatrixExpr Keys, class Rows, Executor E = Sequential>
 requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>>
 ColumnScan scan_column_mass(const Q& q, const Keys& k, const Rows& rows, const Mask& mask = {},
@@ -130,6 +129,9 @@ ColumnScan scan_column_mass(const Q& q, const Keys& k, const Rows& rows, const M
     const MatrixHolder<T> queries(q), keys(k);
     return scan_column_mass(HeadView<T>(queries.get(), keys.get()), rows, mask, options, executor);
 }
+
+/// The same beside v, which has no part in it.
+/// Throws. `invalid_argument` also unless v has one row for each key.
 template <MatrixExpr Q, MatrixExpr Keys, MatrixExpr V, class Rows, Executor E = Sequential>
 requires std::same_as<ScalarOf<Q>, ScalarOf<Keys>> && (!std::convertible_to<Rows, Mask>)
 ColumnScan scan_column_mass(const Q& q, const Keys& k, const V& v, const Rows& rows, const Mask& mask = {},

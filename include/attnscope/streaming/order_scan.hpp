@@ -23,7 +23,8 @@ public:
         detail::require(order >= 0, "RenyiState", "order must be >= 0", order);
     }
 
-    /// A piece of the row. Cost. Two exponentials a key, no allocation.
+    /// A piece of the row.
+    /// Cost. Two exponentials a key, no allocation.
     void add(RowIn<T> z) {
         RenyiState piece(*this);
         piece.sums_ = {};
@@ -47,7 +48,8 @@ public:
         merge(piece);
     }
 
-    /// Another part of the same row. O(1). Throws. `invalid_argument` for a state of another order.
+    /// Another part of the same row. O(1).
+    /// Throws. `invalid_argument` for a state of another order.
     void merge(const RenyiState& other) {
         detail::require(order_ == other.order_, "RenyiState::merge", "both states must have the same order",
                         order_, other.order_);
@@ -122,7 +124,8 @@ struct RenyiScan : ScanExtent {
 };
 
 /// The Renyi entropy of a given order of every row of a source of logits: see `RenyiState`.
-/// Cost. Two exponentials for each visible pair; memory as `scan_rows`. Throws. As `scan_rows` and `RenyiState` do.
+/// Cost. Two exponentials for each visible pair; memory as `scan_rows`.
+/// Throws. As `scan_rows` and `RenyiState` do.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
 RenyiScan scan_renyi_entropy(Index queries, Index keys, const Source& source, double order,
                              const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
