@@ -68,7 +68,9 @@ class RowAnalyzer {
 public:
     explicit RowAnalyzer(const HeadContext& head)
         : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
-          selection_auditor_({.reading = head.options.reading}) {}
+          selection_auditor_({.reading = head.options.reading}) {
+        if (head.gram) farthest_.emplace(*head.gram);
+    }
 
     /// How far to look at a row.
     enum class Depth {
@@ -272,7 +274,11 @@ private:
         tokens.weights = RowIn<double>(weights_).first(static_cast<std::size_t>(visible));
         if (prefix) {
             if (head_.has_values()) tokens.x = head_.first_values(static_cast<std::size_t>(visible));
-            if (head_.gram) tokens.gram = &*head_.gram;
+            if (farthest_) {
+                farthest_->reach(visible);
+                tokens.gram = &farthest_->gram();
+                tokens.farthest = &*farthest_;
+            }
         } else {
             gathered_.clear();
             if (head_.has_values()) gathered_values_.resize(visible, head_.values.cols());
@@ -351,6 +357,7 @@ private:
     SelectionAuditor selection_auditor_;
     CertificateAuditor certificate_auditor_;
     Ranking<double> ranking_, by_merit_;
+    std::optional<FarthestTokens<double>> farthest_; ///< if the head knows the inner products of its values
     std::vector<Index> counts_;
     std::vector<double> weights_, logs_, gathered_;
     Matrix<double> gathered_values_;

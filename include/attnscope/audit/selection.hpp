@@ -22,6 +22,7 @@ struct RankedTokens {
     MatrixView<double> x;                 ///< [n, d], their vectors
     std::span<const Index> order;         ///< [n], their ranking by weight: see `Ranking`
     const Matrix<double>* gram = nullptr; ///< inner products of vectors that begin with x, where they are known
+    const FarthestTokens<double>* farthest = nullptr; ///< of the n tokens, where they are known
 };
 
 /// One set of tokens and what Theorem 1(1) is made of.
@@ -62,10 +63,11 @@ public:
         draw(tokens, counts, random_sets);
         if (sets_.size() < chosen_.size()) sets_.resize(chosen_.size());
         measured_.clear();
-        for (std::size_t i = 0; i < chosen_.size(); ++i) {
-            sets_[i].assign(tokens.weights, tokens.x, chosen_[i]);
-            measured_.push_back({&sets_[i], fixed_set_geometry(sets_[i], tokens.gram)});
-        }
+        const std::span<SelectedSet<double>> sets = std::span(sets_).first(chosen_.size());
+        SelectedSet<double>::assign_all(sets, tokens.weights, tokens.x, chosen_);
+        for (const SelectedSet<double>& set : sets)
+            measured_.push_back({&set, tokens.farthest ? fixed_set_geometry(set, *tokens.farthest)
+                                                       : fixed_set_geometry(set, tokens.gram)});
         return std::span(measured_).first(top_);
     }
 

@@ -4,6 +4,7 @@
 #include <attnscope/bound.hpp>
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/distance.hpp>
+#include <attnscope/selection/farthest_tokens.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -16,6 +17,113 @@ struct FixedSetGeometry {
     A imbalance = 0; ///< sum over i not in I of |A_I - p_i|
 };
 
+namespace detail {
+
+/// max |x_i - x_j| over i not in I, j in I, for one set.
+template <Real T>
+class FarthestPair {
+public:
+    using A = Accumulator<T>;
+
+    explicit FarthestPair(const SelectedSet<T>& set) : set_(set) {}
+
+    /// Are differences of inner products numbers, for the largest |x_i|^2?
+    static bool can_use(A largest_norm) { return largest_norm <= std::numeric_limits<A>::max() / 8; }
+
+    /// From the vectors of all pairs. O(N (n-N) d).
+    A direct() {
+        for (Index i = 0; i < set_.size(); ++i)
+            for (const Index j : set_.selected())
+                if (!set_.contains(i)) measure(i, j);
+        return std::sqrt(largest_);
+    }
+
+    /// From the vectors of those pairs alone that may be the farthest by their Gram matrix, whose differences are exact
+    /// to `doubt`. norms: its diagonal. farthest: see `FarthestTokens`; null: every selected token is looked at.
+    A by_gram(const Matrix<A>& gram, RowIn<A> norms, A largest_norm, const FarthestTokens<A>* farthest) {
+        const A doubt =
+            8 * std::numeric_limits<A>::epsilon() * static_cast<A>(set_.vectors().cols() + 4) * largest_norm;
+        others_.assign(norms.begin(), norms.end());
+        for (const Index j : set_.selected())
+            others_[static_cast<std::size_t>(j)] = -std::numeric_limits<A>::infinity();
+        reach_.clear();
+        A most = -std::numeric_limits<A>::infinity();
+        for (const Index j : set_.selected()) {
+            // Who is farthest of all is farthest of the others, unless selected.
+            const Index far = farthest ? farthest->token(j) : 0;
+            reach_.push_back(!farthest                         ? reach(gram, j)
+                             : far >= 0 && !set_.contains(far) ? farthest->square(j)
+                                                               : not_looked_at);
+            most = std::max(most, reach_.back());
+        }
+        for (std::size_t at = 0; farthest && at < reach_.size(); ++at) {
+            const Index j = set_.selected()[at];
+            if (reach_[at] > not_looked_at || !(farthest->square(j) > most - doubt)) continue;
+            reach_[at] = reach(gram, j);
+            most = std::max(most, reach_[at]);
+        }
+        for (std::size_t at = 0; at < reach_.size(); ++at) {
+            if (!(reach_[at] > most - doubt)) continue;
+            const Index j = set_.selected()[at];
+            for (Index i = 0; i < set_.size(); ++i)
+                if (others_[static_cast<std::size_t>(i)] - 2 * gram(j, i) + gram(j, j) > most - doubt)
+                    measure(i, j);
+        }
+        return std::sqrt(largest_);
+    }
+
+private:
+    static constexpr A not_looked_at = -std::numeric_limits<A>::infinity();
+
+    /// Largest |x_i - x_j|^2 over the others i.
+    A reach(const Matrix<A>& gram, Index j) const {
+        using S = Simd<A>;
+        auto far = S::set(-std::numeric_limits<A>::infinity());
+        const auto minus_two = S::set(A(-2));
+        for_each_lane<A>(set_.size(), [&](const auto& lane) {
+            far = S::max(far, S::madd(minus_two, lane(gram.data() + j * gram.cols(), A(0)),
+                                      lane(others_.data(), -std::numeric_limits<A>::infinity())));
+        });
+        return S::reduce_max(far) + gram(j, j);
+    }
+
+    void measure(Index i, Index j) {
+        const A square = (vector(i) - vector(j)).squaredNorm();
+        // A NaN, once found, stays: no comparison removes it.
+        if (!(square <= largest_) && largest_ == largest_) largest_ = square;
+    }
+    auto vector(Index i) const {
+        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(set_.vectors().row(i).data(), 1,
+                                                                     set_.vectors().cols())
+            .template cast<A>();
+    }
+
+    const SelectedSet<T>& set_;
+    std::vector<A> others_; ///< |x_i|^2, -inf of the selected
+    std::vector<A> reach_;  ///< of each selected key
+    A largest_ = 0;
+};
+
+/// `spread` is left open.
+template <Real T>
+FixedSetGeometry<Accumulator<T>> geometry_without_spread(const SelectedSet<T>& set) {
+    using A = Accumulator<T>;
+    FixedSetGeometry<A> geometry;
+    for (const Index j : set.selected()) {
+        const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> x(set.vectors().row(j).data(), 1,
+                                                                      set.vectors().cols());
+        const A length = x.template cast<A>().norm();
+        if (!(length <= geometry.longest) && geometry.longest == geometry.longest) geometry.longest = length;
+    }
+    const RowIn<T> p = set.weights();
+    const A mass = set.mass();
+    for (Index i = 0; i < set.size(); ++i)
+        geometry.imbalance += set.contains(i) ? A(0) : std::abs(mass - A(p[static_cast<std::size_t>(i)]));
+    return geometry;
+}
+
+} // namespace detail
+
 /// What Theorem 1(1) is made of: every selected token against every other.
 /// Shapes and units. gram: `gram_matrix` of the token vectors; its leading n x n block is read.
 /// Special rows. A NaN among the vectors leaves NaN.
@@ -26,62 +134,36 @@ template <Real T>
 FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
                                                     const Matrix<Accumulator<T>>* gram = nullptr) {
     using A = Accumulator<T>;
-    if (gram)
+    FixedSetGeometry<A> geometry = detail::geometry_without_spread(set);
+    detail::FarthestPair<T> pair(set);
+    A largest = std::numeric_limits<A>::quiet_NaN();
+    std::vector<A> norms;
+    if (gram) {
         detail::require(gram->rows() >= set.size() && gram->cols() >= set.size(), "fixed_set_geometry",
                         "the Gram matrix must cover the keys", gram->rows(), set.size());
-    FixedSetGeometry<A> geometry;
-    const auto x = [&](Index i) {
-        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(set.vectors().row(i).data(), 1,
-                                                                     set.vectors().cols())
-            .template cast<A>();
-    };
-    const auto apart = [&](Index i, Index j) { return A((x(i) - x(j)).squaredNorm()); };
-    // A NaN, once found, stays: no comparison removes it.
-    const auto exceeds = [](A value, A largest) { return !(value <= largest) && largest == largest; };
-    for (const Index j : set.selected())
-        if (const A length = x(j).norm(); exceeds(length, geometry.longest)) geometry.longest = length;
-    A largest = 0, spread = 0;
-    for (Index i = 0; i < set.size(); ++i) {
-        if (gram && exceeds((*gram)(i, i), largest)) largest = (*gram)(i, i);
-        if (!set.contains(i))
-            geometry.imbalance += std::abs(set.mass() - A(set.weights()[static_cast<std::size_t>(i)]));
-    }
-    const auto measure = [&](Index i, Index j) {
-        if (const A square = apart(i, j); exceeds(square, spread)) spread = square;
-    };
-    if (gram && std::isfinite(largest)) {
-        // Differences of Gram entries are exact to `doubt`: every pair that may be the farthest is measured.
-        using S = detail::Simd<A>;
-        const A doubt =
-            8 * std::numeric_limits<A>::epsilon() * static_cast<A>(set.vectors().cols() + 4) * largest;
-        std::vector<A> squares(static_cast<std::size_t>(set.size())); // |x_i|^2 of the others, else -inf
-        for (Index i = 0; i < set.size(); ++i)
-            squares[static_cast<std::size_t>(i)] =
-                set.contains(i) ? -std::numeric_limits<A>::infinity() : (*gram)(i, i);
-        std::vector<A> reach; // of each selected key
-        const auto minus_two = S::set(A(-2));
-        for (const Index j : set.selected()) {
-            auto far = S::set(-std::numeric_limits<A>::infinity());
-            detail::for_each_lane<A>(set.size(), [&](const auto& lane) {
-                far = S::max(far, S::madd(minus_two, lane(gram->data() + j * gram->cols(), A(0)),
-                                          lane(squares.data(), -std::numeric_limits<A>::infinity())));
-            });
-            reach.push_back(S::reduce_max(far) + (*gram)(j, j));
+        largest = 0;
+        for (Index i = 0; i < set.size(); ++i) {
+            norms.push_back((*gram)(i, i));
+            if (!(norms.back() <= largest) && largest == largest) largest = norms.back();
         }
-        const A least = (reach.empty() ? A(0) : *std::max_element(reach.begin(), reach.end())) - doubt;
-        for (std::size_t at = 0; at < reach.size(); ++at) {
-            if (!(reach[at] > least)) continue;
-            const Index j = set.selected()[at];
-            for (Index i = 0; i < set.size(); ++i)
-                if (squares[static_cast<std::size_t>(i)] - 2 * (*gram)(j, i) + (*gram)(j, j) > least)
-                    measure(i, j);
-        }
-    } else {
-        for (Index i = 0; i < set.size(); ++i)
-            for (const Index j : set.selected())
-                if (!set.contains(i)) measure(i, j);
     }
-    geometry.spread = std::sqrt(spread);
+    geometry.spread = pair.can_use(largest) ? pair.by_gram(*gram, norms, largest, nullptr) : pair.direct();
+    return geometry;
+}
+
+/// The same, to the bit, for rows that see the first n tokens of a head, each of which knows who is farthest from it.
+/// Cost. O(n) as a rule: only selected tokens that may be of the farthest pair are held against all others.
+/// Throws. `invalid_argument` unless `farthest` has reached the n of the set.
+template <Real T>
+FixedSetGeometry<Accumulator<T>> fixed_set_geometry(const SelectedSet<T>& set,
+                                                    const FarthestTokens<Accumulator<T>>& farthest) {
+    detail::require(farthest.size() == set.size(), "fixed_set_geometry",
+                    "the farthest tokens must be those of the keys", farthest.size(), set.size());
+    FixedSetGeometry<Accumulator<T>> geometry = detail::geometry_without_spread(set);
+    detail::FarthestPair<T> pair(set);
+    geometry.spread = pair.can_use(farthest.largest())
+                          ? pair.by_gram(farthest.gram(), farthest.norms(), farthest.largest(), &farthest)
+                          : pair.direct();
     return geometry;
 }
 

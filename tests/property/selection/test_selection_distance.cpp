@@ -115,12 +115,16 @@ TEMPLATE_TEST_CASE("distances of one set, top-N or arbitrary, agree with long do
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Accuracy cumulative, resultant;
-    Worst distance, vectors, mass, tail, spread, fast_spread, longest, imbalance, exactly_equal;
+    Worst distance, vectors, mass, tail, spread, fast_spread, same_by_farthest, longest, imbalance,
+        exactly_equal;
     SelectedSet<T> set;
     const Ref unit = compared_unit<T>;
     for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64& random) {
         const std::vector<Index> order = reference_order(tokens.weights());
         const auto gram = attnscope::gram_matrix(tokens.vectors());
+        attnscope::FarthestTokens<SumScalar<T>> farthest(gram);
+        farthest.reach(tokens.n / 2); // it grows
+        farthest.reach(tokens.n);
         const Ref n = static_cast<Ref>(tokens.n), d = static_cast<Ref>(tokens.d);
         const auto check = [&](std::span<const Index> selected) {
             const RefSelection r = reference_selection(tokens, selected);
@@ -157,6 +161,9 @@ TEMPLATE_TEST_CASE("distances of one set, top-N or arbitrary, agree with long do
             const Ref truth = reference_spread(tokens, r);
             const auto slow = attnscope::fixed_set_geometry(set);
             const auto fast = attnscope::fixed_set_geometry(set, &gram);
+            const auto known = attnscope::fixed_set_geometry(set, farthest);
+            same_by_farthest.meet(std::abs(known.spread - fast.spread) + std::abs(known.longest - fast.longest),
+                                  0, tokens.where);
             spread.meet(std::abs(slow.spread - truth), unit * (d + 4) * truth, tokens.where);
             fast_spread.meet(std::abs(fast.spread - truth), unit * (d + 4) * truth, tokens.where);
             for (const auto& geometry : {slow, fast}) {
@@ -182,6 +189,7 @@ TEMPLATE_TEST_CASE("distances of one set, top-N or arbitrary, agree with long do
     ATTNSCOPE_CHECK_WORST(resultant.relative);
     ATTNSCOPE_CHECK_WORST(spread);
     ATTNSCOPE_CHECK_WORST(fast_spread);
+    ATTNSCOPE_CHECK_WORST(same_by_farthest);
     ATTNSCOPE_CHECK_WORST(longest);
     ATTNSCOPE_CHECK_WORST(imbalance);
 }
@@ -233,6 +241,72 @@ TEST_CASE("the traps that cost float all digits keep theirs", "[selection][dista
     ATTNSCOPE_CHECK_WORST(worst);
 }
 
+TEST_CASE("several sets of a row in one pass are what each is alone", "[selection][distance]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SelectedSet<double> alone;
+    std::vector<SelectedSet<double>> together(5);
+    Worst different;
+    for_each_tokens<double>(seed, shapes, [&](const Tokens<double>& tokens, SplitMix64& random) {
+        std::vector<std::vector<Index>> keys;
+        for (Index i = 0; i < 5; ++i)
+            keys.push_back(random_subset(random, tokens.n, std::min(tokens.n, i * i)));
+        const std::vector<std::span<const Index>> views(keys.begin(), keys.end());
+        for (const auto metric : {attnscope::Metric::euclidean, attnscope::Metric::cosine}) {
+            SelectedSet<double>::assign_all(together, tokens.weights(), tokens.vectors(), views, metric);
+            for (std::size_t i = 0; i < keys.size(); ++i) {
+                alone.assign(tokens.weights(), tokens.vectors(), keys[i], metric);
+                const SelectedSet<double>& set = together[i];
+                double gap =
+                    std::abs(set.mass() - alone.mass()) + std::abs(set.tail_mass() - alone.tail_mass()) +
+                    std::abs(set.total_length() - alone.total_length()) +
+                    (set.context() - alone.context()).norm() + (set.remainder() - alone.remainder()).norm();
+                for (Index key = 0; key < tokens.n; ++key) {
+                    gap += std::abs(set.distance(key) - alone.distance(key));
+                    gap += set.contains(key) != alone.contains(key);
+                    for (Index other = 0; other < tokens.n; ++other)
+                        gap += set.nearer(key, other) != alone.nearer(key, other);
+                }
+                different.meet(gap, 0, tokens.where);
+            }
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(different);
+    CHECK_THROWS_AS(SelectedSet<double>::assign_all(together, {}, {}, {}), attnscope::invalid_argument);
+}
+
+TEST_CASE("the farthest token of each, as the tokens grow in number", "[selection][distance]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Worst farther, length;
+    for_each_tokens<double>(seed, shapes, [&](const Tokens<double>& tokens, SplitMix64&) {
+        const auto gram = attnscope::gram_matrix(tokens.vectors());
+        attnscope::FarthestTokens<double> farthest(gram);
+        for (Index n : {Index(1), (tokens.n + 1) / 2, tokens.n, Index(1)}) {
+            farthest.reach(n);
+            REQUIRE(farthest.size() == n);
+            for (Index i = 0; i < n; ++i) {
+                if (n == 1) {
+                    CHECK(farthest.token(i) == -1);
+                    continue;
+                }
+                const Index far = farthest.token(i);
+                REQUIRE((far >= 0 && far < n && (far != i || farthest.square(i) <= 0)));
+                Ref most = 0;
+                for (Index j = 0; j < n; ++j) most = std::max(most, tokens.apart(i, j));
+                // Inner products of d terms, added up.
+                const Ref error = 8 * unit_roundoff<double> * static_cast<Ref>(tokens.d + 4) *
+                                  static_cast<Ref>(farthest.largest());
+                farther.meet(most * most - tokens.apart(i, far) * tokens.apart(i, far), error, tokens.where);
+                length.meet(std::abs(most * most - farthest.square(i)), error, tokens.where);
+            }
+        }
+        CHECK_THROWS_AS(farthest.reach(tokens.n + 1), attnscope::invalid_argument);
+    });
+    ATTNSCOPE_CHECK_WORST(farther);
+    ATTNSCOPE_CHECK_WORST(length);
+}
+
 TEST_CASE("the farthest of tokens that inner products cannot tell apart", "[selection][distance]") {
     // Differences of 1e-9: their squares drown in the rounding of the Gram matrix.
     SelectedSet<double> set;
@@ -244,6 +318,9 @@ TEST_CASE("the farthest of tokens that inner products cannot tell apart", "[sele
         const auto gram = attnscope::gram_matrix(tokens.vectors());
         set.assign(tokens.weights(), tokens.vectors(), std::vector<Index>{0});
         CHECK(fixed_set_geometry(set, &gram).spread == fixed_set_geometry(set).spread);
+        attnscope::FarthestTokens<double> farthest(gram);
+        farthest.reach(4);
+        CHECK(fixed_set_geometry(set, farthest).spread == fixed_set_geometry(set).spread);
         CHECK(fixed_set_geometry(set).spread == (1 + 3 * step) - 1);
         const auto square = [&](Index j) { return gram(0, 0) + gram(j, j) - 2 * gram(0, j); };
         drowned += !(square(2) > square(1) && square(2) > square(3));
