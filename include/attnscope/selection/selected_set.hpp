@@ -60,8 +60,8 @@ public:
         for (std::size_t i = 0; i < sets.size(); ++i) sets[i].begin(p, x, selected[i], metric);
 
         // The weighted vectors of a block of keys, kept by the first set for all.
-        std::vector<A>& block = sets.front().block_;
-        block.resize(static_cast<std::size_t>(block_keys * d));
+        Matrix<A>& block = sets.front().block_;
+        block.resize(block_keys, d);
         A total_length = 0;
         for (Index first = 0; first < n; first += block_keys) {
             const Index count = std::min(block_keys, n - first);
@@ -236,7 +236,8 @@ private:
     Matrix<T> own_x_;
     std::vector<Index> selected_;
     std::vector<char> member_;
-    std::vector<A> distances_, block_;
+    std::vector<A> distances_;
+    Matrix<A> block_; ///< aligned
     std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
     A mass_ = 0, tail_ = 0, total_length_ = 0;
