@@ -77,7 +77,8 @@ public:
                     set.template add_keys<block_keys>(first, block.data(), squares.data(), lengths.data());
                 else
                     for (Index k = 0; k < count; ++k)
-                        set.template add_keys<1>(first + k, block.data() + k * d, squares.data() + k, lengths.data() + k);
+                        set.template add_keys<1>(first + k, block.data() + k * d, squares.data() + k,
+                                                 lengths.data() + k);
         }
         for (SelectedSet& set : sets) set.total_length_ = total_length;
     }
@@ -102,17 +103,17 @@ public:
     const MatrixView<T>& vectors() const { return x_; }
 
     /// A_N, the selected mass.
-    A mass() const { return mass_; }
+    A mass() const { return sums_.mass; }
     /// The mass of the others, added up from them: accurate when it is tiny.
-    A tail_mass() const { return tail_; }
+    A tail_mass() const { return sums_.tail; }
     /// s = sum_{i in I} p_i x_i, not renormalised.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& context() const { return s_; }
     /// sum |y_i| over all keys.
     A total_length() const { return total_length_; }
     /// sum |y_i|, sum |y_i|^2 and sum ||s| - |y_i|| over the others.
-    A tail_length() const { return tail_length_; }
-    A tail_squares() const { return tail_squares_; }
-    A contrast() const { return contrast_; }
+    A tail_length() const { return sums_.tail_length; }
+    A tail_squares() const { return sums_.tail_squares; }
+    A contrast() const { return sums_.contrast; }
     /// sum over the others of p_i x_i.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
     /// Distance of y_i from s.
@@ -121,11 +122,13 @@ public:
     /// away, and only |y|^2 - 2 <y, s> = D^2 - |s|^2 tells them apart. Equal tokens are equally near. A strict
     /// weak order.
     bool nearer(Index i, Index j) const {
-        const auto a = static_cast<std::size_t>(i), b = static_cast<std::size_t>(j);
-        if (metric_ == Metric::euclidean && (2 * distances_[a] < length_ || 2 * distances_[b] < length_))
-            return distances_[a] < distances_[b];
-        return offsets_[a] < offsets_[b];
+        if (is_close(i) || is_close(j)) return distance(i) < distance(j);
+        return offset(i) < offset(j);
     }
+    /// Is y_i so near to s that its distance says more than its offset?
+    bool is_close(Index i) const { return metric_ == Metric::euclidean && 2 * distance(i) < length_; }
+    /// |y|^2 - 2 <y, s> = D^2 - |s|^2, or minus the cosine.
+    A offset(Index i) const { return offsets_[static_cast<std::size_t>(i)]; }
 
 private:
     static constexpr Index block_keys = 4;
@@ -166,8 +169,7 @@ private:
             s_ += weighted(i);
         }
         length_ = s_.norm();
-        mass_ = tail_ = 0;
-        tail_length_ = tail_squares_ = contrast_ = 0;
+        sums_ = {};
         distances_.resize(p.size());
         offsets_.resize(p.size());
     }
@@ -206,15 +208,17 @@ private:
             });
         else
             detail::for_each_lane<A>(d, [&](const auto& lane) { add(lane, [](P own, Index) { return own; }); });
+        Sums sums = sums_; // a copy, that they stay in registers
         for (Index k = 0; k < count; ++k) {
             const auto at = static_cast<std::size_t>(first + k);
             const A weight = A(p_[at]), product = S::reduce_add(inner[k]);
-            mass_ += member[k] ? weight : A(0);
-            if (!member[k]) {
-                tail_ += weight;
-                tail_length_ += lengths[k];
-                tail_squares_ += squares[k];
-                contrast_ += std::abs(length_ - lengths[k]);
+            if (member[k]) {
+                sums.mass += weight;
+            } else {
+                sums.tail += weight;
+                sums.tail_length += lengths[k];
+                sums.tail_squares += squares[k];
+                sums.contrast += std::abs(length_ - lengths[k]);
             }
             if (metric_ == Metric::euclidean) {
                 distances_[at] = std::sqrt(S::reduce_add(apart[k]));
@@ -224,6 +228,7 @@ private:
                 distances_[at] = 1 + offsets_[at];
             }
         }
+        sums_ = sums;
     }
     auto weighted(Index i) const {
         const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(x_.row(i).data(), 1, x_.cols());
@@ -237,11 +242,14 @@ private:
     std::vector<Index> selected_;
     std::vector<char> member_;
     std::vector<A> distances_;
-    Matrix<A> block_; ///< aligned
+    Matrix<A> block_;        ///< aligned
     std::vector<A> offsets_; ///< D^2 - |s|^2, or minus the cosine
     Eigen::Matrix<A, 1, Eigen::Dynamic> s_, rest_;
-    A mass_ = 0, tail_ = 0, total_length_ = 0;
-    A tail_length_ = 0, tail_squares_ = 0, contrast_ = 0;
+    struct Sums {
+        A mass = 0, tail = 0;                              ///< of weights
+        A tail_length = 0, tail_squares = 0, contrast = 0; ///< over the others
+    } sums_;
+    A total_length_ = 0;
     A length_ = 0; ///< |s|; below half of it the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };

@@ -1,6 +1,7 @@
 // Can the selected tokens be told from the rest by their distance to the selected context vector?
 #pragma once
 
+#include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/selected_set.hpp>
 
 #include <optional>
@@ -25,6 +26,65 @@ struct Separability {
     Index inversions = 0;     ///< #{(i selected, j other): D_j <= D_i}
 };
 
+namespace detail {
+
+/// The keys that are not selected, by how near they are to s: `SelectedSet::nearer` for packets of them at once.
+template <Real T>
+class OtherKeys {
+public:
+    using A = Accumulator<T>;
+
+    explicit OtherKeys(const SelectedSet<T>& set) : set_(set) {
+        const auto n = static_cast<std::size_t>(set.size());
+        distances_.resize(n);
+        offsets_.resize(n);
+        for (std::size_t i = 0; i < n; ++i) {
+            const Index key = static_cast<Index>(i);
+            const bool out = set.contains(key);
+            distances_[i] = out ? infinity : set.distance(key);
+            // Close keys are told apart by their distance, and are nearer than all others.
+            offsets_[i] = out ? infinity : set.is_close(key) ? -infinity : set.offset(key);
+        }
+    }
+
+    /// The first of the nearest; -1 if there are none.
+    Index nearest() const {
+        if (set_.selected_count() == set_.size()) return -1;
+        const A least = row_range<A>(RowIn<A>(offsets_)).min;
+        if (least > -infinity) return place_of(offsets_, least);
+        return place_of(distances_, row_range<A>(RowIn<A>(distances_)).min);
+    }
+
+    /// How many are no farther than a key.
+    Index no_farther_than(Index key) const {
+        return set_.is_close(key) ? count_up_to(distances_, set_.distance(key))
+                                  : count_up_to(offsets_, set_.offset(key));
+    }
+
+private:
+    static constexpr A infinity = std::numeric_limits<A>::infinity();
+
+    Index place_of(const std::vector<A>& row, A value) const {
+        Index i = 0;
+        while (row[static_cast<std::size_t>(i)] != value || set_.contains(i)) ++i;
+        return i;
+    }
+    static Index count_up_to(const std::vector<A>& row, A limit) {
+        using S = Simd<A>;
+        const auto most = S::set(limit);
+        Index count = 0;
+        for_each_lane<A>(size<A>(row), [&](const auto& lane) {
+            count += std::popcount(S::mask_not_below(most, lane(row.data(), infinity)));
+        });
+        return count;
+    }
+
+    const SelectedSet<T>& set_;
+    std::vector<A> distances_, offsets_; ///< +inf of selected keys
+};
+
+} // namespace detail
+
 /// Can the selected tokens be told from the rest by their distance to s?
 /// Formula. See `Separability`; the separable fraction counts selected tokens inside a ball around s.
 /// Shapes and units. radius: of that ball; unless given, the distance of the nearest non-selected token
@@ -48,22 +108,17 @@ Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
     const auto nearer = [&](Index i, Index j) { return set.nearer(i, j); };
     std::vector<Index> selected(set.selected().begin(), set.selected().end());
     std::sort(selected.begin(), selected.end(), nearer);
-    Index nearest = -1; // of the others
-    for (Index j = 0; j < set.size(); ++j)
-        if (!set.contains(j) && (nearest < 0 || set.nearer(j, nearest))) nearest = j;
+    const detail::OtherKeys<T> others(set);
+    const Index nearest = others.nearest();
     figures.nearest_other = nearest < 0 ? std::numeric_limits<A>::infinity() : set.distance(nearest);
     figures.farthest_selected = selected.empty() ? A(0) : set.distance(selected.back());
     figures.margin = figures.nearest_other - figures.farthest_selected;
 
-    Index confused = 0; // others no farther than the farthest selected
-    for (Index j = 0; j < set.size(); ++j) {
-        if (set.contains(j) || selected.empty() || set.nearer(selected.back(), j)) continue;
-        const auto first_not_nearer = std::lower_bound(selected.begin(), selected.end(), j, nearer);
-        figures.inversions += static_cast<Index>(selected.end() - first_not_nearer);
-        confused += first_not_nearer != selected.end();
-    }
     const auto recalled =
         nearest < 0 ? selected.end() : std::lower_bound(selected.begin(), selected.end(), nearest, nearer);
+    // A selected key that is nearer than the nearest other is nearer than all of them.
+    for (auto key = recalled; key != selected.end(); ++key) figures.inversions += others.no_farther_than(*key);
+    const Index confused = recalled == selected.end() ? 0 : others.no_farther_than(selected.back());
     const A count = static_cast<A>(selected.size());
     figures.precision = count / (count + static_cast<A>(confused));
     figures.recall = static_cast<A>(recalled - selected.begin()) / count;
