@@ -103,38 +103,6 @@ inline RowIn<double> seen_part(RowIn<double> z) {
     return z.first(n);
 }
 
-/// Analyses the queries of `chosen` (ascending) in blocks of consecutive places, on the executor; results do not depend
-/// on it. rows(queries, visit) calls visit(query, analyze_row) for each query of a block, and
-/// analyze_row(analyzer, depth, audit) is then called once.
-template <class Rows, Executor E>
-void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<const Index> chosen,
-                    const Rows& rows, E&& executor, ProgressGate& gate) {
-    const Index count = static_cast<Index>(chosen.size()),
-                blocks = (count + analysis_block - 1) / analysis_block;
-    std::vector<Audit> audits(static_cast<std::size_t>(blocks));
-    WorkspacePool<std::optional<RowAnalyzer>> workspaces;
-    const auto is_examined = [&](Index query) {
-        return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
-    };
-    const auto task = [&](Index block) {
-        if (gate.stopped()) return;
-        const Index begin = block * analysis_block, end = std::min(count, begin + analysis_block);
-        workspaces.use([&](std::optional<RowAnalyzer>& analyzer) {
-            if (!analyzer) analyzer.emplace(head);
-            rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
-                 [&](Index query, const auto& analyze_row) {
-                     const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
-                                        : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
-                                                                      : RowAnalyzer::Depth::selections;
-                     analyze_row(*analyzer, depth, detail::at(audits, block));
-                 });
-        });
-        gate.pass(begin, end);
-    };
-    executor(blocks, task);
-    for (const Audit& audit : audits) result.audit.merge(audit);
-}
-
 /// What only the caller knows of a row, and whether it is padding.
 inline std::optional<double> given_delta(const AnalysisOptions& options, Index query) {
     if (options.delta.empty()) return std::nullopt;
@@ -147,7 +115,7 @@ inline bool is_padding(const AnalysisOptions& options, Index query) {
 /// Statements about the head as a whole, from some of its rows: evenly spaced, at most 128. `logits_of_row(query, z)`
 /// fills a row of logits before the temperature. `assumption_met`: false counts what is found as undefined.
 template <class LogitsOfRow>
-void audit_whole_head(HeadAnalysis& result, const HeadContext& head, bool assumption_met,
+void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContext& head, bool assumption_met,
                       const LogitsOfRow& logits_of_row) {
     if (!head.options.certificates || !head.is_softmax() || !head.has_values() || result.streamed ||
         head.values.rows() > most_diameter_keys)
@@ -166,16 +134,53 @@ void audit_whole_head(HeadAnalysis& result, const HeadContext& head, bool assump
     Audit found;
     audit_rank_collapse(found, MatrixView<double>(some), head.values, head.diameter);
     if (assumption_met)
-        result.audit.merge(found);
+        audit.merge(found);
     else
-        result.audit.add_undefined(found);
+        audit.add_undefined(found);
+}
+
+/// Analyses the queries of `chosen` (ascending) in blocks of consecutive places, on the executor; results do not depend
+/// on it. rows(queries, visit) calls visit(query, analyze_row) for each query of a block, and
+/// analyze_row(analyzer, depth, audit) is then called once. whole(audit) audits the head as a whole, beside the rows.
+template <class Rows, class Whole, Executor E>
+void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<const Index> chosen,
+                    const Rows& rows, const Whole& whole, E&& executor, ProgressGate& gate) {
+    const Index count = static_cast<Index>(chosen.size()),
+                blocks = (count + analysis_block - 1) / analysis_block;
+    std::vector<Audit> audits(static_cast<std::size_t>(blocks));
+    Audit of_whole;
+    WorkspacePool<std::optional<RowAnalyzer>> workspaces;
+    const auto is_examined = [&](Index query) {
+        return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
+    };
+    const auto task = [&](Index number) {
+        if (gate.stopped()) return;
+        if (number == 0) return whole(of_whole); // the longest comes first
+        const Index block = number - 1, begin = block * analysis_block,
+                    end = std::min(count, begin + analysis_block);
+        workspaces.use([&](std::optional<RowAnalyzer>& analyzer) {
+            if (!analyzer) analyzer.emplace(head);
+            rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+                 [&](Index query, const auto& analyze_row) {
+                     const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
+                                        : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
+                                                                      : RowAnalyzer::Depth::selections;
+                     analyze_row(*analyzer, depth, detail::at(audits, block));
+                 });
+        });
+        gate.pass(begin, end);
+    };
+    executor(blocks + 1, task);
+    for (const Audit& audit : audits) result.audit.merge(audit);
+    if (!gate.stopped()) result.audit.merge(of_whole);
 }
 
 /// Rows of logits in double from a source of tiles of T.
 /// delta(query): see `RowFacts`.
-template <Real T, LogitSource<T> Source, class Delta, Executor E>
+template <Real T, LogitSource<T> Source, class Delta, class Whole, Executor E>
 void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& mask, const Source& source,
-                    std::span<const Index> chosen, const Delta& delta, E&& executor, ProgressGate& gate) {
+                    std::span<const Index> chosen, const Delta& delta, const Whole& whole, E&& executor,
+                    ProgressGate& gate) {
     const auto rows = [&](std::span<const Index> queries, const auto& visit) {
         std::vector<double> z;
         scan_rows_of<T>(
@@ -192,7 +197,7 @@ void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& m
             },
             mask);
     };
-    analyze_blocks(result, head, chosen, rows, executor, gate);
+    analyze_blocks(result, head, chosen, rows, whole, executor, gate);
 }
 
 /// Figures of rows of softmax(z/T) from a scan of z/T and the norms of its Jacobian.
@@ -289,16 +294,19 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
     if (scanned) {
         // The figures of all rows are the scan's, those of examined ones too.
         HeadAnalysis examined = result;
-        analyze_source<double>(examined, context, options.mask, source, chosen, delta, executor, gate);
+        analyze_source<double>(
+            examined, context, options.mask, source, chosen, delta, [](Audit&) {}, executor, gate);
         result.selections = std::move(examined.selections);
         result.audit = std::move(examined.audit);
         return result;
     }
-    analyze_source<double>(result, context, options.mask, source, chosen, delta, executor, gate);
+    const auto whole = [&](Audit& audit) {
+        audit_whole_head(audit, result, context, true, [&](Index query, RowOut<double> z) {
+            logits_of<double>(head, options.mask, query, z);
+        });
+    };
+    analyze_source<double>(result, context, options.mask, source, chosen, delta, whole, executor, gate);
     detail::set_extent(result, gate.extent());
-    if (result.extent.cancelled) return result;
-    audit_whole_head(result, context, true,
-                     [&](Index query, RowOut<double> z) { logits_of<double>(head, options.mask, query, z); });
     return result;
 }
 
@@ -409,19 +417,22 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
     std::vector<Index> all(static_cast<std::size_t>(queries));
     std::iota(all.begin(), all.end(), Index(0));
     detail::ProgressGate gate(options.progress, queries);
+    const auto whole = [&](Audit& audit) {
+        detail::audit_whole_head(audit, result, context, true, [&](Index query, RowOut<double> z) {
+            std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
+            const std::array<Index, 1> one = {query};
+            scan_rows_of<T>(
+                one, keys, source,
+                [&](Index, Index first, RowOut<T> row) {
+                    std::copy(row.begin(), row.end(), z.begin() + first);
+                },
+                options.mask);
+        });
+    };
     detail::analyze_source<T>(
         result, context, options.mask, source, all,
-        [&](Index query) { return detail::given_delta(options, query); }, executor, gate);
+        [&](Index query) { return detail::given_delta(options, query); }, whole, executor, gate);
     detail::set_extent(result, gate.extent());
-    if (result.extent.cancelled) return result;
-    detail::audit_whole_head(result, context, true, [&](Index query, RowOut<double> z) {
-        std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
-        const std::array<Index, 1> one = {query};
-        scan_rows_of<T>(
-            one, keys, source,
-            [&](Index, Index first, RowOut<T> row) { std::copy(row.begin(), row.end(), z.begin() + first); },
-            options.mask);
-    });
     return result;
 }
 
@@ -496,14 +507,15 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     std::vector<Index> all(static_cast<std::size_t>(queries));
     std::iota(all.begin(), all.end(), Index(0));
     ProgressGate gate(options.progress, queries);
-    analyze_blocks(result, context, all, rows, executor, gate);
+    const auto whole = [&](Audit& audit) {
+        const RowAnalyzer one(context);
+        const bool sums_to_one = std::none_of(stored.begin(), stored.end(), [&](const StoredRow& row) {
+            return one.taken_as_it_is(row, options.normalise_weights);
+        });
+        audit_whole_head(audit, result, context, sums_to_one, fill);
+    };
+    analyze_blocks(result, context, all, rows, whole, executor, gate);
     detail::set_extent(result, gate.extent());
-    if (result.extent.cancelled) return result;
-    const RowAnalyzer one(context);
-    const bool sums_to_one = std::none_of(stored.begin(), stored.end(), [&](const StoredRow& row) {
-        return one.taken_as_it_is(row, options.normalise_weights);
-    });
-    audit_whole_head(result, context, sums_to_one, fill);
     return result;
 }
 
