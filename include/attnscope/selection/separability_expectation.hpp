@@ -58,10 +58,10 @@ double expect_over_cosine(Index dimension, double step, const QuadratureRule& ru
     const double deviation = 1 / std::sqrt(static_cast<double>(dimension));
     const double norm = std::exp(std::lgamma(half) - std::lgamma(half - 0.5)) / std::sqrt(std::numbers::pi);
     const double reach = std::min(right_angle, 9 * deviation), core = std::min(right_angle, 3 * deviation);
-    const double from = right_angle - reach, to = right_angle + reach;
+    const double least = right_angle - reach, most = right_angle + reach;
     const double split = std::acos(std::clamp(step, -1.0, 1.0));
-    std::array<double, 5> ends = {from, right_angle - core, right_angle + core, to,
-                                  std::clamp(split, from, to)};
+    std::array<double, 5> ends = {least, right_angle - core, right_angle + core, most,
+                                  std::clamp(split, least, most)};
     std::sort(ends.begin(), ends.end());
     double sum = 0;
     for (std::size_t panel = 0; panel + 1 < ends.size(); ++panel) {
@@ -79,29 +79,37 @@ double expect_over_cosine(Index dimension, double step, const QuadratureRule& ru
     return sum;
 }
 
-/// Gauss rule for W = |sum_j p_j x_j|^2, x_j uniform on the unit sphere, from its exact central moments: with
-/// W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j) (2p)^{2j} E t^{2j} E
-/// (W-EW)^{m-2j} W^j.
-inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
-                                         int order) {
-    using Wide = long double;
-    const auto top = static_cast<std::size_t>(2 * order);
+/// The scalar of high moments.
+using Wide = long double;
+
+/// [j]: E t^{2j}, 2j <= top, for t = cos(angle) of two random directions in R^d; the odd moments are 0.
+inline std::vector<Wide> cosine_moments(Index dimension, std::size_t top) {
     std::vector<Wide> t(top + 1, 0); // E t^{2j} = prod (2i-1)/(d+2i-2)
     t[0] = 1;
     for (std::size_t j = 1; 2 * j <= top; ++j)
         t[j] = t[j - 1] * static_cast<Wide>(2 * j - 1) / static_cast<Wide>(dimension + Index(2 * j) - 2);
-    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
+    return t;
+}
+
+/// [n][k]: n over k, for n up to `top`.
+inline std::vector<std::vector<Wide>> binomial_coefficients(std::size_t top) {
     std::vector<std::vector<Wide>> binomial(top + 1, std::vector<Wide>(top + 1, 0));
     for (std::size_t n = 0; n <= top; ++n) {
         binomial[n][0] = 1;
         for (std::size_t k = 1; k <= n; ++k)
             binomial[n][k] = binomial[n - 1][k - 1] + (k < n ? binomial[n - 1][k] : 0);
     }
-    // Unit: the final mean, so that high moments neither overflow nor vanish.
-    Wide total = 0;
-    for (std::size_t j = 0; j < p.size(); ++j)
-        if (j != without) total += Wide(p[j]) * p[j];
-    if (!(total > 0)) return {{0}, {1}};
+    return binomial;
+}
+
+/// Central moments E (W - EW)^m, m = 0 ... top, of W = |sum_j p_j x_j|^2 without one j, x_j uniform on the unit sphere,
+/// in units of EW = `total`: with W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j)
+/// (2p)^{2j} E t^{2j} E (W-EW)^{m-2j} W^j.
+inline std::vector<Wide> square_length_moments(std::span<const double> p, std::size_t without, Wide total,
+                                               Index dimension, std::size_t top) {
+    const std::vector<Wide> t = cosine_moments(dimension, top);
+    const std::vector<std::vector<Wide>> binomial = binomial_coefficients(top);
+    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
     moment[0] = 1;
     Wide mean = 0;
     for (std::size_t j = 0; j < p.size(); ++j) {
@@ -123,31 +131,52 @@ inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t 
         moment.swap(next);
         mean += square;
     }
-    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
-    const double unit = static_cast<double>(total);
-    if (!(sigma > 1e-9L)) return {{unit}, {1}};
-    Wide scale = 1;
-    for (std::size_t m = 0; m <= top; ++m, scale *= sigma) moment[m] /= scale;
-    // Chebyshev's algorithm, moments to recurrence; stops where rounding has eaten a coefficient.
+    return moment;
+}
+
+/// Coefficients of the recurrence of the polynomials that are orthogonal under a measure of these moments, at most
+/// `order` of them, by Chebyshev's algorithm: fewer where rounding has eaten one.
+struct Recurrence {
     std::vector<double> a, b;
+};
+inline Recurrence recurrence_of(const std::vector<Wide>& moment, std::size_t order) {
+    const std::size_t top = moment.size() - 1;
+    Recurrence found{{static_cast<double>(moment[1])}, {0}};
     std::vector<Wide> before(top, 0), now(moment.begin(), moment.end() - 1);
-    a.push_back(static_cast<double>(moment[1]));
-    b.push_back(0);
     Wide a_last = moment[1], b_last = moment[0];
-    for (std::size_t k = 1; k < static_cast<std::size_t>(order); ++k) {
+    for (std::size_t k = 1; k < order; ++k) {
         std::vector<Wide> row(top, 0);
         for (std::size_t l = k; l < top - k; ++l)
             row[l] = (l + 1 < now.size() ? now[l + 1] : 0) - a_last * now[l] - (k > 1 ? b_last : 0) * before[l];
         const Wide a_k = row[k + 1] / row[k] - now[k] / now[k - 1], b_k = row[k] / now[k - 1];
         if (!(b_k > 1e-6L) || !std::isfinite(static_cast<double>(a_k)) || k + 1 >= top - k) break;
-        a.push_back(static_cast<double>(a_k));
-        b.push_back(static_cast<double>(b_k));
+        found.a.push_back(static_cast<double>(a_k));
+        found.b.push_back(static_cast<double>(b_k));
         a_last = a_k;
         b_last = b_k;
         before.swap(now);
         now.swap(row);
     }
-    QuadratureRule rule = gauss_rule(a, b);
+    return found;
+}
+
+/// Gauss rule for W = |sum_j p_j x_j|^2 without one j, x_j uniform on the unit sphere, from its exact central moments.
+inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
+                                         int order) {
+    // Unit: the final mean, so that high moments neither overflow nor vanish.
+    Wide total = 0;
+    for (std::size_t j = 0; j < p.size(); ++j)
+        if (j != without) total += Wide(p[j]) * p[j];
+    if (!(total > 0)) return {{0}, {1}};
+    const double unit = static_cast<double>(total);
+    std::vector<Wide> moment =
+        square_length_moments(p, without, total, dimension, static_cast<std::size_t>(2 * order));
+    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
+    if (!(sigma > 1e-9L)) return {{unit}, {1}};
+    Wide scale = 1;
+    for (std::size_t m = 0; m < moment.size(); ++m, scale *= sigma) moment[m] /= scale;
+    const Recurrence recurrence = recurrence_of(moment, static_cast<std::size_t>(order));
+    QuadratureRule rule = gauss_rule(recurrence.a, recurrence.b);
     for (double& node : rule.nodes) node = std::max(0.0, unit * (1 + static_cast<double>(sigma) * node));
     return rule;
 }
