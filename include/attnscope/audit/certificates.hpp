@@ -55,7 +55,7 @@ public:
             if (x > -infinity) visible_.push_back(x);
         std::sort(visible_.begin(), visible_.end(), std::greater<>());
         audit.add(critical_temperature_sharp(
-            row.statistics, critical_inverse_temperature<double>(visible_, row.statistics.visible)));
+            row.statistics, critical_inverse_temperature<double>(visible_, row.statistics.visible), visible_));
         audit.add(score_deficit_sharp(row.statistics));
         for (auto* part : {&moved_, &lower_, &upper_, &least_, &greatest_}) part->resize(row.z.size());
         check_box(audit, row);

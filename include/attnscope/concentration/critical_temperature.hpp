@@ -132,29 +132,76 @@ Interval<A> critical_weight_bounds(const CriticalInverseTemperature<A>& critical
     return detail::critical_range(critical, visible, scaled(critical.gap), scaled(critical.last_gap));
 }
 
+/// What the gap to one of the leading logits leaves of the largest weight at most.
+template <Real A>
+struct LeadingLimit {
+    A value = 1;    ///< of p1
+    Index rank = 1; ///< k at which it is least
+    A gap = 0;      ///< (z_(1) - z_(k))/T there
+};
+
+/// The largest weight of softmax(z/T) from above, by the least over all ranks.
+/// Formula. p1 <= min_k 1/(1 + (k-1) e^{-(z_(1) - z_(k))/T}): the k - 1 keys after the first lie no further than the
+/// last of them. Attained by one key above k - 1 equal ones with all others far below, for every k.
+/// Shapes and units. leading: the largest logits, descending, at temperature 1, all or the first few.
+/// Special rows. 1 for a row of one key or none.
+/// Cost. O(leading).
+/// Throws. `invalid_argument` unless T > 0.
+template <Real A>
+LeadingLimit<A> leading_weight_limit(std::span<const A> leading, A temperature = 1) {
+    detail::require(temperature > A(0), "leading_weight_limit", "temperature must be > 0", temperature);
+    LeadingLimit<A> limit;
+    A most = 0;
+    for (std::size_t i = 1; i < leading.size(); ++i) {
+        const A gap = (leading[0] - leading[i]) / temperature, others = static_cast<A>(i) * std::exp(-gap);
+        if (others > most) {
+            most = others;
+            limit.rank = static_cast<Index>(i + 1);
+            limit.gap = gap;
+        }
+    }
+    limit.value = 1 / (1 + most);
+    return limit;
+}
+
+/// As above from any row.
+template <RowLike Z>
+LeadingLimit<RowScalar<Z>> leading_weight_limit(const Z& leading, RowScalar<Z> temperature = 1) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(leading);
+    return leading_weight_limit<T>(row.get(), temperature);
+}
+
 inline constexpr Statement critical_temperature_sharp_statement{
     .id = "critical_temperature",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text =
-        "1/sum k^{-beta/beta*} <= p1 <= 1/(1+(k*-1)k*^{-beta/beta*}), beta* = max log k/(z_(1)-z_(k)), at k*",
+    .text = "1/sum k^{-beta/beta*} <= p1 <= min_k 1/(1+(k-1)e^{-beta(z_(1)-z_(k))}), beta* = max log "
+            "k/(z_(1)-z_(k))",
     .conditions = "softmax",
     .source = "log-n scaling",
 };
 
 /// The same on a softmax row at temperature T: statement `critical_temperature`.
-/// Shapes and units. `critical`: beta* of the row's logits at temperature 1.
+/// Shapes and units. `critical`: beta* of the row's logits at temperature 1; `leading`: the logits from which it is, all
+/// or the first few, descending. Without them the upper side is that of k* alone.
 /// Special rows. The upper side says nothing (`vacuous`) where it is rounded to 1: for one key, and far
 /// beyond beta*. Undefined on rows that are not normal.
-/// Cost. O(1).
+/// Cost. O(leading).
 template <Real A>
 BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
-                                        const CriticalInverseTemperature<A>& critical) {
+                                        const CriticalInverseTemperature<A>& critical,
+                                        std::span<const std::type_identity_t<A>> leading = {}) {
     const A temperature = A(row.temperature), p1 = row.max_weight(), unit = std::numeric_limits<A>::epsilon();
     const A gap = critical.gap / temperature, last_gap = critical.last_gap / temperature;
     const A undefined = std::numeric_limits<A>::quiet_NaN();
     Interval<A> range{undefined, undefined};
-    if (row.normal()) range = detail::critical_range(critical, row.visible, gap, last_gap);
+    LeadingLimit<A> least{.value = 1, .rank = critical.rank, .gap = gap};
+    if (row.normal()) {
+        range = detail::critical_range(critical, row.visible, gap, last_gap);
+        if (!leading.empty()) least = leading_weight_limit<A>(leading, temperature);
+        range.upper = std::min(range.upper, least.value);
+    }
     // A power k^{-x} is exact to x log k units, x = gap/log(rank) to four; terms that vanish have no say.
     const A count = static_cast<A>(std::max(row.visible, Index(1))),
             cut = -std::log(std::numeric_limits<A>::min());
@@ -166,7 +213,7 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
                                        : A(0);
     const A own = row.sum_error() + 8 * unit;
     // 1/(1+s) moves by (1 - 1/(1+s)) of a relative error of s.
-    const A error_above = 2 * unit + error(critical.rank, gap) * (1 - range.upper);
+    const A error_above = 2 * unit + error(least.rank, least.gap) * (1 - range.upper);
     return {
         lower_bound<A>(critical_temperature_sharp_statement,
                        {.limit = range.lower,

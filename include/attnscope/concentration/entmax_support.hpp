@@ -27,15 +27,15 @@ inline constexpr Statement entmax_support_sharp_statement{
     .id = "entmax_support",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "#{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}",
+    .text = "#{max z - z_i < u^{1-alpha}/(alpha-1)} <= support <= u = #{max z - z_i < 1/(alpha-1)}",
     .conditions = "alpha-entmax",
     .source = "alpha-entmax, arXiv:1905.05702",
 };
 
 /// Limits on the size of the support on a row: statement `entmax_support`.
-/// Formula. #{max z - z_i < n^{1-alpha}/(alpha-1)} <= support <= #{max z - z_i < 1/(alpha-1)}. The lower one
-/// is attained by equal keys, the upper one by two keys less than 1/(alpha-1) apart. Keys whose gap meets a
-/// limit to rounding are the tolerance.
+/// Formula. #{max z - z_i < u^{1-alpha}/(alpha-1)} <= support <= u = #{max z - z_i < 1/(alpha-1)}: p1 >= 1/u, because
+/// no more than u keys have weight. The lower one is attained by equal keys, the upper one by two keys less than
+/// 1/(alpha-1) apart. Keys whose gap meets a limit to rounding are the tolerance.
 /// Shapes and units. `support`: keys of positive weight, as measured.
 /// Special rows. Undefined where no key is visible or the largest logit is infinite.
 /// Cost. O(n), no allocation.
@@ -45,7 +45,7 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
     const double m = static_cast<double>(detail::row_max<T>(z));
     const auto visible = detail::count_visible<T>(z);
     const bool defined = visible > 0 && std::abs(m) <= std::numeric_limits<double>::max();
-    const Interval<double> gaps = entmax_decisive_gaps(defined ? visible : Index(1), alpha);
+    const double widest = entmax_decisive_gaps(Index(1), alpha).upper;
     const double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
     // Keys closer than a gap, and those so near to it that rounding decides.
     const auto keys_within = [&](double limit) {
@@ -60,8 +60,9 @@ BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) 
         return std::pair(closer, doubtful);
     };
     const double kept = static_cast<double>(support);
-    const auto [least, doubtful_least] = keys_within(gaps.lower);
-    const auto [most, doubtful_most] = keys_within(gaps.upper);
+    const auto [most, doubtful_most] = keys_within(widest);
+    const Index candidates = defined ? std::min(visible, static_cast<Index>(most + doubtful_most)) : Index(1);
+    const auto [least, doubtful_least] = keys_within(entmax_decisive_gaps(candidates, alpha).lower);
     return {lower_bound(entmax_support_sharp_statement,
                         {.limit = least, .measured = kept, .tolerance = doubtful_least, .trivial = 1}),
             upper_bound(entmax_support_sharp_statement, {.limit = most,

@@ -104,8 +104,8 @@ A entropy_floor_by_range(Index n, D spread) {
 }
 
 /// Range of the entropy of n keys whose largest weight is p1 in [1/n, 1], in nats.
-/// Formula. -log p1 <= H <= h(p1) + (1-p1) log(n-1), h the binary entropy. Upper end attained by equal
-/// others, lower end by p1 = 1/k shared by k keys.
+/// Formula. -m p1 log p1 - t log t <= H <= h(p1) + (1-p1) log(n-1), m = floor(1/p1), t = 1 - m p1, h the binary
+/// entropy. Upper end attained by equal others, lower end by m keys at p1 and one with the rest.
 /// Shapes and units. `others` = 1 - p1 is passed beside p1, because near p1 = 1 it cannot be recovered.
 /// Cost. O(1).
 /// Throws. `invalid_argument` unless n >= 1 and p1 in (0,1].
@@ -116,7 +116,12 @@ Interval<A> entropy_range_by_max_weight(Index n, P largest, R others) {
     detail::require(p1 > A(0) && p1 <= A(1), "entropy_range_by_max_weight", "p1 must be in (0,1]", p1);
     const A surprise = p1 > A(0.5) ? -std::log1p(-rest) : -std::log(p1);
     if (n == 1 || rest <= A(0)) return {std::max(surprise, A(0)), std::max(surprise, A(0))};
-    return {surprise, p1 * surprise - rest * std::log(rest) + rest * std::log(static_cast<A>(n - 1))};
+    const A own = p1 * surprise, split = own - rest * std::log(rest);
+    const A upper = split + rest * std::log(static_cast<A>(n - 1));
+    if (p1 > A(0.5)) return {split, upper};
+    // A share too small for its digits is 0: H is continuous there.
+    const A equal = std::min(std::floor(1 / p1), static_cast<A>(n)), left = std::max(A(0), 1 - equal * p1);
+    return {std::max(surprise * (equal * p1) - (left > A(0) ? left * std::log(left) : A(0)), surprise), upper};
 }
 
 namespace detail {
@@ -187,7 +192,7 @@ inline constexpr Statement entropy_max_weight_statement{
     .id = "entropy_max_weight",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "H(p1, smallest others) <= H <= H(p1, equal others)",
+    .text = "H(floor(1/p1) keys at p1, one with the rest) <= H <= H(p1, equal others)",
     .conditions = "weights that sum to 1, p1 the largest",
     .source = "Schur concavity",
 };
@@ -209,6 +214,10 @@ BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
         // Both ends are sums of terms linear in r up to logarithms: two relative errors of r, one for log r.
         bound.tolerance = detail::entropy_tolerance(row, range.upper) + 2 * row.sum_error() * (h + row.rest());
     }
+    // 1 - floor(1/p1) p1 is exact to the error e of p1 alone: -t log t moves by -e log e at most.
+    if (const A e = row.sum_error() + 4 * std::numeric_limits<A>::epsilon();
+        row.max_weight() <= A(0.5) * (1 + e))
+        pair[0].tolerance -= e * std::log(e);
     return pair;
 }
 

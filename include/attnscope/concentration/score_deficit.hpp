@@ -23,11 +23,25 @@ A score_deficit_limit(Index n, T temperature) {
     return A(temperature) * detail::lambert_w0<A>(static_cast<A>(n - 1) / std::numbers::e_v<A>);
 }
 
+/// Largest possible max z - E_p z of p = softmax(z/T) over n keys whose logits have the spread D.
+/// Formula. D (n-1)/(e^{D/T}+n-1) where D <= T (1 + W0((n-1)/e)), else T W0((n-1)/e), which it meets there. Attained by
+/// one key above equal others, D or T (1 + W0((n-1)/e)) apart.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1, D >= 0 and T > 0.
+template <Number D, Number T, Real A = Promoted<D, T>>
+A score_deficit_limit(Index n, D spread, T temperature) {
+    const A d(spread), unit(temperature), anywhere = score_deficit_limit(n, unit),
+                                          others = static_cast<A>(n - 1);
+    detail::require(d >= 0, "score_deficit_limit", "spread must be >= 0", spread);
+    if (!(d - unit <= anywhere)) return anywhere;
+    return std::min(anywhere, d * (others / (std::exp(d / unit) + others)));
+}
+
 inline constexpr Statement score_deficit_sharp_statement{
     .id = "score_deficit",
     .form = Form::sharp,
     .provenance = Provenance::derived,
-    .text = "max z - E_p z <= T W0((L-1)/e)",
+    .text = "max z - E_p z <= D (L-1)/(e^{D/T}+L-1) where D <= T (1+w), else T w, w = W0((L-1)/e)",
     .conditions = "softmax",
     .source = "maximum over all rows of L keys",
 };
@@ -40,11 +54,13 @@ template <Real A>
 Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
     auto bound = upper_bound<A>(score_deficit_sharp_statement, {.measured = row.score_deficit()});
     if (!row.normal()) return bound;
-    bound.value = score_deficit_limit(row.visible, A(row.temperature));
+    bound.value = score_deficit_limit(row.visible, row.logit_spread(), A(row.temperature));
     bound.trivial = row.logit_spread();
     const A unit = std::numeric_limits<A>::epsilon();
-    // Keys whose weight underflows would have added less than u e^{-u} each.
-    bound.tolerance = (2 * row.sum_error() + 8 * unit) * bound.measured + 8 * unit * bound.value +
+    // Keys whose weight underflows would have added less than u e^{-u} each. D/T is exact to two units, and is at most
+    // 1 + log L where it counts.
+    const A depth = 1 + std::log(static_cast<A>(row.visible));
+    bound.tolerance = (2 * row.sum_error() + 8 * unit) * bound.measured + (8 + 2 * depth) * unit * bound.value +
                       A(row.temperature) * 1024 * row.underflow();
     return bound;
 }

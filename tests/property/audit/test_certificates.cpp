@@ -28,7 +28,8 @@ RefRow ref_softmax(const RefRow& z, Ref temperature = 1) {
 BoundPair<double> critical_at(const std::vector<double>& descending, double temperature) {
     return critical_temperature_sharp(
         row_statistics<double>(in(descending), temperature),
-        critical_inverse_temperature<double>(in(descending), static_cast<Index>(descending.size())));
+        critical_inverse_temperature<double>(in(descending), static_cast<Index>(descending.size())),
+        in(descending));
 }
 
 } // namespace
@@ -262,6 +263,61 @@ TEST_CASE("the critical temperature's bounds are attained", "[theorem][critical]
     for (const double temperature : {0.02, 1e-300, std::numeric_limits<double>::denorm_min()})
         CHECK(critical_at({0, -1}, temperature)[1].verdict() == Verdict::vacuous);
     CHECK(critical_at({0, -1}, 0.03)[1].verdict() <= Verdict::within_rounding);
+}
+
+TEST_CASE("the largest weight is limited by every rank, attained at any of them", "[theorem][critical]") {
+    for (const std::size_t rank : {2u, 3u, 9u, 300u})
+        for (const double gap : {0.0, 0.5, 3.0, 8.0})
+            for (const double temperature : {0.5, 1.0, 4.0}) {
+                CAPTURE(rank, gap, temperature);
+                std::vector<double> z(rank, 1 - gap * temperature);
+                z[0] = 1;
+                z.resize(rank + 20, -9000);
+                const LeadingLimit<double> limit = leading_weight_limit(z, temperature);
+                CHECK(limit.rank == static_cast<Index>(rank));
+                CHECK(std::abs(limit.value - 1 / (1 + static_cast<double>(rank - 1) * std::exp(-gap))) < 1e-14);
+                check_attained(critical_at(z, temperature)[1]);
+            }
+    // A rival that decides beta*, and a crowd further off that decides the weight.
+    std::vector<double> z(500, 1);
+    z[0] = 4, z[1] = 3.5;
+    const auto row = row_statistics<double>(in(z));
+    const auto critical = critical_inverse_temperature<double>(in(z), 500);
+    const auto alone = critical_temperature_sharp(row, critical)[1], crowd = critical_at(z, 1)[1];
+    CHECK(critical.rank == 500);
+    std::fill(z.begin() + 2, z.end(), -1);
+    const auto near = critical_inverse_temperature<double>(in(z), 500);
+    CHECK(near.rank == 2);
+    const auto by_two = critical_temperature_sharp(row_statistics<double>(in(z)), near)[1],
+               by_all = critical_at(z, 1)[1];
+    CHECK(crowd.value <= alone.value);
+    CHECK(by_all.value < 0.5 * by_two.value);
+    CHECK(by_all.tightness() > 0.85);
+    CHECK(by_all.verdict() == Verdict::holds);
+    CHECK(leading_weight_limit(std::vector<double>{}).value == 1);
+    CHECK(leading_weight_limit(std::vector<double>{3}).value == 1);
+    CHECK_THROWS_AS(leading_weight_limit(std::vector<double>{3}, 0.0), invalid_argument);
+}
+
+TEST_CASE("the score deficit of rows of small spread is attained by one key above equal others",
+          "[theorem][deficit]") {
+    for (const std::size_t n : {2u, 3u, 9u, 256u, 1000u})
+        for (const double temperature : {0.25, 1.0, 3.0})
+            for (const double share : {1e-9, 0.01, 0.5, 0.99, 1.0}) {
+                CAPTURE(n, temperature, share);
+                const double limit = score_deficit_limit(static_cast<Index>(n), temperature),
+                             spread = share * (temperature + limit);
+                std::vector<double> z(n, 0);
+                z[n / 2] = spread;
+                const Bound<double> bound = score_deficit_sharp(row_statistics<double>(in(z), temperature));
+                check_attained(bound);
+                CHECK(bound.value <= limit);
+                CHECK(bound.verdict() != Verdict::vacuous);
+            }
+    CHECK(score_deficit_limit(5, 0.0, 1.0) == 0);
+    CHECK(score_deficit_limit(1, 3.0, 1.0) == 0);
+    CHECK(score_deficit_limit(5, 1e300, 1.0) == score_deficit_limit(5, 1.0));
+    CHECK_THROWS_AS(score_deficit_limit(5, -1.0, 1.0), invalid_argument);
 }
 
 TEST_CASE("the score deficit's bound is attained by one key above equal others", "[theorem][deficit]") {

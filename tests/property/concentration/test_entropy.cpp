@@ -341,7 +341,18 @@ TEMPLATE_TEST_CASE("entropy floors are attained", "[entropy][floors]", float, do
                 row = attnscope::row_statistics(in(levels), temperature);
                 check_attained(attnscope::entropy_floor_range_bound(row), where, range, range_mutants);
             }
-            // Lower end of the largest-weight form: k equal keys, the rest masked.
+            // Lower end of the largest-weight form: k equal keys and one with the rest, all others masked.
+            for (const double lower : {0.25, 1.0, 6.0}) {
+                for (std::size_t k = 1; k < n; k += 1 + n / 5) {
+                    std::vector<T> levels(n, -std::numeric_limits<T>::infinity());
+                    std::fill_n(levels.begin(), k, T(1.5));
+                    levels[k] = static_cast<T>(1.5 - lower * temperature);
+                    const auto row = attnscope::row_statistics(in(levels), temperature);
+                    check_attained(attnscope::entropy_max_weight_bounds(row)[0],
+                                   Where{"one with the rest", n, temperature, 0, scalar_name<T>()}, weight,
+                                   weight_mutants);
+                }
+            }
             for (std::size_t k = 2; k <= n; k += 1 + n / 5) {
                 std::vector<T> equal(n, -std::numeric_limits<T>::infinity());
                 std::fill_n(equal.begin(), k, T(1.5));
@@ -389,7 +400,14 @@ TEST_CASE("entropy floors are their formulas", "[entropy][floors]") {
             const auto limits = attnscope::entropy_range_by_max_weight(keys, p1, rest_given);
             const Ref r = rest_given, low = -std::log1p(-r);
             const Ref high = n == 1 ? Ref(0) : low * (1 - r) - r * std::log(r) + r * std::log(count - 1);
-            weight.meet(std::abs(limits.lower - low), 8 * u * low, where);
+            // The least: floor(1/p1) keys at p1 and one with the rest, which is near 1 - p1 only if that is small.
+            const Ref equal = p1 > 0.5 ? Ref(1) : std::floor(1 / Ref(p1)),
+                      left = p1 > 0.5 ? r : std::max(Ref(0), 1 - equal * Ref(p1));
+            const Ref least = equal * (p1 > 0.5 ? (1 - r) * low : -Ref(p1) * std::log(Ref(p1))) -
+                              (left > 0 ? left * std::log(left) : Ref(0));
+            weight.meet(std::abs(limits.lower - least),
+                        16 * u * least + (p1 > 0.5 ? Ref(0) : -4 * u * std::log(4 * u)), where);
+            weight.meet(limits.lower >= static_cast<double>(low) * (1 - 1e-15), where);
             weight.meet(std::abs(limits.upper - high), 16 * u * (high + std::abs(r * std::log(r + (r == 0)))),
                         where);
         }

@@ -120,6 +120,15 @@ TEST_CASE("the limits of the support of entmax are attained", "[theorem][entmax]
         check_attained(near[1]);
         CHECK(far[1].measured == 1);
         check_attained(far[1]);
+        // Keys out of reach do not count: among three near keys one may lie 3^{1-alpha}/(alpha-1) below.
+        const double reach = entmax_decisive_gaps(Index(3), alpha).lower;
+        std::vector<double> crowd(400, -2 * edge);
+        crowd[0] = crowd[100] = 0;
+        crowd[300] = -reach * (1 - 1e-3);
+        CHECK(bounds(crowd)[0].value == 3);
+        check_attained(bounds(crowd)[0]);
+        crowd[300] = -reach * (1 + 1e-3);
+        CHECK(bounds(crowd)[0].value == 2);
         // Keys closer than n^{1-alpha}/(alpha-1) have weight whatever the others do: here all others are equal
         // to the largest, which makes p1 as small as it can be.
         const std::size_t n = 50;
