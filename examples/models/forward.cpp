@@ -34,6 +34,107 @@ Matrix<T> attention(const HeadGroup<T>& heads, const Mask& mask, const attnscope
     return out;
 }
 
+void check_prompt(const Config& config, const Parameters& parameters, std::span<const std::int32_t> ids) {
+    const Index n = static_cast<Index>(ids.size());
+    if (n < 1 || n > config.context)
+        program::fail("{}: tokens of a prompt: expected 1 to {}, found {}", parameters.origin(), config.context,
+                      n);
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        if (ids[i] < 0 || ids[i] >= config.vocabulary)
+            program::fail("{}: token {}: expected an id from 0 to {}, found {}", parameters.origin(), i,
+                          config.vocabulary - 1, ids[i]);
+}
+
+std::string embedding_name(const Config& config) {
+    return config.family == Family::gpt2 ? "wte.weight" : "embed_tokens.weight";
+}
+
+/// [n, width]: the tokens' rows of the embedding, and for GPT-2 those of their places.
+template <Real T>
+Matrix<T> embedded(const Config& config, const Parameters& parameters, std::span<const std::int32_t> ids) {
+    Matrix<T> x(static_cast<Index>(ids.size()), config.width);
+    const auto row_of = [&](Matrix<T>& m, Index i) {
+        return std::span<T>(m.data() + i * m.cols(), static_cast<std::size_t>(m.cols()));
+    };
+    for (Index i = 0; i < x.rows(); ++i)
+        parameters.read_row(embedding_name(config), ids[static_cast<std::size_t>(i)], row_of(x, i));
+    if (config.family != Family::gpt2) return x;
+    Matrix<T> position(1, config.width);
+    for (Index i = 0; i < x.rows(); ++i) {
+        parameters.read_row("wpe.weight", i, row_of(position, 0));
+        x.row(i) += position;
+    }
+    return x;
+}
+
+/// Takes the residual stream x through all layers, one at a time in memory.
+template <Real T>
+void run_layers(const Config& config, const Parameters& parameters, const attnscope::AnyNormalizer& normalizer,
+                const RunOptions<T>& options, const Threads& threads, Matrix<T>& x) {
+    for (Index layer = 0; layer < config.layers; ++layer) {
+        const auto window = config.window(layer);
+        const Mask mask = window ? Mask::sliding_window(*window) : Mask::causal();
+        const auto attend = [&](const Matrix<T>& fused) {
+            const HeadGroup<T> heads = heads_of(config, fused, 0, x.rows(), logit_scale(config, layer));
+            std::vector<Matrix<T>> weights;
+            Matrix<T> output = attention(heads, mask, normalizer, options.weights, weights, threads);
+            if (options.layer) options.layer({layer, x, heads, mask, weights});
+            return output;
+        };
+        forward(config, read_layer<T>(config, parameters, layer), x, attend, threads);
+    }
+}
+
+/// The last norm and the product with the vocabulary.
+template <Real T>
+struct Head {
+    Head(const Config& config, const Parameters& parameters)
+        : norm(Reader<T>(config, parameters).norm(config.family == Family::gpt2 ? "ln_f" : "norm")),
+          linear(read(config, parameters)) {}
+
+    /// [rows of x, vocabulary]
+    template <class X>
+    Matrix<T> logits(const X& x, const Threads& threads) const {
+        Matrix<T> result(x.rows(), linear.weight.rows());
+        linear.apply(norm.apply(x, threads), result, threads);
+        return result;
+    }
+
+    Norm<T> norm;
+    Linear<T> linear;
+
+private:
+    static Linear<T> read(const Config& config, const Parameters& parameters) {
+        const Reader<T> reader(config, parameters);
+        return {reader.matrix(config.tied_head ? embedding_name(config) : "lm_head.weight", config.vocabulary,
+                              config.width),
+                parameters.contains("lm_head.bias") ? reader.row("lm_head.bias", config.vocabulary) : Row<T>(),
+                true};
+    }
+};
+
+/// Mean of -log p(next token) over all tokens but the last, nats; some rows of logits at a time.
+template <Real T>
+double mean_loss(const Head<T>& head, const Matrix<T>& x, std::span<const std::int32_t> ids,
+                 const Threads& threads) {
+    const Index count = x.rows() - 1;
+    std::vector<double> sums(static_cast<std::size_t>((count + block_rows - 1) / block_rows));
+    for_each_block(count, threads, [&](Index begin, Index rows) {
+        const Matrix<T> block = head.logits(x.middleRows(begin, rows), Threads(1));
+        double& sum = sums[static_cast<std::size_t>(begin / block_rows)];
+        for (Index i = 0; i < rows; ++i) {
+            const attnscope::RowIn<T> row(block.data() + i * block.cols(),
+                                          static_cast<std::size_t>(block.cols()));
+            const auto next = static_cast<std::size_t>(ids[static_cast<std::size_t>(begin + i + 1)]);
+            sum += static_cast<double>(attnscope::row_statistics<T>(row).log_sum_exp()) -
+                   static_cast<double>(row[next]);
+        }
+    });
+    double sum = 0;
+    for (const double part : sums) sum += part;
+    return sum / static_cast<double>(count);
+}
+
 } // namespace
 
 attnscope::AnyNormalizer Model::normalizer() const {
@@ -50,78 +151,16 @@ std::vector<std::string> Model::remarks() const {
 
 template <Real T>
 RunResult<T> Model::run(std::span<const std::int32_t> ids, const RunOptions<T>& options) const {
-    const Config& config = config_;
-    const Index n = static_cast<Index>(ids.size());
-    if (n < 1 || n > config.context)
-        program::fail("{}: tokens of a prompt: expected 1 to {}, found {}", parameters_->origin(),
-                      config.context, n);
-    for (std::size_t i = 0; i < ids.size(); ++i)
-        if (ids[i] < 0 || ids[i] >= config.vocabulary)
-            program::fail("{}: token {}: expected an id from 0 to {}, found {}", parameters_->origin(), i,
-                          config.vocabulary - 1, ids[i]);
+    check_prompt(config_, *parameters_, ids);
     const Threads threads(options.threads);
-    const Reader<T> reader(config, *parameters_);
-    const bool gpt2 = config.family == Family::gpt2;
-    const std::string embedding = gpt2 ? "wte.weight" : "embed_tokens.weight";
-
-    Matrix<T> x(n, config.width);
-    const auto row_of = [&](Matrix<T>& m, Index i) {
-        return std::span<T>(m.data() + i * m.cols(), static_cast<std::size_t>(m.cols()));
-    };
-    for (Index i = 0; i < n; ++i)
-        parameters_->read_row(embedding, ids[static_cast<std::size_t>(i)], row_of(x, i));
-    if (gpt2) {
-        Matrix<T> position(1, config.width);
-        for (Index i = 0; i < n; ++i) {
-            parameters_->read_row("wpe.weight", i, row_of(position, 0));
-            x.row(i) += position;
-        }
-    }
-
-    const attnscope::AnyNormalizer normalizer = options.normalizer ? *options.normalizer : this->normalizer();
-    for (Index layer = 0; layer < config.layers; ++layer) {
-        const auto window = config.window(layer);
-        const Mask mask = window ? Mask::sliding_window(*window) : Mask::causal();
-        const auto attend = [&](const Matrix<T>& fused) {
-            const HeadGroup<T> heads = heads_of(config, fused, 0, n, logit_scale(config, layer));
-            std::vector<Matrix<T>> weights;
-            Matrix<T> output = attention(heads, mask, normalizer, options.weights, weights, threads);
-            if (options.layer) options.layer({layer, x, heads, mask, weights});
-            return output;
-        };
-        forward(config, read_layer<T>(config, *parameters_, layer), x, attend, threads);
-    }
-
     RunResult<T> result;
-    result.hidden = x;
-    if (!config.has_head) return result;
-    const Norm<T> last = reader.norm(gpt2 ? "ln_f" : "norm");
-    const std::string head = config.tied_head ? embedding : "lm_head.weight";
-    const Linear<T> output{
-        reader.matrix(head, config.vocabulary, config.width),
-        parameters_->contains("lm_head.bias") ? reader.row("lm_head.bias", config.vocabulary) : Row<T>(), true};
-    Matrix<T> logits(1, config.vocabulary);
-    output.apply(last.apply(x.bottomRows(1), threads), logits, threads);
-    result.logits_last = logits.row(0);
-    if (options.loss && n > 1) {
-        std::vector<double> sums(static_cast<std::size_t>((n - 1 + block_rows - 1) / block_rows));
-        for_each_block(n - 1, threads, [&](Index begin, Index rows) {
-            const Matrix<T> normed = last.apply(x.middleRows(begin, rows), Threads(1));
-            Matrix<T> block(rows, config.vocabulary);
-            output.apply(normed, block, Threads(1));
-            double& sum = sums[static_cast<std::size_t>(begin / block_rows)];
-            for (Index i = 0; i < rows; ++i) {
-                const attnscope::RowIn<T> row(block.data() + i * block.cols(),
-                                              static_cast<std::size_t>(block.cols()));
-                const auto next = static_cast<std::size_t>(ids[static_cast<std::size_t>(begin + i + 1)]);
-                sum += static_cast<double>(attnscope::row_statistics<T>(row).log_sum_exp()) -
-                       static_cast<double>(row[next]);
-            }
-        });
-        double sum = 0;
-        for (const double part : sums) sum += part;
-        result.loss = sum / static_cast<double>(n - 1);
-    }
+    result.hidden = embedded<T>(config_, *parameters_, ids);
+    run_layers(config_, *parameters_, options.normalizer ? *options.normalizer : normalizer(), options, threads,
+               result.hidden);
+    if (!config_.has_head) return result;
+    const Head<T> head(config_, *parameters_);
+    result.logits_last = head.logits(result.hidden.bottomRows(1), threads).row(0);
+    if (options.loss && ids.size() > 1) result.loss = mean_loss(head, result.hidden, ids, threads);
     return result;
 }
 
