@@ -23,6 +23,7 @@
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
+#include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/sinks.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/concentration/weight_range.hpp>
@@ -75,6 +76,7 @@
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <attnscope/sensitivity/jacobian_norms.hpp>
+#include <attnscope/sensitivity/lp_norm.hpp>
 #include <attnscope/sensitivity/nonnegative_norm.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 #include <attnscope/sensitivity/product_norms.hpp>

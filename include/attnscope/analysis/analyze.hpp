@@ -133,6 +133,7 @@ void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContex
     }
     Audit found;
     audit_rank_collapse(found, MatrixView<double>(some), head.values, head.diameter);
+    audit_sinks(found, MatrixView<double>(some), head.values);
     if (assumption_met)
         audit.merge(found);
     else

@@ -6,6 +6,8 @@
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
+#include <attnscope/concentration/sink_necessity.hpp>
+#include <attnscope/concentration/sinks.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/top_n.hpp>
@@ -172,6 +174,30 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta,
                                   diameter ? *diameter : token_diameter(values), length * (1 + spread / 8),
                                   keys));
+}
+
+/// Audits sink_necessity of one softmax head on its sinks, the keys whose mean weight over the queries that see them is
+/// above `sink_threshold`: logits z/T [queries, keys] (-inf where masked) and values [keys, d].
+/// Special rows. Not for logits with NaN or +inf. Queries that see no key are left out; a head without sinks has
+/// nothing to ask.
+/// Cost. O(queries keys), and with sinks that of `forced_sinks`.
+/// Throws. `invalid_argument` when shapes do not fit.
+inline ForcedSinks audit_sinks(Audit& audit, MatrixView<double> logits, MatrixView<double> values) {
+    const Index keys = logits.cols();
+    detail::require(values.rows() == keys, "audit_sinks", "values must have one row for each key",
+                    values.rows(), keys);
+    Matrix<double> p(logits.rows(), keys);
+    Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    for (Index i = 0; i < logits.rows(); ++i) {
+        Softmax{}.apply<double>(logits.row(i),
+                                RowOut<double>(p.data() + i * keys, static_cast<std::size_t>(keys)));
+        mass += p.row(i).array();
+        seen += (logits.map().row(i).array() > -std::numeric_limits<double>::infinity()).cast<double>();
+    }
+    const Row<double> mean = (seen > 0).select(mass / seen.max(1), 0);
+    return forced_sinks(
+        MatrixView<double>(p), values, sinks(mean),
+        [&](const SinkHeights<double>& row, Index visible) { audit.add(sink_necessity_sharp(row, visible)); });
 }
 
 } // namespace v0_1

@@ -8,6 +8,7 @@
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
+#include <attnscope/sensitivity/lp_norm.hpp>
 
 #include <optional>
 
@@ -37,7 +38,7 @@ concept AuditsItself = requires(const N& normalizer, Audit& audit, RowIn<double>
                                 RowAuditor& auditor) { normalizer.audit(audit, z, facts, auditor); };
 
 /// Holds every statement about one row of a normaliser against it, as published and sharp: of softmax lemma1,
-/// corollary1, lemma2, corollary3, spectral_bracket and finite_difference; of the other normalisers those
+/// corollary1, lemma2, corollary3, lp_lipschitz, spectral_bracket and finite_difference; of the other normalisers those
 /// that speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`;
 /// statements about selections (`SelectionAuditor`) speak of any weights >= 0.
 /// Shapes and units. Logits in double; rows of float data are widened before, so that both sides are
@@ -95,6 +96,12 @@ public:
                       ? spectral_bracket_sharp<double>(row.p, beta, row.norms.spectral.value, error)
                       : spectral_bracket_sharp<double>(
                             row.p, 1, jacobian_norms(Softmax(), row.z, row.p).spectral.value, error));
+        const double in_cubes = lp_norm_(row.p, 3, 2) / temperature;
+        // Two sums of n terms make it.
+        const double cubes_error =
+            error + std::numeric_limits<double>::epsilon() * static_cast<double>(row.statistics.visible);
+        audit.add(lp_lipschitz_published(in_cubes, temperature, cubes_error));
+        audit.add(lp_lipschitz_sharp(in_cubes, row.norms, temperature, 3, cubes_error));
         differences(audit, row, largest, error);
     }
 
@@ -286,6 +293,7 @@ private:
     RowAuditOptions options_;
     SplitMix64 generator_;
     RowMeter meter_;
+    LpNorm<double> lp_norm_;
     std::vector<double> weights_, direction_, moved_;
 };
 

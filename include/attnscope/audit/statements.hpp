@@ -6,6 +6,7 @@
 #include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
+#include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/selection/missed_tokens.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
@@ -13,6 +14,7 @@
 #include <attnscope/selection/theorem1_random.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
+#include <attnscope/sensitivity/lp_norm.hpp>
 #include <attnscope/sensitivity/perturbation.hpp>
 #include <attnscope/sensitivity/rank_collapse.hpp>
 
@@ -20,7 +22,7 @@ namespace attnscope {
 inline namespace v0_1 {
 
 /// Each stands beside the function that evaluates it. Sources: arXiv:2508.17821 (P), where no other is given.
-inline constexpr std::array<const Statement*, 36> statements = {
+inline constexpr std::array<const Statement*, 39> statements = {
     &lemma1_published_statement,
     &lemma1_sharp_statement,
     &corollary1_published_statement,
@@ -40,6 +42,8 @@ inline constexpr std::array<const Statement*, 36> statements = {
     &corollary3_sharp_statement,
     &finite_difference_published_statement,
     &finite_difference_sharp_statement,
+    &lp_lipschitz_published_statement,
+    &lp_lipschitz_sharp_statement,
     &ssmax_sharp_statement,
     &sigmoid_gradient_sharp_statement,
     &entmax_support_sharp_statement,
@@ -57,6 +61,7 @@ inline constexpr std::array<const Statement*, 36> statements = {
     &token_jacobian_sharp_statement,
     &rank_collapse_sharp_statement,
     &dobrushin_sharp_statement,
+    &sink_necessity_statement,
 };
 
 } // namespace v0_1

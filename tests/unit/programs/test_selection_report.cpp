@@ -57,6 +57,7 @@ const std::set<std::string> statement_ids = {"lemma1",
                                              "lemma2",
                                              "corollary3",
                                              "finite_difference",
+                                             "lp_lipschitz",
                                              "ssmax",
                                              "sigmoid_gradient",
                                              "entmax_support",
@@ -73,7 +74,8 @@ const std::set<std::string> statement_ids = {"lemma1",
                                              "perturbation_mean_tv",
                                              "token_jacobian",
                                              "rank_collapse",
-                                             "dobrushin"};
+                                             "dobrushin",
+                                             "sink_necessity"};
 
 struct Outcome {
     int status;
