@@ -102,7 +102,7 @@ TEST_CASE("l_q norms by iteration: those of 2 and of conjugate exponents agree, 
     CAPTURE(seed);
     LpNorm<double> lp;
     Worst spectral, conjugate;
-    for (const std::size_t n : {2, 3, 8, 60})
+    for (const std::size_t n : {2u, 3u, 8u, 60u})
         for (int repetition = 0; repetition < 20; ++repetition) {
             SplitMix64 random = generator(seed, n, repetition);
             std::vector<double> z(n);
