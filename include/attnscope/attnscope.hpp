@@ -8,6 +8,8 @@
 #include <attnscope/attention/head.hpp>
 #include <attnscope/attention/logits.hpp>
 #include <attnscope/attention/mask.hpp>
+#include <attnscope/attention/stored_head.hpp>
+#include <attnscope/attention/stored_rows.hpp>
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/audit/certificates.hpp>
 #include <attnscope/audit/measured_row.hpp>

@@ -312,16 +312,17 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
 }
 
 /// The scale of a head in double; 1/sqrt(d) is that in double, too.
-template <Real T>
-double scale_of(const HeadView<T>& head) {
+template <class Head>
+double scale_of(const Head& head) {
+    using T = decltype(head.scale());
     const Index width = head.q().cols();
     return head.scale() == HeadView<T>::default_scale(width) ? HeadView<double>::default_scale(width)
                                                              : static_cast<double>(head.scale());
 }
 
 /// A head of which no row was reached.
-template <Real T>
-HeadAnalysis unreached_analysis(const HeadView<T>& head, const AnalysisOptions& options) {
+template <class Head>
+HeadAnalysis unreached_analysis(const Head& head, const AnalysisOptions& options) {
     const Index queries = head.queries();
     HeadAnalysis result =
         empty_analysis(HeadContext(options, {}, options.mask, queries), queries, head.keys(), false);
@@ -355,6 +356,13 @@ HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {
     }
 }
 
+/// The same of half or bfloat16, or of keys and values in pages: see `StoredHead`. They are read once.
+template <Real T, Executor E = Sequential>
+HeadAnalysis analyze(const StoredHead<T>& head, const AnalysisOptions& options = {}, E&& executor = {}) {
+    const detail::ReadHead<T> read(head);
+    return analyze(read.view(), options, executor);
+}
+
 /// The same from any Eigen expressions.
 /// Example: `const auto head = analyze(q, k, v, {.mask = Mask::causal()});`
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, Executor E = Sequential>
@@ -376,8 +384,8 @@ HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}
 /// is told of the rows of all heads; when it stops, heads that were not begun have no figures.
 /// Cost. That of `analyze` of one head, for each.
 /// Throws. `invalid_argument` as `analyze` of one head does.
-template <Real T, Executor E = Sequential>
-LayerAnalysis analyze(const HeadGroup<T>& group, const AnalysisOptions& options = {}, E&& executor = {}) {
+template <InputScalar S, Executor E = Sequential>
+LayerAnalysis analyze(const HeadGroup<S>& group, const AnalysisOptions& options = {}, E&& executor = {}) {
     LayerAnalysis layer;
     Index before = 0;
     bool stopped = false;

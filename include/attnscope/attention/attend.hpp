@@ -91,6 +91,14 @@ Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mas
     return result;
 }
 
+/// As above of half or bfloat16, or of keys and values in pages: see `StoredHead`.
+template <Real T, Normalizer<T> N = Softmax, Executor E = Sequential>
+Attention<T> attend(const StoredHead<T>& head, const N& normalizer = {}, const Mask& mask = {},
+                    const AttendOptions& options = {}, E&& executor = {}) {
+    const detail::ReadHead<T> read(head);
+    return attend(read.view(), normalizer, mask, options, executor);
+}
+
 /// As above from any Eigen matrices, with the scale 1/sqrt(d) unless given; column-major and half-precision input is
 /// copied.
 /// Throws. `invalid_argument` also when shapes do not fit.
@@ -105,10 +113,11 @@ Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& norma
 }
 
 /// Attention of every head of a group, in order.
-template <Real T, Normalizer<T> N = Softmax, Executor E = Sequential>
-std::vector<Attention<T>> attend(const HeadGroup<T>& group, const N& normalizer = {}, const Mask& mask = {},
-                                 const AttendOptions& options = {}, E&& executor = {}) {
-    std::vector<Attention<T>> result;
+template <InputScalar S, Normalizer<ComputeScalar<S>> N = Softmax, Executor E = Sequential>
+std::vector<Attention<ComputeScalar<S>>> attend(const HeadGroup<S>& group, const N& normalizer = {},
+                                                const Mask& mask = {}, const AttendOptions& options = {},
+                                                E&& executor = {}) {
+    std::vector<Attention<ComputeScalar<S>>> result;
     result.reserve(static_cast<std::size_t>(group.heads()));
     for (Index h = 0; h < group.heads(); ++h)
         result.push_back(attend(group[h], normalizer, mask, options, executor));

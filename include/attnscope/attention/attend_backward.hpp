@@ -193,6 +193,15 @@ AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalize
     return gradient;
 }
 
+/// As above of half or bfloat16, or of keys and values in pages: see `StoredHead`.
+template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
+AttentionGradient<T> attend_backward(const StoredHead<T>& head, const N& normalizer, const D& d_output,
+                                     const Mask& mask = {}, const AttendBackwardOptions& options = {},
+                                     E&& executor = {}) {
+    const detail::ReadHead<T> read(head);
+    return attend_backward(read.view(), normalizer, d_output, mask, options, executor);
+}
+
 /// As above from any Eigen matrices: q [queries, d], k [keys, d], v [keys, d_v].
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf<Q>> D, Executor E = Sequential>
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&

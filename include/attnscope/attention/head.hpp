@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attnscope/attention/mask.hpp>
+#include <attnscope/attention/stored_rows.hpp>
 
 #include <cmath>
 #include <limits>
@@ -14,9 +15,12 @@ namespace detail {
 template <class E>
 concept MatrixArgument = MatrixExpr<std::remove_cvref_t<E>>;
 
+template <class E>
+using ElementOf = typename std::remove_cvref_t<E>::Scalar;
+
 /// A view of an expression for `HeadView`, without a copy; says why where there can be none.
-template <Real T, MatrixArgument E>
-MatrixView<T> view_for_head(E&& expression) {
+template <InputScalar T, MatrixArgument E>
+typename RowsOf<T>::type view_for_head(E&& expression) {
     using Plain = std::remove_cvref_t<E>;
     constexpr bool lasts = std::is_lvalue_reference_v<E> || !OwningExpr<E>;
     constexpr bool same_scalar = std::same_as<typename Plain::Scalar, T>;
@@ -24,9 +28,10 @@ MatrixView<T> view_for_head(E&& expression) {
     static_assert(
         lasts, "HeadView borrows: a temporary matrix ends before the view does. Keep it in a variable, or use "
                "Head, which owns a copy: `const Head head(q, k, v);` and head.view()");
-    static_assert(!lasts || same_scalar,
-                  "HeadView looks at numbers of one scalar: use Head and its view(), which converts (half and "
-                  "bfloat16, or q, k and v of different scalars)");
+    static_assert(
+        !lasts || same_scalar,
+        "HeadView looks at numbers of one scalar: use Head and its view(), which converts (q, k and v of "
+        "different scalars)");
     static_assert(!lasts || !same_scalar || stored, "HeadView looks at memory, and this expression has none: "
                                                     "evaluate it into a matrix, or use Head and its view()");
     static_assert(!lasts || !same_scalar || !stored || row_major,
@@ -38,9 +43,9 @@ MatrixView<T> view_for_head(E&& expression) {
         require(expression.innerStride() == 1 || expression.cols() <= 1, "HeadView",
                 "the numbers of a row must stand side by side (use Head, which copies): inner stride must be 1",
                 static_cast<Index>(expression.innerStride()));
-        return MatrixView<T>(expression.data(), expression.rows(), expression.cols(),
-                             expression.rows() > 1 ? static_cast<Index>(expression.outerStride())
-                                                   : static_cast<Index>(expression.cols()));
+        return typename RowsOf<T>::type(expression.data(), expression.rows(), expression.cols(),
+                                        expression.rows() > 1 ? static_cast<Index>(expression.outerStride())
+                                                              : static_cast<Index>(expression.cols()));
     } else {
         return {};
     }
@@ -49,15 +54,15 @@ MatrixView<T> view_for_head(E&& expression) {
 } // namespace detail
 
 /// q [queries, d], k [keys, d], v [keys, d_v] (or empty: no values known) and the factor of q.k, 1/sqrt(d)
-/// unless given. Row-major matrices, Maps and Blocks are viewed without a copy; what is column-major, half or
-/// a temporary belongs into a `Head`.
+/// unless given. Row-major matrices, Maps and Blocks are viewed without a copy; what is column-major or a temporary
+/// belongs into a `Head`. Of half and bfloat16 see attention/stored_head.hpp.
 /// Invariant. Borrowed: the memory must outlive the view.
 /// Throws. `invalid_argument` when shapes do not fit or the scale is not finite.
 /// Example, a head inside a fused buffer of tokens [n, 3 d]:
 ///     const Eigen::Map<const Matrix<float>> qkv(buffer.data(), n, 3 * d);
 ///     const HeadView<float> head(qkv.leftCols(d), qkv.middleCols(d, d), qkv.rightCols(d));
 ///     const Attention<float> attention = attend(head, Softmax(), Mask::causal());
-template <Real T>
+template <InputScalar T>
 class HeadView {
 public:
     template <detail::MatrixArgument Q, detail::MatrixArgument K>
@@ -99,11 +104,11 @@ private:
 };
 
 template <detail::MatrixArgument Q, detail::MatrixArgument K>
-HeadView(Q&&, K&&) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+HeadView(Q&&, K&&) -> HeadView<detail::ElementOf<Q>>;
 template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V>
-HeadView(Q&&, K&&, V&&) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+HeadView(Q&&, K&&, V&&) -> HeadView<detail::ElementOf<Q>>;
 template <detail::MatrixArgument Q, detail::MatrixArgument K, detail::MatrixArgument V, class S>
-HeadView(Q&&, K&&, V&&, S) -> HeadView<ScalarOf<std::remove_cvref_t<Q>>>;
+HeadView(Q&&, K&&, V&&, S) -> HeadView<detail::ElementOf<Q>>;
 
 /// A head that owns its numbers: a row-major copy of any expressions in one scalar, that of the queries
 /// unless named.
@@ -156,7 +161,7 @@ template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class S>
 Head(const Q&, const K&, const V&, S) -> Head<ScalarOf<Q>>;
 
 /// Borrowed [heads, rows, cols] numbers with unit inner stride.
-template <Real T>
+template <InputScalar T>
 struct HeadArray {
     const T* data = nullptr;
     Index heads = 0;
@@ -169,7 +174,9 @@ struct HeadArray {
     static HeadArray contiguous(const T* data, Index heads, Index rows, Index cols) {
         return {data, heads, rows, cols, rows * cols, cols};
     }
-    MatrixView<T> operator[](Index head) const { return {data + head * head_stride, rows, cols, row_stride}; }
+    typename detail::RowsOf<T>::type operator[](Index head) const {
+        return {data + head * head_stride, rows, cols, row_stride};
+    }
 };
 
 /// Heads of one layer. With fewer key heads than query heads (grouped-query attention), query head h uses key
@@ -181,12 +188,13 @@ struct HeadArray {
 ///     };
 ///     const HeadGroup<float> group(array(q, heads), array(k, key_heads), array(v, key_heads));
 ///     const Attention<float> last = attend(group[heads - 1]);
-template <Real T>
+template <InputScalar T>
 class HeadGroup {
 public:
     HeadGroup(HeadArray<T> q, HeadArray<T> k, HeadArray<T> v = {})
         : HeadGroup(q, k, v, HeadView<T>::default_scale(q.cols)) {}
-    HeadGroup(HeadArray<T> q, HeadArray<T> k, HeadArray<T> v, T scale) : q_(q), k_(k), v_(v), scale_(scale) {
+    HeadGroup(HeadArray<T> q, HeadArray<T> k, HeadArray<T> v, ComputeScalar<T> scale)
+        : q_(q), k_(k), v_(v), scale_(scale) {
         detail::require(k.heads > 0 && q.heads % k.heads == 0, "HeadGroup",
                         "the number of key heads must divide the number of query heads", q.heads, k.heads);
         detail::require(v.data == nullptr || v.heads == k.heads, "HeadGroup",
@@ -200,12 +208,12 @@ public:
     Index keys() const { return k_.rows; }
     HeadView<T> operator[](Index head) const {
         const Index shared = head / (q_.heads / k_.heads);
-        return {q_[head], k_[shared], v_.data ? v_[shared] : MatrixView<T>{}, scale_};
+        return {q_[head], k_[shared], v_.data ? v_[shared] : typename detail::RowsOf<T>::type{}, scale_};
     }
 
 private:
     HeadArray<T> q_, k_, v_;
-    T scale_;
+    ComputeScalar<T> scale_;
 };
 
 /// Logits of one query over all keys.

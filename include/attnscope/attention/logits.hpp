@@ -1,7 +1,7 @@
 // How products of queries and keys become logits, and blocks of rows of them.
 #pragma once
 
-#include <attnscope/attention/head.hpp>
+#include <attnscope/attention/stored_head.hpp>
 #include <attnscope/row/softmax_row.hpp>
 
 #include <functional>
@@ -59,9 +59,10 @@ struct ScaleTaken {
     Head head;
     Options options;
 };
-template <Real T, class Options>
-ScaleTaken<HeadView<T>, Options> take_scale(const HeadView<T>& head, const Options& options) {
-    ScaleTaken<HeadView<T>, Options> taken{head, options};
+template <class Head, class Options>
+ScaleTaken<Head, Options> take_scale(const Head& head, const Options& options) {
+    using T = decltype(head.scale());
+    ScaleTaken<Head, Options> taken{head, options};
     if (options.scale) taken.head = {head.q(), head.k(), head.v(), static_cast<T>(*options.scale)};
     taken.options.scale.reset();
     return taken;

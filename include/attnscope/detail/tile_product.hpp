@@ -3,6 +3,8 @@
 
 #include <attnscope/detail/packet.hpp>
 
+#include <vector>
+
 namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
@@ -108,9 +110,9 @@ class PackedRows {
 public:
     static constexpr Index size = Simd<T>::size;
     PackedRows() = default;
-    /// Packs m; `executor` runs one task for some panels each.
-    template <class E>
-    PackedRows(MatrixView<T> m, E&& executor)
+    /// Packs m, a `MatrixView` or what reads rows into one; `executor` runs one task for some panels each.
+    template <class M, class E>
+    PackedRows(const M& m, E&& executor)
         : depth_(m.cols()), data_((m.rows() + size - 1) / size * size * m.cols()) {
         constexpr Index rows = 64 * size;
         executor((m.rows() + rows - 1) / rows,
@@ -120,13 +122,21 @@ public:
     const T* panel(Index number) const { return data_.data() + number * size * depth_; }
 
 private:
-    void pack(MatrixView<T> m, Index begin, Index end) {
+    template <class M>
+    void pack(const M& from, Index begin, Index end) {
+        std::vector<T> room;
+        MatrixView<T> m;
+        if constexpr (std::same_as<M, MatrixView<T>>)
+            m = MatrixView<T>(from.data() + begin * from.outer_stride(), end - begin, from.cols(),
+                              from.outer_stride());
+        else
+            m = from.read(begin, end - begin, room);
         for (Index first = begin; first < end; first += size) {
             T* to = data_.data() + first * depth_;
             const Index rows = std::min(size, end - first);
             if (rows < size) std::fill_n(to, size * depth_, T(0));
             for (Index c = 0; c < depth_; ++c, to += size)
-                for (Index i = 0; i < rows; ++i) to[i] = m.row(first + i).data()[c];
+                for (Index i = 0; i < rows; ++i) to[i] = m.row(first - begin + i).data()[c];
         }
     }
 

@@ -102,6 +102,11 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
 template <Real T, RowLike Totals, Executor E = Sequential>
 ColumnScan scan_column_mass(const HeadView<T>& head, const Totals& totals, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {
+    return scan_column_mass(StoredHead<T>(head), totals, mask, options, executor);
+}
+template <Real T, RowLike Totals, Executor E = Sequential>
+ColumnScan scan_column_mass(const StoredHead<T>& head, const Totals& totals, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
     const auto asked = detail::take_scale(head, options);
     return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), totals, mask,
                                asked.options, executor);
@@ -111,6 +116,11 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Totals& totals, const
 /// Throws. `invalid_argument` also if that was cancelled.
 template <Real T, Index K, Executor E = Sequential>
 ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
+    return scan_column_mass(StoredHead<T>(head), rows, mask, options, executor);
+}
+template <Real T, Index K, Executor E = Sequential>
+ColumnScan scan_column_mass(const StoredHead<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {
     detail::require(!rows.cancelled, "scan_column_mass", "the scan must have reached every query", rows.done,
                     rows.all);

@@ -1,7 +1,7 @@
 // Where a scan gets its logits from: tiles of q.k, and what may be done to them on the way.
 #pragma once
 
-#include <attnscope/attention/head.hpp>
+#include <attnscope/attention/stored_head.hpp>
 #include <attnscope/detail/tile_product.hpp>
 #include <attnscope/executor.hpp>
 
@@ -32,27 +32,36 @@ concept LogitSource = requires(const Source& source, TileOut<T> tile) { source(I
 template <Real T>
 class ProductTiles {
 public:
-    explicit ProductTiles(const HeadView<T>& head) : ProductTiles(head, Sequential()) {}
+    explicit ProductTiles(const StoredHead<T>& head) : ProductTiles(head, Sequential()) {}
     template <Executor E>
-    ProductTiles(const HeadView<T>& head, E&& executor) : head_(head) {
+    ProductTiles(const StoredHead<T>& head, E&& executor) : head_(head) {
         if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k(), executor);
     }
     void operator()(Index query, Index key, TileOut<T> tile) const {
-        const MatrixView<T> q(head_.q().row(query).data(), tile.rows(), head_.q().cols(),
-                              head_.q().outer_stride());
+        std::vector<T> room, room_for_keys; // empty unless they are stored in another way
+        const MatrixView<T> q = head_.q().read(query, tile.rows(), room);
         if (head_.queries() >= 8)
             detail::product_with_rows<T>(q, keys_, key, head_.scale(), tile.data(), tile.cols(),
                                          tile.outerStride());
         else
             for (Index i = 0; i < tile.rows(); ++i)
                 tile.row(i).noalias() =
-                    head_.scale() * (q.map().row(i) * head_.k().map().middleRows(key, tile.cols()).transpose());
+                    head_.scale() *
+                    (q.map().row(i) * head_.k().read(key, tile.cols(), room_for_keys).map().transpose());
     }
 
 private:
-    HeadView<T> head_;
+    StoredHead<T> head_;
     detail::PackedRows<T> keys_;
 };
+template <Real T>
+ProductTiles(const HeadView<T>&) -> ProductTiles<T>;
+template <Real T, class E>
+ProductTiles(const HeadView<T>&, E&&) -> ProductTiles<T>;
+template <Real T>
+ProductTiles(const StoredHead<T>&) -> ProductTiles<T>;
+template <Real T, class E>
+ProductTiles(const StoredHead<T>&, E&&) -> ProductTiles<T>;
 
 /// The logits of a source after a map from the normalisers' front, such as `softcap(50)` or `temperature(2)`.
 template <class Source, class Map>

@@ -62,12 +62,13 @@ public:
         std::vector<KeyRanges> visible;
         Eigen::Array<T, Eigen::Dynamic, 1> logits;
         Matrix<A> sums;
+        std::vector<T> values;
     };
-    QueryTileScan(const Source& source, const LogitMap<T>& map, Index keys, MatrixView<T> values,
+    QueryTileScan(const Source& source, const LogitMap<T>& map, Index keys, const StoredRows<T>& values,
                   bool finite_values, const Mask& mask, Index key_tile, Workspace& workspace)
         : source_(source), map_(map), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
           key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible),
-          buffer_(workspace.logits), sums_(workspace.sums) {}
+          buffer_(workspace.logits), sums_(workspace.sums), room_(workspace.values) {}
 
     /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
     void operator()(Index first, std::span<RowState<T, K>> states, T* output) {
@@ -141,15 +142,15 @@ private:
     }
 
     void add_values(Index key, const TileOut<T>& tile) {
+        const MatrixView<T> values = values_.read(key, tile.cols(), room_);
         if (finite_values_) {
-            detail::add_product<T>(tile.data(), stride_, tile.rows(), tile.cols(), values_, key, sums_.data());
+            detail::add_product<T>(tile.data(), stride_, tile.rows(), tile.cols(), values, 0, sums_.data());
             return;
         }
         // A product with a weight of 0 would keep NaN and infinity alive.
         for (Index i = 0; i < tile.rows(); ++i)
             for (Index j = 0; j < tile.cols(); ++j)
-                if (tile(i, j) != T(0))
-                    sums_.row(i) += A(tile(i, j)) * values_.map().row(key + j).template cast<A>();
+                if (tile(i, j) != T(0)) sums_.row(i) += A(tile(i, j)) * values.map().row(j).template cast<A>();
     }
 
     template <class Sums>
@@ -182,7 +183,7 @@ private:
             map_(query, key, RowOut<T>(logits.data(), static_cast<std::size_t>(cols)));
             ranges.for_each([&](Index at) {
                 if (logits[static_cast<std::size_t>(at - key)] == std::numeric_limits<T>::infinity())
-                    mean += values_.map().row(at).template cast<A>().array();
+                    mean += values_.read(at, 1, room_).map().row(0).template cast<A>().array();
             });
         }
         mean /= static_cast<A>(state.infinite_keys());
@@ -192,13 +193,14 @@ private:
     const Source& source_;
     const LogitMap<T>& map_;
     Index keys_;
-    MatrixView<T> values_;
+    const StoredRows<T>& values_;
     bool finite_values_;
     const Mask& mask_;
     Index key_tile_, stride_;
     std::vector<KeyRanges>& visible_;
     Eigen::Array<T, Eigen::Dynamic, 1>& buffer_;
     Matrix<A>& sums_;
+    std::vector<T>& room_;
 };
 
 /// One head of a scan, and where its figures go.
@@ -206,7 +208,7 @@ template <Real T, Index K, class Source>
 struct ScanJob {
     const Source& source;
     Index queries, keys;
-    MatrixView<T> values;
+    StoredRows<T> values;
     const Mask& mask;
     Scan<T, K>& result;
     bool finite_values = true;
@@ -237,7 +239,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         require(!given.output || job.values.rows() == job.keys, "scan", "values must have one row for each key",
                 job.values.rows(), job.keys);
         if (job.result.rows.empty()) allocate(job.result, job.queries, job.values.cols(), given.output);
-        job.finite_values = given.output && job.values.map().allFinite();
+        job.finite_values = given.output && job.values.all_finite();
         first_tile.push_back(first_tile.back() + (job.queries + tiles.query_tile - 1) / tiles.query_tile);
         first_row.push_back(first_row.back() + job.queries);
     }
@@ -273,6 +275,15 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
     }
 }
 
+template <Index K, Real T, LogitSource<T> Source, class E>
+Scan<T, K> scan_stored(Index queries, Index keys, const Source& source, const StoredRows<T>& values,
+                       const Mask& mask, const ScanOptions& options, E&& executor) {
+    Scan<T, K> result;
+    std::vector<ScanJob<T, K, Source>> jobs{{source, queries, keys, values, mask, result}};
+    run_scan<T, K>(jobs, options, executor);
+    return result;
+}
+
 } // namespace detail
 
 /// Scans logits that a source gives tile by tile: statistics of every row, and its K largest logits with
@@ -288,10 +299,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
 Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
                       const Mask& mask = {}, const ScanOptions& options = {}, E&& executor = {}) {
-    Scan<T, K> result;
-    std::vector<detail::ScanJob<T, K, Source>> jobs{{source, queries, keys, values, mask, result}};
-    detail::run_scan<T, K>(jobs, options, executor);
-    return result;
+    return detail::scan_stored<K, T>(queries, keys, source, StoredRows<T>(values), mask, options, executor);
 }
 
 /// Scans one head: logits scale q.k under a structural mask, and with `options.output` o = sum p v. See
@@ -303,10 +311,16 @@ Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixVie
 template <Index K = 8, Real T, Executor E = Sequential>
 Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
                 E&& executor = {}) {
+    return scan<K>(StoredHead<T>(head), mask, options, executor);
+}
+/// The same of half or bfloat16, or of keys and values in pages: see `StoredHead`.
+template <Index K = 8, Real T, Executor E = Sequential>
+Scan<T, K> scan(const StoredHead<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
+                E&& executor = {}) {
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
     const auto asked = detail::take_scale(head, options);
-    return scan_tiles<K, T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), head.v(), mask,
-                            asked.options, executor);
+    return detail::scan_stored<K, T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
+                                     head.v(), mask, asked.options, executor);
 }
 
 namespace detail {
@@ -394,6 +408,15 @@ std::vector<Scan<T, K>> scan_heads(const HeadGroup<T>& group, const Mask& mask =
     std::vector<HeadView<T>> heads;
     for (Index i = 0; i < group.heads(); ++i) heads.push_back(group[i]);
     return scan_heads<K>(heads, mask, options, executor);
+}
+
+template <Index K = 8, InputScalar S, Executor E = Sequential>
+requires(!Real<S>)
+std::vector<Scan<ComputeScalar<S>, K>> scan_heads(const HeadGroup<S>& group, const Mask& mask = {},
+                                                  const ScanOptions& options = {}, E&& executor = {}) {
+    std::vector<Scan<ComputeScalar<S>, K>> results;
+    for (Index i = 0; i < group.heads(); ++i) results.push_back(scan<K>(group[i], mask, options, executor));
+    return results;
 }
 
 } // namespace v0_1
