@@ -22,6 +22,7 @@
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/entropy.hpp>
+#include <attnscope/concentration/gap_counting.hpp>
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/score_deficit.hpp>

@@ -4,6 +4,7 @@
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/audit/measured_row.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
+#include <attnscope/concentration/entropy.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
@@ -38,7 +39,8 @@ concept AuditsItself = requires(const N& normalizer, Audit& audit, RowIn<double>
                                 RowAuditor& auditor) { normalizer.audit(audit, z, facts, auditor); };
 
 /// Holds every statement about one row of a normaliser against it, as published and sharp: of softmax lemma1,
-/// corollary1, lemma2, corollary3, lp_lipschitz, spectral_bracket and finite_difference; of the other normalisers those
+/// corollary1, lemma2, corollary3, lp_lipschitz, jacobian_inf_to_1, spectral_bracket and finite_difference; of the other
+/// normalisers those
 /// that speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`;
 /// statements about selections (`SelectionAuditor`) speak of any weights >= 0.
 /// Shapes and units. Logits in double; rows of float data are widened before, so that both sides are
@@ -90,6 +92,7 @@ public:
         audit.add(lemma2_sharp(row.norms, 1 / temperature, error, weight_limit));
         audit.add(corollary3_published(row.norms, temperature, error));
         audit.add(corollary3_sharp(row.norms, temperature, error, weight_limit));
+        audit.add(jacobian_inf_to_1_sharp(row.norms, balanced_mass<double>(row.p), temperature, error));
         // Where 1/T overflows, the same matrix before it is divided by T.
         const double beta = 1 / temperature;
         audit.add(std::isfinite(beta)
@@ -241,7 +244,7 @@ private:
                                          16 * std::numeric_limits<double>::epsilon()));
     }
 
-    /// alpha-entmax: entmax_support and spectral_bracket.
+    /// alpha-entmax: entmax_support, entmax_non_dispersion and spectral_bracket.
     template <class N>
     requires EntmaxLike<N, double>
     void audit_row(Audit& audit, const N& normalizer, RowIn<double> z, const RowFacts&) {
@@ -251,6 +254,7 @@ private:
 
         weigh(normalizer, z);
         const RowOut<double> weights(weights_);
+        audit.add(entmax_non_dispersion_sharp<double>(z, normalizer.alpha(), entropy_of_weights(weights_)));
         const double norm = jacobian_norms(normalizer, z, RowIn<double>(weights)).spectral.value;
         normalizer.template slopes<double>(RowIn<double>(weights), weights);
         // The s are the same numbers on both sides: only sums over them are rounded.

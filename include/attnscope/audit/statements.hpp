@@ -4,6 +4,7 @@
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/entmax_support.hpp>
+#include <attnscope/concentration/gap_counting.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sink_necessity.hpp>
@@ -40,6 +41,7 @@ inline constexpr std::array<const Statement*, 39> statements = {
     &lemma2_sharp_statement,
     &corollary3_published_statement,
     &corollary3_sharp_statement,
+    &jacobian_inf_to_1_sharp_statement,
     &finite_difference_published_statement,
     &finite_difference_sharp_statement,
     &lp_lipschitz_published_statement,
@@ -47,8 +49,10 @@ inline constexpr std::array<const Statement*, 39> statements = {
     &ssmax_sharp_statement,
     &sigmoid_gradient_sharp_statement,
     &entmax_support_sharp_statement,
+    &entmax_non_dispersion_sharp_statement,
     &box_sharp_statement,
     &critical_temperature_sharp_statement,
+    &gap_counting_sharp_statement,
     &score_deficit_sharp_statement,
     &spectral_bracket_sharp_statement,
     &missed_tokens_sharp_statement,

@@ -79,5 +79,50 @@ BoundPair<double> entmax_support_sharp(const Z& z, double alpha, Index support) 
     return entmax_support_sharp<T>(row.get(), alpha, support);
 }
 
+inline constexpr Statement entmax_non_dispersion_sharp_statement{
+    .id = "entmax_non_dispersion",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "H <= log #{max z - z_i < 1/(alpha-1)}",
+    .conditions = "alpha-entmax",
+    .source = "alpha-entmax does not disperse, arXiv:2506.16640",
+};
+
+/// The entropy of an alpha-entmax row: statement `entmax_non_dispersion`.
+/// Formula. H <= log u, u the keys closer to the largest logit than 1/(alpha-1): no other key has weight, however many
+/// there are. Attained by equal keys. A key whose gap meets the limit to rounding counts.
+/// Shapes and units. entropy: of the weights, nats.
+/// Special rows. Undefined where no key is visible or the largest logit is infinite. `vacuous` where all keys count.
+/// Cost. O(n), no allocation.
+/// Throws. `invalid_argument` unless alpha >= 1.
+template <Real T>
+Bound<double> entmax_non_dispersion_sharp(RowIn<T> z, double alpha, double entropy) {
+    const double m = static_cast<double>(detail::row_max<T>(z));
+    const auto visible = static_cast<double>(detail::count_visible<T>(z));
+    auto bound = upper_bound(entmax_non_dispersion_sharp_statement, {.measured = entropy});
+    const double unit = static_cast<double>(std::numeric_limits<T>::epsilon()),
+                 edge = entmax_decisive_gaps(Index(1), alpha).upper;
+    if (!(visible > 0) || !(std::abs(m) <= std::numeric_limits<double>::max())) return bound;
+    double count = 0;
+    for (const T x : z) {
+        if (x == -std::numeric_limits<T>::infinity()) continue;
+        const double gap = m - static_cast<double>(x);
+        count += gap < edge || std::abs(gap - edge) <= 8 * unit * (gap + edge);
+    }
+    bound.value = std::log(count);
+    bound.trivial = std::log(visible);
+    // Weights are exact to a few units and sum to 1 with n of them; -p log p moves by (1 + log n) of that.
+    bound.tolerance = unit * (16 + visible) * (1 + bound.trivial);
+    return bound;
+}
+
+/// As above from any row.
+template <RowLike Z>
+Bound<double> entmax_non_dispersion_sharp(const Z& z, double alpha, double entropy) {
+    using T = RowScalar<Z>;
+    const RowHolder<T> row(z);
+    return entmax_non_dispersion_sharp<T>(row.get(), alpha, entropy);
+}
+
 } // namespace v0_1
 } // namespace attnscope

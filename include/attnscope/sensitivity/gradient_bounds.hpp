@@ -250,6 +250,69 @@ BoundPair<Accumulator<RowScalar<S>>> spectral_bracket_sharp(const S& s, Accumula
     return spectral_bracket_sharp<A>(RowIn<A>(wide), factor, norm, weight_error);
 }
 
+/// A cut of the weights into two sides of nearly equal mass: theta from below.
+/// Formula. 4 p(S) (1 - p(S)) for a set S: the key of the largest weight p1 if p1 >= 1/2, which is the best one, else
+/// keys go to the lighter side one by one, so that the sides differ by p1 at most.
+/// Special rows. 0 for weights of 0 and an empty row; NaN for a row with NaN. Weights sum to 1.
+/// Cost. O(n), no allocation.
+template <Real T>
+Accumulator<T> balanced_mass(RowIn<T> p) {
+    using A = Accumulator<T>;
+    const auto sums = detail::rest_sums<T>(p);
+    if (sums.rest != sums.rest) return sums.rest;
+    if (!(sums.p1 > A(0))) return A(0);
+    if (sums.p1 >= A(0.5)) return 4 * sums.p1 * sums.rest;
+    // Differences of the sides of several cuts, then those cut again.
+    constexpr std::size_t width = 16;
+    std::array<A, width> apart{};
+    std::size_t i = 0;
+    for (; i + width <= p.size(); i += width)
+        for (std::size_t j = 0; j < width; ++j) apart[j] = std::abs(apart[j] - A(p[i + j]));
+    for (; i < p.size(); ++i) apart[i % width] = std::abs(apart[i % width] - A(p[i]));
+    A difference = 0;
+    for (const A x : apart) difference = std::abs(difference - x);
+    return 1 - difference * difference;
+}
+
+/// As above from any row.
+template <RowLike P>
+Accumulator<RowScalar<P>> balanced_mass(const P& p) {
+    using T = RowScalar<P>;
+    const RowHolder<T> row(p);
+    return balanced_mass<T>(row.get());
+}
+
+inline constexpr Statement jacobian_inf_to_1_sharp_statement{
+    .id = "jacobian_inf_to_1",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "(1-p1^2)/T <= |J|_{inf->1} <= 1/T if p1 <= 1/2, else |J|_{inf->1} = 4 p1 (1-p1)/T",
+    .conditions = "softmax",
+    .source = "|J|_{inf->1} = theta(p)/T, arXiv:2602.18849",
+};
+
+/// Bounds "jacobian_inf_to_1": theta/T of a cut that is there, from `balanced_mass`, against the limits
+/// `JacobianNorms::infinity_to_one` of the norm.
+/// Shapes and units. cut: theta from below; weight_error: relative error of the weights behind both.
+/// Special rows. Undefined for rows that are not normal.
+/// Cost. O(1).
+template <Real A>
+BoundPair<A> jacobian_inf_to_1_sharp(const JacobianNorms<A>& norms, std::type_identity_t<A> cut,
+                                     std::type_identity_t<A> temperature,
+                                     std::type_identity_t<A> weight_error) {
+    const A measured = cut / temperature;
+    const Interval<A> limits = norms.infinity_to_one;
+    const auto tolerance = [&](A limit) {
+        return detail::norm_tolerance(limit, measured, weight_error) + detail::norm_error(weight_error) * limit;
+    };
+    return {
+        lower_bound<A>(
+            jacobian_inf_to_1_sharp_statement,
+            {.limit = limits.lower, .measured = measured, .tolerance = tolerance(limits.lower), .trivial = 0}),
+        upper_bound<A>(jacobian_inf_to_1_sharp_statement,
+                       {.limit = limits.upper, .measured = measured, .tolerance = tolerance(limits.upper)})};
+}
+
 inline constexpr Statement finite_difference_published_statement{
     .id = "finite_difference",
     .form = Form::published,

@@ -62,8 +62,9 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
     });
     CHECK(rows >= 100'000);
     for (const std::string_view id :
-         {"box", "critical_temperature", "score_deficit", "missed_tokens", "perturbation_tv", "perturbation_kl",
-          "perturbation_output", "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
+         {"box", "critical_temperature", "gap_counting", "score_deficit", "missed_tokens", "perturbation_tv",
+          "perturbation_kl", "perturbation_output", "perturbation_gap", "perturbation_mean_kl",
+          "perturbation_mean_tv"}) {
         CAPTURE(std::string(id));
         const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
         CHECK(record.checked >=
@@ -94,8 +95,8 @@ TEST_CASE("every certificate of a row holds at temperatures to the ends of doubl
             meet(z);
         });
         for (const std::string_view id :
-             {"box", "critical_temperature", "score_deficit", "perturbation_tv", "perturbation_kl",
-              "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
+             {"box", "critical_temperature", "gap_counting", "score_deficit", "perturbation_tv",
+              "perturbation_kl", "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
             CAPTURE(temperature, std::string(id));
             const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
             CHECK(record.checked >= rows);
@@ -297,6 +298,44 @@ TEST_CASE("the largest weight is limited by every rank, attained at any of them"
     CHECK(leading_weight_limit(std::vector<double>{}).value == 1);
     CHECK(leading_weight_limit(std::vector<double>{3}).value == 1);
     CHECK_THROWS_AS(leading_weight_limit(std::vector<double>{3}, 0.0), invalid_argument);
+}
+
+TEST_CASE("counts at a few gaps enclose the largest weight, attained by keys at these gaps",
+          "[theorem][gap_counting]") {
+    const std::vector<double> gaps = {0, 0.5, 2, 7};
+    for (const double temperature : {0.25, 1.0, 30.0}) {
+        CAPTURE(temperature);
+        // Above: at the gaps, the farthest key at the spread.
+        std::vector<double> at = {3, 3}, beyond = {3, 3};
+        for (const auto& [gap, count] :
+             {std::pair(0.5, 4), std::pair(2.0, 100), std::pair(7.0, 1000), std::pair(9.0, 3)})
+            at.insert(at.end(), static_cast<std::size_t>(count), 3 - gap * temperature);
+        // Below: a little beyond the gap before.
+        for (const auto& [gap, count] :
+             {std::pair(0.0, 4), std::pair(0.5, 100), std::pair(2.0, 1000), std::pair(7.0, 3)})
+            beyond.insert(beyond.end(), static_cast<std::size_t>(count), 3 - (gap + 1e-9) * temperature);
+        const auto upper = gap_counting_sharp(row_statistics<double>(in(at), temperature), in(at), in(gaps))[1];
+        check_attained(upper);
+        const auto lower =
+            gap_counting_sharp(row_statistics<double>(in(beyond), temperature), in(beyond), in(gaps))[0];
+        CHECK(lower.verdict() == Verdict::holds);
+        CHECK(lower.tightness() > 1 - 1e-8);
+        CHECK(lower.tightened(0.99).verdict() == Verdict::violated);
+    }
+    // No gap at all: Corollary 1. Counts at every gap of the row: p1 itself.
+    const std::vector<double> z = {1, 0.5, 0.5, -2}, every = {0, 0.5, 3};
+    const auto row = row_statistics<double>(in(z));
+    const Interval<double> none = gap_counting_range<double>({}, {}, 4, 3.0);
+    CHECK(std::abs(none.upper - 1 / (1 + 3 * std::exp(-3.0))) < 1e-15);
+    CHECK(none.lower == 0.25);
+    CHECK(std::abs(gap_counting_sharp(row, in(z), in(every))[1].slack()) < 1e-15);
+    const std::vector<double> down = {1, 0.5};
+    const std::vector<Index> counts = {1, 2}, fall = {2, 1}, more = {1, 9};
+    CHECK_THROWS_AS(gap_counting_range<double>(down, counts, 4, 3.0), invalid_argument);
+    CHECK_THROWS_AS(gap_counting_range<double>(every, counts, 4, 3.0), invalid_argument);
+    const std::vector<double> up = {0, 1};
+    CHECK_THROWS_AS(gap_counting_range<double>(up, fall, 4, 3.0), invalid_argument);
+    CHECK_THROWS_AS(gap_counting_range<double>(up, more, 4, 3.0), invalid_argument);
 }
 
 TEST_CASE("the score deficit of rows of small spread is attained by one key above equal others",

@@ -101,8 +101,31 @@ TEST_CASE("beyond its threshold scalable softmax keeps the best key, below it lo
 TEST_CASE("the support of entmax stays within its limits on every family", "[theorem][entmax]") {
     for (const double alpha : {1.0, 1.05, 1.33, 1.5, 2.0, 3.0, 10.0}) {
         CAPTURE(alpha);
-        check_clean(audit_families(Entmax(alpha)), "entmax_support", 500);
+        const Audit audit = audit_families(Entmax(alpha));
+        check_clean(audit, "entmax_support", 500);
+        check_clean(audit, "entmax_non_dispersion", 500);
     }
+}
+
+TEST_CASE("entmax does not disperse: keys out of reach never matter, equal ones attain the limit",
+          "[theorem][entmax]") {
+    for (const double alpha : {1.25, 1.5, 2.0, 3.0}) {
+        CAPTURE(alpha);
+        const auto bound = [&](const std::vector<double>& z) {
+            return entmax_non_dispersion_sharp(z, alpha, entropy_of_weights(weights(Entmax(alpha), z)));
+        };
+        const double edge = 1 / (alpha - 1);
+        for (const std::size_t far : {1u, 200u, 5000u}) {
+            std::vector<double> z(4, 1);
+            z.resize(4 + far, 1 - edge * (1 + 1e-9));
+            const Bound<double> found = bound(z);
+            check_attained(found);
+            CHECK(found.value == std::log(4.0));
+            CHECK(found.verdict() != Verdict::vacuous);
+        }
+        CHECK(bound({1, 1, 1}).verdict() == Verdict::vacuous);
+    }
+    CHECK(entmax_non_dispersion_sharp(std::vector<double>{}, 1.5, 0.0).verdict() == Verdict::undefined);
 }
 
 TEST_CASE("the limits of the support of entmax are attained", "[theorem][entmax]") {

@@ -88,3 +88,51 @@ TEST_CASE("the limit of a row's Jacobian: rows without movement, and rows that a
     CHECK(lemma2_sharp(row.norms, 1 / cold, row.weight_error(), weight_gradient_limit<double>(row.p)).value ==
           0);
 }
+
+TEST_CASE("the inf->1 norm: the limits are attained, and a cut finds nearly all of it", "[theorem][inf_to_1]") {
+    const auto bounds = [](const std::vector<double>& z, double temperature) {
+        RowMeter meter;
+        const MeasuredRow& row = meter(Softmax(temperature), in(z));
+        return jacobian_inf_to_1_sharp(row.norms, balanced_mass<double>(row.p), temperature,
+                                       row.weight_error());
+    };
+    for (const double temperature : {0.05, 1.0, 50.0}) {
+        // Below: an odd number of equal keys; above: an even one.
+        for (const std::size_t n : {3u, 5u, 17u})
+            check_attained(bounds(std::vector<double>(n, 2), temperature)[0]);
+        for (const std::size_t n : {2u, 4u, 256u})
+            check_attained(bounds(std::vector<double>(n, 2), temperature)[1]);
+        // One key with half of the weight or more: both at once, however little is left.
+        for (const double gap : {0.0, 1.0, 30.0, 300.0})
+            for (const std::size_t at : {0u, 2u}) {
+                std::vector<double> z = {-gap * temperature, -infinity, -infinity, -infinity};
+                z[at] = -gap * temperature;
+                z[1] = 0;
+                if (at != 0) z[0] = -infinity;
+                for (const Bound<double>& bound : bounds(z, temperature)) check_attained(bound);
+            }
+    }
+    // The exact norm of short rows, over all cuts.
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst inside;
+    for_each_row<double>(seed, short_lengths, 3, [&](const Where& where, const std::vector<double>& z) {
+        if (z.size() > 9 || visible_count(z) == 0) return;
+        RowMeter meter;
+        const MeasuredRow& row = meter(Softmax(), in(z));
+        Ref theta = 0;
+        for (std::size_t set = 0; set < (std::size_t(1) << z.size()); ++set) {
+            Ref a = 0, b = 0;
+            for (std::size_t i = 0; i < z.size(); ++i) (set >> i & 1 ? a : b) += Ref(row.p[i]);
+            theta = std::max(theta, 4 * a * b);
+        }
+        const Ref error = 64 * unit_roundoff<double> * theta + 1e-300L;
+        inside.meet(Ref(balanced_mass<double>(row.p)) - theta, error, where);
+        inside.meet(theta - Ref(row.norms.infinity_to_one.upper), error, where);
+        inside.meet(Ref(row.norms.infinity_to_one.lower) - Ref(balanced_mass<double>(row.p)), error, where);
+    });
+    ATTNSCOPE_CHECK_WORST(inside);
+    CHECK(balanced_mass(std::vector<double>{}) == 0);
+    CHECK(balanced_mass(std::vector<double>{0, 0}) == 0);
+    CHECK(std::isnan(balanced_mass(std::vector<double>{0.5, std::nan("")})));
+}
