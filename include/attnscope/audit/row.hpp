@@ -40,8 +40,7 @@ concept AuditsItself = requires(const N& normalizer, Audit& audit, RowIn<double>
 
 /// Holds every statement about one row of a normaliser against it, as published and sharp: of softmax lemma1,
 /// corollary1, lemma2, corollary3, lp_lipschitz, jacobian_inf_to_1, spectral_bracket and finite_difference; of the other
-/// normalisers those
-/// that speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`;
+/// normalisers those that speak of them. A normaliser about which there is no statement is counted in `Audit::unknown_rows`;
 /// statements about selections (`SelectionAuditor`) speak of any weights >= 0.
 /// Shapes and units. Logits in double; rows of float data are widened before, so that both sides are
 /// evaluated in double.

@@ -23,7 +23,7 @@ namespace attnscope {
 inline namespace v0_1 {
 
 /// Each stands beside the function that evaluates it. Sources: arXiv:2508.17821 (P), where no other is given.
-inline constexpr std::array<const Statement*, 39> statements = {
+inline constexpr auto statements = std::to_array<const Statement*>({
     &lemma1_published_statement,
     &lemma1_sharp_statement,
     &corollary1_published_statement,
@@ -66,7 +66,7 @@ inline constexpr std::array<const Statement*, 39> statements = {
     &rank_collapse_sharp_statement,
     &dobrushin_sharp_statement,
     &sink_necessity_statement,
-};
+});
 
 } // namespace v0_1
 } // namespace attnscope
