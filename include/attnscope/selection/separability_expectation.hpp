@@ -49,67 +49,90 @@ inline QuadratureRule unit_rule(int order) {
     return rule;
 }
 
-/// E f(t) for t = cos(angle) of two random directions in R^d, angle density proportional to sin^{d-2}, where f
-/// changes quickly around t = step. Panels end at the step, where nodes are gathered by a cubic substitution,
-/// and at three standard deviations of the angle.
-template <class F>
-double expect_over_cosine(Index dimension, double step, const QuadratureRule& rule, F&& f) {
-    const double half = static_cast<double>(dimension) / 2, right_angle = std::numbers::pi / 2;
-    const double deviation = 1 / std::sqrt(static_cast<double>(dimension));
-    const double norm = std::exp(std::lgamma(half) - std::lgamma(half - 0.5)) / std::sqrt(std::numbers::pi);
-    const double reach = std::min(right_angle, 9 * deviation), core = std::min(right_angle, 3 * deviation);
-    const double least = right_angle - reach, most = right_angle + reach;
-    const double split = std::acos(std::clamp(step, -1.0, 1.0));
-    std::array<double, 5> ends = {least, right_angle - core, right_angle + core, most,
-                                  std::clamp(split, least, most)};
-    std::sort(ends.begin(), ends.end());
-    double sum = 0;
-    for (std::size_t panel = 0; panel + 1 < ends.size(); ++panel) {
-        const bool rises = ends[panel] == split, falls = ends[panel + 1] == split;
-        const double start = falls ? ends[panel + 1] : ends[panel];
-        const double length = (falls ? ends[panel] : ends[panel + 1]) - start;
-        for (std::size_t k = 0; k < rule.nodes.size() && length != 0; ++k) {
-            const double u = rule.nodes[k], square = u * u;
-            const bool gather = rises || falls;
-            const double angle = start + length * (gather ? square * u : u);
-            sum += rule.weights[k] * (gather ? 3 * square : 1) * std::abs(length) * norm *
-                   std::pow(std::sin(angle), static_cast<double>(dimension - 2)) * f(std::cos(angle));
-        }
+/// E f(t) for t = cos(angle) of two random directions in R^d, angle density proportional to sin^{d-2}, where f changes
+/// quickly around one t, the step. Panels end at the step, where nodes are gathered by a cubic substitution, and at three
+/// standard deviations of the angle; those that do not touch the step are made once.
+class CosineQuadrature {
+public:
+    CosineQuadrature(Index dimension, int order) : dimension_(dimension), rule_(unit_rule(order)) {
+        const double half = static_cast<double>(dimension) / 2, right_angle = std::numbers::pi / 2;
+        const double deviation = 1 / std::sqrt(static_cast<double>(dimension));
+        norm_ = std::exp(std::lgamma(half) - std::lgamma(half - 0.5)) / std::sqrt(std::numbers::pi);
+        const double reach = std::min(right_angle, 9 * deviation), core = std::min(right_angle, 3 * deviation);
+        ends_ = {right_angle - reach, right_angle - core, right_angle + core, right_angle + reach};
+        for (std::size_t panel = 0; panel < panels_.size(); ++panel)
+            for (std::size_t k = 0; k < rule_.nodes.size(); ++k) {
+                const double length = ends_[panel + 1] - ends_[panel];
+                panels_[panel].push_back(
+                    node(ends_[panel] + length * rule_.nodes[k], length * rule_.weights[k]));
+            }
     }
-    return sum;
-}
 
-/// The scalar of high moments.
-using Wide = long double;
+    template <class F>
+    double expect(double step, F&& f) const {
+        const double split = std::acos(std::clamp(step, -1.0, 1.0));
+        double sum = 0;
+        for (std::size_t panel = 0; panel < panels_.size(); ++panel) {
+            if (ends_[panel] < split && split < ends_[panel + 1]) {
+                sum += gathered(split, ends_[panel] - split, f) + gathered(split, ends_[panel + 1] - split, f);
+                continue;
+            }
+            for (const Node& at : panels_[panel])
+                if (at.weight > 0) sum += at.weight * f(at.cosine);
+        }
+        return sum;
+    }
 
-/// [j]: E t^{2j}, 2j <= top, for t = cos(angle) of two random directions in R^d; the odd moments are 0.
-inline std::vector<Wide> cosine_moments(Index dimension, std::size_t top) {
+private:
+    struct Node {
+        double cosine, weight;
+    };
+    Node node(double angle, double weight) const {
+        return {std::cos(angle),
+                weight * norm_ * std::pow(std::sin(angle), static_cast<double>(dimension_ - 2))};
+    }
+    /// From the split over a panel of a signed length.
+    template <class F>
+    double gathered(double split, double length, F&& f) const {
+        double sum = 0;
+        for (std::size_t k = 0; k < rule_.nodes.size(); ++k) {
+            const double u = rule_.nodes[k];
+            const Node at = node(split + length * u * u * u, 3 * u * u * std::abs(length) * rule_.weights[k]);
+            sum += at.weight * f(at.cosine);
+        }
+        return sum;
+    }
+
+    Index dimension_;
+    QuadratureRule rule_;
+    double norm_;
+    std::array<double, 4> ends_;
+    std::array<std::vector<Node>, 3> panels_;
+};
+
+/// Gauss rule for W = |sum_j p_j x_j|^2, x_j uniform on the unit sphere, from its exact central moments: with
+/// W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j) (2p)^{2j} E t^{2j} E
+/// (W-EW)^{m-2j} W^j.
+inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
+                                         int order) {
+    using Wide = long double;
+    const auto top = static_cast<std::size_t>(2 * order);
     std::vector<Wide> t(top + 1, 0); // E t^{2j} = prod (2i-1)/(d+2i-2)
     t[0] = 1;
     for (std::size_t j = 1; 2 * j <= top; ++j)
         t[j] = t[j - 1] * static_cast<Wide>(2 * j - 1) / static_cast<Wide>(dimension + Index(2 * j) - 2);
-    return t;
-}
-
-/// [n][k]: n over k, for n up to `top`.
-inline std::vector<std::vector<Wide>> binomial_coefficients(std::size_t top) {
+    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
     std::vector<std::vector<Wide>> binomial(top + 1, std::vector<Wide>(top + 1, 0));
     for (std::size_t n = 0; n <= top; ++n) {
         binomial[n][0] = 1;
         for (std::size_t k = 1; k <= n; ++k)
             binomial[n][k] = binomial[n - 1][k - 1] + (k < n ? binomial[n - 1][k] : 0);
     }
-    return binomial;
-}
-
-/// Central moments E (W - EW)^m, m = 0 ... top, of W = |sum_j p_j x_j|^2 without one j, x_j uniform on the unit sphere,
-/// in units of EW = `total`: with W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j)
-/// (2p)^{2j} E t^{2j} E (W-EW)^{m-2j} W^j.
-inline std::vector<Wide> square_length_moments(std::span<const double> p, std::size_t without, Wide total,
-                                               Index dimension, std::size_t top) {
-    const std::vector<Wide> t = cosine_moments(dimension, top);
-    const std::vector<std::vector<Wide>> binomial = binomial_coefficients(top);
-    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
+    // Unit: the final mean, so that high moments neither overflow nor vanish.
+    Wide total = 0;
+    for (std::size_t j = 0; j < p.size(); ++j)
+        if (j != without) total += Wide(p[j]) * p[j];
+    if (!(total > 0)) return {{0}, {1}};
     moment[0] = 1;
     Wide mean = 0;
     for (std::size_t j = 0; j < p.size(); ++j) {
@@ -131,52 +154,31 @@ inline std::vector<Wide> square_length_moments(std::span<const double> p, std::s
         moment.swap(next);
         mean += square;
     }
-    return moment;
-}
-
-/// Coefficients of the recurrence of the polynomials that are orthogonal under a measure of these moments, at most
-/// `order` of them, by Chebyshev's algorithm: fewer where rounding has eaten one.
-struct Recurrence {
+    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
+    const double unit = static_cast<double>(total);
+    if (!(sigma > 1e-9L)) return {{unit}, {1}};
+    Wide scale = 1;
+    for (std::size_t m = 0; m <= top; ++m, scale *= sigma) moment[m] /= scale;
+    // Chebyshev's algorithm, moments to recurrence; stops where rounding has eaten a coefficient.
     std::vector<double> a, b;
-};
-inline Recurrence recurrence_of(const std::vector<Wide>& moment, std::size_t order) {
-    const std::size_t top = moment.size() - 1;
-    Recurrence found{{static_cast<double>(moment[1])}, {0}};
     std::vector<Wide> before(top, 0), now(moment.begin(), moment.end() - 1);
+    a.push_back(static_cast<double>(moment[1]));
+    b.push_back(0);
     Wide a_last = moment[1], b_last = moment[0];
-    for (std::size_t k = 1; k < order; ++k) {
+    for (std::size_t k = 1; k < static_cast<std::size_t>(order); ++k) {
         std::vector<Wide> row(top, 0);
         for (std::size_t l = k; l < top - k; ++l)
             row[l] = (l + 1 < now.size() ? now[l + 1] : 0) - a_last * now[l] - (k > 1 ? b_last : 0) * before[l];
         const Wide a_k = row[k + 1] / row[k] - now[k] / now[k - 1], b_k = row[k] / now[k - 1];
         if (!(b_k > 1e-6L) || !std::isfinite(static_cast<double>(a_k)) || k + 1 >= top - k) break;
-        found.a.push_back(static_cast<double>(a_k));
-        found.b.push_back(static_cast<double>(b_k));
+        a.push_back(static_cast<double>(a_k));
+        b.push_back(static_cast<double>(b_k));
         a_last = a_k;
         b_last = b_k;
         before.swap(now);
         now.swap(row);
     }
-    return found;
-}
-
-/// Gauss rule for W = |sum_j p_j x_j|^2 without one j, x_j uniform on the unit sphere, from its exact central moments.
-inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
-                                         int order) {
-    // Unit: the final mean, so that high moments neither overflow nor vanish.
-    Wide total = 0;
-    for (std::size_t j = 0; j < p.size(); ++j)
-        if (j != without) total += Wide(p[j]) * p[j];
-    if (!(total > 0)) return {{0}, {1}};
-    const double unit = static_cast<double>(total);
-    std::vector<Wide> moment =
-        square_length_moments(p, without, total, dimension, static_cast<std::size_t>(2 * order));
-    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
-    if (!(sigma > 1e-9L)) return {{unit}, {1}};
-    Wide scale = 1;
-    for (std::size_t m = 0; m < moment.size(); ++m, scale *= sigma) moment[m] /= scale;
-    const Recurrence recurrence = recurrence_of(moment, static_cast<std::size_t>(order));
-    QuadratureRule rule = gauss_rule(recurrence.a, recurrence.b);
+    QuadratureRule rule = gauss_rule(a, b);
     for (double& node : rule.nodes) node = std::max(0.0, unit * (1 + static_cast<double>(sigma) * node));
     return rule;
 }
@@ -187,21 +189,33 @@ class CosineCdfTable {
 public:
     explicit CosineCdfTable(Index dimension) : dimension_(dimension) {
         if (dimension < 8) return;
-        const double half = static_cast<double>(dimension - 1) / 2;
-        const double log_norm = std::lgamma(2 * half) - 2 * std::lgamma(half) - (2 * half - 1) * std::log(2.0);
-        for (int i = 0; i <= cells; ++i) {
-            const double t = -1 + 2.0 * i / cells;
-            value_.push_back(sphere_cosine_cdf(dimension, t));
-            const double room = 1 - t * t;
-            slope_.push_back(room > 0 ? std::exp(log_norm + (half - 1) * std::log(room)) * (2.0 / cells) : 0);
+        const auto density = [&](double t) { // times a constant
+            return std::exp((static_cast<double>(dimension) - 3) / 2 * std::log1p(-t * t));
+        };
+        // Its integral over each cell of [-1, 0], where nothing cancels; the other half by symmetry.
+        const QuadratureRule rule = unit_rule(5);
+        const double width = 2.0 / cells;
+        value_.assign(cells + 1, 0);
+        slope_.assign(cells + 1, 0);
+        for (std::size_t i = 0; i < cells / 2; ++i) {
+            const double start = -1 + width * static_cast<double>(i);
+            double mass = 0;
+            for (std::size_t k = 0; k < rule.nodes.size(); ++k)
+                mass += rule.weights[k] * density(start + width * rule.nodes[k]);
+            value_[i + 1] = value_[i] + mass;
+            if (i > 0) slope_[i] = slope_[cells - i] = density(start);
         }
+        slope_[cells / 2] = 1;
+        const double whole = 2 * value_[cells / 2];
+        for (double& slope : slope_) slope /= whole;
+        for (std::size_t i = 0; i <= cells / 2; ++i) value_[cells - i] = 1 - (value_[i] /= whole);
     }
     double operator()(double t) const {
         if (t >= 1) return 1;
         if (t <= -1) return 0;
         if (value_.empty()) return sphere_cosine_cdf(dimension_, t);
         const double at = (t + 1) * (cells / 2.0);
-        const auto i = std::min(static_cast<std::size_t>(at), static_cast<std::size_t>(cells - 1));
+        const auto i = std::min(static_cast<std::size_t>(at), cells - 1);
         const double x = at - static_cast<double>(i), y = 1 - x;
         const double cubic = y * y * ((1 + 2 * x) * value_[i] + x * slope_[i]) +
                              x * x * ((1 + 2 * y) * value_[i + 1] - y * slope_[i + 1]);
@@ -209,7 +223,7 @@ public:
     }
 
 private:
-    static constexpr int cells = 4096;
+    static constexpr std::size_t cells = 4096;
     Index dimension_;
     std::vector<double> value_, slope_;
 };
@@ -231,7 +245,7 @@ public:
     /// Throws. `invalid_argument` for d < 2 or order < 1.
     explicit SeparableFractionModel(Index dimension, int quadrature_order = 16)
         : dimension_(checked(dimension, quadrature_order)), order_(quadrature_order),
-          rule_(detail::unit_rule(quadrature_order)), cdf_(dimension) {}
+          cosine_(dimension, quadrature_order), cdf_(dimension) {}
 
     /// 1 when everything is selected; keys of weight 0 among the others cannot be closer than s itself and
     /// count through |s| alone.
@@ -244,6 +258,8 @@ public:
             for (const double p : weights)
                 detail::require(p >= 0, "SeparableFractionModel", "weights must be >= 0", p);
         if (others.empty()) return 1;
+        std::vector<double> descending(others.begin(), others.end());
+        std::sort(descending.begin(), descending.end(), std::greater<>());
         double sum = 0;
         for (std::size_t i = 0; i < selected.size(); ++i) {
             const double p = selected[i];
@@ -254,9 +270,8 @@ public:
                 // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
                 // -p/(2X).
                 const double step = x > 0 ? -p / (2 * x) : -1;
-                sum += lengths.weights[a] * detail::expect_over_cosine(dimension_, step, rule_, [&](double t) {
-                           return nobody_nearer(others, p, x, t);
-                       });
+                sum += lengths.weights[a] *
+                       cosine_.expect(step, [&](double t) { return nobody_nearer(descending, p, x, t); });
             }
         }
         return sum / static_cast<double>(selected.size());
@@ -270,14 +285,15 @@ private:
     }
 
     /// Probability that no other key is nearer to s than a key of weight p at cosine t to the rest, of length
-    /// x.
+    /// x, whose distance from s is then x. others: weights, descending.
     double nobody_nearer(std::span<const double> others, double p, double x, double t) const {
         const double along = p * p + 2 * p * x * t;
         const double s = std::sqrt(std::max(0.0, x * x + along));
+        if (others.back() <= x - s) return 0; // nearer, whatever its direction
         double product = 1;
         for (const double q : others) {
-            const double numerator = along + q * q, denominator = 2 * q * s;
-            product *= denominator > 0 ? cdf_(numerator / denominator) : (numerator > 0 ? 1.0 : 0.0);
+            if (q <= s - x) break; // farther, whatever its direction, as all that follow
+            product *= cdf_((along + q * q) / (2 * q * s));
             if (product < 1e-18) break;
         }
         return product;
@@ -285,7 +301,7 @@ private:
 
     Index dimension_;
     int order_;
-    detail::QuadratureRule rule_;
+    detail::CosineQuadrature cosine_;
     detail::CosineCdfTable cdf_;
 };
 
