@@ -110,56 +110,85 @@ private:
     std::array<std::vector<Node>, 3> panels_;
 };
 
-/// Gauss rule for W = |sum_j p_j x_j|^2, x_j uniform on the unit sphere, from its exact central moments: with
-/// W' = W + p^2 + 2 p sqrt(W) t and t symmetric, E (W' - E W')^m = sum_j C(m,2j) (2p)^{2j} E t^{2j} E
-/// (W-EW)^{m-2j} W^j.
-inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t without, Index dimension,
-                                         int order) {
+/// W = |sum_j p_j x_j|^2 of some keys, x_j independent and uniform on the unit sphere: its mean, and E (W - E W)^m for
+/// m = 0, 1, ...
+struct SquareLength {
+    long double mean = 0;
+    std::vector<long double> central;
+};
+
+/// Moments of W, which are finite sums, up to an order.
+class SquareLengths {
+public:
+    using Wide = long double;
+
+    SquareLengths(Index dimension, std::size_t top)
+        : top_(top), cosine_(top / 2 + 1, 1), binomial_(top + 1, std::vector<Wide>(top + 1, 0)) {
+        for (std::size_t j = 1; j < cosine_.size(); ++j) // E t^{2j} = prod (2i-1)/(d+2i-2)
+            cosine_[j] = cosine_[j - 1] * static_cast<Wide>(2 * j - 1) /
+                         static_cast<Wide>(dimension + static_cast<Index>(2 * j) - 2);
+        for (std::size_t n = 0; n <= top; ++n) {
+            binomial_[n][0] = 1;
+            for (std::size_t k = 1; k <= n; ++k)
+                binomial_[n][k] = binomial_[n - 1][k - 1] + (k < n ? binomial_[n - 1][k] : 0);
+        }
+    }
+
+    /// Of one key of weight sqrt(square).
+    SquareLength one(Wide square) const {
+        SquareLength w{square, std::vector<Wide>(top_ + 1, 0)};
+        w.central[0] = 1;
+        return w;
+    }
+
+    /// Of two groups of keys together: W = A + B + 2 sqrt(A B) t with a cosine t that is symmetric, so that
+    /// E (W - E W)^m = sum_h C(m,2h) 4^h E t^{2h} E A^h B^h (A - E A + B - E B)^{m-2h}.
+    SquareLength sum(const SquareLength& a, const SquareLength& b) const {
+        const auto mixed_a = mixed(a), mixed_b = mixed(b);
+        SquareLength w{a.mean + b.mean, std::vector<Wide>(top_ + 1, 0)};
+        for (std::size_t m = 0; m <= top_; ++m) {
+            Wide power = 1;
+            for (std::size_t h = 0; 2 * h <= m; ++h, power *= 4) {
+                const std::size_t rest = m - 2 * h;
+                Wide inner = 0;
+                for (std::size_t j = 0; j <= rest; ++j)
+                    inner += binomial_[rest][j] * mixed_a[h][j] * mixed_b[h][rest - j];
+                w.central[m] += binomial_[m][2 * h] * power * cosine_[h] * inner;
+            }
+        }
+        return w;
+    }
+
+private:
+    /// [h][j]: E A^h (A - E A)^j for 2h + j <= top.
+    std::vector<std::vector<Wide>> mixed(const SquareLength& a) const {
+        std::vector<std::vector<Wide>> moments(top_ / 2 + 1);
+        for (std::size_t h = 0; h < moments.size(); ++h)
+            for (std::size_t j = 0; 2 * h + j <= top_; ++j) {
+                Wide sum = 0, power = 1;
+                for (std::size_t k = h + 1; k-- > 0; power *= a.mean)
+                    sum += binomial_[h][k] * power * a.central[j + k];
+                moments[h].push_back(sum);
+            }
+        return moments;
+    }
+
+    std::size_t top_;
+    std::vector<Wide> cosine_;
+    std::vector<std::vector<Wide>> binomial_;
+};
+
+/// Gauss rule of at most `order` nodes for a W from its moments up to 2 order: Chebyshev's algorithm, moments to
+/// recurrence; stops where rounding has eaten a coefficient.
+inline QuadratureRule square_length_rule(const SquareLength& w, int order) {
     using Wide = long double;
     const auto top = static_cast<std::size_t>(2 * order);
-    std::vector<Wide> t(top + 1, 0); // E t^{2j} = prod (2i-1)/(d+2i-2)
-    t[0] = 1;
-    for (std::size_t j = 1; 2 * j <= top; ++j)
-        t[j] = t[j - 1] * static_cast<Wide>(2 * j - 1) / static_cast<Wide>(dimension + Index(2 * j) - 2);
-    std::vector<Wide> moment(top + 1, 0), next(top + 1, 0);
-    std::vector<std::vector<Wide>> binomial(top + 1, std::vector<Wide>(top + 1, 0));
-    for (std::size_t n = 0; n <= top; ++n) {
-        binomial[n][0] = 1;
-        for (std::size_t k = 1; k <= n; ++k)
-            binomial[n][k] = binomial[n - 1][k - 1] + (k < n ? binomial[n - 1][k] : 0);
-    }
-    // Unit: the final mean, so that high moments neither overflow nor vanish.
-    Wide total = 0;
-    for (std::size_t j = 0; j < p.size(); ++j)
-        if (j != without) total += Wide(p[j]) * p[j];
-    if (!(total > 0)) return {{0}, {1}};
-    moment[0] = 1;
-    Wide mean = 0;
-    for (std::size_t j = 0; j < p.size(); ++j) {
-        if (j == without) continue;
-        const Wide square = Wide(p[j]) * p[j] / total;
-        for (std::size_t m = 0; m <= top; ++m) {
-            Wide sum = moment[m], power = 1;
-            for (std::size_t h = 1; 2 * h <= m; ++h) {
-                power *= 4 * square;
-                Wide inner = 0, shift = 1; // E (W-EW)^{m-2h} (W-EW+EW)^h
-                for (std::size_t k = 0; k <= h; ++k) {
-                    inner += binomial[h][k] * shift * moment[m - 2 * h + (h - k)];
-                    shift *= mean;
-                }
-                sum += binomial[m][2 * h] * power * t[h] * inner;
-            }
-            next[m] = sum;
-        }
-        moment.swap(next);
-        mean += square;
-    }
-    const Wide sigma = std::sqrt(std::max(moment[2], Wide(0)));
-    const double unit = static_cast<double>(total);
-    if (!(sigma > 1e-9L)) return {{unit}, {1}};
+    const Wide sigma = std::sqrt(std::max(w.central[2], Wide(0)));
+    const double mean = static_cast<double>(w.mean);
+    if (!(sigma > 1e-9L * w.mean)) return {{mean}, {1}};
+    std::vector<Wide> moment = w.central;
     Wide scale = 1;
     for (std::size_t m = 0; m <= top; ++m, scale *= sigma) moment[m] /= scale;
-    // Chebyshev's algorithm, moments to recurrence; stops where rounding has eaten a coefficient.
     std::vector<double> a, b;
     std::vector<Wide> before(top, 0), now(moment.begin(), moment.end() - 1);
     a.push_back(static_cast<double>(moment[1]));
@@ -179,9 +208,31 @@ inline QuadratureRule square_length_rule(std::span<const double> p, std::size_t 
         now.swap(row);
     }
     QuadratureRule rule = gauss_rule(a, b);
-    for (double& node : rule.nodes) node = std::max(0.0, unit * (1 + static_cast<double>(sigma) * node));
+    for (double& node : rule.nodes) node = std::max(0.0, mean + static_cast<double>(sigma) * node);
     return rule;
 }
+
+/// For each key of a selection the Gauss rule for the W of all others. O(N) sums of groups: those before and those
+/// behind the key.
+class LeaveOneOutLengths {
+public:
+    LeaveOneOutLengths(std::span<const double> p, Index dimension, int order)
+        : order_(order), sums_(dimension, static_cast<std::size_t>(2 * order)) {
+        const auto one = [&](double weight) { return sums_.one(static_cast<long double>(weight) * weight); };
+        before_.push_back(sums_.one(0));
+        for (const double weight : p) before_.push_back(sums_.sum(before_.back(), one(weight)));
+        behind_.push_back(sums_.one(0));
+        for (std::size_t i = p.size(); i-- > 0;) behind_.push_back(sums_.sum(behind_.back(), one(p[i])));
+    }
+    QuadratureRule rule(std::size_t without) const {
+        return square_length_rule(sums_.sum(before_[without], behind_[behind_.size() - 2 - without]), order_);
+    }
+
+private:
+    int order_;
+    SquareLengths sums_;
+    std::vector<SquareLength> before_, behind_; ///< of the first keys, of the last keys
+};
 
 /// G_d on a fine grid with its exact slope: cubic Hermite interpolation, error below 1e-10 for d >= 8; below
 /// that the slope is unbounded or steep at the ends and the function itself is asked.
@@ -260,11 +311,11 @@ public:
         if (others.empty()) return 1;
         std::vector<double> descending(others.begin(), others.end());
         std::sort(descending.begin(), descending.end(), std::greater<>());
+        const detail::LeaveOneOutLengths rest(selected, dimension_, std::min(order_, 12));
         double sum = 0;
         for (std::size_t i = 0; i < selected.size(); ++i) {
             const double p = selected[i];
-            const detail::QuadratureRule lengths =
-                detail::square_length_rule(selected, i, dimension_, std::min(order_, 12));
+            const detail::QuadratureRule lengths = rest.rule(i);
             for (std::size_t a = 0; a < lengths.nodes.size(); ++a) {
                 const double x = std::sqrt(lengths.nodes[a]);
                 // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
