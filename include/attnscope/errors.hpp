@@ -1,5 +1,6 @@
 // The two exceptions of the library. Conditions of the data (NaN, all keys masked, ties) are results, not
-// errors.
+// errors. Where the compiler has no exceptions (-fno-exceptions), what would throw writes its message to standard error
+// and calls std::abort; io/, which reads what others wrote, is refused there.
 #pragma once
 
 #include <attnscope/config.hpp>
@@ -8,6 +9,8 @@
 #include <charconv>
 #include <concepts>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -48,6 +51,33 @@ private:
 
 namespace detail {
 
+/// The one place that throws, and the one that catches.
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+template <class E>
+[[noreturn]] void raise(const E& error) {
+    throw error;
+}
+/// Calls f, and on_error where it throws; std::current_exception tells there what.
+template <class F, class OnError>
+void attempt(F&& f, OnError&& on_error) {
+    try {
+        f();
+    } catch (...) {
+        on_error();
+    }
+}
+#else
+template <class E>
+[[noreturn]] void raise(const E& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::abort();
+}
+template <class F, class OnError>
+void attempt(F&& f, OnError&&) {
+    f();
+}
+#endif
+
 /// Shortest text that reads back as `value`.
 template <class T>
 requires std::integral<T> || std::floating_point<T>
@@ -64,7 +94,7 @@ template <class... Values>
     std::string message = std::string(function) + ": " + std::string(rule);
     [[maybe_unused]] std::string_view lead = ", got ";
     ((message += lead, message += to_text(values), lead = " and "), ...);
-    throw invalid_argument(printable(message));
+    raise(invalid_argument(printable(message)));
 }
 
 template <class... Values>

@@ -34,6 +34,10 @@
 #define ATTNSCOPE_DETAIL_MMAP 0
 #endif
 
+#if !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#error "attnscope/io needs exceptions: compile without -fno-exceptions what reads or writes files"
+#endif
+
 namespace attnscope {
 inline namespace v0_1 {
 namespace io {

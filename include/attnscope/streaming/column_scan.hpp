@@ -104,6 +104,8 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Totals& totals, const
                             const TileOptions& options = {}, E&& executor = {}) {
     return scan_column_mass(StoredHead<T>(head), totals, mask, options, executor);
 }
+
+/// As above of half or bfloat16, or of keys in pages: see `StoredHead`.
 template <Real T, RowLike Totals, Executor E = Sequential>
 ColumnScan scan_column_mass(const StoredHead<T>& head, const Totals& totals, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {
@@ -119,6 +121,9 @@ ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, con
                             const TileOptions& options = {}, E&& executor = {}) {
     return scan_column_mass(StoredHead<T>(head), rows, mask, options, executor);
 }
+
+/// As above of half or bfloat16, or of keys in pages: see `StoredHead`.
+/// Throws. `invalid_argument` also if the scan was cancelled.
 template <Real T, Index K, Executor E = Sequential>
 ColumnScan scan_column_mass(const StoredHead<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {

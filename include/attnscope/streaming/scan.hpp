@@ -216,13 +216,15 @@ struct ScanJob {
 
 template <Real T, Index K>
 void allocate(Scan<T, K>& result, Index queries, Index width, bool output) {
-    try {
-        result.rows.resize(static_cast<std::size_t>(queries));
-        if (output) result.output.setZero(queries, width);
-    } catch (const std::exception&) { // bad_alloc or length_error
-        fail("scan", "the result needs more memory than there is: queries, bytes a query", queries,
-             sizeof(RowState<T, K>) + (output ? static_cast<std::size_t>(width) * sizeof(T) : 0));
-    }
+    attempt(
+        [&] {
+            result.rows.resize(static_cast<std::size_t>(queries));
+            if (output) result.output.setZero(queries, width);
+        },
+        [&] { // bad_alloc or length_error
+            fail("scan", "the result needs more memory than there is: queries, bytes a query", queries,
+                 sizeof(RowState<T, K>) + (output ? static_cast<std::size_t>(width) * sizeof(T) : 0));
+        });
 }
 
 /// All heads, one task for each tile of queries. The workspaces of tasks are handed on from task to task.
@@ -410,6 +412,7 @@ std::vector<Scan<T, K>> scan_heads(const HeadGroup<T>& group, const Mask& mask =
     return scan_heads<K>(heads, mask, options, executor);
 }
 
+/// The same of half or bfloat16, one head after the other.
 template <Index K = 8, InputScalar S, Executor E = Sequential>
 requires(!Real<S>)
 std::vector<Scan<ComputeScalar<S>, K>> scan_heads(const HeadGroup<S>& group, const Mask& mask = {},

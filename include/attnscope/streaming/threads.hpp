@@ -32,13 +32,15 @@ public:
         std::exception_ptr failure;
         std::mutex guard;
         const auto work = [&] {
-            try {
-                for (Index i = next++; i < count; i = next++) task(i);
-            } catch (...) {
-                next = count;
-                const std::lock_guard lock(guard);
-                if (!failure) failure = std::current_exception();
-            }
+            detail::attempt(
+                [&] {
+                    for (Index i = next++; i < count; i = next++) task(i);
+                },
+                [&] {
+                    next = count;
+                    const std::lock_guard lock(guard);
+                    if (!failure) failure = std::current_exception();
+                });
         };
         {
             std::vector<std::jthread> others;
