@@ -138,7 +138,7 @@ private:
 /// Example: `attend_backward(head, Softmax(), d_output, {d.q, d.k, d.v}, Mask::causal())`
 template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
 double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_output,
-                       std::type_identity_t<GradientBuffers<T>> into, const Mask& mask = {},
+                       std::type_identity_t<GradientBuffers<T>> buffers, const Mask& mask = {},
                        const AttendBackwardOptions& options = {}, E&& executor = {}) {
     const MatrixHolder<T> held(d_output);
     const MatrixView<T> d_out = held.get();
@@ -149,9 +149,9 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
         detail::require(buffer.rows() == part.rows() && buffer.cols() == part.cols(), "attend_backward",
                         "a gradient must have the shape of what it belongs to", buffer.rows(), buffer.cols());
     };
-    fits(into.q, head.q());
-    fits(into.k, head.k());
-    fits(into.v, head.v());
+    fits(buffers.q, head.q());
+    fits(buffers.k, head.k());
+    fits(buffers.v, head.v());
     if constexpr (!detail::TellsParameterDerivative<N, T>)
         detail::require(!options.parameter, "attend_backward", "the normaliser must have a parameter");
     using Pass = detail::BackwardPass<T, N>;
@@ -164,7 +164,7 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
             typename Pass::Sums own = pass.no_sums();
             for (Index block = number * pass.blocks() / tasks; block < (number + 1) * pass.blocks() / tasks;
                  ++block)
-                pass(block, room, into.q, own);
+                pass(block, room, buffers.q, own);
             sums[static_cast<std::size_t>(number)] = std::move(own);
         });
     };
@@ -175,8 +175,8 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
         total.v += part.v;
         total.parameter += part.parameter;
     }
-    into.k += total.k;
-    into.v += total.v;
+    buffers.k += total.k;
+    buffers.v += total.v;
     return total.parameter;
 }
 
@@ -207,11 +207,11 @@ template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, MatrixLike<ScalarOf
 requires Normalizer<N, ScalarOf<Q>> && std::same_as<ScalarOf<Q>, ScalarOf<K>> &&
          std::same_as<ScalarOf<Q>, ScalarOf<V>>
 double attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, const D& d_output,
-                       GradientBuffers<ScalarOf<Q>> into, const Mask& mask = {},
+                       GradientBuffers<ScalarOf<Q>> buffers, const Mask& mask = {},
                        const AttendBackwardOptions& options = {}, E&& executor = {}) {
     using T = ScalarOf<Q>;
     const MatrixHolder<T> q_rows(q), k_rows(k), v_rows(v);
-    return attend_backward(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, d_output, into,
+    return attend_backward(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, d_output, buffers,
                            mask, options, executor);
 }
 

@@ -236,8 +236,8 @@ auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, co
                     "attend_backward", "d_output must have the batch and the heads of q", d_outputs.batches(),
                     d_outputs.heads());
     TensorGradient<T, rank, int(Q::Layout)> gradient;
-    const auto make = [](auto& tensor, const TensorHeads<T>& of) {
-        tensor.resize(detail::tensor_shape<rank>(of.batches(), of.heads(), of.rows(), of.cols()));
+    const auto make = [](auto& tensor, const TensorHeads<T>& like) {
+        tensor.resize(detail::tensor_shape<rank>(like.batches(), like.heads(), like.rows(), like.cols()));
     };
     make(gradient.q, queries), make(gradient.k, keys), make(gradient.v, values);
     const auto store = [](auto& tensor, Index b, Index h, const Matrix<T>& one) {

@@ -158,8 +158,9 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
                 meet = true;
                 result.logit_difference =
                     std::max(result.logit_difference, static_cast<double>(std::abs(a[i] - b[i])));
-                const detail::ExactDifference<T> from(a[i], a[k]), to(b[i], b[k]);
-                x[i] = static_cast<double>(over((to.value - from.value) + (to.rest - from.rest)) - offset);
+                const detail::ExactDifference<T> apart_a(a[i], a[k]), apart_b(b[i], b[k]);
+                x[i] = static_cast<double>(
+                    over((apart_b.value - apart_a.value) + (apart_b.rest - apart_a.rest)) - offset);
                 if (std::abs(x[i]) <= 1) {
                     larger[i] += std::max(x[i], 0.0);
                     continue;

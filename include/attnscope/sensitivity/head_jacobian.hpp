@@ -26,17 +26,19 @@ struct HeadProjections {
 namespace detail {
 
 template <Real T>
-void require_projections(std::string_view function, const HeadView<T>& head, const HeadProjections<T>& from) {
+void require_projections(std::string_view function, const HeadView<T>& head,
+                         const HeadProjections<T>& projections) {
     require(head.has_values() && head.queries() == head.keys(), function,
             "the head must have values and one query, key and value for each token", head.queries(),
             head.keys());
-    require(from.query.cols() == head.q().cols() && from.key.cols() == head.k().cols() &&
-                from.value.cols() == head.v().cols(),
-            function, "the projections must have the widths of q, k and v", from.query.cols(), from.key.cols(),
-            from.value.cols());
-    require(from.query.rows() == from.key.rows() && from.query.rows() == from.value.rows(), function,
-            "the projections must have one row for each number of a token", from.query.rows(), from.key.rows(),
-            from.value.rows());
+    require(projections.query.cols() == head.q().cols() && projections.key.cols() == head.k().cols() &&
+                projections.value.cols() == head.v().cols(),
+            function, "the projections must have the widths of q, k and v", projections.query.cols(),
+            projections.key.cols(), projections.value.cols());
+    require(projections.query.rows() == projections.key.rows() &&
+                projections.query.rows() == projections.value.rows(),
+            function, "the projections must have one row for each number of a token", projections.query.rows(),
+            projections.key.rows(), projections.value.rows());
 }
 
 } // namespace detail
@@ -59,10 +61,10 @@ class HeadJacobian {
 public:
     /// Cost. O(n^2 d).
     /// Throws. `invalid_argument` when shapes do not fit.
-    HeadJacobian(const HeadView<T>& head, const HeadProjections<T>& from, const Mask& mask = {},
+    HeadJacobian(const HeadView<T>& head, const HeadProjections<T>& projections, const Mask& mask = {},
                  N normalizer = {})
-        : head_(head), from_(from), mask_(mask), normalizer_(std::move(normalizer)) {
-        detail::require_projections("HeadJacobian", head, from);
+        : head_(head), projections_(projections), mask_(mask), normalizer_(std::move(normalizer)) {
+        detail::require_projections("HeadJacobian", head, projections);
         const Index n = head.queries();
         logits_.resize(n, n);
         weights_.resize(n, n);
@@ -73,7 +75,7 @@ public:
     }
 
     Index tokens() const { return head_.queries(); }
-    Index width() const { return from_.query.rows(); }
+    Index width() const { return projections_.query.rows(); }
     const Matrix<T>& weights() const { return weights_; }
 
     /// J dx, dx [n, D].
@@ -82,8 +84,8 @@ public:
     Matrix<T> jvp(MatrixView<T> dx) const {
         detail::require(dx.rows() == tokens() && dx.cols() == width(), "HeadJacobian::jvp",
                         "dx must have the shape of the tokens", dx.rows(), dx.cols());
-        const Matrix<T> dq = dx.map() * from_.query.map(), dk = dx.map() * from_.key.map(),
-                        dv = dx.map() * from_.value.map();
+        const Matrix<T> dq = dx.map() * projections_.query.map(), dk = dx.map() * projections_.key.map(),
+                        dv = dx.map() * projections_.value.map();
         Matrix<T> change = dq * head_.k().map().transpose();
         change.noalias() += head_.q().map() * dk.transpose();
         change *= head_.scale();
@@ -104,9 +106,9 @@ public:
     /// Throws. `invalid_argument` when w has another shape.
     Matrix<T> vjp(MatrixView<T> w) const {
         const AttentionGradient<T> gradient = attend_backward(head_, normalizer_, w, mask_);
-        Matrix<T> result = gradient.q * from_.query.map().transpose();
-        result.noalias() += gradient.k * from_.key.map().transpose();
-        result.noalias() += gradient.v * from_.value.map().transpose();
+        Matrix<T> result = gradient.q * projections_.query.map().transpose();
+        result.noalias() += gradient.k * projections_.key.map().transpose();
+        result.noalias() += gradient.v * projections_.value.map().transpose();
         return result;
     }
 
@@ -152,7 +154,7 @@ private:
     }
 
     HeadView<T> head_;
-    HeadProjections<T> from_;
+    HeadProjections<T> projections_;
     Mask mask_;
     N normalizer_;
     Matrix<T> logits_, weights_;
@@ -180,14 +182,14 @@ struct TokenJacobianLimit {
 /// Cost. O(n^2 d d_v + n d_v^3) at most, memory O(n^2 + n d).
 /// Throws. `invalid_argument` when shapes do not fit.
 template <Real T>
-TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& from,
+TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadProjections<T>& projections,
                                            const Mask& mask = {}) {
-    detail::require_projections("token_jacobian_limit", head, from);
+    detail::require_projections("token_jacobian_limit", head, projections);
     const Index n = head.queries();
-    const Matrix<T> query_gram = from.query.map().transpose() * from.query.map(),
-                    key_gram = from.key.map().transpose() * from.key.map(),
-                    key_value = from.key.map().transpose() * from.value.map(),
-                    value_gram = from.value.map().transpose() * from.value.map();
+    const Matrix<T> query_gram = projections.query.map().transpose() * projections.query.map(),
+                    key_gram = projections.key.map().transpose() * projections.key.map(),
+                    key_value = projections.key.map().transpose() * projections.value.map(),
+                    value_gram = projections.value.map().transpose() * projections.value.map();
     const auto largest_eigenvalue = [](const Matrix<T>& symmetric) {
         if (symmetric.size() == 0) return T(0);
         if (!symmetric.allFinite()) return std::numeric_limits<T>::quiet_NaN();

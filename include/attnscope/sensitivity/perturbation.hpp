@@ -183,9 +183,9 @@ template <RowLike Z, RowLike M>
 requires std::same_as<RowScalar<Z>, RowScalar<M>>
 Perturbation<double> measure_perturbation(const Z& z, const M& moved) {
     const RowHolder<RowScalar<Z>> before(z), after(moved);
-    const std::vector<double> from(before.get().begin(), before.get().end()),
-        to(after.get().begin(), after.get().end());
-    return measure_perturbation(RowIn<double>(from), RowIn<double>(to));
+    const std::vector<double> given(before.get().begin(), before.get().end()),
+        changed(after.get().begin(), after.get().end());
+    return measure_perturbation(RowIn<double>(given), RowIn<double>(changed));
 }
 
 /// As above with any matrix of values [n, d].
@@ -193,12 +193,13 @@ template <RowLike Z, RowLike M, MatrixExpr V>
 requires std::same_as<RowScalar<Z>, RowScalar<M>>
 Perturbation<double> measure_perturbation(const Z& z, const M& moved, const V& values, double diameter = 0) {
     const RowHolder<RowScalar<Z>> before(z), after(moved);
-    const std::vector<double> from(before.get().begin(), before.get().end()),
-        to(after.get().begin(), after.get().end());
+    const std::vector<double> given(before.get().begin(), before.get().end()),
+        changed(after.get().begin(), after.get().end());
     detail::require(values.rows() == before.size(), "measure_perturbation",
                     "values must have one row for each key", values.rows(), before.size());
     const Matrix<double> wide = values.derived().template cast<double>();
-    return measure_perturbation(RowIn<double>(from), RowIn<double>(to), MatrixView<double>(wide), diameter);
+    return measure_perturbation(RowIn<double>(given), RowIn<double>(changed), MatrixView<double>(wide),
+                                diameter);
 }
 
 /// Rounding errors of a measured perturbation, from those of its logits.
@@ -355,9 +356,9 @@ template <RowLike Z, RowLike E>
 requires std::same_as<RowScalar<Z>, RowScalar<E>>
 MeanPerturbation<double> mean_perturbation(const Z& z, const E& error) {
     const RowHolder<RowScalar<Z>> logits(z), errors(error);
-    const std::vector<double> from(logits.get().begin(), logits.get().end()),
-        by(errors.get().begin(), errors.get().end());
-    return mean_perturbation(RowIn<double>(from), RowIn<double>(by));
+    const std::vector<double> given(logits.get().begin(), logits.get().end()),
+        change(errors.get().begin(), errors.get().end());
+    return mean_perturbation(RowIn<double>(given), RowIn<double>(change));
 }
 
 inline constexpr Statement perturbation_mean_kl_sharp_statement{

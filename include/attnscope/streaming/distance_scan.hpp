@@ -43,9 +43,9 @@ public:
     /// sum += weight x in the unit
     void add(Index key, T weight, Eigen::Matrix<A, 1, Eigen::Dynamic>& sum) const {
         const A factor = A(weight) * A(unit_);
-        const T* const from = x_.row(key).data();
-        A* const to = sum.data();
-        for (Index c = 0; c < x_.cols(); ++c) to[c] += factor * A(from[c]);
+        const T* const source = x_.row(key).data();
+        A* const target = sum.data();
+        for (Index c = 0; c < x_.cols(); ++c) target[c] += factor * A(source[c]);
     }
 
 private:
@@ -188,12 +188,12 @@ private:
     /// |s|^2 - 2 p <s, x> + p^2 |x|^2 = |s|^2 + p (p |x|^2 - 2 <s, x>) of some panels.
     template <int width>
     void add_panels(Index set, Index panel, const T* products) {
-        const Selection& of = selections_[static_cast<std::size_t>(set)];
-        const T* const weights = weights_.data() + of.row + panel * S::size;
-        const T* const places = places_.data() + of.row + panel * S::size;
+        const Selection& selection = selections_[static_cast<std::size_t>(set)];
+        const T* const weights = weights_.data() + selection.row + panel * S::size;
+        const T* const places = places_.data() + selection.row + panel * S::size;
         const T* const squares = tokens_->squares() + (first_panel_ + panel) * S::size;
-        const auto limit = S::set(of.limit), length = S::set(of.length), least_sure = S::set(of.doubt),
-                   zero = S::set(T(0)), far = S::set(infinity);
+        const auto limit = S::set(selection.limit), length = S::set(selection.length),
+                   least_sure = S::set(selection.doubt), zero = S::set(T(0)), far = S::set(infinity);
         T* const sum = sums_.data() + set * S::size;
         auto total = S::load(sum);
 #pragma GCC unroll 3
@@ -211,15 +211,15 @@ private:
     }
 
     void add_one_by_one(Index set, Index panel, typename S::P packet) {
-        const Selection& of = selections_[static_cast<std::size_t>(set)];
+        const Selection& selection = selections_[static_cast<std::size_t>(set)];
         std::array<T, static_cast<std::size_t>(S::size)> squares;
         S::store(squares.data(), packet);
         for (std::size_t i = 0; i < squares.size(); ++i) {
-            const auto at = static_cast<std::size_t>(of.row + panel * S::size) + i;
-            if (places_[at] < of.limit) continue;
+            const auto at = static_cast<std::size_t>(selection.row + panel * S::size) + i;
+            if (places_[at] < selection.limit) continue;
             const Index key = (first_panel_ + panel) * S::size + static_cast<Index>(i);
             A distance = A(std::sqrt(squares[i]));
-            if (squares[i] < of.doubt) {
+            if (squares[i] < selection.doubt) {
                 sum_ = wide_contexts_.row(set);
                 tokens_->add(key, -weights_[at], sum_);
                 distance = sum_.norm();
