@@ -88,10 +88,8 @@ struct CriticalTemperature {
         S best(1);
         for (std::size_t k = 2; k <= z.size(); ++k) {
             const S gap = z[0] - z[k - 1], count(static_cast<int>(k));
-            if (const S own = gap / log(count); own < inverse) {
-                inverse = own;
-                best = 1 / (1 + (count - 1) * exp(S(-beta * gap)));
-            }
+            inverse = std::min(inverse, S(gap / log(count)));
+            best = std::min(best, S(1 / (1 + (count - 1) * exp(S(-beta * gap)))));
         }
         if (Upper) return at_most<S>(p1, best);
         S total(0);
@@ -102,13 +100,33 @@ struct CriticalTemperature {
 };
 
 template <bool Upper>
-struct EntmaxSupport {
+struct GapCounting {
     template <class S>
     static Sides<S> at(Point point) {
-        using std::pow;
-        const S alpha = S(1.5) + S(3) * point.share<S>(), power = 1 / (alpha - 1);
+        using std::exp;
+        const S first = point.positive<S>(), second = first + point.positive<S>();
         const std::vector<S> z = descending(point.reals<S>(point.size()));
-        const S n(static_cast<int>(z.size()));
+        S least(1), most(1); // of 1/p1: the largest stands at 0
+        for (std::size_t i = 1; i < z.size(); ++i) {
+            const S gap = z[0] - z[i];
+            least += exp(S(-(gap <= first ? first : gap <= second ? second : std::max(range(z), second))));
+            most += exp(S(-(gap <= first ? S(0) : gap <= second ? first : second)));
+        }
+        const S p1 = largest(softmax(z));
+        return Upper ? at_most<S>(p1, 1 / least) : at_least<S>(p1, 1 / most);
+    }
+};
+
+/// A row of alpha-entmax, its keys that are near enough to have weight, and how many have.
+template <class S>
+struct Entmax {
+    S alpha, power;
+    std::vector<S> z, p;
+    int support = 0;
+
+    explicit Entmax(Point& point) : alpha(S(1.5) + S(3) * point.share<S>()), power(1 / (alpha - 1)) {
+        using std::pow;
+        z = descending(point.reals<S>(point.size()));
         S low = z[0] - power, high = z[0]; // of the threshold below which a logit has no weight
         for (int step = 0; step < std::numeric_limits<S>::digits + 4; ++step) {
             const S middle = (low + high) / 2;
@@ -117,14 +135,38 @@ struct EntmaxSupport {
                 if (value > middle) total += pow(S((alpha - 1) * (value - middle)), power);
             (total > 1 ? low : high) = middle;
         }
-        int support = 0, within = 0;
-        // A key at the very edge has a weight that no sum shows.
-        const S reach = Upper ? power * (1 + S(1e-6)) : pow(n, S(1 - alpha)) * power * (1 - S(1e-6));
         for (const S& value : z) {
             support += value > low ? 1 : 0;
-            within += z[0] - value < reach ? 1 : 0;
+            p.push_back(value > low ? S(pow(S((alpha - 1) * (value - low)), power)) : S(0));
         }
-        return Upper ? at_most<S>(S(support), S(within)) : at_least<S>(S(support), S(within));
+    }
+    int within(const S& reach) const {
+        int count = 0;
+        for (const S& value : z) count += z[0] - value < reach ? 1 : 0;
+        return count;
+    }
+};
+
+template <bool Upper>
+struct EntmaxSupport {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::pow;
+        const Entmax<S> row(point);
+        // A key at the very edge has a weight that no sum shows.
+        const int most = row.within(row.power * (1 + S(1e-6)));
+        if (Upper) return at_most<S>(S(row.support), S(most));
+        const S reach = pow(S(most), S(1 - row.alpha)) * row.power;
+        return at_least<S>(S(row.support), S(row.within(reach * (1 - S(1e-6)))));
+    }
+};
+
+struct EntmaxNonDispersion {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::log;
+        const Entmax<S> row(point);
+        return at_most<S>(entropy(row.p), log(S(row.within(row.power * (1 + S(1e-6))))));
     }
 };
 
@@ -191,7 +233,9 @@ struct ScoreDeficit {
         const std::vector<S> p = softmax(scaled);
         S deficit(0);
         for (std::size_t i = 0; i < z.size(); ++i) deficit += p[i] * (top - z[i]);
-        return at_most<S>(deficit, temperature * w, temperature + range(z));
+        const S spread = range(z) / temperature, others(static_cast<int>(z.size()) - 1);
+        const S limit = spread <= 1 + w ? S(spread * others / (exp(spread) + others)) : w;
+        return at_most<S>(deficit, temperature * limit, temperature + range(z));
     }
 };
 
@@ -544,6 +588,23 @@ struct LpLipschitz {
         const S own = norm(x);
         if (!(own > 0)) return at_most<S>(S(0), S(1));
         return at_most<S>(norm(y) / own, pow(S(2 * most), share) * pow(diagonal_norm(p), S(1 - share)));
+    }
+};
+
+template <bool Upper>
+struct JacobianInfinityToOne {
+    template <class S>
+    static Sides<S> at(Point point) {
+        const std::vector<S> p = descending(softmax(point.reals<S>(std::min<std::size_t>(point.size(), 7))));
+        S cut(0);
+        for (unsigned bits = 0; bits < 1u << p.size(); ++bits) {
+            S inside(0), outside(0);
+            for (std::size_t i = p.size(); i-- > 0;) (bits >> i & 1u ? inside : outside) += p[i];
+            cut = std::max(cut, S(4 * inside * outside));
+        }
+        const S exact = 4 * p[0] * rest_of(p);
+        if (Upper) return at_most<S>(cut, 2 * p[0] > 1 ? exact : S(1));
+        return at_least<S>(cut, 2 * p[0] > 1 ? exact : S(1 - p[0] * p[0]));
     }
 };
 
