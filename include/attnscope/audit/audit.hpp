@@ -149,7 +149,9 @@ inline std::string to_table(const Audit& audit) {
     const std::array<std::string_view, 11> head = {"statement", "form",     "provenance", "rows",
                                                    "holds",     "rounding", "vacuous",    "undefined",
                                                    "violated",  "median",   "max"};
-    const std::array<std::size_t, 11> width = {21, 10, 14, 9, 9, 9, 9, 10, 9, 8, 8};
+    std::size_t longest = 0;
+    for (const Statement* statement : statements) longest = std::max(longest, statement->id.size());
+    const std::array<std::size_t, 11> width = {longest + 1, 10, 14, 9, 9, 9, 9, 10, 9, 8, 8};
     std::string text;
     for (std::size_t i = 0; i < head.size(); ++i) text += pad(std::string(head[i]), width[i], i < 3);
     text += '\n';
