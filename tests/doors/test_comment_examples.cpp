@@ -247,6 +247,10 @@ TEST_CASE("the examples of selections", "[doors][examples]") {
         const DistanceCurve<double>& curve = curves.compute(p, x, gram, ranking.order(), 50);
         const double distance = curve.cumulative[9]; // of the top 10
         CHECK(distance > 0);
+        FarthestTokens<double> farthest(gram);
+        farthest.reach(5);
+        const Index key = farthest.token(0); // of tokens 0 to 4
+        CHECK((key >= 0 && key < 5));
     }
     {
         const std::vector<double> selected(2, 0.3), others(4, 0.1);

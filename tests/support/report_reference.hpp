@@ -424,6 +424,16 @@ inline void compare_row(const Json& json, const Expected& row, const Input& inpu
     found.expect(!exceeds_square(j, less * less), where, " spectral ", spectral, " is too large");
 }
 
+/// min{1/(2+(L-2)/kappa), p1, 2 p1 (1-p1)} over the L weights that a double holds, kappa = p1/min p.
+inline Wide limit_by_weights(std::vector<Wide> p) {
+    std::erase_if(p, [](Wide x) { return x < std::numeric_limits<double>::min(); });
+    std::sort(p.begin(), p.end());
+    Wide rest = 0; // 1 - p1, added up
+    for (std::size_t i = 0; i + 1 < p.size(); ++i) rest += p[i];
+    return std::min(
+        {1 / (2 + (static_cast<Wide>(p.size()) - 2) * p.front() / p.back()), p.back(), 2 * p.back() * rest});
+}
+
 /// Tightness of one side, and the tally of a statement.
 struct Tally {
     std::size_t checked = 0;
@@ -548,10 +558,11 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
                     tally.add_upper(spectral, limit);
                 };
                 sharp_weights("lemma1");
+                const Wide weight_limit = limit_by_weights(row.p);
                 norm("lemma2", "sharp",
-                     std::abs(*std::max_element(row.g.begin(), row.g.end(),
-                                                [](Wide a, Wide b) { return std::abs(a) < std::abs(b); })) /
-                         2);
+                     weight_limit * std::abs(*std::max_element(row.g.begin(), row.g.end(), [](Wide a, Wide b) {
+                         return std::abs(a) < std::abs(b);
+                     })));
                 if (asked.normalizer != "softmax") {
                     // kappa over [-a,a]: every function here has its extremes at -a, 0 or a.
                     const Function function = function_of(asked.normalizer);
@@ -570,7 +581,7 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
                 sharp_weights("corollary1");
                 const Wide published = std::min(1 / (4 * temperature), std::sqrt(Wide(2)));
                 norm("corollary3", "published", published);
-                norm("corollary3", "sharp", 1 / (2 * temperature));
+                norm("corollary3", "sharp", weight_limit / temperature);
                 steep_rows += spectral > published * (1 - 1e-9L);
                 surely_steep_rows += spectral > published * (1 + 1e-9L);
                 tallies[{"finite_difference", "published"}].checked += 3; // one for each eps
