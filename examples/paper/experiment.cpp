@@ -150,16 +150,14 @@ Result run(const models::Prompt& prompt, Settings settings) {
             Matrix<float> room;
             const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
             HeadResult found = analyse_head(input, layer.mask, result.settings);
-            std::optional<attnscope::HeadProjections<double>> of_head;
             if (gpt2) {
                 const Index d = config.head_width, all = config.heads * d;
                 const auto part = [&](Index which) {
                     return MatrixView<double>(projections.data() + which * all + head * d, projections.rows(),
                                               d, projections.cols());
                 };
-                of_head = {part(0), part(1), part(2)};
+                audit_projections(found.audit, layer.heads[head], layer.mask, {part(0), part(1), part(2)});
             }
-            audit_head(found.audit, layer.heads[head], layer.mask, of_head);
             found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
             const std::lock_guard lock(guard);
             result.vector_width = input.view.v().cols();

@@ -1,7 +1,7 @@
 // What the experiments of arXiv:2508.17821 leave open, and how much of them is run.
 #pragma once
 
-#include <attnscope/types.hpp>
+#include <attnscope/analysis/head_curves.hpp>
 
 #include <array>
 #include <cstdint>
@@ -20,40 +20,14 @@ enum class Token {
 };
 inline constexpr std::array<std::string_view, 3> token_names = {"value", "hidden", "contribution"};
 
-/// Where token vectors are divided by their length.
-enum class UnitVectors {
-    nowhere,
-    separability, ///< Algorithm 4 and what stands beside it
-    everywhere
-};
+using attnscope::ShortRows;
+using attnscope::UnitVectors;
 inline constexpr std::array<std::string_view, 3> unit_names = {"nowhere", "separability", "everywhere"};
-
-/// What a row with no more than N visible keys, whose selection leaves nobody, adds to the mean of a head.
-enum class ShortRows {
-    exclude, ///< nothing
-    zero     ///< a distance of 0; figures that are not distances leave it out
-};
 inline constexpr std::array<std::string_view, 2> short_row_names = {"exclude", "zero"};
 
-/// The figures of every selection. All of them have a mean over the rows of a head for each N and length.
-enum class Figure {
-    distance,         ///< d(N) = sum over the others of |s - y_i|
-    resultant,        ///< d'(N) = |sum over the others of y_i - s|
-    theorem1,         ///< Theorem 1(1), sharp, for d
-    random_lower,     ///< main sum of Theorem 1(2): lower limit of E d of N random keys
-    random_upper,     ///< upper limit of it
-    random_resultant, ///< sqrt(E d'^2) of N random keys
-    lost,             ///< |o - o_N|
-    mass,             ///< A_N
-    separable,        ///< N_s/N, which is the recall R_N
-    precision,        ///< P_N
-    f_score           ///< F_N
-};
-inline constexpr std::size_t figure_count = 11;
-inline constexpr std::array<std::string_view, figure_count> figure_names = {
-    "distance",    "resultant", "theorem1_limit", "random_lower", "random_upper", "random_resultant",
-    "output_lost", "mass",      "separable",      "precision",    "f_score"};
-constexpr bool is_distance(Figure f) { return f < Figure::lost; }
+using Figure = attnscope::CurveFigure;
+inline constexpr std::size_t figure_count = attnscope::curve_figure_count;
+inline constexpr auto figure_names = attnscope::curve_figure_names;
 
 struct Settings {
     Token token = Token::value;

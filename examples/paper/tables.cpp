@@ -98,7 +98,7 @@ std::string curves(const Result& result) {
     for (const auto name : figure_names) text += fmt::format(",{}", name);
     text += '\n';
     for (const HeadResult& head : result.heads) {
-        const Curves& at = head.at_length.back();
+        const attnscope::LengthCurves& at = head.at_length.back();
         for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
             text += fmt::format("{},{},{},{}", head.layer, head.head, result.settings.counts[c], at.rows[c]);
             for (std::size_t f = 0; f < figure_count; ++f)
@@ -125,7 +125,7 @@ std::string separability(const Result& result) {
         "layer,head,query,visible,N,radius,separable,published_lower,published_upper,valid_lower,"
         "valid_upper,expected\n";
     for (const HeadResult& head : result.heads)
-        for (const Ball& ball : head.balls)
+        for (const attnscope::SeparabilityBall& ball : head.balls)
             text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", head.layer, head.head, ball.query,
                                 ball.visible, ball.count, cell(ball.radius), cell(ball.separable),
                                 cell(ball.published.lower), cell(ball.published.upper), cell(ball.valid.lower),
@@ -142,7 +142,7 @@ Gradient gradient(const Result& result, std::size_t t, std::size_t e) {
     Gradient g;
     std::vector<double> means;
     for (const HeadResult& head : result.heads) {
-        const Sensitivity& at = head.at_temperature[t];
+        const attnscope::TemperatureCurve& at = head.at_temperature[t];
         means.push_back(at.mean[e]);
         g.largest_row = std::max(g.largest_row, at.largest[e]);
         g.above += at.above[e];
@@ -255,7 +255,7 @@ std::vector<MeanBall> mean_balls(const Result& result) {
         MeanBall mean;
         mean.count = count;
         for (const HeadResult& head : result.heads)
-            for (const Ball& ball : head.balls) {
+            for (const attnscope::SeparabilityBall& ball : head.balls) {
                 if (ball.count != count) continue;
                 ++mean.rows;
                 mean.separable += ball.separable;

@@ -236,7 +236,8 @@ TEST_CASE("Algorithms 4 and 5 of a head against the core functions", "[paper]") 
             const DirectRow row(head.view(), Mask::causal(), query, false);
             std::vector<double> p(row.z.size()), v(row.z.size()), moved(row.z.size());
             softmax.apply<double>(row.z, p);
-            SplitMix64 directions(paper::direction_seed(5, 2, 1, query));
+            SplitMix64 directions(attnscope::mixed_seed(5, std::uint64_t(2), std::uint64_t(1),
+                                                        static_cast<std::uint64_t>(query)));
             attnscope::random_direction<double>(row.z, directions, v);
             spectral += attnscope::jacobian_norms(softmax, in(row.z), in(p)).spectral.value;
             for (std::size_t e = 0; e < settings.steps.size(); ++e) {
@@ -259,7 +260,7 @@ TEST_CASE("Algorithms 4 and 5 of a head against the core functions", "[paper]") 
     }
 
     CHECK(found.balls.size() >= 2 * 3);
-    for (const paper::Ball& ball : found.balls) {
+    for (const attnscope::SeparabilityBall& ball : found.balls) {
         CHECK(std::binary_search(sampled.begin(), sampled.end(), ball.query));
         const DirectRow row(head.view(), Mask::causal(), ball.query, true);
         const auto set = row.top(ball.count);

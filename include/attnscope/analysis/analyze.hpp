@@ -27,6 +27,10 @@ inline std::vector<Index> examined_rows(Index queries, Index keys) {
 
 inline void check_options(const AnalysisOptions& options, Index queries) {
     for (const Index n : options.counts) require(n >= 1, "analyze", "counts must be >= 1", n);
+    const std::vector<Index>& some = options.expectation_queries;
+    for (std::size_t i = 0; i < some.size(); ++i)
+        require(some[i] >= 0 && some[i] < queries && (i == 0 || some[i] > some[i - 1]), "analyze",
+                "expectation_queries must ascend within the queries", some[i], queries);
     if (options.radius)
         require(*options.radius > 0 && std::isfinite(*options.radius), "analyze",
                 "radius must be > 0 and finite", *options.radius);
@@ -154,6 +158,11 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
     const auto is_examined = [&](Index query) {
         return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
     };
+    const std::vector<Index>& asked = head.options.expectation_queries;
+    const auto has_expectations = [&](Index query) {
+        return asked.empty() ? query == result.queries - 1
+                             : std::binary_search(asked.begin(), asked.end(), query);
+    };
     const auto task = [&](Index number) {
         if (gate.stopped()) return;
         if (number == 0) return whole(of_whole); // the longest comes first
@@ -163,9 +172,9 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
             if (!analyzer) analyzer.emplace(head);
             rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
                  [&](Index query, const auto& analyze_row) {
-                     const auto depth = !is_examined(query)           ? RowAnalyzer::Depth::figures
-                                        : query == result.queries - 1 ? RowAnalyzer::Depth::expectations
-                                                                      : RowAnalyzer::Depth::selections;
+                     const auto depth = !is_examined(query)       ? RowAnalyzer::Depth::figures
+                                        : has_expectations(query) ? RowAnalyzer::Depth::expectations
+                                                                  : RowAnalyzer::Depth::selections;
                      analyze_row(*analyzer, depth, detail::at(audits, block));
                  });
         });

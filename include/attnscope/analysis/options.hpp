@@ -32,6 +32,8 @@ struct AnalysisOptions {
     bool audit = true;                                      ///< the statements of the paper
     bool certificates = true;                               ///< those beyond it, of softmax
 
+    /// Queries on which the statements about expectations are checked, ascending; the last one unless given.
+    std::vector<Index> expectation_queries = {};
     Reading reading = Reading::cumulative; ///< of the distance in Theorem 1(1)
     std::optional<double> radius = {};     ///< of the ball around s; up to the nearest other token unless given
     std::vector<double> steps = {1e-3, 1e-1, 10}; ///< of the audit's finite differences
