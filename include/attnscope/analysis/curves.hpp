@@ -95,21 +95,19 @@ public:
     void reach(Index query) { sums_.reach(query, result_.at_length); }
     void add(const RankedRow<T>& row) {
         const Index visible = std::ssize(row.keys);
-        const std::span<const Index> counts = sums_.counts_below(visible);
         const auto& curve =
-            curves_.compute(row.weights, row.x, row.gram, row.order, counts.empty() ? 0 : counts.back(), true);
+            curves_.compute(row.weights, row.x, row.gram, row.order, sums_.counts_below(visible), true);
         const RandomSubsetMoments<T> moments(row.weights, row.x);
         Interval<double> expected;
         sums_.add(visible, [&](CurveFigure figure, std::size_t c) {
             const Index n = options_.counts[c];
-            const auto place = static_cast<std::size_t>(n - 1);
             switch (figure) {
             case CurveFigure::distance:
-                return double(curve.cumulative[place]);
+                return double(curve.cumulative[c]);
             case CurveFigure::resultant:
-                return double(curve.resultant[place]);
+                return double(curve.resultant[c]);
             case CurveFigure::theorem1:
-                return double(curve.bound[place]);
+                return double(curve.bound[c]);
             case CurveFigure::random_lower: {
                 const auto both = moments.expected_distance(n);
                 expected = {double(both.lower), double(both.upper)};
@@ -120,9 +118,9 @@ public:
             case CurveFigure::random_resultant:
                 return std::sqrt(std::max(0.0, double(moments.resultant_second_moment(n))));
             case CurveFigure::lost:
-                return double(curve.truncation[place]);
+                return double(curve.truncation[c]);
             case CurveFigure::mass:
-                return double(curve.mass[place]);
+                return double(curve.mass[c]);
             default:
                 return std::numeric_limits<double>::quiet_NaN();
             }

@@ -45,25 +45,25 @@ Matrix<Accumulator<T>> gram_matrix(MatrixView<T> x) {
     return gram;
 }
 
-/// What a row's top-N selections look like for N = 1, 2, ..., in the order of a ranking.
+/// What a row's top-N selections look like for some N in ascending order, one element for each.
 template <Real A>
 struct DistanceCurve {
-    std::vector<A> cumulative; ///< [N-1]: d(N)
-    std::vector<A> resultant;  ///< [N-1]: d'(N)
-    std::vector<A> mass;       ///< [N-1]: A_N
-    std::vector<A> tail_mass;  ///< [N-1]: mass of the others
-    std::vector<A> truncation; ///< [N-1]: |o - o_N| as `truncation_error`
-    /// [N-1]: Theorem 1(1), sharp, for the cumulative reading, with d1 to 1e-7 max|x_i| or so; empty unless
+    std::vector<A> cumulative; ///< d(N)
+    std::vector<A> resultant;  ///< d'(N)
+    std::vector<A> mass;       ///< A_N
+    std::vector<A> tail_mass;  ///< mass of the others
+    std::vector<A> truncation; ///< |o - o_N| as `truncation_error`
+    /// Theorem 1(1), sharp, for the cumulative reading, with d1 to 1e-7 max|x_i| or so; empty unless
     /// asked for.
     std::vector<A> bound;
 };
 
-/// All top-N distances of a row at once, for N = 1 ... n_max, from the Gram matrix of its token vectors.
+/// The top-N distances of a row for many N at once, from the Gram matrix of its token vectors.
 /// Formula. With c_i = <s_N, x_i>, |s_N - y_i|^2 = |s_N|^2 - 2 p_i c_i + |y_i|^2 costs O(1) for each key and
 /// N. Where s_N nearly equals y_i this cancels; below 1e-4 (|s|^2 + |y|^2) the distance is taken directly
 /// instead, so that the squares keep 1e-11 relative. c_i is kept in double. For float input the squares are
 /// formed in float, and distances taken directly below |s|^2 + |y|^2 times 1/32: d(N) is exact to 4e-6.
-/// Cost. O(n n_max) plus O(d) for each N: some columns of the Gram matrix at a time, whose c_i stay in
+/// Cost. O(n) plus O(d) for each N up to the largest, about a fifth of it for those that are not asked for: some columns of the Gram matrix at a time, whose c_i stay in
 /// registers for all N. Memory O(n) beyond the curve, kept from row to row (plus O(1) for each distance taken
 /// directly).
 /// Example, with the ranked weights p [n] of a row and a view x [n, d] of their vectors:
@@ -83,13 +83,27 @@ public:
     /// Throws. `invalid_argument` when sizes do not fit.
     const DistanceCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                     std::span<const Index> order, Index n_max, bool with_bound = false) {
+        detail::require(n_max >= 0 && n_max <= detail::size<T>(p), "DistanceCurves", "n_max must be in [0, n]",
+                        n_max, p.size());
+        all_.resize(static_cast<std::size_t>(n_max));
+        std::iota(all_.begin(), all_.end(), Index(1));
+        return compute(p, x, gram, order, std::span<const Index>(all_), with_bound);
+    }
+
+    /// The same for N = `counts`, which must ascend within [1, n].
+    const DistanceCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
+                                    std::span<const Index> order, std::span<const Index> counts,
+                                    bool with_bound = false) {
         const Index n = detail::size<T>(p), d = x.cols();
         detail::require(x.rows() >= n && gram.rows() >= n && gram.cols() >= n &&
                             static_cast<Index>(order.size()) == n,
                         "DistanceCurves", "x, gram and order must cover the weights", x.rows(), gram.rows(),
                         order.size(), n);
-        detail::require(n_max >= 0 && n_max <= n, "DistanceCurves", "n_max must be in [0, n]", n_max, n);
-        const std::size_t size = static_cast<std::size_t>(n), count = static_cast<std::size_t>(n_max);
+        for (std::size_t i = 0; i < counts.size(); ++i)
+            detail::require(counts[i] > (i > 0 ? counts[i - 1] : 0) && counts[i] <= n, "DistanceCurves",
+                            "the N must ascend in [1, n]", counts[i], n);
+        const std::size_t size = static_cast<std::size_t>(n), count = counts.size(),
+                          last = counts.empty() ? 0 : static_cast<std::size_t>(counts.back());
         for (auto* curve :
              {&curve_.cumulative, &curve_.resultant, &curve_.mass, &curve_.tail_mass, &curve_.truncation})
             curve->assign(count, A(0));
@@ -97,7 +111,7 @@ public:
         weight_.assign(p.begin(), p.end());
         lengths_.resize(size);
         tail_.assign(size + 1, A(0));
-        steps_.resize(count);
+        steps_.resize(last);
         doubtful_.clear();
         o_.setZero(d);
         s_.setZero(d);
@@ -114,7 +128,8 @@ public:
             tail_[rank] = tail_[rank + 1] + weight_[static_cast<std::size_t>(order[rank])];
 
         A mass = 0;
-        for (std::size_t rank = 0; rank < count; ++rank) {
+        std::size_t to = 0; // of the next N that is asked for
+        for (std::size_t rank = 0; rank < last; ++rank) {
             const Index key = order[rank];
             const A own = weight_[static_cast<std::size_t>(key)];
             mass += own;
@@ -123,9 +138,12 @@ public:
             step.key = key;
             step.weight = own;
             step.length = s_.squaredNorm();
-            curve_.resultant[rank] = (o_ - 2 * s_).norm();
-            curve_.mass[rank] = mass;
-            curve_.tail_mass[rank] = tail_[rank + 1];
+            step.to = counts[to] == static_cast<Index>(rank + 1) ? to : not_asked;
+            if (step.to == not_asked) continue;
+            curve_.resultant[to] = (o_ - 2 * s_).norm();
+            curve_.mass[to] = mass;
+            curve_.tail_mass[to] = tail_[rank + 1];
+            ++to;
         }
         truncate(x, order);
         if (longest_y > A(0)) {
@@ -153,21 +171,23 @@ private:
     /// tail |mu_tail - mu_head|, with the sum over the others taken from the end, so that small ones keep their
     /// digits. Uses s_ as room.
     void truncate(const MatrixView<T>& x, std::span<const Index> order) {
-        const std::size_t count = curve_.truncation.size();
         s_.setZero(x.cols());
         for (std::size_t rank = order.size(); rank-- > 0;) {
-            if (rank < count) {
-                const A tail = curve_.tail_mass[rank], mass = curve_.mass[rank];
-                curve_.truncation[rank] = rank + 1 == order.size() || tail == A(0) ? A(0)
-                                          : mass > A(0) ? (s_ - (o_ - s_) * (tail / mass)).norm()
-                                                        : std::numeric_limits<A>::quiet_NaN();
+            if (rank < steps_.size() && steps_[rank].to != not_asked) {
+                const std::size_t to = steps_[rank].to;
+                const A tail = curve_.tail_mass[to], mass = curve_.mass[to];
+                curve_.truncation[to] = rank + 1 == order.size() || tail == A(0) ? A(0)
+                                        : mass > A(0) ? (s_ - (o_ - s_) * (tail / mass)).norm()
+                                                      : std::numeric_limits<A>::quiet_NaN();
             }
             s_ += weight_[static_cast<std::size_t>(order[rank])] * vector(x, order[rank]);
         }
     }
 
     /// What all columns need to know of N = rank + 1.
+    static constexpr std::size_t not_asked = std::numeric_limits<std::size_t>::max();
     struct Step {
+        std::size_t to = not_asked; ///< place in the curve
         Index key = 0;
         A weight = 0;
         A length = 0;                           ///< |s_N|^2
@@ -217,6 +237,7 @@ private:
                                                : zero;
                 c[j] = S::madd(weight, product, c[j]);
             }
+            if (step.to == not_asked) continue;
 #pragma GCC unroll 16
             for (int j = 0; j < packets / parts; ++j) {
                 typename F::P inner;
@@ -233,9 +254,9 @@ private:
                 std::array<A, static_cast<std::size_t>(columns)> inner;
 #pragma GCC unroll 16
                 for (int j = 0; j < packets; ++j) S::store(inner.data() + j * S::size, c[j]);
-                curve_.cumulative[rank] += add_one_by_one<R>(squares, slopes, inner.data(), first, rank);
+                curve_.cumulative[step.to] += add_one_by_one<R>(squares, slopes, inner.data(), first, rank);
             } else {
-                curve_.cumulative[rank] += static_cast<A>(F::reduce_add(roots));
+                curve_.cumulative[step.to] += static_cast<A>(F::reduce_add(roots));
             }
         }
     }
@@ -297,7 +318,7 @@ private:
         for (const auto& [at, key] : doubtful_) {
             for (; rank <= static_cast<std::size_t>(at); ++rank)
                 s_ += steps_[rank].weight * vector(x, steps_[rank].key);
-            curve_.cumulative[static_cast<std::size_t>(at)] +=
+            curve_.cumulative[steps_[static_cast<std::size_t>(at)].to] +=
                 (s_ - weight_[static_cast<std::size_t>(key)] * vector(x, key)).norm();
         }
     }
@@ -312,23 +333,31 @@ private:
         alive_.assign(order.size(), A(1));
         for (Index i = 0; i < n; ++i) norms_[static_cast<std::size_t>(i)] = gram(i, i);
         A longest = 0;
-        for (std::size_t rank = 0; rank < curve_.bound.size(); ++rank) {
+        for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
             const Index key = order[rank];
+            const std::size_t to = steps_[rank].to;
             const A* const products = gram.data() + key * gram.cols();
             longest = std::max(longest, gram(key, key));
             alive_[static_cast<std::size_t>(key)] = 0;
             const P own = S::set(gram(key, key)), minus_two = S::set(A(-2));
             P reach = S::set(A(0));
-            detail::for_each_lane<A>(n, [&](const auto& lane) {
+            const auto move = [&](const auto& lane) {
                 const P apart =
                     S::madd(minus_two, lane(products, A(0)), S::add(own, lane(norms_.data(), A(0))));
                 const P far = S::max(lane(farthest_.data(), A(0)), apart);
                 lane.store(farthest_.data(), far);
-                reach = S::max(reach, S::mul(far, lane(alive_.data(), A(0))));
+                return far;
+            };
+            if (to == not_asked) {
+                detail::for_each_lane<A>(n, move);
+                continue;
+            }
+            detail::for_each_lane<A>(n, [&](const auto& lane) {
+                reach = S::max(reach, S::mul(move(lane), lane(alive_.data(), A(0))));
             });
-            const A others = static_cast<A>(n) - static_cast<A>(rank + 1), tail = curve_.tail_mass[rank];
-            curve_.bound[rank] = tail * std::sqrt(S::reduce_max(reach)) +
-                                 std::sqrt(longest) * std::abs(curve_.mass[rank] * others - tail);
+            const A others = static_cast<A>(n) - static_cast<A>(rank + 1), tail = curve_.tail_mass[to];
+            curve_.bound[to] = tail * std::sqrt(S::reduce_max(reach)) +
+                               std::sqrt(longest) * std::abs(curve_.mass[to] * others - tail);
         }
     }
 
@@ -338,6 +367,7 @@ private:
     std::vector<Step> steps_;
     std::vector<std::pair<Index, Index>> doubtful_; ///< rank, key
     Vector o_, s_;
+    std::vector<Index> all_;
 };
 
 } // namespace v0_1

@@ -241,6 +241,39 @@ TEST_CASE("the traps that cost float all digits keep theirs", "[selection][dista
     ATTNSCOPE_CHECK_WORST(worst);
 }
 
+TEMPLATE_TEST_CASE("the distances of some N are those of every N", "[selection][distance]", float, double) {
+    using T = TestType;
+    using A = SumScalar<T>;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    DistanceCurves<T> every, some;
+    Worst different;
+    for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64& random) {
+        const std::vector<Index> order = reference_order(tokens.weights());
+        const Matrix<A> gram = attnscope::gram_matrix(tokens.vectors());
+        std::vector<Index> counts;
+        for (Index n = 1; n <= tokens.n; ++n)
+            if (random.below(3) == 0) counts.push_back(n);
+        const auto& all = every.compute(tokens.weights(), tokens.vectors(), gram, order, tokens.n, true);
+        const auto& chosen = some.compute(tokens.weights(), tokens.vectors(), gram, order, counts, true);
+        REQUIRE(chosen.cumulative.size() == counts.size());
+        REQUIRE(chosen.bound.size() == counts.size());
+        for (std::size_t i = 0; i < counts.size(); ++i) {
+            const auto at = static_cast<std::size_t>(counts[i] - 1);
+            A gap = 0;
+            for (const auto figure :
+                 {&attnscope::DistanceCurve<A>::cumulative, &attnscope::DistanceCurve<A>::resultant,
+                  &attnscope::DistanceCurve<A>::mass, &attnscope::DistanceCurve<A>::tail_mass,
+                  &attnscope::DistanceCurve<A>::truncation, &attnscope::DistanceCurve<A>::bound})
+                gap += std::abs((chosen.*figure)[i] - (all.*figure)[at]);
+            different.meet(gap, 0, tokens.where);
+        }
+        CHECK_THROWS_AS(some.compute(tokens.weights(), tokens.vectors(), gram, order, std::vector<Index>{1, 1}),
+                        attnscope::invalid_argument);
+    });
+    ATTNSCOPE_CHECK_WORST(different);
+}
+
 TEST_CASE("several sets of a row in one pass are what each is alone", "[selection][distance]") {
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
