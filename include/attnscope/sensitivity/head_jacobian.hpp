@@ -270,5 +270,39 @@ Bound<T> token_jacobian_sharp(const SpectralNorm<T>& norm, const TokenJacobianLi
         {.limit = limit.total(), .measured = norm.value, .tolerance = unit * (norm.value + limit.total())});
 }
 
+/// Upper bound on |do/dx|_2 of a softmax head from sizes alone, whatever the tokens are.
+/// Formula. |W_V| (sqrt(n) + (sqrt(n) + 1) |A| R^2) for n tokens of length R at most and A = scale W_Q W_K^T; q and k
+/// without offsets, any mask.
+/// Shapes and units. scores: |A|_2, values: |W_V|_2.
+/// Cost. O(1).
+/// Throws. `invalid_argument` unless n >= 1 and the sizes are >= 0.
+template <Number R, Number S, Number V, Real A = Promoted<R, S, V>>
+A data_free_jacobian_limit(Index tokens, R radius, S scores, V values) {
+    detail::require(tokens >= 1, "data_free_jacobian_limit", "there must be a token", tokens);
+    detail::require(A(radius) >= 0 && A(scores) >= 0 && A(values) >= 0, "data_free_jacobian_limit",
+                    "sizes must be >= 0", radius, scores, values);
+    const A root = std::sqrt(static_cast<A>(tokens));
+    return A(values) * (root + (root + 1) * A(scores) * A(radius) * A(radius));
+}
+
+inline constexpr Statement data_free_lipschitz_sharp_statement{
+    .id = "data_free_lipschitz",
+    .form = Form::sharp,
+    .provenance = Provenance::derived,
+    .text = "|do/dx|_2 <= |W_V| (sqrt(n) + (sqrt(n)+1) |A| R^2), A = scale W_Q W_K^T",
+    .conditions = "softmax head without offsets in q and k, |x_i| <= R",
+    .source = "order sqrt(n) of arXiv:2312.14820, with constants of our own",
+};
+
+/// Bound "data_free_lipschitz": |J|_2 by iteration, never above the norm, against `data_free_jacobian_limit`.
+/// Shapes and units. `tokens`: n, `width`: D, for the rounding of sums over them in T.
+/// Cost. O(1).
+template <Real T>
+Bound<T> data_free_lipschitz_sharp(const SpectralNorm<T>& norm, T limit, Index tokens, Index width) {
+    const T unit = std::numeric_limits<T>::epsilon() * static_cast<T>(tokens + width + 64);
+    return upper_bound<T>(data_free_lipschitz_sharp_statement,
+                          {.limit = limit, .measured = norm.value, .tolerance = unit * (norm.value + limit)});
+}
+
 } // namespace v0_1
 } // namespace attnscope

@@ -183,6 +183,56 @@ TEST_CASE("the certified norm of a causal head is near its norm", "[head_jacobia
     CHECK(gain > 1.3);
 }
 
+TEST_CASE("sizes alone limit a head's Jacobian, of the order of the root of the number of tokens",
+          "[theorem][head_jacobian]") {
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    Worst holds;
+    double tightest = 0;
+    const auto meet = [&](TokenHead& tokens, const Mask& mask) {
+        tokens.q = tokens.x * tokens.wq;
+        tokens.k = tokens.x * tokens.wk;
+        const Index n = tokens.x.rows(), width = tokens.x.cols();
+        const Matrix<double> scores = tokens.head().scale() * tokens.wq * tokens.wk.transpose();
+        const double limit =
+            data_free_jacobian_limit(n, tokens.x.rowwise().norm().maxCoeff(), largest_singular_value(scores),
+                                     largest_singular_value(tokens.wv));
+        const auto norm = HeadJacobian<double>(tokens.head(), tokens.from(), mask).norm(200);
+        const Bound<double> bound = data_free_lipschitz_sharp(norm, limit, n, width);
+        const Where where{"head", static_cast<std::size_t>(n), limit, seed};
+        holds.meet(bound.verdict() == Verdict::holds || bound.verdict() == Verdict::within_rounding, where);
+        // What looks at the data is sharper.
+        holds.meet(token_jacobian_limit(tokens.head(), tokens.from(), mask).total() <= limit * (1 + 1e-12),
+                   where);
+        tightest = std::max(tightest, bound.tightness());
+        return norm.value;
+    };
+    for (int repetition = 0; repetition < 5; ++repetition)
+        for (const Index n : {Index(1), Index(3), Index(8), Index(20)})
+            for (const double size : {0.0, 0.05, 0.4, 1.5})
+                for (const Mask& mask : masks) {
+                    SplitMix64 random = generator(seed, n, repetition, 151);
+                    TokenHead tokens(random, n, 5, 3, 2, size);
+                    meet(tokens, mask);
+                }
+    ATTNSCOPE_CHECK_WORST(holds);
+    CHECK(tightest > 0.9);
+    // One key that all queries look at: the norm is at least |W_V| sqrt(n).
+    for (const Index n : {Index(4), Index(16), Index(64)}) {
+        SplitMix64 random = generator(seed, n, 161);
+        TokenHead tokens(random, n, 3, 1, 1, 1);
+        tokens.wq << 6, 0, 0;
+        tokens.wk << 6, 0, 0;
+        tokens.wv << 0, 0, 1;
+        for (Index i = 0; i < n; ++i) tokens.x.row(i) << 1, 0, 0;
+        tokens.x(0, 0) = 3;
+        CHECK(meet(tokens, Mask::none()) > 0.99 * std::sqrt(static_cast<double>(n)));
+    }
+    ATTNSCOPE_CHECK_WORST(holds);
+    CHECK_THROWS_AS(data_free_jacobian_limit(0, 1.0, 1.0, 1.0), invalid_argument);
+    CHECK_THROWS_AS(data_free_jacobian_limit(2, -1.0, 1.0, 1.0), invalid_argument);
+}
+
 TEST_CASE("a power step certifies the norm of a matrix without negative entries", "[head_jacobian]") {
     const std::uint64_t seed = test_seed();
     CAPTURE(seed);
