@@ -232,6 +232,21 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
     rows.max_entry[query] = norms.max_entry / temperature;
 }
 
+/// Are all logits of a head over a temperature finite in T, with room?
+template <Real T>
+bool fits_scan(const HeadView<double>& head, double temperature) {
+    const auto longest = [](const auto& rows) {
+        double most = 0;
+        for (Index i = 0; i < rows.rows(); ++i)
+            if (const double length = rows.row(i).stableNorm(); std::isfinite(length))
+                most = std::max(most, length);
+        return most;
+    };
+    const double factor = std::abs(head.scale()) / temperature,
+                 most = double(std::numeric_limits<T>::max()) / 4;
+    return factor <= most && longest(head.q().map()) * factor * longest(head.k().map()) <= most;
+}
+
 /// All rows of a softmax head by scans in T. False if `progress` stopped it: rows that it has reached then have no
 /// norms.
 template <Real T, Executor E>
@@ -287,9 +302,11 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
         return head.q().map().row(query).stableNorm() * longest * std::abs(head.scale());
     };
     const ProductTiles<double> source(head, executor);
-    const bool scanned = result.streamed && context.is_softmax() && !options.visit;
+    // At the smallest temperatures logits over T overflow: such heads are analysed row by row.
+    const bool scanned = result.streamed && context.is_softmax() && !options.visit &&
+                         fits_scan<double>(head, *context.temperature);
     if (scanned) {
-        const bool whole = options.single_precision
+        const bool whole = options.single_precision && fits_scan<float>(head, *context.temperature)
                                ? scan_figures<float>(result, context, head, options.mask, executor)
                                : scan_figures<double>(result, context, head, options.mask, executor);
         if (!whole) return result;

@@ -16,7 +16,8 @@ using LogitBias = std::function<double(Index query, Index key)>;
 namespace detail {
 
 /// What stands between scale q.k and the logits z = (scale q.k + bias)/temperature. Options: any with a temperature
-/// and a bias, which are borrowed. Quotients of finite numbers stay at the ends of T where they overflow.
+/// and a bias, which are borrowed. Quotients may overflow, as those of `temperature`: where
+/// that is near, the temperature belongs into `Softmax`, which divides differences.
 template <Real T>
 class LogitMap {
 public:
@@ -34,12 +35,7 @@ public:
                 x = bias == -infinity ? static_cast<T>(bias) : static_cast<T>(x + static_cast<T>(bias));
             }
         if (temperature_ == 1) return;
-        constexpr T most = std::numeric_limits<T>::max();
-        for (T& x : z)
-            if (std::abs(x) <= most) {
-                const Accumulator<T> quotient = static_cast<Accumulator<T>>(x) / temperature_;
-                x = static_cast<T>(std::clamp<Accumulator<T>>(quotient, -most, most));
-            }
+        for (T& x : z) x = static_cast<T>(static_cast<Accumulator<T>>(x) / temperature_);
     }
     bool hides(Index query, Index key) const { return bias_ && bias_(query, key) == -infinity; }
     /// d z/d(scale q.k)

@@ -37,14 +37,14 @@ inline constexpr Statement entmax_support_sharp_statement{
 /// no more than u keys have weight. The lower one is attained by equal keys, the upper one by two keys less than
 /// 1/(alpha-1) apart. Keys whose gap meets a limit to rounding are the tolerance.
 /// Shapes and units. `support`: keys of positive weight, as measured.
-/// Special rows. Undefined where no key is visible or the largest logit is infinite.
+/// Special rows. Undefined for rows that are not normal: no visible key, NaN, +inf.
 /// Cost. O(n), no allocation.
 /// Throws. `invalid_argument` unless alpha >= 1.
 template <Real T>
 BoundPair<double> entmax_support_sharp(RowIn<T> z, double alpha, Index support) {
     const double m = static_cast<double>(detail::row_max<T>(z));
     const auto visible = detail::count_visible<T>(z);
-    const bool defined = visible > 0 && std::abs(m) <= std::numeric_limits<double>::max();
+    const bool defined = detail::classify<T>(z) == RowStatus::normal;
     const double widest = entmax_decisive_gaps(Index(1), alpha).upper;
     const double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
     // Keys closer than a gap, and those so near to it that rounding decides.
@@ -92,7 +92,7 @@ inline constexpr Statement entmax_non_dispersion_sharp_statement{
 /// Formula. H <= log u, u the keys closer to the largest logit than 1/(alpha-1): no other key has weight, however many
 /// there are. Attained by equal keys. A key whose gap meets the limit to rounding counts.
 /// Shapes and units. entropy: of the weights, nats.
-/// Special rows. Undefined where no key is visible or the largest logit is infinite. `vacuous` where all keys count.
+/// Special rows. Undefined for rows that are not normal: no visible key, NaN, +inf. `vacuous` where all keys count.
 /// Cost. O(n), no allocation.
 /// Throws. `invalid_argument` unless alpha >= 1.
 template <Real T>
@@ -102,7 +102,7 @@ Bound<double> entmax_non_dispersion_sharp(RowIn<T> z, double alpha, double entro
     auto bound = upper_bound(entmax_non_dispersion_sharp_statement, {.measured = entropy});
     const double unit = static_cast<double>(std::numeric_limits<T>::epsilon()),
                  edge = entmax_decisive_gaps(Index(1), alpha).upper;
-    if (!(visible > 0) || !(std::abs(m) <= std::numeric_limits<double>::max())) return bound;
+    if (detail::classify<T>(z) != RowStatus::normal) return bound;
     double count = 0;
     for (const T x : z) {
         if (x == -std::numeric_limits<T>::infinity()) continue;

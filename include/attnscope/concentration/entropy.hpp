@@ -45,16 +45,27 @@ Accumulator<T> centred_norm(RowIn<T> z, double temperature = 1) {
     const T masked = -std::numeric_limits<T>::infinity();
     const auto first = std::find_if(z.begin(), z.end(), [&](T x) { return x != masked; });
     if (first == z.end()) return 0;
-    // Distances from one of the keys, so that an offset of all logits is without effect.
-    const A origin = *first;
+    // Distances from one of the keys, so that an offset of all logits is without effect, in units of a power of two
+    // near the largest of them, so that neither they nor their squares overflow or vanish.
+    const A origin = *first, half = A(0.5);
+    A widest = 0;
+    for (const T x : z)
+        if (x != masked) widest = std::max(widest, std::abs(half * A(x) - half * origin));
+    if (!(widest <= std::numeric_limits<A>::max())) return std::numeric_limits<A>::quiet_NaN();
+    const int exponent = widest > 0 ? std::clamp(std::ilogb(widest), -1000, 1000) : 0;
+    const A unit = std::ldexp(A(1), -exponent);
+    const auto distance = [&](T x) {
+        const A direct = A(x) - origin;
+        return std::isinf(direct) ? 2 * ((half * A(x) - half * origin) * unit) : direct * unit;
+    };
     A sum = 0, squares = 0;
     Index n = 0;
     for (const T x : z)
-        if (x != masked) sum += A(x) - origin, ++n;
+        if (x != masked) sum += distance(x), ++n;
     const A mean = sum / static_cast<A>(n);
     for (const T x : z)
-        if (x != masked) squares += ((A(x) - origin) - mean) * ((A(x) - origin) - mean);
-    return std::sqrt(squares) / A(temperature);
+        if (x != masked) squares += (distance(x) - mean) * (distance(x) - mean);
+    return std::ldexp(std::sqrt(squares) / A(temperature), exponent);
 }
 
 /// As above from any row.

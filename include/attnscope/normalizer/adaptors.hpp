@@ -149,8 +149,13 @@ public:
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("MappedNormalizer::jvp", z, p, v, out);
         with_mapped<T>(z, [&](std::span<const T> mapped) {
-            map_.template scale_by_slope<T>(z, v, out);
-            inner_.jvp(mapped, p, std::span<const T>(out), out);
+            if constexpr (std::same_as<Map, Temperature>) { // v/T may overflow where J v is 0
+                inner_.jvp(mapped, p, v, out);
+                map_.template scale_by_slope<T>(z, std::span<const T>(out), out);
+            } else {
+                map_.template scale_by_slope<T>(z, v, out);
+                inner_.jvp(mapped, p, std::span<const T>(out), out);
+            }
         });
     }
     template <Real T>

@@ -24,7 +24,7 @@ public:
     /// Throws. `invalid_argument` for NaN and +inf.
     static SinkSoftmax from_logit(double logit) {
         detail::require(logit < std::numeric_limits<double>::infinity(), "SinkSoftmax::from_logit",
-                        "the sink logit must be finite", logit);
+                        "the sink logit must be finite or -inf", logit);
         return SinkSoftmax(logit, Logit{});
     }
 

@@ -72,7 +72,8 @@ CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, c
 struct CacheBits {
     int measured = 17;
     int certified = 17;
-    int expected = 17; ///< as `CacheFigures::expected`
+    Index left_out = 0; ///< rows that no format was asked about, because their error or limit is NaN
+    int expected = 17;  ///< as `CacheFigures::expected`
 };
 
 /// The fewest bits that serve a share of the rows, from 16 bits down, as long as they do.
@@ -89,6 +90,10 @@ CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mas
     for (int count = 16; count >= 2 && (measuring || certifying || expecting); --count) {
         const CacheFigures figures =
             cache_figures(head, {CacheNumber::integer, count, scale}, mask, diameters, outputs, queries);
+        Index left_out = 0;
+        for (std::size_t i = 0; i < figures.error.size(); ++i)
+            left_out += std::isnan(figures.error[i]) || std::isnan(figures.limit[i]);
+        bits.left_out = std::max(bits.left_out, left_out);
         measuring = measuring && need_for_share(figures.error, share) <= tolerance;
         certifying = certifying && need_for_share(figures.limit, share) <= tolerance;
         expecting = expecting && need_for_share(figures.expected, share) <= tolerance;

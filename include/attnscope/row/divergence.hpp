@@ -101,6 +101,105 @@ struct ExactDifference {
     A value, rest;
 };
 
+/// Two rows of logits that are normal, and what row-wide numbers their weights need.
+template <Real T>
+struct RowPair {
+    RowIn<T> a, b;
+    const RowStatistics<T>&first, &second;
+    T unit, mass_a, mass_b, offset;
+
+    /// Is every key visible in both rows, without a difference of logits that overflows?
+    bool plain() const {
+        constexpr T most = std::numeric_limits<T>::max() / 8;
+        const T spread = std::max(first.logit_spread(), second.logit_spread());
+        return first.visible == size<T>(a) && second.visible == size<T>(b) && spread <= most &&
+               spread / unit <= most;
+    }
+};
+
+/// What the keys of a pair of rows have in common.
+struct PairFacts {
+    bool a_lacks = false, b_lacks = false; ///< the row hides a key that the other weighs
+    bool meet = false;                     ///< a key that both see
+    double logit_difference = 0;
+};
+
+/// log max(p, q) and x = log(q/p) of every key.
+template <Real T>
+PairFacts log_ratios(const RowPair<T>& pair, std::vector<double>& larger, std::vector<double>& x) {
+    // A hidden key stands where its weight is 0 and nothing is infinite; so do keys at the end of the range.
+    constexpr double hidden = -2000, lowest = std::numeric_limits<double>::lowest() / 4;
+    const auto over = [&](T z) { return pair.unit == T(1) ? z : z / pair.unit; };
+    const auto logarithm = [&](T z, T top, T mass) {
+        return static_cast<double>(
+            std::max(T(lowest), (pair.unit == T(1) ? z - top : temperatures_apart(z, top, pair.unit)) - mass));
+    };
+    const auto k = static_cast<std::size_t>(pair.first.argmax);
+    const RowIn<T> a = pair.a, b = pair.b;
+    PairFacts facts;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        const bool in_a = a[i] > -std::numeric_limits<T>::infinity(),
+                   in_b = b[i] > -std::numeric_limits<T>::infinity();
+        larger[i] = in_a ? logarithm(a[i], pair.first.max_logit, pair.mass_a) : hidden;
+        x[i] = in_a ? hidden : 0;
+        facts.b_lacks |= in_a && !in_b && larger[i] > -745;
+        if (!in_b) continue;
+        if (in_a) {
+            facts.meet = true;
+            facts.logit_difference =
+                std::max(facts.logit_difference, static_cast<double>(std::abs(a[i] - b[i])));
+            const ExactDifference<T> apart_a(a[i], a[k]), apart_b(b[i], b[k]);
+            x[i] = static_cast<double>(over((apart_b.value - apart_a.value) + (apart_b.rest - apart_a.rest)) -
+                                       pair.offset);
+            if (std::abs(x[i]) <= 1) {
+                larger[i] += std::max(x[i], 0.0);
+                continue;
+            }
+        }
+        const double log_q = logarithm(b[i], pair.second.max_logit, pair.mass_b);
+        facts.a_lacks |= !in_a && log_q > -745;
+        if (!in_a)
+            x[i] = -hidden;
+        else if (!(std::abs(x[i]) <= -lowest))
+            x[i] = log_q - larger[i];
+        if (x[i] > 0) larger[i] = log_q;
+    }
+    return facts;
+}
+
+/// The same for plain pairs, a packet of keys at a time.
+inline PairFacts plain_ratios(const RowPair<double>& pair, std::vector<double>& larger,
+                              std::vector<double>& x) {
+    using S = Simd<double>;
+    const auto k = static_cast<std::size_t>(pair.first.argmax);
+    const double a_k = pair.a[k], b_k = pair.b[k];
+    const auto origin_a = S::set(a_k), origin_b = S::set(b_k), unit = S::set(pair.unit),
+               offset = S::set(pair.offset), top_a = S::set(pair.first.max_logit),
+               top_b = S::set(pair.second.max_logit), mass_a = S::set(pair.mass_a),
+               mass_b = S::set(pair.mass_b), zero = S::set(0.0), one = S::set(1.0);
+    const bool divide = pair.unit != 1;
+    const auto over = [&](S::P z) { return divide ? S::div(z, unit) : z; };
+    const auto rest = [](S::P a, S::P b, S::P value) { // as `ExactDifference`
+        const auto back = S::sub(value, a);
+        return S::sub(S::sub(a, S::sub(value, back)), S::add(b, back));
+    };
+    auto difference = zero;
+    for_each_lane<double>(size<double>(pair.a), [&](const auto& lane) {
+        const auto a = lane(pair.a.data(), a_k), b = lane(pair.b.data(), b_k);
+        difference = S::max(difference, S::abs(S::sub(a, b)));
+        const auto from = S::sub(a, origin_a), to = S::sub(b, origin_b);
+        const auto exact = S::add(S::sub(to, from), S::sub(rest(b, origin_b, to), rest(a, origin_a, from)));
+        const auto ratio = S::sub(over(exact), offset);
+        const auto log_p = S::sub(over(S::sub(a, top_a)), mass_a),
+                   log_q = S::sub(over(S::sub(b, top_b)), mass_b);
+        // Near each other p times e^x is the more exact of the two.
+        const auto above = S::select_below(one, ratio, log_q, S::add(log_p, ratio));
+        lane.store(x.data(), ratio);
+        lane.store(larger.data(), S::select_below(zero, ratio, above, log_p));
+    });
+    return {false, false, true, S::reduce_max(difference)};
+}
+
 } // namespace detail
 
 /// Divergence of two rows of logits; -inf hides a key, in either row.
@@ -133,47 +232,23 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
         };
         result.status = worse(first.status, second.status);
         if (result.status != RowStatus::normal) return result;
-        // A hidden key stands where its weight is 0 and nothing is infinite; so do keys at the end of the range.
-        constexpr double hidden = -2000, lowest = std::numeric_limits<double>::lowest() / 4;
-        const T unit = static_cast<T>(temperature), mass_a = std::log1p(first.r), mass_b = std::log1p(second.r);
-        const auto over = [&](T z) { return unit == T(1) ? z : z / unit; };
-        const auto logarithm = [&](T z, T top, T mass) {
-            return static_cast<double>(std::max(
-                T(lowest), (unit == T(1) ? z - top : detail::temperatures_apart(z, top, unit)) - mass));
-        };
         // x = (b_i - b_k)/T - (a_i - a_k)/T - offset, k the first key of a, if b sees it.
-        const auto k = static_cast<std::size_t>(first.argmax);
-        const T offset = detail::temperatures_apart(second.max_logit, b[k], unit) + (mass_b - mass_a);
+        const T unit = static_cast<T>(temperature), mass_a = std::log1p(first.r), mass_b = std::log1p(second.r);
+        const T b_k = b[static_cast<std::size_t>(first.argmax)];
+        const detail::RowPair<T> pair{
+            a,    b,      first,  second,
+            unit, mass_a, mass_b, detail::temperatures_apart(second.max_logit, b_k, unit) + (mass_b - mass_a)};
         std::vector<double> larger(a.size()), x(a.size()); // log max(p, q)
-        bool a_lacks = false, b_lacks = false, meet = false;
-        result.logit_difference = 0;
-        for (std::size_t i = 0; i < a.size(); ++i) {
-            const bool in_a = a[i] > -std::numeric_limits<T>::infinity(),
-                       in_b = b[i] > -std::numeric_limits<T>::infinity();
-            larger[i] = in_a ? logarithm(a[i], first.max_logit, mass_a) : hidden;
-            x[i] = in_a ? hidden : 0;
-            b_lacks |= in_a && !in_b && larger[i] > -745;
-            if (!in_b) continue;
-            if (in_a) {
-                meet = true;
-                result.logit_difference =
-                    std::max(result.logit_difference, static_cast<double>(std::abs(a[i] - b[i])));
-                const detail::ExactDifference<T> apart_a(a[i], a[k]), apart_b(b[i], b[k]);
-                x[i] = static_cast<double>(
-                    over((apart_b.value - apart_a.value) + (apart_b.rest - apart_a.rest)) - offset);
-                if (std::abs(x[i]) <= 1) {
-                    larger[i] += std::max(x[i], 0.0);
-                    continue;
-                }
-            }
-            const double log_q = logarithm(b[i], second.max_logit, mass_b);
-            a_lacks |= !in_a && log_q > -745;
-            if (!in_a)
-                x[i] = -hidden;
-            else if (!(std::abs(x[i]) <= -lowest))
-                x[i] = log_q - larger[i];
-            if (x[i] > 0) larger[i] = log_q;
+        detail::PairFacts facts;
+        if constexpr (std::same_as<T, double>) {
+            if (pair.plain())
+                facts = detail::plain_ratios(pair, larger, x);
+            else
+                facts = detail::log_ratios(pair, larger, x);
+        } else {
+            facts = detail::log_ratios(pair, larger, x);
         }
+        result.logit_difference = facts.logit_difference;
         auto sums = detail::divergence_sums(larger, x);
         // Where rows are nearly equal, the rounding of `offset` counts beside x. Weights sum to 1: it is what
         // sum (q - p) has to be 0.
@@ -184,9 +259,9 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
         }
         constexpr double infinity = std::numeric_limits<double>::infinity();
         result.total_variation = std::min(1.0, sums[1] / 2);
-        result.forward = b_lacks ? infinity : sums[2];
-        result.backward = a_lacks ? infinity : sums[3];
-        result.jensen_shannon = meet ? std::min(std::numbers::ln2, sums[4]) : std::numbers::ln2;
+        result.forward = facts.b_lacks ? infinity : sums[2];
+        result.backward = facts.a_lacks ? infinity : sums[3];
+        result.jensen_shannon = facts.meet ? std::min(std::numbers::ln2, sums[4]) : std::numbers::ln2;
         return result;
     }
 }

@@ -5,6 +5,8 @@
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/selected_set.hpp>
 
+#include <numeric>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -332,6 +334,12 @@ private:
         norms_.resize(order.size());
         alive_.assign(order.size(), A(1));
         for (Index i = 0; i < n; ++i) norms_[static_cast<std::size_t>(i)] = gram(i, i);
+        // A token that is not finite stands on one side or the other; maxima would pass over it.
+        if (const A sum = std::accumulate(norms_.begin(), norms_.end(), A(0)); !std::isfinite(sum)) {
+            std::fill(curve_.bound.begin(), curve_.bound.end(), sum);
+            if (curve_.bound.size() == order.size()) curve_.bound.back() = 0;
+            return;
+        }
         A longest = 0;
         for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
             const Index key = order[rank];

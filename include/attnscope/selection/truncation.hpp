@@ -20,14 +20,14 @@ Accumulator<T> truncation_mass(const SelectedSet<T>& set) {
 /// What a selection loses of the output, for weights that sum to 1.
 /// Formula. |o - o_I|, o = sum p_i x_i and o_I = (1/A) sum_{i in I} p_i x_i: exactly tau |mu_tail - mu_head|,
 /// the means of the others and of the selected.
-/// Special rows. 0 when everything is selected or the others weigh nothing; NaN when the selected weigh
-/// nothing.
+/// Special rows. 0 when everything is selected; else NaN when the selected weigh nothing, and 0 when the others do.
 /// Cost. O(d).
 template <Real T>
 Accumulator<T> truncation_error(const SelectedSet<T>& set) {
     using A = Accumulator<T>;
-    if (set.selected_count() == set.size() || set.tail_mass() == A(0)) return A(0);
+    if (set.selected_count() == set.size()) return A(0);
     if (!(set.mass() > A(0))) return std::numeric_limits<A>::quiet_NaN();
+    if (set.tail_mass() == A(0)) return A(0);
     return (set.remainder() - set.context() * (set.tail_mass() / set.mass())).norm();
 }
 

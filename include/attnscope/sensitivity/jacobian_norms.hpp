@@ -24,9 +24,9 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const MappedNormalizer<Temperature,
                                              RowIn<T> p) {
     using A = Accumulator<T>;
     std::vector<T> divided(z.size());
-    normalizer.map().apply(z, RowOut<T>(divided));
+    normalizer.template mapped<T>(z, RowOut<T>(divided));
     return detail::scaled(jacobian_norms(normalizer.inner(), RowIn<T>(divided), p),
-                          static_cast<A>(1 / normalizer.map().temperature));
+                          detail::clamped_inverse<A>(normalizer.map().temperature));
 }
 
 /// Norms of dp/dz at the logits z, any row; allocates the weights. Formula, special rows and cost are those
