@@ -257,6 +257,6 @@ TEST_CASE("meters and auditors of rows use their memory again", "[allocation]") 
         return count_allocations([&] { auditor(audit, attnscope::Softmax{}, RowIn<double>(z), {.delta = 3}); });
     };
     const int first = of_one_row(), second = of_one_row();
-    CHECK(second == first - 3); // weights, direction and moved weights
+    CHECK(second == first - 5); // weights, direction, moved weights, and two of the cubic norm
     CHECK(of_one_row() == second);
 }

@@ -10,15 +10,15 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-struct StoredHead {
+struct WeighedHead {
     Matrix<double> z, p, v;
 };
 /// Causal weights of random logits.
-StoredHead stored_head(Index keys) {
+WeighedHead stored_head(Index keys) {
     SplitMix64 random = generator(test_seed(), 21, keys);
     const ExactHead exact(random, keys, keys, 4, 3);
-    StoredHead head{reference_logits(exact.q, exact.k, 0.5, {.causal = true}), Matrix<double>(keys, keys),
-                    exact.v};
+    WeighedHead head{reference_logits(exact.q, exact.k, 0.5, {.causal = true}), Matrix<double>(keys, keys),
+                     exact.v};
     for (Index i = 0; i < keys; ++i) head.p.row(i) = weights(Softmax(), head.z.row(i));
     return head;
 }
@@ -38,7 +38,7 @@ const AuditRecord& record_of(const Audit& audit, std::string_view id, Form form 
 } // namespace
 
 TEST_CASE("analyze_weights: weights of softmax have its figures, but no logits", "[analysis]") {
-    const StoredHead head = stored_head(12);
+    const WeighedHead head = stored_head(12);
     const HeadAnalysis right = analyze_logits(head.z, head.v, {.counts = {1, 3}});
     for (const Mask& mask : {Mask::none(), Mask::causal()}) {
         const HeadAnalysis stored = analyze_weights(head.p, head.v, {.mask = mask, .counts = {1, 3}});
@@ -77,7 +77,7 @@ TEST_CASE("analyze_weights: weights of softmax have its figures, but no logits",
 }
 
 TEST_CASE("analyze_weights: rounding of the stored scalar is no missing mass", "[analysis]") {
-    const StoredHead head = stored_head(60);
+    const WeighedHead head = stored_head(60);
     const auto audit_of = [&](const auto& p, std::optional<StoredScalar> scalar = {}) {
         const HeadAnalysis stored = analyze_weights(p, head.v, {.counts = {1}, .stored_scalar = scalar});
         CHECK(stored.audit.sharp_violations() == 0);
