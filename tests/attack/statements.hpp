@@ -737,11 +737,15 @@ struct PerturbationMean {
     }
 };
 
+/// The Jacobian of all outputs of a head in all tokens, or its limit from the sizes of the head alone; with a causal
+/// mask or without.
+template <bool DataFree>
 struct TokenJacobian {
     template <class S>
     static Sides<S> at(Point point) {
         using std::sqrt;
         const std::size_t n = 1 + point.size() % 3;
+        const bool causal = point.integer(0, 1) == 1;
         const Rows<S> wq = {point.reals<S>(2), point.reals<S>(2)}, wk = {point.reals<S>(2), point.reals<S>(2)},
                       wv = {point.reals<S>(2), point.reals<S>(2)};
         Rows<S> x, q, k, v, p, h, jacobian(2 * n, std::vector<S>(2 * n, S(0)));
@@ -754,8 +758,10 @@ struct TokenJacobian {
         S a(0), c(0);
         for (std::size_t i = 0; i < n; ++i) {
             std::vector<S> z, o(2, S(0)), mean(2, S(0)), slope = times(wk, q[i]);
-            for (std::size_t j = 0; j < n; ++j) z.push_back(q[i][0] * k[j][0] + q[i][1] * k[j][1]);
+            const std::size_t seen = causal ? i + 1 : n;
+            for (std::size_t j = 0; j < seen; ++j) z.push_back(q[i][0] * k[j][0] + q[i][1] * k[j][1]);
             p.push_back(softmax(z));
+            p[i].resize(n, S(0));
             for (std::size_t j = 0; j < n; ++j) {
                 o = plus(o, v[j], p[i][j]);
                 mean = plus(mean, k[j], p[i][j]);
@@ -783,6 +789,14 @@ struct TokenJacobian {
                 const S apart = length(plus(v[j], o, S(-1)));
                 c += p[i][j] * p[i][j] * apart * apart * length(slope) * length(slope);
             }
+        }
+        if (DataFree) {
+            Rows<S> scores(2, std::vector<S>(2));
+            for (std::size_t b = 0; b < 2; ++b)
+                for (std::size_t e = 0; e < 2; ++e) scores[b][e] = wq[b][0] * wk[e][0] + wq[b][1] * wk[e][1];
+            const S root = sqrt(S(static_cast<int>(n))), radius = longest(x);
+            const S limit = exact_norm(wv) * (root + (root + 1) * exact_norm(scores) * radius * radius);
+            return at_most<S>(spectral_norm(jacobian), limit, S(8) * limit);
         }
         const S parts = a + nonnegative_norm(p) * exact_norm(wv) + sqrt(c);
         return at_most<S>(spectral_norm(jacobian), std::min(nonnegative_norm(h), parts), S(8) * parts);
