@@ -178,8 +178,9 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
                                   keys));
 }
 
-/// Audits sink_necessity of one softmax head on its sinks, the keys whose mean weight over the queries that see them is
-/// above `sink_threshold`: logits z/T [queries, keys] (-inf where masked) and values [keys, d].
+/// Audits sink_necessity of one softmax head on its sinks: the keys whose mean weight over the queries that see them,
+/// a quarter of all at least, is above `sink_threshold`.
+/// Shapes and units. logits z/T [queries, keys] (-inf where masked), values [keys, d].
 /// Special rows. Not for logits with NaN or +inf. Queries that see no key are left out; a head without sinks has
 /// nothing to ask.
 /// Cost. O(queries keys), and with sinks that of `forced_sinks`.
@@ -196,7 +197,8 @@ inline ForcedSinks audit_sinks(Audit& audit, MatrixView<double> logits, MatrixVi
         mass += p.row(i).array();
         seen += (logits.map().row(i).array() > -std::numeric_limits<double>::infinity()).cast<double>();
     }
-    const Row<double> mean = (seen > 0).select(mass / seen.max(1), 0);
+    const double quarter = static_cast<double>(logits.rows()) / 4;
+    const Row<double> mean = (seen >= quarter).select(mass / seen.max(1), 0);
     return forced_sinks(
         MatrixView<double>(p), values, sinks(mean),
         [&](const SinkHeights<double>& row, Index visible) { audit.add(sink_necessity_sharp(row, visible)); });

@@ -164,4 +164,7 @@ TEST_CASE("a head that rests on a key without value is forced to; one whose valu
     logits.col(0).array() -= 6;
     CHECK(audit_sinks(audit, MatrixView<double>(logits), MatrixView<double>(values)).rows == 0);
     CHECK(record.checked == 2 * queries);
+    // A key that few queries see is none, however much weight it has there.
+    logits.col(keys - 2).tail(1).array() = 20;
+    CHECK(audit_sinks(audit, MatrixView<double>(logits), MatrixView<double>(values)).rows == 0);
 }
