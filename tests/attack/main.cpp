@@ -5,9 +5,10 @@
 // Starts are random numbers of all sizes and adversarial patterns (equal numbers, two levels, one apart from the others,
 // zeros); from each a random search climbs the ratio of the two sides, in long double. What comes within 1e-9 of 1, or
 // above, is computed again in 50 digits, and that counts. Prints the largest ratio of each side of each statement.
-// Status 1: a ratio above 1, a statement whose limit is said to be attained below 0.999, or one of the audit that is
-// not attacked. With --mutants every limit is moved by the factor towards the other side, and status 1 says that one
+// Status 1: a ratio above 1, a statement whose limit is said to be attained below 0.999, one of the audit that is
+// not attacked, or a limit of the library that is not the formula's. With --mutants every limit is moved by the factor towards the other side, and status 1 says that one
 // of these wrong statements was not found out.
+#include "library.hpp"
 #include "statements.hpp"
 
 #include <attnscope/audit/statements.hpp>
@@ -37,7 +38,22 @@ struct Target {
     long double (*fast)(const Point&, double factor);
     /// The ratio in 50 digits, and whether it is above 1.
     std::pair<long double, bool> (*exact)(const Point&, double factor);
+    /// How far the library's limit is from the formula, beside what rounding may do: above 1 they are not the same.
+    /// Null where the library is not asked.
+    double (*apart)(const Point&);
 };
+
+/// In double, where numbers of one size may cancel down to their roundings' roots.
+template <class Statement>
+double distance_to_library(const Point& point) {
+    const auto formula = Statement::template at<long double>(point);
+    const double limit = static_cast<double>(formula.limit), size = static_cast<double>(formula.size);
+    // A formula says 0 <= 1 where it is not asked; lower limits below 0 are 0 in the library.
+    if (formula.upper && formula.measured == 0) return 0;
+    const double found = attack::Library<Statement>::limit(point);
+    const double apart = std::abs(found - (formula.upper ? limit : std::max(limit, 0.0)));
+    return apart == 0 ? 0 : apart / (1e-9 * std::abs(limit) + 1e-6 * size);
+}
 
 template <class Statement>
 Target target(std::string_view id, std::string_view side, std::size_t extra, std::size_t each) {
@@ -51,7 +67,13 @@ Target target(std::string_view id, std::string_view side, std::size_t extra, std
             [](const Point& point, double factor) {
                 const Exact ratio = Statement::template at<Exact>(point).ratio(Exact(factor));
                 return std::pair(static_cast<long double>(ratio), ratio > 1);
-            }};
+            },
+            [] {
+                if constexpr (requires(Point point) { attack::Library<Statement>::limit(point); })
+                    return &distance_to_library<Statement>;
+                else
+                    return static_cast<double (*)(const Point&)>(nullptr);
+            }()};
 }
 
 const std::vector<Target> targets = {
@@ -126,7 +148,7 @@ public:
         const auto spent = [&] {
             return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         };
-        for (std::size_t round = 0; !violated; ++round) {
+        for (std::size_t round = 0; !violated && !differs; ++round) {
             const double now = spent();
             if (now > (best < attained * factor_ || (factor_ < 1 && best <= 1) ? 8 : 1) * seconds) return;
             climb(sizes[round % sizes.size()], [&] { return spent() - now > std::max(seconds / 4, 0.02); });
@@ -137,6 +159,7 @@ public:
     bool violated = false;
     std::pair<std::size_t, std::vector<double>> at; ///< where: keys and coordinates
     std::size_t evaluations = 0;
+    bool differs = false; ///< the library has another limit
 
 private:
     double magnitude() { return std::pow(10.0, 3 * random_.uniform() - 2); }
@@ -227,11 +250,18 @@ private:
         return ratio == ratio ? ratio : 0;
     }
 
+    void compare(std::size_t size) {
+        if (!target_.apart || differs || target_.apart(Point(x_, size)) <= 1) return;
+        differs = true;
+        at = {size, x_};
+    }
+
     template <class Over>
     void climb(std::size_t size, const Over& over) {
         start(size);
         if (x_.empty()) return;
         long double here = measure(size, 0);
+        compare(size);
         double step = magnitude();
         std::size_t idle = 0;
         while (idle < 400 + 40 * x_.size() && !violated && (evaluations % 16 != 0 || !over())) {
@@ -249,6 +279,7 @@ private:
                 step = step < 1e-12 ? magnitude() : step * 0.93;
             }
         }
+        compare(size);
         best = std::max(best, here);
         if (violated) at = {size, x_};
     }
@@ -296,13 +327,16 @@ int main(int count, char** words) {
         if (factor < 1 ? !search.violated : search.violated) {
             verdict = factor < 1 ? "  NOT FOUND OUT" : "  VIOLATED";
             failed = 1;
+        } else if (search.differs) {
+            verdict = "  THE LIBRARY HAS ANOTHER LIMIT";
+            failed = 1;
         } else if (factor == 1 && search.best < attained) {
             verdict = "  NOT ATTAINED";
             failed = 1;
         }
         std::printf("%-22s %-18s %14.10Lf %12zu%s\n", std::string(target.id).c_str(),
                     std::string(target.side).c_str(), search.best, search.evaluations, verdict);
-        if (factor == 1 && search.violated) {
+        if (factor == 1 && (search.violated || search.differs)) {
             std::printf("    at %zu keys:", search.at.first);
             for (const double value : search.at.second) std::printf(" %.17g", value);
             std::printf("\n");
