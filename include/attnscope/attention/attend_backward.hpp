@@ -130,8 +130,8 @@ private:
 /// Shapes and units. d_output [queries, d_v]: any Eigen matrix, or a `MatrixView`.
 /// Special rows. Keys that a query does not see get nothing from it and give nothing to it, NaN included. Queries that
 /// see no key have gradient 0.
-/// Cost. O(queries keys d), about 2.5 forward passes; the weights are computed anew. At most 16 tasks of blocks of 64
-/// queries; memory O(threads 64 keys) and the gradients of k and v once for each task. Sums are taken in the order of
+/// Cost. O(queries keys d), about 2.5 forward passes; the weights are computed anew. One task for each 256 queries, at
+/// most 16; memory O(threads 64 keys) and the gradients of k and v once for each task. Sums are taken in the order of
 /// the tasks, so that the result does not depend on the executor.
 /// Throws. `invalid_argument` when the head has no values, shapes do not fit, or a parameter is asked for that the
 /// normaliser does not have.
@@ -156,7 +156,8 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
         detail::require(!options.parameter, "attend_backward", "the normaliser must have a parameter");
     using Pass = detail::BackwardPass<T, N>;
     const Pass pass(head, normalizer, d_out, mask, options);
-    const Index tasks = std::min<Index>(16, pass.blocks());
+    // Sums of a task of fewer blocks would cost more than its products.
+    const Index tasks = std::min<Index>(16, (pass.blocks() + 3) / 4);
     std::vector<typename Pass::Sums> sums(static_cast<std::size_t>(tasks));
     detail::WorkspacePool<typename Pass::Workspace> rooms;
     const auto task = [&](Index number) {
@@ -169,11 +170,12 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
         });
     };
     executor(tasks, task);
-    typename Pass::Sums total = pass.no_sums();
-    for (const auto& part : sums) {
-        total.k += part.k;
-        total.v += part.v;
-        total.parameter += part.parameter;
+    if (tasks == 0) return 0; // no queries
+    typename Pass::Sums& total = sums.front();
+    for (auto part = sums.begin() + 1; part != sums.end(); ++part) {
+        total.k += part->k;
+        total.v += part->v;
+        total.parameter += part->parameter;
     }
     buffers.k += total.k;
     buffers.v += total.v;

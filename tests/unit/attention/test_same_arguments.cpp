@@ -216,3 +216,11 @@ TEST_CASE("keys that have been in a cache, of a head and of expressions", "[atte
     const Head<double> other = through_cache(column_major, made.k, made.v, format);
     CHECK(other.view().k().map() == stored);
 }
+
+TEST_CASE("a head without queries has gradients of 0", "[attention]") {
+    const Matrix<double> none(0, 3), k = Matrix<double>::Ones(4, 3);
+    const auto d = attend_backward(none, k, k, Softmax(), none, Mask(), {.parameter = true});
+    CHECK(d.q.rows() == 0);
+    CHECK((d.k.isZero(0) && d.v.isZero(0) && d.parameter == 0));
+    CHECK(attend(none, k, k).output.rows() == 0);
+}
