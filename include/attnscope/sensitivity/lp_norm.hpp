@@ -3,8 +3,6 @@
 
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 
-#include <vector>
-
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -27,64 +25,60 @@ public:
         if (top == p.size()) return p.empty() ? A(0) : std::numeric_limits<A>::quiet_NaN();
         if (std::any_of(p.begin(), p.end(), [](A weight) { return weight != weight; }))
             return std::numeric_limits<A>::quiet_NaN();
-        x_.assign(p.size(), A(0));
-        x_[top] = 1;
-        y_.resize(p.size());
+        const Eigen::Map<const Array> weights(p.data(), std::ssize(p));
+        x_.setZero(std::ssize(p));
+        x_[static_cast<Index>(top)] = 1;
+        y_.resize(std::ssize(p));
         A best = 0;
         for (int step = 0; step < steps; ++step) {
-            multiply(p, top, x_, y_);
+            multiply(weights, top, x_, y_);
             const A length = norm(x_, q), moved = norm(y_, q);
             if (!(length > A(0)) || !(moved > A(0))) break;
             best = std::max(best, moved / length);
             map(y_, q - 1);
-            multiply(p, top, y_, x_);
+            multiply(weights, top, y_, x_);
             map(x_, 1 / (q - 1));
         }
         return best;
     }
 
 private:
+    using Array = Eigen::Array<A, Eigen::Dynamic, 1>;
+
     /// y = J x, from differences to the key of the largest weight, so that nearly one-hot rows keep their digits.
-    static void multiply(RowIn<A> p, std::size_t top, const std::vector<A>& x, std::vector<A>& y) {
-        const A at_top = x[top];
-        A mean = 0;
-        for (std::size_t i = 0; i < p.size(); ++i) mean += p[i] * (x[i] - at_top);
-        for (std::size_t i = 0; i < p.size(); ++i) y[i] = p[i] * ((x[i] - at_top) - mean);
+    static void multiply(const Eigen::Map<const Array>& p, std::size_t top, const Array& x, Array& y) {
+        y = x - x[static_cast<Index>(top)];
+        const A mean = (p * y).sum();
+        y = p * (y - mean);
     }
     /// 1/max|x|, 0 where that is no number.
-    static A inverse_of_largest(const std::vector<A>& x) {
-        A most = 0;
-        for (const A value : x) most = std::max(most, std::abs(value));
-        const A inverse = 1 / most;
+    static A inverse_of_largest(const Array& x) {
+        const A inverse = 1 / x.abs().maxCoeff();
         return std::isfinite(inverse) ? inverse : A(0);
     }
-    static A norm(const std::vector<A>& x, double q) {
+    static A norm(const Array& x, double q) {
         const A inverse = inverse_of_largest(x);
         if (inverse == A(0)) return A(0);
-        A sum = 0;
-        if (q == 3) {
-            for (const A value : x) {
-                const A share = std::abs(value * inverse);
-                sum += share * share * share;
-            }
-            return std::cbrt(sum) / inverse;
-        }
-        for (const A value : x) sum += std::pow(std::abs(value * inverse), static_cast<A>(q));
+        if (q == 3) return std::cbrt((x * inverse).abs().cube().sum()) / inverse;
+        const A sum = (x * inverse)
+                          .unaryExpr([&](A share) { return std::pow(std::abs(share), static_cast<A>(q)); })
+                          .sum();
         return std::pow(sum, static_cast<A>(1 / q)) / inverse;
     }
     /// x <- sign(x) |x|^power, in units of the largest.
-    static void map(std::vector<A>& x, double power) {
-        const A inverse = inverse_of_largest(x);
+    static void map(Array& x, double power) {
+        x *= inverse_of_largest(x);
         if (power == 2)
-            for (A& value : x) value = value * inverse * std::abs(value * inverse);
-        else if (power == 0.5)
-            for (A& value : x) value = std::copysign(std::sqrt(std::abs(value * inverse)), value);
+            x *= x.abs();
+        else if (power == 0.5) // no 0/0: what is this small stays 0
+            x /= x.abs().max(std::numeric_limits<A>::min()).sqrt();
         else
-            for (A& value : x)
-                value = std::copysign(std::pow(std::abs(value * inverse), static_cast<A>(power)), value);
+            x = x.unaryExpr([&](A share) {
+                return std::copysign(std::pow(std::abs(share), static_cast<A>(power)), share);
+            });
     }
 
-    std::vector<A> x_, y_;
+    Array x_, y_;
 };
 
 /// Upper limit of |J|_{q->q} from the exact norms of the row's Jacobian: they are joined as Riesz and Thorin say.
