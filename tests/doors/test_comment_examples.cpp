@@ -6,6 +6,7 @@
 #include <attnscope/attnscope.hpp>
 #include <attnscope/io/npz.hpp>
 #include <attnscope/io/safetensors.hpp>
+#include <attnscope/problems/heads.hpp>
 #include <attnscope/runtime/registry.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 #include <attnscope/streaming/threads.hpp>
@@ -258,6 +259,13 @@ TEST_CASE("the examples of selections", "[doors][examples]") {
         const double fraction = model.expected(selected, others); // weights, spans or vectors of double
         CHECK((fraction > 0 && fraction <= 1));
     }
+}
+
+TEST_CASE("the example of problems", "[doors][examples]") {
+    SplitMix64 random(1);
+    const auto head = problems::synthetic_head(256, 64, {.sink = 6}, random);
+    const auto rows = scan(head.q, head.k, head.v, Mask::causal());
+    CHECK(rows.rows.size() == 256);
 }
 
 TEST_CASE("the examples of files", "[doors][examples]") {
