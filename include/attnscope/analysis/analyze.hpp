@@ -51,6 +51,12 @@ void check_values(std::string_view function, MatrixView<T> values, Index keys) {
             keys);
 }
 
+/// Only logits that are given can have finite masks.
+inline void check_no_masked_below(std::string_view function, const AnalysisOptions& options) {
+    if (options.masked_below)
+        fail(function, "masked_below is for logits that are given", *options.masked_below);
+}
+
 /// Where logits or weights are given, a scale would change nothing.
 inline void check_no_scale(std::string_view function, const AnalysisOptions& options) {
     if (options.scale) fail(function, "scale must be left out where there is no q.k", *options.scale);
@@ -199,6 +205,7 @@ void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& m
                 // From the first key on, whether it is seen or not: what is told of key 0 is told of key 0.
                 z.assign(static_cast<std::size_t>(first), -std::numeric_limits<double>::infinity());
                 if (!is_padding(head.options, query)) z.insert(z.end(), logits.begin(), logits.end());
+                if (head.options.masked_below) mask_at_or_below(z, *head.options.masked_below);
                 const RowIn<double> row = seen_part(z);
                 visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
                     analyzer.logits(query, row, delta(query), depth, result, audit);
@@ -286,6 +293,7 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
     const HeadView<double> head(given.q(), given.k(), given.v(), options.scale.value_or(given.scale()));
     const Index queries = head.queries(), keys = head.keys();
     check_options(options, queries);
+    check_no_masked_below("analyze", options);
     const HeadContext context(options, head.v(), options.mask, queries);
     HeadAnalysis result = empty_analysis(context, queries, keys, false);
     result.scale = head.scale();
@@ -462,6 +470,7 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
                     std::copy(row.begin(), row.end(), z.begin() + first);
                 },
                 options.mask);
+            if (options.masked_below) mask_at_or_below<double>(z, *options.masked_below);
         });
     };
     detail::analyze_source<T>(
@@ -493,6 +502,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     check_values(function, values, keys);
     check_options(options, queries);
     check_no_scale(function, options);
+    if (p) check_no_masked_below(function, options);
 
     std::vector<StoredRow> stored;
     Mask mask = options.mask;
@@ -520,6 +530,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     const auto fill = [&](Index query, RowOut<double> z) {
         std::fill(z.begin(), z.end(), -std::numeric_limits<double>::infinity());
         mask.visible(query, keys).for_each([&](Index key) { detail::at(z, key) = logits(query, key); });
+        if (options.masked_below) mask_at_or_below<double>(z, *options.masked_below);
     };
     const auto rows = [&](std::span<const Index> queries_of_block, const auto& visit) {
         std::vector<double> z(static_cast<std::size_t>(keys));

@@ -51,6 +51,10 @@ struct AnalysisOptions {
     std::vector<double> delta = {};
     std::vector<bool> padding = {};
 
+    /// Of given logits: entries at or below it are masks, -inf (see `mask_at_or_below`). Unless given only -inf is one, and
+    /// a finite -1e9 is the logit of a key that is seen.
+    std::optional<double> masked_below = {};
+
     /// Of stored weights: divide each row by its sum, keys that the mask hides left out; and the scalar in which they
     /// were stored, found from the numbers unless given, whose rounding decides whether a sum is 1.
     bool normalise_weights = false;

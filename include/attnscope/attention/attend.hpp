@@ -112,6 +112,31 @@ Attention<ScalarOf<Q>> attend(const Q& q, const K& k, const V& v, const N& norma
     return attend(HeadView<T>(q_rows.get(), k_rows.get(), v_rows.get()), normalizer, mask, options, executor);
 }
 
+namespace detail {
+
+template <class...>
+inline constexpr bool in_this_order = false;
+
+} // namespace detail
+
+// These only say what is wrong, where the compiler would list all that a call is not.
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class... Rest>
+void attend(const Q&, const K&, const V&, const Mask&, const Rest&...) {
+    static_assert(detail::in_this_order<Q>,
+                  "attend: a normaliser stands before the mask: attend(q, k, v, Softmax(), mask)");
+}
+template <Real T, class... Rest>
+void attend(const HeadView<T>&, const Mask&, const Rest&...) {
+    static_assert(detail::in_this_order<T>,
+                  "attend: a normaliser stands before the mask: attend(head, Softmax(), mask)");
+}
+template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, class... Rest>
+void attend(const Q&, const K&, const V&, const N&, const AttendOptions&, const Rest&...) {
+    static_assert(
+        detail::in_this_order<Q>,
+        "attend: a mask stands before the options: attend(q, k, v, Softmax(), Mask::none(), options)");
+}
+
 /// Attention of every head of a group, in order.
 template <InputScalar S, Normalizer<ComputeScalar<S>> N = Softmax, Executor E = Sequential>
 std::vector<Attention<ComputeScalar<S>>> attend(const HeadGroup<S>& group, const N& normalizer = {},

@@ -221,5 +221,14 @@ FiniteMasks mask_at_or_below(RowOut<T> z, T limit) {
     return found;
 }
 
+/// As above of a row that owns its numbers: a `std::vector`, a `std::array`, an Eigen vector or array of one row or column.
+template <class Z>
+requires(RowContainer<Z> || std::is_base_of_v<Eigen::PlainObjectBase<Z>, Z>) &&
+        (!std::is_const_v<std::remove_reference_t<decltype(*std::declval<Z&>().data())>>)
+FiniteMasks mask_at_or_below(Z& z, double limit) {
+    using T = std::remove_reference_t<decltype(*z.data())>;
+    return mask_at_or_below<T>(RowOut<T>(z.data(), static_cast<std::size_t>(z.size())), static_cast<T>(limit));
+}
+
 } // namespace v0_1
 } // namespace attnscope

@@ -163,7 +163,7 @@ struct TopMassScan : ScanExtent {
 /// of each row are in a `RowState` too.
 /// Throws. `invalid_argument` for counts that do not ascend, and as `scan_rows` does.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
-TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, std::span<const Index> counts,
+TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, const std::vector<Index>& counts,
                           const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     using A = Accumulator<T>;
     for (std::size_t i = 0; i < counts.size(); ++i)
@@ -195,7 +195,7 @@ TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, std::
 
 /// The same for the logits of a head.
 template <Real T, Executor E = Sequential>
-TopMassScan scan_top_mass(const HeadView<T>& head, std::span<const Index> counts, const Mask& mask = {},
+TopMassScan scan_top_mass(const HeadView<T>& head, const std::vector<Index>& counts, const Mask& mask = {},
                           const TileOptions& options = {}, E&& executor = {}) {
     const auto asked = detail::take_scale(head, options);
     return scan_top_mass<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), counts, mask,

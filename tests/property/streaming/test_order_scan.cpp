@@ -121,7 +121,8 @@ TEST_CASE("scans of Renyi entropies and leading masses are those of the rows", "
         for (std::size_t c = 0; c < counts.size(); ++c)
             CHECK(std::abs(top.mass(i, Index(c)) - p.head(std::min<Index>(50, counts[c])).sum()) <= 1e-13);
     }
-    CHECK_THROWS_AS(scan_top_mass(head, std::vector<Index>{3, 1}), invalid_argument);
+    CHECK_THROWS_AS(scan_top_mass(head, {3, 1}), invalid_argument);
+    CHECK(scan_top_mass(head, {10}).mass.cols() == 1);
     CHECK_THROWS_AS(scan_renyi_entropy(head, -1), invalid_argument);
 }
 

@@ -374,6 +374,32 @@ TEST_CASE("analyze: a scale where there is no q.k is refused", "[analysis]") {
                Catch::Matchers::StartsWith("analyze_tiles: scale must be left out"));
 }
 
+TEST_CASE("analyze: finite masks of given logits, as asked", "[analysis]") {
+    SplitMix64 random = generator(test_seed(), 55);
+    Eigen::MatrixXd z(6, 6), finite(6, 6), v(6, 3);
+    for (double& x : v.reshaped()) x = random.normal();
+    for (Index i = 0; i < 6; ++i)
+        for (Index j = 0; j < 6; ++j) {
+            z(i, j) = j <= i ? random.normal() : -infinity;
+            finite(i, j) = j <= i ? z(i, j) : -1e9;
+        }
+    const HeadAnalysis right = analyze_logits(z, v, {.counts = {1, 2}}),
+                       asked = analyze_logits(finite, v, {.counts = {1, 2}, .masked_below = -1e8}),
+                       plain = analyze_logits(finite, v, {.counts = {1, 2}});
+    CHECK(first_difference(right, asked) == "");
+    CHECK(plain.rows.visible[0] == 6); // a finite mask hides nothing by itself
+    const auto source = [&](Index query, Index key, TileOut<double> tile) {
+        tile = finite.block(query, key, tile.rows(), tile.cols());
+    };
+    const Matrix<double> values = v;
+    const HeadAnalysis tiles = analyze_tiles<double>(6, 6, source, MatrixView<double>(values),
+                                                     {.counts = {1, 2}, .masked_below = -1e8});
+    CHECK(first_difference(right, tiles) == "");
+    CHECK_THROWS_WITH(analyze(v, v, v, {.masked_below = -1e8}),
+                      "analyze: masked_below is for logits that are given, got -1e+08");
+    CHECK_THROWS_AS(analyze_weights(z.array().exp().matrix(), {.masked_below = -1e8}), invalid_argument);
+}
+
 TEST_CASE("analyze: what a new user types", "[analysis]") {
     const Eigen::MatrixXd q = Eigen::MatrixXd::Random(6, 4), k = Eigen::MatrixXd::Random(6, 4),
                           v = Eigen::MatrixXd::Random(6, 2), fused = Eigen::MatrixXd::Random(6, 12);

@@ -131,6 +131,14 @@ TEST_CASE("finite masks become -inf, but never a whole row", "[mask]") {
     CHECK(!mask_at_or_below<float>(nothing, limit).spared);
 
     // A mask to which a logit was added, in every type.
+    std::vector<float> vector = {1, -1e9F, 2};
+    CHECK(mask_at_or_below(vector, -1e8).masked == 1); // of whatever owns its numbers
+    CHECK(vector[1] == -std::numeric_limits<float>::infinity());
+    Eigen::VectorXd eigen(2);
+    eigen << -1e9, 3;
+    CHECK(mask_at_or_below(eigen, -1e8).masked == 1);
+    std::array<double, 2> array = {-1e9, 3};
+    CHECK(mask_at_or_below(array, -1e8).masked == 1);
     CHECK(finite_mask_limit<double>() == std::numeric_limits<double>::lowest() / 2);
     CHECK(finite_mask_limit<Eigen::half>() == -30000);
     CHECK(finite_mask_limit<Eigen::bfloat16>() < -1.6e38);
