@@ -119,17 +119,19 @@ inline constexpr bool in_this_order = false;
 
 } // namespace detail
 
-// These only say what is wrong, where the compiler would list all that a call is not.
+/// Only says what is wrong, where the compiler would list all that a call is not.
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class... Rest>
 void attend(const Q&, const K&, const V&, const Mask&, const Rest&...) {
     static_assert(detail::in_this_order<Q>,
                   "attend: a normaliser stands before the mask: attend(q, k, v, Softmax(), mask)");
 }
+/// The same of a head.
 template <Real T, class... Rest>
 void attend(const HeadView<T>&, const Mask&, const Rest&...) {
     static_assert(detail::in_this_order<T>,
                   "attend: a normaliser stands before the mask: attend(head, Softmax(), mask)");
 }
+/// The same of options where the mask stands.
 template <MatrixExpr Q, MatrixExpr K, MatrixExpr V, class N, class... Rest>
 void attend(const Q&, const K&, const V&, const N&, const AttendOptions&, const Rest&...) {
     static_assert(
