@@ -346,9 +346,31 @@ Rotary scaling_of(const Keys& keys, Index context) {
         if (!(rotary.high > rotary.low))
             keys.fail("high_freq_factor", fmt::format("a number > low_freq_factor = {}", rotary.low));
         rotary.original_context = keys.positive_or("original_max_position_embeddings", 1);
+    } else if (type == "yarn") {
+        rotary.scaling = Rotary::Scaling::yarn;
+        rotary.factor = factor();
+        for (const char* name : {"original_max_position_embeddings", "beta_fast", "beta_slow", "truncate",
+                                 "attention_factor", "mscale", "mscale_all_dim"})
+            names.push_back(name);
+        rotary.original_context =
+            keys.positive_or("original_max_position_embeddings", static_cast<double>(context));
+        rotary.fast = keys.positive_or("beta_fast", 32);
+        rotary.slow = keys.positive_or("beta_slow", 1);
+        if (!(rotary.fast > rotary.slow))
+            keys.fail("beta_fast", fmt::format("a number > beta_slow = {}", rotary.slow));
+        rotary.whole_ends = keys.flag_or("truncate", true);
+        // 1 for a factor up to 1, else 1 + 0.1 scale log factor.
+        const auto longer = [&](double scale) {
+            return 1 + 0.1 * scale * std::log(std::max(1.0, rotary.factor));
+        };
+        rotary.length =
+            keys.has("mscale") && keys.has("mscale_all_dim")
+                ? longer(keys.positive_or("mscale", 1)) / longer(keys.positive_or("mscale_all_dim", 1))
+                : longer(1);
+        rotary.length = keys.positive_or("attention_factor", rotary.length);
     } else {
         keys.fail(keys.has("rope_type") ? "rope_type" : "type",
-                  "default, linear or llama3, for others are not implemented");
+                  "default, linear, llama3 or yarn, for others are not implemented");
     }
     if (type == "linear" || type == "default") { // some writers repeat the context
         names.push_back("original_max_position_embeddings");
@@ -363,9 +385,11 @@ Rotary scaling_of(const Keys& keys, Index context) {
 }
 
 bool same_scaling(const Rotary& a, const Rotary& b) {
-    const bool llama3 = a.scaling == Rotary::Scaling::llama3;
+    const bool has_context = a.scaling == Rotary::Scaling::llama3 || a.scaling == Rotary::Scaling::yarn;
     return a.scaling == b.scaling && (a.scaling == Rotary::Scaling::none || a.factor == b.factor) &&
-           (!llama3 || (a.low == b.low && a.high == b.high && a.original_context == b.original_context));
+           (!has_context ||
+            (a.low == b.low && a.high == b.high && a.original_context == b.original_context &&
+             a.fast == b.fast && a.slow == b.slow && a.whole_ends == b.whole_ends && a.length == b.length));
 }
 
 /// rope_theta and rope_scaling of older files, rope_parameters of newer ones; where both speak they must agree.
@@ -391,6 +415,8 @@ Rotary rotary_of(const Keys& keys, Index context) {
         scaling_said = true;
     }
     rotary.theta = theta.value_or(rotary.theta);
+    if (rotary.scaling == Rotary::Scaling::yarn && !(rotary.theta > 1))
+        keys.fail("rope_theta", "a number > 1 for yarn");
     return rotary;
 }
 
@@ -481,6 +507,17 @@ Config llama_config(const Keys& keys, bool has_windows) {
 
 std::vector<double> Rotary::frequencies(Index head_width) const {
     std::vector<double> result;
+    // The c of the pair that turns so often in the original context.
+    const double d = static_cast<double>(head_width);
+    const auto pair_of = [&](double turns) {
+        return d * std::log(original_context / (2 * std::numbers::pi * turns)) / (2 * std::log(theta));
+    };
+    double first = 0, last = 1; // of the mean
+    if (scaling == Scaling::yarn) {
+        first = std::max(0.0, whole_ends ? std::floor(pair_of(fast)) : pair_of(fast));
+        last = std::min(d - 1, whole_ends ? std::ceil(pair_of(slow)) : pair_of(slow));
+        if (first == last) last += 0.001; // as everyone has it
+    }
     for (Index c = 0; c < head_width / 2; ++c) {
         double f = std::pow(theta, -2.0 * static_cast<double>(c) / static_cast<double>(head_width));
         if (scaling == Scaling::linear) f /= factor;
@@ -488,6 +525,10 @@ std::vector<double> Rotary::frequencies(Index head_width) const {
             const double turns = original_context * f / (2 * std::numbers::pi); // in the original context
             const double share = std::clamp((turns - low) / (high - low), 0.0, 1.0);
             f *= (1 - share) / factor + share;
+        }
+        if (scaling == Scaling::yarn) {
+            const double share = std::clamp((static_cast<double>(c) - first) / (last - first), 0.0, 1.0);
+            f *= share / factor + (1 - share);
         }
         result.push_back(f);
     }

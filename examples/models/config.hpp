@@ -22,12 +22,17 @@ struct Rotary {
     enum class Scaling {
         none,
         linear, ///< f_c / factor
-        llama3  ///< of Llama 3.1: f_c / factor for wavelengths 2 pi / f_c above original_context / low, f_c for
+        llama3, ///< of Llama 3.1: f_c / factor for wavelengths 2 pi / f_c above original_context / low, f_c for
                 ///< those below original_context / high, between them a mean of both, linear in 1 / wavelength
+        yarn ///< arXiv:2309.00071: f_c for pairs that turn more than `fast` times in original_context, f_c / factor
+             ///< for those that turn less than `slow` times, between them a mean of both, linear in c
     };
     double theta = 10000;
     Scaling scaling = Scaling::none;
     double factor = 1, low = 1, high = 4, original_context = 8192;
+    double fast = 32, slow = 1;
+    bool whole_ends = true; ///< of yarn: the first and the last c of the mean are rounded outwards
+    double length = 1;      ///< of yarn: turned queries and keys are so many times as long
 
     /// f_c of all pairs.
     std::vector<double> frequencies(Index head_width) const;

@@ -247,14 +247,16 @@ Layer<T> read_layer(const Config& config, const Parameters& parameters, Index la
             reader.linear(name + "mlp.down_proj", config.inner, config.width, config.mlp_bias)};
 }
 
-/// Turns pairs (c, c + d/2) of every head's row at position n by the angle n f_c of `frequencies`.
+/// Turns pairs (c, c + d/2) of every head's row at position n by the angle n f_c, and stretches them as `rotary` asks.
 template <Real T>
-void rotate(Matrix<T>& x, Index heads, Index width, Index row_width, std::span<const double> frequencies) {
+void rotate(Matrix<T>& x, Index heads, Index width, Index row_width, const Rotary& rotary) {
     const Index half = width / 2;
+    const std::vector<double> frequencies = rotary.frequencies(width);
     for (Index position = 0; position < x.rows(); ++position)
         for (Index c = 0; c < half; ++c) {
             const double angle = static_cast<double>(position) * frequencies[static_cast<std::size_t>(c)];
-            const T cosine = static_cast<T>(std::cos(angle)), sine = static_cast<T>(std::sin(angle));
+            const T cosine = static_cast<T>(rotary.length * std::cos(angle)),
+                    sine = static_cast<T>(rotary.length * std::sin(angle));
             for (Index head = 0; head < heads; ++head) {
                 T& a = x.data()[position * row_width + head * width + c];
                 T& b = x.data()[position * row_width + head * width + c + half];
@@ -299,8 +301,7 @@ void forward(const Config& config, const Layer<T>& layer, Matrix<T>& x, const At
         columns += part.outputs();
     }
     if (config.family == Family::llama) // queries and keys stand side by side: one turn for both
-        rotate(fused, config.heads + config.key_heads, config.head_width, fused.cols(),
-               config.rotary.frequencies(config.head_width));
+        rotate(fused, config.heads + config.key_heads, config.head_width, fused.cols(), config.rotary);
     const Matrix<T> attended = attend(fused);
     if (tape) tape->entering = x;
     layer.output.add_to(x, attended, threads);

@@ -1,5 +1,6 @@
 // What is made of every key of config.json: obeyed, refused, passed over or named.
 #include <models/forward.hpp>
+#include <models/layers.hpp>
 #include <support/catch.hpp>
 #include <support/data_folder.hpp>
 #include <support/temporary_file.hpp>
@@ -101,8 +102,41 @@ TEST_CASE("rotary scalings are obeyed or refused", "[models][config]") {
     CHECK(divided > 20);
     CHECK(kept + divided < 64);
 
+    // YaRN as Qwen 2.5 sets it: pairs that turn more than 32 times in 32,768 tokens stay, those that turn less than once
+    // are divided, between pairs 23 and 40 a mean.
+    const Json yarn = {
+        {"rope_type", "yarn"}, {"rope_theta", 1e6}, {"factor", 4}, {"original_max_position_embeddings", 32768}};
+    const Rotary stretched = read(scaled(yarn)).rotary;
+    CHECK(stretched.scaling == Rotary::Scaling::yarn);
+    CHECK(stretched.length == Catch::Approx(1.138629436111989).epsilon(1e-15)); // 1 + 0.1 log 4
+    const auto turns = stretched.frequencies(128);
+    REQUIRE(turns.size() == 64);
+    for (std::size_t c = 0; c < turns.size(); ++c) {
+        const long double plain = std::pow(1e6L, -2 * static_cast<long double>(c) / 128);
+        const long double share = std::clamp((static_cast<long double>(c) - 23) / 17, 0.0L, 1.0L);
+        CHECK(turns[c] == Catch::Approx(static_cast<double>(plain * (share / 4 + 1 - share))).epsilon(1e-14));
+        if (32768 * plain / (2 * std::numbers::pi_v<long double>) > 34)
+            CHECK(turns[c] == Catch::Approx(double(plain)));
+    }
+    // Ends that are not rounded: pairs 23.596 and 39.651 .
+    const auto exact = read(scaled(with(yarn, {{"truncate", false}}))).rotary.frequencies(128);
+    const double share = (30 - 23.595947608338102) / (39.650880710417097 - 23.595947608338102);
+    CHECK(exact[30] == Catch::Approx(std::pow(1e6, -60.0 / 128) * (share / 4 + 1 - share)).epsilon(1e-9));
+    CHECK(read(scaled(with(yarn, {{"attention_factor", 2}}))).rotary.length == 2);
+    CHECK(read(scaled(with(yarn, {{"mscale", 1}, {"mscale_all_dim", 1}}))).rotary.length == 1);
+    CHECK(read(scaled(with(yarn, {{"mscale", 0.707}, {"mscale_all_dim", 1}}))).rotary.length ==
+          Catch::Approx((1 + 0.0707 * std::log(4.0)) / (1 + 0.1 * std::log(4.0))));
+    CHECK(read(scaled(with(yarn, {{"factor", 0.5}}))).rotary.length == 1);
+    CHECK(read(scaled({{"rope_type", "yarn"}, {"factor", 4}})).rotary.original_context == 64); // the context
+    CHECK_THAT(refusal(scaled(with(yarn, {{"rope_theta", 0.5}}))),
+               ContainsSubstring("rope_theta: expected a number > 1"));
+
     for (const auto& [rope, part] : std::vector<std::pair<Json, std::string>>{
-             {{{"rope_type", "yarn"}, {"factor", 4}}, "rope_type: expected default, linear or llama3"},
+             {{{"rope_type", "yarn"}}, "factor"},
+             {{{"rope_type", "yarn"}, {"factor", 4}, {"beta_fast", 1}},
+              "beta_fast: expected a number > beta_slow = 1"},
+             {{{"rope_type", "yarn"}, {"factor", 4}, {"finetuned", true}}, "finetuned: expected no such key"},
+             {{{"rope_type", "su"}, {"factor", 4}}, "rope_type: expected default, linear, llama3 or yarn"},
              {{{"rope_type", "dynamic"}, {"factor", 4}}, "found \"dynamic\""},
              {{{"type", "longrope"}}, "found \"longrope\""},
              {{{"rope_type", "linear"}}, "factor"},
@@ -122,6 +156,22 @@ TEST_CASE("rotary scalings are obeyed or refused", "[models][config]") {
     CHECK_THAT(refusal(with(scaled({{"rope_type", "default"}}),
                             {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2}}}})),
                ContainsSubstring("the same as rope_scaling"));
+}
+
+TEST_CASE("turned pairs keep their length, times what the scaling asks for", "[models][config]") {
+    // One head of width 4: pairs (0, 2) and (1, 3), at positions 0 to 2.
+    Rotary rotary;
+    rotary.length = 1.5;
+    attnscope::Matrix<double> x(3, 4);
+    x << 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4;
+    models::rotate(x, 1, 4, 4, rotary);
+    for (Index position = 0; position < 3; ++position)
+        for (Index c = 0; c < 2; ++c) {
+            const double angle = static_cast<double>(position) * (c == 0 ? 1 : 0.01); // 10000^{-2c/4}
+            const double a = c == 0 ? 1 : 2, b = c == 0 ? 3 : 4;
+            CHECK(x(position, c) == Catch::Approx(1.5 * (a * std::cos(angle) - b * std::sin(angle))));
+            CHECK(x(position, c + 2) == Catch::Approx(1.5 * (b * std::cos(angle) + a * std::sin(angle))));
+        }
 }
 
 TEST_CASE("windows are obeyed where the attention has them and refused elsewhere", "[models][config]") {
