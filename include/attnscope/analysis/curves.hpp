@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/analysis/head_curves.hpp>
+#include <attnscope/audit/measured_row.hpp>
 #include <attnscope/row/row_statistics.hpp>
 #include <attnscope/row/softmax_row.hpp>
 #include <attnscope/selection/separability_curves.hpp>
