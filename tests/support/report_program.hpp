@@ -66,6 +66,9 @@ struct Tensor {
     Index heads() const { return shape.size() >= 3 ? shape[shape.size() - 3] : 1; }
     Index rows() const { return shape[shape.size() - 2]; }
     Index cols() const { return shape[shape.size() - 1]; }
+    const double* row(Index layer, Index head, Index at) const {
+        return values.data() + ((layer * heads() + head) * rows() + at) * cols();
+    }
     double at(Index layer, Index head, Index row, Index col) const {
         return values[static_cast<std::size_t>(((layer * heads() + head) * rows() + row) * cols() + col)];
     }

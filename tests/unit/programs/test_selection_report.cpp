@@ -10,6 +10,8 @@
 
 #ifdef ATTNSCOPE_REPORT_PROGRAM // not there when the examples are not built
 
+#include <support/report_reference.hpp>
+
 #include <nlohmann/json.hpp>
 
 #include <cmath>
@@ -28,25 +30,15 @@ using attnscope::Index;
 using attnscope::io::SafetensorsFile;
 using attnscope::io::SafetensorsWriter;
 using attnscope_test::TemporaryFolder;
+using report_test::normal_tensor;
+using report_test::selection_keys;
+using report_test::Tensor;
 using Json = nlohmann::json;
 using Wide = long double;
 
 constexpr Wide unit = std::numeric_limits<double>::epsilon();
 constexpr Wide infinity = std::numeric_limits<Wide>::infinity();
 
-const std::set<std::string> selection_keys = {"n",
-                                              "mass",
-                                              "distance_cumulative",
-                                              "distance_resultant",
-                                              "distance_bound",
-                                              "expected_distance_lower",
-                                              "expected_distance_upper",
-                                              "truncation_error",
-                                              "separable_fraction",
-                                              "precision",
-                                              "recall",
-                                              "f_score",
-                                              "margin"};
 const std::set<std::string> statement_ids = {"lemma1",
                                              "corollary1",
                                              "theorem1_fixed",
@@ -103,28 +95,6 @@ Json run_json(const TemporaryFolder& folder, std::vector<std::string> arguments)
     REQUIRE(outcome.status == 0);
     CHECK(outcome.err.empty());
     return Json::parse(attnscope_test::read_text(folder.path("report.json")));
-}
-
-struct Tensor {
-    std::vector<Index> shape;
-    std::vector<double> values;
-
-    Index layers() const { return shape.size() == 4 ? shape[0] : 1; }
-    Index heads() const { return shape.size() >= 3 ? shape[shape.size() - 3] : 1; }
-    Index rows() const { return shape[shape.size() - 2]; }
-    Index cols() const { return shape.back(); }
-    const double* row(Index layer, Index head, Index at) const {
-        return values.data() + ((layer * heads() + head) * rows() + at) * cols();
-    }
-};
-
-Tensor normal_tensor(std::vector<Index> shape, std::uint64_t seed, double size = 1) {
-    Index count = 1;
-    for (const Index n : shape) count *= n;
-    attnscope::SplitMix64 random(seed);
-    Tensor tensor{std::move(shape), std::vector<double>(static_cast<std::size_t>(count))};
-    for (double& x : tensor.values) x = size * random.normal();
-    return tensor;
 }
 
 /// A file, and what the program is asked to make of it.
