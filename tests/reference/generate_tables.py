@@ -349,7 +349,9 @@ def planner_cases(out):
             if 1 - remainder < 1 / n:
                 continue
             x = mpf(remainder)
-            lower = -mp.log(1 - x)
+            most = mp.floor(1 / (1 - x))  # keys that can hold the largest weight; one more holds what is left
+            left = 1 - most * (1 - x)
+            lower = -most * (1 - x) * mp.log(1 - x) - (left * mp.log(left) if left > 0 else 0)
             upper = -(1 - x) * mp.log(1 - x) - x * mp.log(x) + x * mp.log(n - 1)
             rows.append([n, remainder, lower, upper])
     write_table(out, "EntropyRangeCase", "entropy_range_cases", rows)
