@@ -5,6 +5,8 @@
 #include <support/attention_metadata.hpp>
 #include <support/named_normalizer.hpp>
 
+#include <fmt/ranges.h>
+
 #include <thread>
 
 namespace {

@@ -5,6 +5,8 @@
 
 #include <support/program.hpp>
 
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <thread>
 

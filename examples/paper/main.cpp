@@ -6,6 +6,8 @@
 #include <models/prompt.hpp>
 #include <support/gnuplot.hpp>
 
+#include <fmt/ranges.h>
+
 #include <thread>
 
 namespace {

@@ -3,6 +3,8 @@
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <support/gnuplot.hpp>
 
+#include <fmt/ranges.h>
+
 namespace paper {
 namespace {
 

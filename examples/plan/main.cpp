@@ -2,7 +2,7 @@
 
 #include "output.hpp"
 
-#include <support/capture.hpp>
+#include <models/model_capture.hpp>
 #include <support/program.hpp>
 
 #include <thread>
@@ -41,7 +41,9 @@ int main(int argc, char** argv) {
         "CAPTURE", inputs,
         "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
         "[batch,layers,heads,n,d], and optional "
-        "v; or .npy parts q=FILE k=FILE v=FILE; without it, synthetic heads");
+        "v; or .npy parts q=FILE k=FILE v=FILE; or a model that runs on --text: a folder with config.json and "
+        "model.safetensors, or a GGUF file; without it, synthetic heads");
+    const models::ModelOptions model_options(app, "--text-length");
     app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
     // Their number is optional, and what follows may be the capture.
     constexpr int most = 8;
@@ -119,9 +121,12 @@ int main(int argc, char** argv) {
         if (question.output_error) question.bits_error = *question.output_error;
         const Index thread_count = program::whole_number<Index>("--threads", threads, 1, 1024);
         const auto seed_number = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
-        program::require_outputs({{"--json", json}}, inputs);
+        model_options.check();
+        std::vector<std::string> read = model_options.inputs();
+        read.insert(read.end(), inputs.begin(), inputs.end());
+        program::require_outputs({{"--json", json}}, read);
 
-        const Capture capture = program::open_capture(inputs, seed_number, capture_options());
+        const Capture capture = model_options.open(inputs, seed_number, capture_options(), thread_count);
         // Bits are tried on softmax of q.k alone.
         const bool has_keys = plan::has_plain_keys(capture);
         if (!question.weight && !question.entropy && !question.participation && !question.output_error &&

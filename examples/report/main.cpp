@@ -2,6 +2,7 @@
 
 #include "output.hpp"
 
+#include <models/model_capture.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
@@ -59,7 +60,10 @@ int main(int argc, char** argv) {
     app.add_option(
         "INPUT", inputs,
         "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
-        "[batch,layers,heads,n,d], and optional v; or .npy parts q=FILE k=FILE v=FILE");
+        "[batch,layers,heads,n,d], and optional v; or .npy parts q=FILE k=FILE v=FILE; or a model that runs on "
+        "--text: "
+        "a folder with config.json and model.safetensors, or a GGUF file");
+    const models::ModelOptions model_options(app);
     const auto* temperature_option =
         app.add_option("--temperature", temperature, "divides the logits, > 0 [as the file says, else 1]");
     const auto* normalizer_option = app.add_option(
@@ -142,9 +146,13 @@ int main(int argc, char** argv) {
         if (!csv.empty())
             for (const std::string_view name : report::csv_names)
                 outputs.push_back({"--csv", std::filesystem::path(csv) / name});
-        program::require_outputs(outputs, inputs);
+        model_options.check();
+        std::vector<std::string> read = model_options.inputs();
+        read.insert(read.end(), inputs.begin(), inputs.end());
+        program::require_outputs(outputs, read);
 
-        program::Capture capture = program::open_capture(inputs, settings.analysis.seed, capture_options());
+        program::Capture capture =
+            model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
         const report::Report report = report::analyse(std::move(capture), settings);
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);

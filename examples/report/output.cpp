@@ -9,6 +9,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <fmt/ranges.h>
+
 namespace report {
 namespace {
 
@@ -130,6 +132,11 @@ std::string statements_text() {
     return text;
 }
 
+/// Of a model on its text; NaN where there is none.
+double loss_of(const Report& report) {
+    return report.capture.loss ? report.capture.loss() : std::numeric_limits<double>::quiet_NaN();
+}
+
 std::string to_text(const Report& report) {
     const Capture& input = report.capture;
     const Settings& settings = report.settings;
@@ -152,6 +159,8 @@ std::string to_text(const Report& report) {
                            return fmt::format("{:.6g}", input.scale(layer));
                        }));
     for (const std::string& line : input.assumptions) fmt::format_to(out, "taken        {}\n", line);
+    if (const double loss = loss_of(report); !std::isnan(loss))
+        fmt::format_to(out, "loss         {:.4f} nats a token\n", loss);
     for (const std::string& line : findings_of(input, report.tally))
         fmt::format_to(out, "found        {}\n", line);
     for (const std::string& line : warnings_of(input, report.tally))
@@ -160,11 +169,10 @@ std::string to_text(const Report& report) {
         fmt::format_to(out, "streamed     no matrix of logits; selections and audit of {} rows of each head\n",
                        report.heads.front().examined.size());
     if (report.weight_difference)
-        text +=
-            std::isnan(*report.weight_difference)
-                ? "weights      NaN in the stored weights or in those of q and k, but not in both\n"
-                : fmt::format("weights      stored weights differ from those of q and k by at most {:.3g}\n",
-                              *report.weight_difference);
+        text += std::isnan(*report.weight_difference)
+                    ? "weights      NaN in the stored weights or in those of q and k, but not in both\n"
+                    : fmt::format("weights      {} weights differ from those of q and k by at most {:.3g}\n",
+                                  input.loss ? "the model's own" : "stored", *report.weight_difference);
 
     fmt::format_to(out, "\n{}\n", attnscope::mean_legend);
     const bool unassigned = report.tally.not_one > 0 && !input.options.normalise_weights;
@@ -262,6 +270,7 @@ std::string to_json(const Report& report, bool rows) {
     json["attention"] = attention_json(report);
     json["masks"] = masks_json(report);
     json["stored_weights"] = stored_weights_json(report);
+    json["loss"] = json_number(loss_of(report));
     json["assumptions"] = input.assumptions;
     json["warnings"] = warnings_of(input, report.tally);
     json["heads"] = Json::array();

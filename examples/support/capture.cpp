@@ -7,6 +7,8 @@
 #include <support/failure.hpp>
 #include <support/program.hpp>
 
+#include <fmt/ranges.h>
+
 #include <map>
 #include <memory>
 #include <set>

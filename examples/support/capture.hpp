@@ -74,6 +74,9 @@ struct Capture {
     CaptureOptions options;
     std::vector<std::string> assumptions; ///< what was assumed of the file, a line each
     std::vector<std::string> warnings;    ///< what of the file is not obeyed or looks odd, a line each
+    /// Of heads that a model computes while they are read: mean of -log p(next token), nats; NaN if its last run did
+    /// not come to the end. Else empty.
+    std::function<double()> loss;
 
     /// The batches to look at: the chosen one or all.
     std::vector<Index> chosen_batches() const;

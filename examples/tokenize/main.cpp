@@ -6,6 +6,8 @@
 
 #include <attnscope/io/file.hpp>
 
+#include <fmt/ranges.h>
+
 int main(int argc, char** argv) {
     CLI::App app("Prints the token ids of a text on one line, or with --decode the text of token ids.",
                  "attnscope-tokenize");

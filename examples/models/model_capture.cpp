@@ -1,0 +1,245 @@
+#include <models/llama_model.hpp>
+#include <models/model_capture.hpp>
+#include <support/failure.hpp>
+
+#include <fmt/ranges.h>
+
+#include <filesystem>
+
+namespace models {
+namespace {
+
+using program::Capture;
+using program::HeadSource;
+using program::LayerFeed;
+using program::LayerTensors;
+
+/// A tensor of the layers of a feed.
+HeadSource source_of(const std::shared_ptr<LayerFeed>& feed, std::vector<float> LayerTensors::*tensor,
+                     Index heads, Index rows, Index cols) {
+    HeadSource source;
+    source.layers = feed->layers();
+    source.heads = heads;
+    source.rows = rows;
+    source.cols = cols;
+    source.dtype = attnscope::io::Dtype::f32;
+    const Index size = heads * rows * cols;
+    const auto slice = [feed, tensor, size](auto zero) {
+        return [feed, tensor, size](Index first, Index count) {
+            const std::shared_ptr<const LayerTensors> layer = feed->layer(first / size);
+            const auto begin = ((*layer).*tensor).begin() + first % size;
+            return std::vector<decltype(zero)>(begin, begin + count);
+        };
+    };
+    source.read = slice(0.0);
+    source.read_floats = slice(0.0F);
+    return source;
+}
+
+void describe(Capture& capture, const std::string& engine, const Text& text) {
+    const Index n = static_cast<Index>(text.ids.size());
+    capture.queries = capture.keys = n;
+    capture.assumptions.push_back(engine);
+    capture.assumptions.push_back(fmt::format(
+        "{}, {} tokens{}", attnscope::printable(text.source), n,
+        n < text.available ? fmt::format(" of {}: the rest is left out", text.available) : std::string()));
+}
+
+Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
+    const auto model = std::make_shared<const Model>(Model::load(folder));
+    const Config& config = model->config();
+    const Text text = options.read(
+        [&](const std::string& bytes) {
+            return Tokenizer(options.tokenizer().empty() ? folder : options.tokenizer()).encode(bytes);
+        },
+        config.context);
+
+    Capture capture;
+    capture.name = folder;
+    describe(capture, described(config), text);
+    for (const std::string& remark : model->remarks()) capture.warnings.push_back(remark);
+    capture.layers = config.layers;
+    capture.heads = config.heads;
+    capture.width = config.head_width;
+    for (Index layer = 0; layer < config.layers; ++layer)
+        capture.attention.push_back({true, logit_scale(config, layer), config.window(layer).value_or(0),
+                                     config.normalizer, config.temperature});
+    const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
+    const auto feed =
+        std::make_shared<LayerFeed>(config.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
+            RunOptions<float> run;
+            run.threads = threads;
+            run.loss = ids.size() > 1;
+            run.layer = [&](const LayerView<float>& layer) {
+                LayerTensors tensors;
+                const auto append = [](std::vector<float>& to, const attnscope::MatrixView<float>& m) {
+                    for (Index i = 0; i < m.rows(); ++i) to.insert(to.end(), m.row(i).begin(), m.row(i).end());
+                };
+                const Index group = layer.heads.heads() / layer.heads.key_heads();
+                for (Index h = 0; h < layer.heads.heads(); ++h) {
+                    append(tensors.q, layer.heads[h].q());
+                    if (h % group != 0) continue;
+                    append(tensors.k, layer.heads[h].k());
+                    append(tensors.v, layer.heads[h].v());
+                }
+                emit(std::move(tensors));
+            };
+            *loss = model->run<float>(ids, run).loss;
+        });
+    capture.q = source_of(feed, &LayerTensors::q, config.heads, capture.queries, config.head_width);
+    capture.k = source_of(feed, &LayerTensors::k, config.key_heads, capture.keys, config.head_width);
+    capture.v = source_of(feed, &LayerTensors::v, config.key_heads, capture.keys, config.head_width);
+    capture.loss = [feed, loss] {
+        feed->finish();
+        return *loss;
+    };
+    return capture;
+}
+
+/// slope[head] mask[query, key] of each layer.
+HeadSource biases_of(const std::vector<LlamaLayer>& layers, Index n) {
+    const auto own = std::make_shared<const std::vector<LlamaLayer>>(layers);
+    HeadSource source;
+    source.layers = static_cast<Index>(layers.size());
+    source.heads = layers[0].heads;
+    source.rows = source.cols = n;
+    source.dtype = attnscope::io::Dtype::f32;
+    source.read = [own, n](Index first, Index count) {
+        const Index heads = (*own)[0].heads;
+        std::vector<double> values;
+        for (Index i = first; i < first + count; ++i) {
+            const LlamaLayer& layer = (*own)[static_cast<std::size_t>(i / (n * n * heads))];
+            const auto head = static_cast<std::size_t>(i / (n * n) % heads);
+            const double slope = layer.slopes.empty() ? 0 : layer.slopes[layer.slopes.size() == 1 ? 0 : head];
+            values.push_back(
+                layer.mask ? slope * static_cast<double>((*layer.mask)[static_cast<std::size_t>(i % (n * n))])
+                           : 0.0);
+        }
+        return values;
+    };
+    return source;
+}
+
+/// Layers must be of one shape to be the tensors of a capture.
+void require_alike(const std::string& file, const std::vector<LlamaLayer>& layers) {
+    const LlamaLayer& first = layers[0];
+    for (const LlamaLayer& layer : layers)
+        if (layer.heads != first.heads || layer.key_heads != first.key_heads || layer.width != first.width ||
+            layer.value_width != first.value_width || layer.sinks.empty() != first.sinks.empty())
+            program::fail(
+                "{}: layers of different shapes are not read: layer {} has {} heads on {} of width {} and {}, "
+                "layer {} has {} on {} of {} and {}",
+                file, first.number, first.heads, first.key_heads, first.width, first.value_width, layer.number,
+                layer.heads, layer.key_heads, layer.width, layer.value_width);
+}
+
+Capture run_gguf(const std::string& file, const TextOptions& options, bool check, Index threads) {
+    if (!options.tokenizer().empty()) throw program::usage_error("--tokenizer: a GGUF file has its own");
+    const auto model = std::make_shared<const LlamaModel>(file);
+    const Text text =
+        options.read([&](const std::string& bytes) { return model->encode(bytes); }, model->context());
+    const std::vector<LlamaLayer> layers = model->survey(text.ids, threads);
+    require_alike(file, layers);
+    const LlamaLayer& first = layers[0];
+
+    Capture capture;
+    capture.name = file;
+    describe(capture,
+             fmt::format("{}, {} layers, {} heads{}, context {}, vocabulary {}; run by llama.cpp",
+                         attnscope::printable(model->description()), model->layers(), first.heads,
+                         first.key_heads < first.heads ? fmt::format(" on {} key heads", first.key_heads)
+                                                       : std::string(),
+                         model->context(), model->vocabulary()),
+             text);
+    capture.layers = static_cast<Index>(layers.size());
+    capture.heads = first.heads;
+    capture.width = first.width;
+    std::vector<Index> numbers;
+    bool biased = false;
+    for (const LlamaLayer& layer : layers) {
+        numbers.push_back(layer.number);
+        biased = biased || layer.mask;
+        capture.attention.push_back(
+            {!layer.mask && layer.causal, layer.scale, layer.window,
+             layer.softcap != 0 ? fmt::format("softcap:{}|softmax", layer.softcap) : std::string("softmax"),
+             1.0});
+        for (const double sink : layer.sinks) capture.sinks.push_back(sink);
+        if (!layer.sinks.empty() && layer.softcap != 0)
+            program::fail("{}: layer {} has a softcap and sinks, which are not read together", file,
+                          layer.number);
+    }
+    if (capture.layers < model->layers())
+        capture.assumptions.push_back(fmt::format(
+            "layers with attention, numbered from 0 here, are {} of the model", fmt::join(numbers, ", ")));
+    if (first.latent)
+        capture.assumptions.push_back(
+            "latent attention: queries and keys after absorption, one latent key and value for all heads");
+    if (biased) {
+        capture.bias = biases_of(layers, capture.keys);
+        capture.assumptions.push_back("bias: masks and position biases of the model, added to the logits");
+    }
+    const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
+    const auto feed =
+        std::make_shared<LayerFeed>(capture.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
+            *loss =
+                model->run(ids, {.weights = check, .loss = ids.size() > 1, .threads = threads, .layer = emit});
+        });
+    capture.q = source_of(feed, &LayerTensors::q, first.heads, capture.queries, first.width);
+    capture.k = source_of(feed, &LayerTensors::k, first.key_heads, capture.keys, first.width);
+    capture.v = source_of(feed, &LayerTensors::v, first.key_heads, capture.keys, first.value_width);
+    if (check)
+        capture.weights = source_of(feed, &LayerTensors::weights, first.heads, capture.queries, capture.keys);
+    capture.loss = [feed, loss] {
+        feed->finish();
+        return *loss;
+    };
+    return capture;
+}
+
+bool is_folder_of_model(const std::string& input) {
+    return std::filesystem::exists(std::filesystem::path(input) / "config.json");
+}
+
+} // namespace
+
+bool is_model(const std::string& input) {
+    return is_folder_of_model(input) || (std::filesystem::is_regular_file(input) && LlamaModel::is_gguf(input));
+}
+
+ModelOptions::ModelOptions(CLI::App& app, std::string length_option) : text_(app, std::move(length_option)) {
+    app.add_option("--check", check_,
+                   "of a GGUF model: compare the weights with the model's own; off saves their time and memory")
+        ->capture_default_str();
+}
+
+void ModelOptions::check() const {
+    if (check_ != "on" && check_ != "off")
+        throw program::usage_error(fmt::format("--check must be on or off, got {}", check_));
+}
+
+Capture ModelOptions::open(const std::vector<std::string>& inputs, std::uint64_t seed,
+                           const program::CaptureOptions& options, Index threads) const {
+    if (inputs.size() != 1 || !is_model(inputs[0])) {
+        if (!text_.any().empty())
+            throw program::usage_error(fmt::format(
+                "{}: only a model reads a text: INPUT must be a folder with config.json, or a GGUF file{}",
+                text_.any(), inputs.size() == 1 ? fmt::format(", got {}", inputs[0]) : std::string()));
+        return program::open_capture(inputs, seed, options);
+    }
+    for (const auto& [name, given] : std::initializer_list<std::pair<const char*, bool>>{
+             {"--batch", options.batch.has_value()},
+             {"--layout", options.nhd},
+             {"--bfloat16", options.bfloat16},
+             {"--masked-below", options.masked_below.has_value()},
+             {"--normalise-weights", options.normalise_weights},
+             {"--scale", options.scale.has_value()},
+             {"--window", options.window.has_value()},
+             {"--causal, --no-causal", options.causal.has_value()}})
+        if (given) throw program::usage_error(fmt::format("{}: the model says how it attends", name));
+    if (!text_.given())
+        throw program::usage_error(fmt::format("{}: a model needs --text or --tokens to read", inputs[0]));
+    return is_folder_of_model(inputs[0]) ? run_folder(inputs[0], text_, threads)
+                                         : run_gguf(inputs[0], text_, check_ == "on", threads);
+}
+
+} // namespace models

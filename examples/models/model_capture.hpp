@@ -1,0 +1,39 @@
+// The heads of a model that runs while they are read, in place of a file of heads.
+#pragma once
+
+#include <models/prompt.hpp>
+#include <support/capture.hpp>
+
+namespace models {
+
+/// Adds the options of `TextOptions` and --check to a program whose INPUT may be a model.
+class ModelOptions {
+public:
+    /// length_option: what limits the tokens of the text is called.
+    explicit ModelOptions(CLI::App& app, std::string length_option = "--length");
+
+    /// Refuses what can be refused before a model is opened.
+    void check() const;
+    /// Files and folders that are read beside the input.
+    std::vector<std::string> inputs() const { return text_.inputs(); }
+
+    /// `open_capture`, and also the heads of a model: one input that is a folder with config.json, which our own pass runs,
+    /// or a GGUF file, which llama.cpp runs, on --text or --tokens. The model runs while its heads are read, once for each
+    /// time that they are read in order, with `threads`; the text of that run, the layers, softcaps, sinks and masks that
+    /// the model has, and the loss are told by the capture. Of a GGUF file the capture has the model's own weights,
+    /// unless --check is off.
+    /// Memory. One layer at a time.
+    /// Throws. As `open_capture`; `usage_error` for a model without a text, for a text without a model, and for options
+    /// of captures that say how a model attends; what `Model`, `LlamaModel` and `Tokenizer` throw.
+    program::Capture open(const std::vector<std::string>& inputs, std::uint64_t seed,
+                          const program::CaptureOptions& options, Index threads) const;
+
+private:
+    TextOptions text_;
+    std::string check_ = "on";
+};
+
+/// Is it a folder with config.json or a GGUF file?
+bool is_model(const std::string& input);
+
+} // namespace models
