@@ -1,8 +1,7 @@
 // attnscope-capture: runs a model on a text and writes its attention to a file that attnscope-report reads.
 
 #include <attnscope/io/safetensors.hpp>
-#include <models/prompt.hpp>
-#include <support/attention_metadata.hpp>
+#include <models/model_capture.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <fmt/ranges.h>
@@ -22,6 +21,11 @@ using Ids = std::vector<std::int32_t>;
 struct Captured {
     std::vector<float> q, k, v, weights, hidden;
 
+    void take(const program::LayerTensors& layer) {
+        for (const auto& [to, from] :
+             {std::pair{&q, &layer.q}, {&k, &layer.k}, {&v, &layer.v}, {&weights, &layer.weights}})
+            to->insert(to->end(), from->begin(), from->end());
+    }
     static void append(std::vector<float>& to, const attnscope::MatrixView<float>& m) {
         for (Index i = 0; i < m.rows(); ++i) to.insert(to.end(), m.row(i).begin(), m.row(i).end());
     }
@@ -37,20 +41,33 @@ struct Captured {
     }
 };
 
+std::span<const float> span_of(const std::vector<float>& numbers) { return numbers; }
+
+/// What both kinds of models have. key_heads, value_width: of the captured k and v.
+void add_heads(attnscope::io::SafetensorsWriter& writer, const Captured& captured, Index layers, Index heads,
+               Index key_heads, Index n, Index width, Index value_width) {
+    writer.add("q", span_of(captured.q), {layers, heads, n, width});
+    writer.add("k", span_of(captured.k), {layers, key_heads, n, width});
+    writer.add("v", span_of(captured.v), {layers, key_heads, n, value_width});
+    if (!captured.weights.empty()) writer.add("weights", span_of(captured.weights), {layers, heads, n, n});
+}
+
+void write(attnscope::io::SafetensorsWriter& writer, const std::string& out, const Ids& ids,
+           const std::vector<program::LayerAttention>& attention, const std::string& source) {
+    const std::vector<std::int64_t> wide(ids.begin(), ids.end());
+    writer.add("token_ids", std::span<const std::int64_t>(wide), {std::ssize(wide)});
+    for (const auto& [key, value] : program::attention_metadata(attention)) writer.set_metadata(key, value);
+    writer.set_metadata("source", printable(source)); // metadata are UTF-8
+    writer.write(out);
+}
+
 void write(const std::string& out, const Captured& captured, const models::Config& config, Index n,
            const Ids& ids, const models::RunResult<float>& result, const std::string& source,
            const std::string& normalizer, double temperature) {
     attnscope::io::SafetensorsWriter writer;
     const Index layers = config.layers, heads = config.heads, d = config.head_width;
-    writer.add("q", std::span<const float>(captured.q), {layers, heads, n, d});
-    writer.add("k", std::span<const float>(captured.k), {layers, heads, n, d});
-    writer.add("v", std::span<const float>(captured.v), {layers, heads, n, d});
-    if (!captured.weights.empty())
-        writer.add("weights", std::span<const float>(captured.weights), {layers, heads, n, n});
-    if (!captured.hidden.empty())
-        writer.add("hidden", std::span<const float>(captured.hidden), {layers + 1, n, config.width});
-    const std::vector<std::int64_t> wide(ids.begin(), ids.end());
-    writer.add("token_ids", std::span<const std::int64_t>(wide), {n});
+    add_heads(writer, captured, layers, heads, heads, n, d, d);
+    if (!captured.hidden.empty()) writer.add("hidden", span_of(captured.hidden), {layers + 1, n, config.width});
     if (config.has_head)
         writer.add("logits_last",
                    std::span<const float>(result.logits_last.data(),
@@ -60,18 +77,70 @@ void write(const std::string& out, const Captured& captured, const models::Confi
     for (Index layer = 0; layer < layers; ++layer)
         attention.push_back(
             {true, logit_scale(config, layer), config.window(layer).value_or(0), normalizer, temperature});
-    for (const auto& [key, value] : program::attention_metadata(attention)) writer.set_metadata(key, value);
-    writer.set_metadata("source", printable(source)); // metadata are UTF-8
-    writer.write(out);
+    write(writer, out, ids, attention, source);
+}
+
+void print_text(const std::string& source, Index n, Index available) {
+    fmt::print("text      {}, {} tokens{}\n", printable(source), n,
+               n < available ? fmt::format(" of {}: the rest is left out", available) : std::string());
+}
+
+void print_loss(double loss, const std::string& with) {
+    fmt::print("loss      {:.4f} nats a token, perplexity {:.4g}, with {}\n", loss, std::exp(loss), with);
+}
+
+/// Memory of what is collected, before it is.
+void require_memory(double layers, double heads, double n, double width, bool weights) {
+    program::require_memory("--out", layers * heads * n * (width + (weights ? n : 0)) *
+                                         static_cast<double>(sizeof(float)));
+}
+
+/// By llama.cpp, as the model is.
+void capture_gguf(const models::PromptOptions& options, const std::string& out, bool keep_weights,
+                  Index threads) {
+    const models::GgufPrompt prompt = models::open_gguf(options.folder(), options.text(), threads);
+    const models::LlamaLayer& first = prompt.layers[0];
+    const Index layers = std::ssize(prompt.layers), n = std::ssize(prompt.text.ids);
+    fmt::print("model     {}\n          {}\n", printable(prompt.model->file()), prompt.described());
+    for (const std::string& remark : prompt.remarks()) fmt::print("          {}\n", remark);
+    print_text(prompt.text.source, n, prompt.text.available);
+    if (!out.empty())
+        require_memory(static_cast<double>(layers), static_cast<double>(first.heads), static_cast<double>(n),
+                       static_cast<double>(2 * first.width + first.value_width), keep_weights);
+    Captured captured;
+    program::Progress progress("layer", static_cast<std::size_t>(layers));
+    const auto begin = std::chrono::steady_clock::now();
+    const double loss = prompt.model->run(prompt.text.ids, {.weights = keep_weights,
+                                                            .loss = n > 1,
+                                                            .threads = threads,
+                                                            .layer = [&](const program::LayerTensors& layer) {
+                                                                if (!out.empty()) captured.take(layer);
+                                                                progress.step();
+                                                            }});
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (n > 1) print_loss(loss, "the model's own attention");
+    fmt::print("time      {:.2f} s, {} thread{}\n", seconds, threads, threads == 1 ? "" : "s");
+    if (out.empty()) return;
+    attnscope::io::SafetensorsWriter writer;
+    add_heads(writer, captured, layers, first.heads, first.key_heads, n, first.width, first.value_width);
+    const std::vector<double> sinks = prompt.sinks();
+    if (!sinks.empty()) writer.add("sinks", std::span<const double>(sinks), {layers, first.heads});
+    std::vector<double> bias;
+    if (const auto source = prompt.bias()) {
+        bias = source->read(0, layers * first.heads * n * n);
+        writer.add("bias", std::span<const double>(bias), {layers, first.heads, n, n});
+    }
+    write(writer, out, prompt.text.ids, prompt.attention(), prompt.model->file());
+    fmt::print("written   {}\n", printable(out));
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app(
-        "Runs a GPT-2 or Llama model on a text, writes queries, keys and values of every head to a file "
-        "that attnscope-report reads, and prints the loss.",
-        "attnscope-capture");
+    CLI::App app("Runs a model (a GPT-2 or Llama folder, a GGUF file) on a text, writes queries, keys and "
+                 "values of every head to a file "
+                 "that attnscope-report reads, and prints the loss.",
+                 "attnscope-capture");
     std::string out, normalizer, generate = "0";
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     std::optional<double> temperature;
@@ -108,6 +177,16 @@ int main(int argc, char** argv) {
         if (!normalizer.empty()) (void)named(normalizer, temperature.value_or(1)); // before the model is read
         program::require_outputs({{"--out", out}}, prompt_options.inputs());
 
+        if (models::is_gguf(prompt_options.folder())) {
+            for (const auto& [name, given] :
+                 std::initializer_list<std::pair<const char*, bool>>{{"--hidden", keep_hidden},
+                                                                     {"--normalizer", !normalizer.empty()},
+                                                                     {"--temperature", temperature.has_value()},
+                                                                     {"--generate", more > 0}})
+                if (given)
+                    throw program::usage_error(fmt::format("{}: llama.cpp runs a GGUF model as it is", name));
+            return capture_gguf(prompt_options, out, keep_weights, options.threads);
+        }
         const models::Prompt prompt = prompt_options.read();
         const Model& model = prompt.model;
         const models::Config& config = model.config();
@@ -116,17 +195,12 @@ int main(int argc, char** argv) {
         for (const std::string& remark : model.remarks()) program::warn(app.get_name(), remark);
         fmt::print("model     {}\n          {}\n", printable(model.parameters().origin()),
                    models::described(config));
-        fmt::print("text      {}, {} tokens{}\n", printable(prompt.source), n,
-                   n < prompt.available ? fmt::format(" of {}: the rest is left out", prompt.available)
-                                        : std::string());
+        print_text(prompt.source, n, prompt.available);
 
         Captured captured;
-        if (!out.empty()) {
-            const double floats = static_cast<double>(config.layers) * static_cast<double>(config.heads) *
-                                  static_cast<double>(n) *
-                                  static_cast<double>(3 * config.head_width + (keep_weights ? n : 0));
-            program::require_memory("--out", floats * static_cast<double>(sizeof(float)));
-        }
+        if (!out.empty())
+            require_memory(static_cast<double>(config.layers), static_cast<double>(config.heads),
+                           static_cast<double>(n), static_cast<double>(3 * config.head_width), keep_weights);
         options.loss = n > 1;
         const models::RunOptions<float> usual = options; // as the model was trained
         const std::string name = normalizer.empty() ? config.normalizer : normalizer;
@@ -151,12 +225,8 @@ int main(int argc, char** argv) {
         if (!config.has_head) {
             fmt::print("loss      none: config.json names an architecture without a head\n");
         } else if (n > 1) {
-            const auto line = [](const std::string& with, double loss) {
-                fmt::print("loss      {:.4f} nats a token, perplexity {:.4g}, with {}\n", loss, std::exp(loss),
-                           with);
-            };
-            line(used, result.loss);
-            if (used != own) line(own, model.run<float>(ids, usual).loss);
+            print_loss(result.loss, used);
+            if (used != own) print_loss(model.run<float>(ids, usual).loss, own);
         }
         fmt::print("time      {:.2f} s, {} thread{}\n", seconds, options.threads,
                    options.threads == 1 ? "" : "s");

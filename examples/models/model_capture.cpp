@@ -96,91 +96,40 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     return capture;
 }
 
-/// slope[head] mask[query, key] of each layer.
-HeadSource biases_of(const std::vector<LlamaLayer>& layers, Index n) {
-    const auto own = std::make_shared<const std::vector<LlamaLayer>>(layers);
-    HeadSource source;
-    source.layers = static_cast<Index>(layers.size());
-    source.heads = layers[0].heads;
-    source.rows = source.cols = n;
-    source.dtype = attnscope::io::Dtype::f32;
-    source.read = [own, n](Index first, Index count) {
-        const Index heads = (*own)[0].heads;
-        std::vector<double> values;
-        for (Index i = first; i < first + count; ++i) {
-            const LlamaLayer& layer = (*own)[static_cast<std::size_t>(i / (n * n * heads))];
-            const auto head = static_cast<std::size_t>(i / (n * n) % heads);
-            const double slope = layer.slopes.empty() ? 0 : layer.slopes[layer.slopes.size() == 1 ? 0 : head];
-            values.push_back(
-                layer.mask ? slope * static_cast<double>((*layer.mask)[static_cast<std::size_t>(i % (n * n))])
-                           : 0.0);
-        }
-        return values;
-    };
-    return source;
-}
-
-/// Layers must be of one shape to be the tensors of a capture.
-void require_alike(const std::string& file, const std::vector<LlamaLayer>& layers) {
+/// Layers must be of one shape to be the tensors of a capture, and nothing beside a softcap may stand before softmax.
+void require_readable(const std::string& file, const std::vector<LlamaLayer>& layers) {
     const LlamaLayer& first = layers[0];
-    for (const LlamaLayer& layer : layers)
+    for (const LlamaLayer& layer : layers) {
         if (layer.heads != first.heads || layer.key_heads != first.key_heads || layer.width != first.width ||
             layer.value_width != first.value_width || layer.sinks.empty() != first.sinks.empty())
-            program::fail(
-                "{}: layers of different shapes are not read: layer {} has {} heads on {} of width {} and {}, "
-                "layer {} has {} on {} of {} and {}",
-                file, first.number, first.heads, first.key_heads, first.width, first.value_width, layer.number,
-                layer.heads, layer.key_heads, layer.width, layer.value_width);
-}
-
-Capture run_gguf(const std::string& file, const TextOptions& options, bool check, Index threads) {
-    if (!options.tokenizer().empty()) throw program::usage_error("--tokenizer: a GGUF file has its own");
-    const auto model = std::make_shared<const LlamaModel>(file);
-    const Text text =
-        options.read([&](const std::string& bytes) { return model->encode(bytes); }, model->context());
-    const std::vector<LlamaLayer> layers = model->survey(text.ids, threads);
-    require_alike(file, layers);
-    const LlamaLayer& first = layers[0];
-
-    Capture capture;
-    capture.name = file;
-    describe(capture,
-             fmt::format("{}, {} layers, {} heads{}, context {}, vocabulary {}; run by llama.cpp",
-                         attnscope::printable(model->description()), model->layers(), first.heads,
-                         first.key_heads < first.heads ? fmt::format(" on {} key heads", first.key_heads)
-                                                       : std::string(),
-                         model->context(), model->vocabulary()),
-             text);
-    capture.layers = static_cast<Index>(layers.size());
-    capture.heads = first.heads;
-    capture.width = first.width;
-    std::vector<Index> numbers;
-    bool biased = false;
-    for (const LlamaLayer& layer : layers) {
-        numbers.push_back(layer.number);
-        biased = biased || layer.mask;
-        capture.attention.push_back(
-            {!layer.mask && layer.causal, layer.scale, layer.window,
-             layer.softcap != 0 ? fmt::format("softcap:{}|softmax", layer.softcap) : std::string("softmax"),
-             1.0});
-        for (const double sink : layer.sinks) capture.sinks.push_back(sink);
+            program::fail("{}: layers of different shapes are not read: layer {} has {} heads on {} of width "
+                          "{} and {}{}, "
+                          "layer {} has {} on {} of {} and {}{}",
+                          file, first.number, first.heads, first.key_heads, first.width, first.value_width,
+                          first.sinks.empty() ? "" : " with sinks", layer.number, layer.heads, layer.key_heads,
+                          layer.width, layer.value_width, layer.sinks.empty() ? "" : " with sinks");
         if (!layer.sinks.empty() && layer.softcap != 0)
             program::fail("{}: layer {} has a softcap and sinks, which are not read together", file,
                           layer.number);
     }
-    if (capture.layers < model->layers())
-        capture.assumptions.push_back(fmt::format(
-            "layers with attention, numbered from 0 here, are {} of the model", fmt::join(numbers, ", ")));
-    if (first.latent)
-        capture.assumptions.push_back(
-            "latent attention: queries and keys after absorption, one latent key and value for all heads");
-    if (biased) {
-        capture.bias = biases_of(layers, capture.keys);
-        capture.assumptions.push_back("bias: masks and position biases of the model, added to the logits");
-    }
+}
+
+Capture run_gguf(const std::string& file, const TextOptions& options, bool check, Index threads) {
+    const GgufPrompt prompt = open_gguf(file, options, threads);
+    const LlamaLayer& first = prompt.layers[0];
+    Capture capture;
+    capture.name = file;
+    describe(capture, prompt.described(), prompt.text);
+    capture.layers = static_cast<Index>(prompt.layers.size());
+    capture.heads = first.heads;
+    capture.width = first.width;
+    capture.attention = prompt.attention();
+    capture.sinks = prompt.sinks();
+    capture.bias = prompt.bias();
+    for (std::string& remark : prompt.remarks()) capture.assumptions.push_back(std::move(remark));
     const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
-    const auto feed =
-        std::make_shared<LayerFeed>(capture.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
+    const auto feed = std::make_shared<LayerFeed>(
+        capture.layers, [=, model = prompt.model, ids = prompt.text.ids](const LayerFeed::Emit& emit) {
             *loss =
                 model->run(ids, {.weights = check, .loss = ids.size() > 1, .threads = threads, .layer = emit});
         });
@@ -202,9 +151,86 @@ bool is_folder_of_model(const std::string& input) {
 
 } // namespace
 
-bool is_model(const std::string& input) {
-    return is_folder_of_model(input) || (std::filesystem::is_regular_file(input) && LlamaModel::is_gguf(input));
+std::string GgufPrompt::described() const {
+    const LlamaLayer& first = layers[0];
+    return fmt::format("{}, {} layers, {} heads{}, context {}, vocabulary {}; run by llama.cpp",
+                       attnscope::printable(model->description()), model->layers(), first.heads,
+                       first.key_heads < first.heads ? fmt::format(" on {} key heads", first.key_heads)
+                                                     : std::string(),
+                       model->context(), model->vocabulary());
 }
+
+std::vector<program::LayerAttention> GgufPrompt::attention() const {
+    std::vector<program::LayerAttention> attention;
+    for (const LlamaLayer& layer : layers)
+        attention.push_back(
+            {!layer.mask && layer.causal, layer.scale, layer.window,
+             layer.softcap != 0 ? fmt::format("softcap:{}|softmax", layer.softcap) : std::string("softmax"),
+             1.0});
+    return attention;
+}
+
+std::vector<double> GgufPrompt::sinks() const {
+    std::vector<double> sinks;
+    for (const LlamaLayer& layer : layers) sinks.insert(sinks.end(), layer.sinks.begin(), layer.sinks.end());
+    return sinks;
+}
+
+std::optional<HeadSource> GgufPrompt::bias() const {
+    if (std::none_of(layers.begin(), layers.end(),
+                     [](const LlamaLayer& layer) { return layer.mask != nullptr; }))
+        return {};
+    HeadSource source;
+    source.layers = static_cast<Index>(layers.size());
+    source.heads = layers[0].heads;
+    source.rows = source.cols = static_cast<Index>(text.ids.size());
+    source.dtype = attnscope::io::Dtype::f32;
+    source.read = [own = layers, heads = source.heads, size = source.rows * source.cols](Index begin,
+                                                                                         Index count) {
+        std::vector<double> values;
+        for (Index i = begin; i < begin + count; ++i) {
+            const LlamaLayer& layer = own[static_cast<std::size_t>(i / (size * heads))];
+            const auto head = static_cast<std::size_t>(i / size % heads);
+            values.push_back(layer.mask
+                                 ? layer.slopes[layer.slopes.size() == 1 ? 0 : head] *
+                                       static_cast<double>((*layer.mask)[static_cast<std::size_t>(i % size)])
+                                 : 0.0);
+        }
+        return values;
+    };
+    return source;
+}
+
+std::vector<std::string> GgufPrompt::remarks() const {
+    std::vector<std::string> remarks;
+    std::vector<Index> numbers;
+    for (const LlamaLayer& layer : layers) numbers.push_back(layer.number);
+    if (std::ssize(layers) < model->layers())
+        remarks.push_back(fmt::format("layers with attention, numbered from 0 here, are {} of the model",
+                                      fmt::join(numbers, ", ")));
+    if (layers[0].latent)
+        remarks.push_back(
+            "latent attention: queries and keys after absorption, one latent key and value for all heads");
+    if (bias()) remarks.push_back("bias: masks and position biases of the model, added to the logits");
+    return remarks;
+}
+
+GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads) {
+    if (!options.tokenizer().empty()) throw program::usage_error("--tokenizer: a GGUF file has its own");
+    GgufPrompt prompt;
+    prompt.model = std::make_shared<const LlamaModel>(file);
+    prompt.text = options.read([&](const std::string& bytes) { return prompt.model->encode(bytes); },
+                               prompt.model->context());
+    prompt.layers = prompt.model->survey(prompt.text.ids, threads);
+    require_readable(file, prompt.layers);
+    return prompt;
+}
+
+bool is_gguf(const std::string& input) {
+    return std::filesystem::is_regular_file(input) && LlamaModel::is_gguf(input);
+}
+
+bool is_model(const std::string& input) { return is_folder_of_model(input) || is_gguf(input); }
 
 ModelOptions::ModelOptions(CLI::App& app, std::string length_option) : text_(app, std::move(length_option)) {
     app.add_option("--check", check_,

@@ -1,6 +1,7 @@
 // The heads of a model that runs while they are read, in place of a file of heads.
 #pragma once
 
+#include <models/llama_model.hpp>
 #include <models/prompt.hpp>
 #include <support/capture.hpp>
 
@@ -33,7 +34,29 @@ private:
     std::string check_ = "on";
 };
 
+/// Is it a GGUF file? False for what is no file.
+bool is_gguf(const std::string& input);
 /// Is it a folder with config.json or a GGUF file?
 bool is_model(const std::string& input);
+
+/// A GGUF file and what it reads.
+struct GgufPrompt {
+    std::shared_ptr<const LlamaModel> model;
+    Text text;
+    std::vector<LlamaLayer> layers; ///< with attention, all of one shape
+
+    std::string described() const; ///< one line about its shape
+    /// How its layers attend; those with a mask of their own form as if every query saw every key.
+    std::vector<program::LayerAttention> attention() const;
+    std::vector<double> sinks() const; ///< [layers, heads]; empty: none
+    /// [layers, heads, queries, keys] of what is added to the logits; nothing if `attention` says it all.
+    std::optional<program::HeadSource> bias() const;
+    /// What one must know of these layers, a line each.
+    std::vector<std::string> remarks() const;
+};
+
+/// Throws `usage_error` for a --tokenizer, `std::runtime_error` for layers of different shapes or with softcap and sinks
+/// at once, and what `LlamaModel` throws.
+GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads);
 
 } // namespace models

@@ -121,6 +121,10 @@ public:
     }
     std::uint64_t seed() const { return seed_number_; }
 
+    /// The MODEL, and the options of its text, for whoever runs it in another way.
+    const std::string& folder() const { return folder_; }
+    const TextOptions& text() const { return text_; }
+
     Prompt read() const {
         Model model = load();
         const Config& config = model.config();
@@ -142,8 +146,9 @@ public:
 
 private:
     CLI::App& with_model(CLI::App& app) {
-        app.add_option("MODEL", folder_, "a folder with config.json and model.safetensors (or its parts)")
-            ->type_name("FOLDER");
+        app.add_option("MODEL", folder_,
+                       "a folder with config.json and model.safetensors (or its parts), or a GGUF file")
+            ->type_name("MODEL");
         app.add_option(
             "--random-weights", random_,
             "instead of MODEL: gpt2, gpt2-medium or a config.json, with weights that nobody trained");
