@@ -84,6 +84,16 @@ need_packages() {
     fi
 }
 
+# want_packages <package>...: those of them that this system has to offer, as need_packages.
+want_packages() {
+    command -v apt-cache >/dev/null || return 0
+    local package
+    for package; do
+        have_package "$package" || ! apt-cache policy "$package" 2>/dev/null | grep -q '^  Candidate: [^(]' ||
+            need_packages "$package"
+    done
+}
+
 # announce <CPU minutes> <what>: how long the first run takes; nothing when build/ has been used before.
 announce() {
     [ ! -e "$build/.ninja_log" ] || return 0

@@ -1,6 +1,5 @@
 #include "experiment.hpp"
-
-#include <models/prompt.hpp>
+#include "source.hpp"
 
 #include <attnscope/selection/critical_n.hpp>
 #include <attnscope/streaming/threads.hpp>
@@ -41,10 +40,13 @@ Matrix<double> isometric(const Matrix<double>& w) {
 /// The vectors that stand for the tokens of one head.
 class TokenVectors {
 public:
-    TokenVectors(const models::Prompt& prompt, Token token) : prompt_(prompt), token_(token) {}
+    TokenVectors(const models::Model* model, Token token) : model_(model), token_(token) {
+        if (!model && token != Token::value)
+            throw std::invalid_argument("paper::run: of this model only queries, keys and values are at hand");
+    }
 
     void begin_layer(const models::LayerView<float>& layer) {
-        if (token_ == Token::contribution) projection_ = prompt_.model.output_projection<double>(layer.layer);
+        if (token_ == Token::contribution) projection_ = model_->output_projection<double>(layer.layer);
     }
     /// The view of a head with them as values; `room` holds what must be computed.
     HeadView<float> view(const models::LayerView<float>& layer, Index head, Matrix<float>& room) const {
@@ -57,7 +59,7 @@ public:
     }
 
 private:
-    const models::Prompt& prompt_;
+    const models::Model* model_;
     Token token_;
     Matrix<double> projection_;
 };
@@ -114,44 +116,62 @@ CriticalN Result::critical(std::size_t length) const {
     return result;
 }
 
-Result run(const models::Prompt& prompt, Settings settings) {
+Source source_of(const models::Prompt& prompt, Index threads) {
     const models::Config& config = prompt.model.config();
+    Source source;
+    source.model = prompt.model.parameters().origin();
+    source.shape = models::described(config);
+    source.text = prompt.source;
+    source.tokens = static_cast<Index>(prompt.ids.size());
+    source.available = prompt.available;
+    source.layers = config.layers;
+    source.heads = config.heads;
+    source.trained = dynamic_cast<const models::RandomParameters*>(&prompt.model.parameters()) == nullptr;
+    source.own = &prompt.model;
+    source.run = [&prompt, threads](const std::function<void(const models::LayerView<float>&)>& layer) {
+        models::RunOptions<float> options;
+        options.threads = threads;
+        options.loss = prompt.ids.size() > 1;
+        options.layer = layer;
+        return prompt.model.run<float>(prompt.ids, options).loss;
+    };
+    return source;
+}
+
+Result run(const Source& source, Settings settings) {
     Result result;
     result.settings = std::move(settings);
-    result.model = prompt.model.parameters().origin();
-    result.shape = models::described(config);
-    result.text = prompt.source;
-    result.tokens = static_cast<Index>(prompt.ids.size());
-    result.available = prompt.available;
-    result.layers = config.layers;
-    result.heads_per_layer = config.heads;
-    result.trained = dynamic_cast<const models::RandomParameters*>(&prompt.model.parameters()) == nullptr;
-    const Index heads = config.layers * config.heads;
+    result.model = source.model;
+    result.shape = source.shape;
+    result.text = source.text;
+    result.tokens = source.tokens;
+    result.available = source.available;
+    result.layers = source.layers;
+    result.heads_per_layer = source.heads;
+    result.trained = source.trained;
+    const Index heads = source.layers * source.heads;
     result.heads.resize(static_cast<std::size_t>(heads));
     const auto sampled = sampled_rows(result.settings, heads, result.tokens);
 
     const attnscope::Threads threads(result.settings.threads);
-    TokenVectors vectors(prompt, result.settings.token);
+    TokenVectors vectors(source.own, result.settings.token);
     program::Progress progress("analysing heads", static_cast<std::size_t>(heads));
     std::mutex guard;
     const auto begin = Clock::now();
     double analysis = 0;
-    const bool gpt2 = config.family == models::Family::gpt2;
+    const bool gpt2 = source.own && source.own->config().family == models::Family::gpt2;
     Matrix<double> projections; // of the layer at hand
-    models::RunOptions<float> options;
-    options.threads = result.settings.threads;
-    options.loss = result.tokens > 1;
-    options.layer = [&](const models::LayerView<float>& layer) {
+    const auto analyse = [&](const models::LayerView<float>& layer) {
         const auto start = Clock::now();
         vectors.begin_layer(layer);
-        if (gpt2) projections = prompt.model.input_projections<double>(layer.layer);
-        threads(config.heads, [&](Index head) {
-            const auto at = static_cast<std::size_t>(layer.layer * config.heads + head);
+        if (gpt2) projections = source.own->input_projections<double>(layer.layer);
+        threads(source.heads, [&](Index head) {
+            const auto at = static_cast<std::size_t>(layer.layer * source.heads + head);
             Matrix<float> room;
             const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
             HeadResult found = analyse_head(input, layer.mask, result.settings);
             if (gpt2) {
-                const Index d = config.head_width, all = config.heads * d;
+                const Index d = layer.heads[head].q().cols(), all = source.heads * d;
                 const auto part = [&](Index which) {
                     return MatrixView<double>(projections.data() + which * all + head * d, projections.rows(),
                                               d, projections.cols());
@@ -166,7 +186,7 @@ Result run(const models::Prompt& prompt, Settings settings) {
         });
         analysis += since(start);
     };
-    result.loss = prompt.model.run<float>(prompt.ids, options).loss;
+    result.loss = source.run(analyse);
     result.seconds = since(begin);
     result.forward_seconds = result.seconds - analysis;
     for (HeadResult& head : result.heads) { // in the order of the heads, whoever came first

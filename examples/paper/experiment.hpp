@@ -3,11 +3,9 @@
 
 #include "head_analysis.hpp"
 
-namespace models {
-struct Prompt; // what includes the model code takes long to compile
-}
-
 namespace paper {
+
+struct Source; // what includes the model code takes long to compile
 
 /// One figure over the heads.
 struct OverHeads {
@@ -48,7 +46,8 @@ struct Result {
 /// Mean, and the 10 % and 90 % quantiles, of the numbers that are not NaN.
 OverHeads over(std::vector<double> numbers);
 
-/// Runs the model and analyses every head. Errors: what `Model::run` throws.
-Result run(const models::Prompt& prompt, Settings settings);
+/// Runs the model and analyses every head. Errors: what the run throws; `std::invalid_argument` for vectors that need a
+/// model's own matrices or hidden states where they are not at hand.
+Result run(const Source& source, Settings settings);
 
 } // namespace paper

@@ -1,9 +1,9 @@
 // attnscope-paper: the experiments of arXiv:2508.17821 on every head of a model, as a page, pictures and
 // tables.
 
+#include "gguf.hpp"
 #include "page.hpp"
 
-#include <models/prompt.hpp>
 #include <support/gnuplot.hpp>
 
 #include <fmt/ranges.h>
@@ -76,6 +76,52 @@ void write(const Result& result, const std::filesystem::path& folder, bool with_
     program::write_all(folder, files);
 }
 
+/// What runs beside softmax of queries and keys, on which every figure is.
+void warn_of_others(const std::string& program, std::string_view attends) {
+    program::warn(
+        program,
+        fmt::format("the model attends with {}, and so it runs; every figure is of softmax at temperature "
+                    "1 on its queries and keys",
+                    attends));
+}
+
+/// Cuts the tokens and fills the grids; then runs everything.
+Result of(const std::function<paper::Source()>& source, std::vector<std::int32_t>& ids, const std::string& text,
+          Settings settings, bool quick) {
+    if (quick && ids.size() > 256) ids.resize(256);
+    if (ids.size() < 2)
+        throw std::runtime_error(fmt::format("{}: at least 2 tokens are needed, found 1", text));
+    fill_grids(settings, static_cast<paper::Index>(ids.size()), quick);
+    return paper::run(source(), std::move(settings));
+}
+
+Result of_folder(const std::string& program, const models::PromptOptions& options, Settings settings,
+                 bool quick) {
+    models::Prompt prompt = options.read();
+    for (const std::string& remark : prompt.model.remarks()) program::warn(program, remark);
+    const models::Config& config = prompt.model.config();
+    if (config.normalizer != "softmax" || config.temperature != 1)
+        warn_of_others(program, fmt::format("{} at temperature {}", config.normalizer, config.temperature));
+    const paper::Index threads = settings.threads;
+    return of([&] { return paper::source_of(prompt, threads); }, prompt.ids, prompt.source, std::move(settings),
+              quick);
+}
+
+Result of_gguf(const std::string& program, const models::PromptOptions& options, Settings settings,
+               bool quick) {
+    if (settings.token != paper::Token::value)
+        throw program::usage_error(
+            "--vectors: of a GGUF model the values are at hand, not hidden states or W_O");
+    models::GgufPrompt prompt = models::open_gguf(options.folder(), options.text(), settings.threads);
+    for (const std::string& remark : prompt.remarks()) program::warn(program, remark);
+    if (const double softcap = prompt.layers[0].softcap; softcap != 0)
+        warn_of_others(program, fmt::format("a softcap of {}", softcap));
+    if (!prompt.sinks().empty()) warn_of_others(program, "learned sinks");
+    const paper::Index threads = settings.threads;
+    return of([&] { return paper::source_of(prompt, threads); }, prompt.text.ids, prompt.text.source,
+              std::move(settings), quick);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -124,24 +170,13 @@ int main(int argc, char** argv) {
         program::require_output_folder("--out", out, names_of_files(!no_pictures), prompt_options.inputs());
         if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
 
-        models::Prompt prompt = prompt_options.read();
-        for (const std::string& remark : prompt.model.remarks()) program::warn(app.get_name(), remark);
-        const models::Config& config = prompt.model.config();
-        if (config.normalizer != "softmax" || config.temperature != 1)
-            program::warn(
-                app.get_name(),
-                fmt::format("the model attends with {} at temperature {}, and so it runs; every figure "
-                            "is of softmax at temperature 1 on its queries and keys",
-                            config.normalizer, config.temperature));
-        if (quick && prompt.ids.size() > 256) prompt.ids.resize(256);
-        if (prompt.ids.size() < 2)
-            throw std::runtime_error(fmt::format("{}: at least 2 tokens are needed, found 1", prompt.source));
-        fill_grids(settings, static_cast<paper::Index>(prompt.ids.size()), quick);
-        const Result result = paper::run(prompt, settings);
+        const Result result = models::is_gguf(prompt_options.folder())
+                                  ? of_gguf(app.get_name(), prompt_options, std::move(settings), quick)
+                                  : of_folder(app.get_name(), prompt_options, std::move(settings), quick);
         print(result);
         write(result, out, !no_pictures);
         fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
-                   result.forward_seconds, settings.threads, settings.threads == 1 ? "" : "s");
+                   result.forward_seconds, result.settings.threads, result.settings.threads == 1 ? "" : "s");
         fmt::print("written   {}\n", printable((std::filesystem::path(out) / page_name).string()));
     });
 }

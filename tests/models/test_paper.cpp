@@ -2,6 +2,7 @@
 #include <attnscope/attnscope.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
 #include <models/prompt.hpp>
+#include <paper/source.hpp>
 #include <paper/tables.hpp>
 #include <support/catch.hpp>
 #include <support/rows.hpp>
@@ -281,9 +282,9 @@ TEST_CASE("a model's results do not depend on the threads, and heads are in thei
     const models::Prompt prompt = small_model(3, 40);
     Settings settings = settings_for(40);
     settings.threads = 1;
-    const paper::Result one = paper::run(prompt, settings);
+    const paper::Result one = paper::run(paper::source_of(prompt, settings.threads), settings);
     settings.threads = 3;
-    const paper::Result three = paper::run(prompt, settings);
+    const paper::Result three = paper::run(paper::source_of(prompt, settings.threads), settings);
     CHECK(tables(one) == tables(three));
     REQUIRE(one.heads.size() == 6);
     std::size_t balls = 0;
@@ -318,7 +319,7 @@ TEST_CASE("contributions are the values times W_O", "[paper]") {
     const models::Prompt prompt = small_model(4, 24);
     Settings settings = settings_for(24);
     settings.token = paper::Token::contribution;
-    const paper::Result found = paper::run(prompt, settings);
+    const paper::Result found = paper::run(paper::source_of(prompt, settings.threads), settings);
     models::RunOptions<float> options;
     std::size_t compared = 0;
     double apart = 0;
@@ -370,7 +371,7 @@ TEST_CASE("W_Q, W_K and W_V of a layer make its queries, keys and values", "[pap
     CHECK(heads == 6);
     CHECK_THROWS_AS(prompt.model.input_projections<double>(2), std::runtime_error);
 
-    const paper::Result found = paper::run(prompt, settings_for(20));
+    const paper::Result found = paper::run(paper::source_of(prompt, 1), settings_for(20));
     for (const char* id : {"token_jacobian", "rank_collapse", "dobrushin"})
         CHECK(found.audit.at(named_statement(id, attnscope::Form::sharp)).checked == 6);
     CHECK(found.audit.at(attnscope::critical_temperature_sharp_statement).checked == 120);

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Models in GGUF files, in a build with llama.cpp: losses are llama.cpp's own, weights those of its softmax, and a capture
+# read back gives the same figures. Without llama.cpp: a sentence that says what to install.
+set -u
+program="$ATTNSCOPE_BIN/attnscope-report"
+. "$ATTNSCOPE_SOURCE/tests/support/program.sh"
+
+data="${ATTNSCOPE_DATA_DIR:-$ATTNSCOPE_SOURCE/../shared/data}"
+printf 'GGUF\003\0\0\0' >"$work/cut.gguf"
+echo "1 2 3" >"$work/ids"
+refused 2 "a model needs --text or --tokens" "$work/cut.gguf"
+refused 2 "the model says how it attends" "$work/cut.gguf" --tokens "$work/ids" --causal
+refused 2 "only a model reads a text" "$work/ids" --tokens "$work/ids"
+refused 2 "--check must be on or off" "$work/cut.gguf" --tokens "$work/ids" --check maybe
+if "$program" "$work/cut.gguf" --tokens "$work/ids" 2>&1 | grep -q 'install libllama-dev'; then
+    [ "$failed" -eq 0 ] || exit 1
+    echo "skipped: built without llama.cpp"
+    exit 77
+fi
+refused 1 "llama.cpp does not load it" "$work/cut.gguf" --tokens "$work/ids"
+[ -d "$data/gguf" ] || { echo "skipped: no $data/gguf"; exit "$((failed ? 1 : 77))"; }
+
+# figure <file> <key>: of the report's JSON
+figure() { sed -nE "s/^ *\"$2\": ([^,]*),?\$/\1/p" "$1" | head -n 1; }
+# within <a> <b> <tolerance>
+within() { awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN { d = a - b; exit !(d <= t && d >= -t) }'; }
+
+# The references were made with keys and values in half precision, and quantised products differ between processors.
+while IFS= read -r line; do
+    model=$(sed -nE 's/.*"model": ?"([^"]*)".*/\1/p' <<<"$line")
+    loss=$(sed -nE 's/.*"mean_nll": ?([0-9.]*).*/\1/p' <<<"$line")
+    if [[ $model == llama_* ]]; then tolerance=0.02; else tolerance=0.001; fi
+    "$program" "$data/gguf/$model" --tokens "$data/gguf/ids.txt" --json "$work/model.json" >"$work/text" || complain "$model: fails"
+    within "$(figure "$work/model.json" loss)" "$loss" $tolerance ||
+        complain "$model: loss $(figure "$work/model.json" loss), llama.cpp says $loss"
+    within "$(figure "$work/model.json" max_weight_difference)" 0 1e-5 ||
+        complain "$model: weights differ by $(figure "$work/model.json" max_weight_difference)"
+    grep -q '^No sharp statement is violated.$' "$work/text" || complain "$model: a statement is violated"
+    "$ATTNSCOPE_BIN/attnscope-capture" "$data/gguf/$model" --tokens "$data/gguf/ids.txt" --out "$work/c.safetensors" >"$work/out" ||
+        complain "$model: capture fails"
+    mkdir -p "$work/a" "$work/b"
+    "$program" "$data/gguf/$model" --tokens "$data/gguf/ids.txt" --check off --csv "$work/a" >/dev/null &&
+        "$program" "$work/c.safetensors" --csv "$work/b" >/dev/null || complain "$model: the report fails"
+    diff -q "$work/a" "$work/b" >/dev/null || complain "$model: a capture gives other figures than the model"
+    printf '%-18s loss %s, llama.cpp %.4f; weights differ by %s\n' "$model" "$(figure "$work/model.json" loss)" "$loss" \
+        "$(figure "$work/model.json" max_weight_difference)"
+done <"$data/gguf/reference.jsonl"
+
+# One model three ways: our own pass on a folder, llama.cpp on f32 and on 8 bits.
+stories="$data/stories260k"
+if [ -e "$stories/model.safetensors" ]; then
+    for way in "$stories 0.4681 0.0005" "$stories/stories260k_f32.gguf 0.4681 0.0005" \
+        "$stories/stories260k_q8_0.gguf 0.4703 0.02"; do
+        read -r input loss tolerance <<<"$way"
+        "$program" "$input" --tokens "$stories/tokens.txt" --length 192 --json "$work/j.json" >/dev/null || complain "$input: fails"
+        within "$(figure "$work/j.json" loss)" "$loss" "$tolerance" || complain "$input: loss $(figure "$work/j.json" loss), expected $loss"
+        printf '%-18s loss %s\n' "${input##*/}" "$(figure "$work/j.json" loss)"
+    done
+fi
+[ -z "$(find "$work" -name '*.partial*')" ] || complain "it leaves files behind"
+exit "$failed"
