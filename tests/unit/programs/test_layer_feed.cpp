@@ -66,7 +66,8 @@ TEST_CASE("the layer before is still there, an earlier one starts the evaluation
     CHECK(kept->q.at(0) == 30);
 }
 
-TEST_CASE("what the evaluation throws comes to the one who asks, and an end too soon is an error", "[layer_feed]") {
+TEST_CASE("what the evaluation throws comes to the one who asks, and an end too soon is an error",
+          "[layer_feed]") {
     LayerFeed fails(3, [](const LayerFeed::Emit& emit) {
         emit({{1}, {}, {}, {}});
         throw std::runtime_error("the file is cut");
