@@ -9,7 +9,7 @@ int main() {
             for (attnscope::Index j = 0; j < tile.cols(); ++j)
                 tile(i, j) = 3 * std::cos(0.01F * float(query + i) * float(1 + (key + j) % 7));
     };
-    const auto scan = attnscope::scan_tiles<4, float>(n, n, source, {}, attnscope::Mask::sliding_window(256));
+    const auto scan = attnscope::scan_tiles<4>(n, n, source, attnscope::Mask::sliding_window(256));
     const auto row = scan.rows[4999].statistics();
     std::printf("%td keys seen, entropy %.3f nats, participation %.1f keys\n", row.visible, row.entropy_nats(),
                 row.participation_ratio());

@@ -443,9 +443,9 @@ LayerAnalysis analyze(const HeadGroup<S>& group, const AnalysisOptions& options 
 /// Special rows. As of `analyze`.
 /// Cost. That of `analyze`, with the engine in place of the product.
 /// Throws. `invalid_argument` as `analyze` does, and for a scale, which would change nothing.
-/// Example: `analyze_tiles<float>(queries, keys, engine, values, {.mask = Mask::causal()})`.
+/// Example: `analyze_tiles(queries, keys, engine, values, {.mask = Mask::causal()})`, values a `MatrixView<float>`.
 template <Real T, LogitSource<T> Source, Executor E = Sequential>
-HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
+HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values = {},
                            const AnalysisOptions& options = {}, E&& executor = {}) {
     detail::require(queries >= 0 && keys >= 0, "analyze_tiles", "queries and keys must be >= 0", queries, keys);
     detail::check_values("analyze_tiles", values, keys);
@@ -478,6 +478,13 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
         [&](Index query) { return detail::given_delta(options, query); }, whole, executor, gate);
     detail::set_extent(result, gate.extent());
     return result;
+}
+
+/// The same without values, of a source that takes tiles of one scalar only.
+template <class Source, Executor E = Sequential, Real T = detail::TileScalar<void, Source>>
+HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, const AnalysisOptions& options = {},
+                           E&& executor = {}) {
+    return analyze_tiles<T>(queries, keys, source, MatrixView<T>(), options, executor);
 }
 
 namespace detail {

@@ -280,7 +280,7 @@ template <Real T, class... Parts>
 void visit_rows(const HeadView<T>& head, const Mask& mask, Parts&... parts) {
     std::vector<Index> queries(static_cast<std::size_t>(head.queries()));
     std::iota(queries.begin(), queries.end(), Index(0));
-    scan_ranked_rows<T>(
+    scan_ranked_rows(
         queries, head, gram_matrix(head.v()), Softmax(),
         [&](const RankedRow<T>& row) {
             (parts.reach(row.query), ...);

@@ -195,7 +195,16 @@ AttentionGradient<T> attend_backward(const HeadView<T>& head, const N& normalize
     return gradient;
 }
 
-/// As above of half or bfloat16, or of keys and values in pages: see `StoredHead`.
+/// As above of half or bfloat16, or of keys and values in pages: see `StoredHead`. Gradients are in T.
+template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
+double attend_backward(const StoredHead<T>& head, const N& normalizer, const D& d_output,
+                       std::type_identity_t<GradientBuffers<T>> buffers, const Mask& mask = {},
+                       const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    const detail::ReadHead<T> read(head);
+    return attend_backward(read.view(), normalizer, d_output, buffers, mask, options, executor);
+}
+
+/// The same in matrices of its own.
 template <Real T, Normalizer<T> N, MatrixLike<T> D, Executor E = Sequential>
 AttentionGradient<T> attend_backward(const StoredHead<T>& head, const N& normalizer, const D& d_output,
                                      const Mask& mask = {}, const AttendBackwardOptions& options = {},
@@ -238,20 +247,21 @@ struct GroupGradient {
     double parameter = 0;
 };
 
-/// As above for a group.
+/// As above for a group, of half and bfloat16 too, whose gradients are in float.
 /// Shapes and units. `d_outputs`: one for each query head, in order.
 /// Throws. `invalid_argument` also when their number is another.
-template <Real T, Normalizer<T> N, Executor E = Sequential>
-GroupGradient<T> attend_backward(const HeadGroup<T>& group, const N& normalizer,
-                                 std::type_identity_t<std::span<const Matrix<T>>> d_outputs,
-                                 const Mask& mask = {}, const AttendBackwardOptions& options = {},
-                                 E&& executor = {}) {
+template <InputScalar S, Normalizer<ComputeScalar<S>> N, Executor E = Sequential>
+GroupGradient<ComputeScalar<S>>
+attend_backward(const HeadGroup<S>& group, const N& normalizer,
+                std::type_identity_t<std::span<const Matrix<ComputeScalar<S>>>> d_outputs,
+                const Mask& mask = {}, const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    using T = ComputeScalar<S>;
     detail::require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
                     "there must be one d_output for each query head", d_outputs.size(), group.heads());
     GroupGradient<T> gradient;
     const Index shared = group.heads() / group.key_heads();
     for (Index h = 0; h < group.heads(); ++h) {
-        const HeadView<T> head = group[h];
+        const HeadView<S> head = group[h];
         gradient.q.push_back(Matrix<T>::Zero(head.queries(), head.q().cols()));
         if (h % shared == 0) {
             gradient.k.push_back(Matrix<T>::Zero(head.keys(), head.k().cols()));

@@ -9,7 +9,7 @@ inline namespace v0_1 {
 /// q [queries, d], k [keys, d] and v [keys, d_v] (or none) that are computed in T, each stored in its own way, and the
 /// factor of q.k, 1/sqrt(d) unless given. What takes it gives the same bits as for a `HeadView` of the same numbers in
 /// T: scans read tiles, so that no copy in T of the values is held, and none of the keys but that which every scan
-/// makes; `attend` and `attend_backward` read keys and values once for the call.
+/// makes; `attend` and `attend_backward` read keys and values once for the call, and scans of selections the values.
 /// Invariant. Borrowed: the memory must outlive it.
 /// Throws. `invalid_argument` when shapes do not fit or the scale is not finite.
 /// Example: `scan(StoredHead<float>(q, StoredRows<float>::paged(pages, 16, keys, d)), Mask::causal())`
@@ -69,6 +69,27 @@ public:
 };
 
 namespace detail {
+
+template <Real T>
+StoredHead<T> stored_head(const StoredHead<T>& head) {
+    return head;
+}
+template <Real T>
+StoredHead<T> stored_head(const HeadView<T>& head) {
+    return head;
+}
+
+} // namespace detail
+
+/// What scans read a head from: a `HeadView` of any accepted scalar, or a `StoredHead`.
+template <class H>
+concept HeadLike = requires(const H& head) { detail::stored_head(head); };
+
+namespace detail {
+
+/// The scalar in which a head is computed.
+template <HeadLike H>
+using ScalarOfHead = decltype(stored_head(std::declval<const H&>()).scale());
 
 /// A head in T: a view where it is one, else a copy.
 template <Real T>

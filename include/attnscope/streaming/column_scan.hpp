@@ -25,7 +25,8 @@ struct ColumnScan : ScanExtent {
 /// Throws. `invalid_argument` unless there is one number a query, and if the weights of a query sum to less
 /// than 15/16 or more than 17/16 on average: no rounding does that, but a log-sum-exp of another base, scale,
 /// mask or of other logits does.
-template <Real T, class Source, RowLike Totals, Executor E = Sequential>
+template <class Asked = void, class Source, RowLike Totals, Executor E = Sequential,
+          Real T = detail::TileScalar<Asked, Source>>
 ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, const Totals& totals,
                             const Mask& mask = {}, const TileOptions& given = {}, E&& executor = {}) {
     using L = RowScalar<Totals>;
@@ -99,34 +100,21 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
 }
 
 /// The same for one head: `totals` are the log-sum-exps of its rows, as a fused kernel returns them.
-template <Real T, RowLike Totals, Executor E = Sequential>
-ColumnScan scan_column_mass(const HeadView<T>& head, const Totals& totals, const Mask& mask = {},
+template <HeadLike H, RowLike Totals, Executor E = Sequential>
+ColumnScan scan_column_mass(const H& head, const Totals& totals, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {
-    return scan_column_mass(StoredHead<T>(head), totals, mask, options, executor);
-}
-
-/// As above of half or bfloat16, or of keys in pages: see `StoredHead`.
-template <Real T, RowLike Totals, Executor E = Sequential>
-ColumnScan scan_column_mass(const StoredHead<T>& head, const Totals& totals, const Mask& mask = {},
-                            const TileOptions& options = {}, E&& executor = {}) {
-    const auto asked = detail::take_scale(head, options);
+    using T = detail::ScalarOfHead<H>;
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return scan_column_mass<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), totals, mask,
                                asked.options, executor);
 }
 
 /// The same with the log-sum-exps of its scan.
 /// Throws. `invalid_argument` also if that was cancelled.
-template <Real T, Index K, Executor E = Sequential>
-ColumnScan scan_column_mass(const HeadView<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
+template <HeadLike H, Index K, Executor E = Sequential>
+ColumnScan scan_column_mass(const H& head, const Scan<detail::ScalarOfHead<H>, K>& rows, const Mask& mask = {},
                             const TileOptions& options = {}, E&& executor = {}) {
-    return scan_column_mass(StoredHead<T>(head), rows, mask, options, executor);
-}
-
-/// As above of half or bfloat16, or of keys in pages: see `StoredHead`.
-/// Throws. `invalid_argument` also if the scan was cancelled.
-template <Real T, Index K, Executor E = Sequential>
-ColumnScan scan_column_mass(const StoredHead<T>& head, const Scan<T, K>& rows, const Mask& mask = {},
-                            const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
     detail::require(!rows.cancelled, "scan_column_mass", "the scan must have reached every query", rows.done,
                     rows.all);
     std::vector<Accumulator<T>> totals;

@@ -17,17 +17,17 @@ class PackedTokens {
 public:
     using A = Accumulator<T>;
     template <Executor E>
-    PackedTokens(MatrixView<T> x, E&& executor) : x_(x) {
+    PackedTokens(const StoredRows<T>& x, E&& executor) : x_(x.read(0, x.rows(), room_)) {
         T longest = 0;
         for (Index i = 0; i < x.rows(); ++i)
-            for (const T value : x.row(i))
+            for (const T value : x_.row(i))
                 if (std::abs(value) <= std::numeric_limits<T>::max())
                     longest = std::max(longest, std::abs(value));
         // The inverse of what is subnormal would overflow.
         unit_ = longest > T(0)
                     ? std::ldexp(T(1), -std::max(std::ilogb(longest), 2 - std::numeric_limits<T>::max_exponent))
                     : T(1);
-        const Matrix<T> scaled = x.map() * unit_;
+        const Matrix<T> scaled = x_.map() * unit_;
         squares_.assign(
             static_cast<std::size_t>((x.rows() + Simd<T>::size - 1) / Simd<T>::size * Simd<T>::size), T(0));
         for (Index i = 0; i < x.rows(); ++i)
@@ -35,6 +35,8 @@ public:
                 static_cast<T>(scaled.row(i).template cast<A>().squaredNorm());
         panels_ = PackedRows<T>(MatrixView<T>(scaled), executor);
     }
+    PackedTokens(const PackedTokens&) = delete;
+    PackedTokens& operator=(const PackedTokens&) = delete;
     Index depth() const { return x_.cols(); }
     A unit() const { return A(unit_); } ///< what the vectors are multiplied by
     const T* panel(Index number) const { return panels_.panel(number); }
@@ -49,6 +51,7 @@ public:
     }
 
 private:
+    std::vector<T> room_; ///< for vectors that do not stand together in T
     MatrixView<T> x_;
     T unit_;
     PackedRows<T> panels_;
@@ -261,20 +264,21 @@ private:
 /// Cost. O(pairs d) for each N; `scan_distance_curves`, O(pairs) for each N up to the largest, is cheaper for
 /// more than about 16/d of those. Memory O(keys d), no Gram matrix, and as `scan_rows`.
 /// Throws. `invalid_argument` for a head without values or counts that do not ascend from 1.
-template <Real T, class N, class Visit, Executor E = Sequential>
-requires Normalizer<N, T>
-ScanExtent scan_distances(const HeadView<T>& head, std::span<const Index> counts, const N& normalizer,
-                          const Visit& visit, const Mask& mask = {}, const TileOptions& options = {},
-                          E&& executor = {}) {
+template <HeadLike H, class N, class Visit, Executor E = Sequential>
+requires Normalizer<N, detail::ScalarOfHead<H>>
+ScanExtent scan_distances(const H& head, std::span<const Index> counts, const N& normalizer, const Visit& visit,
+                          const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
+    const StoredHead<T> stored(head);
     detail::require(head.has_values(), "scan_distances", "the head needs values");
     for (std::size_t g = 0; g < counts.size(); ++g)
         detail::require(counts[g] > (g > 0 ? counts[g - 1] : 0), "scan_distances",
                         "the N must ascend and be >= 1", counts[g]);
-    const detail::PackedTokens<T> tokens(head.v(), executor);
+    const detail::PackedTokens<T> tokens(stored.v(), executor);
     detail::WorkspacePool<detail::TileDistances<T>> workspaces;
     std::vector<Index> all(static_cast<std::size_t>(head.queries()));
     std::iota(all.begin(), all.end(), Index(0));
-    const auto asked = detail::take_scale(head, options);
+    const auto asked = detail::take_scale(stored, options);
     return detail::scan_row_tiles<T>(
         std::span<const Index>(all), head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index key, TileOut<T> logits) {

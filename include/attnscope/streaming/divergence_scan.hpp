@@ -18,7 +18,8 @@ struct DivergenceScan : ScanExtent {
 /// Special rows. As of `row_divergence`.
 /// Cost. Two products and two exponentials for each logit; memory twice that of `scan_rows`.
 /// Throws. `invalid_argument` for queries < 0, keys < 0 or a bad temperature.
-template <Real T, LogitSource<T> A, LogitSource<T> B, Executor E = Sequential>
+template <class Asked = void, class A, class B, Executor E = Sequential,
+          Real T = detail::TileScalar<Asked, A, B>>
 DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const B& second,
                                const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     detail::checked_temperature("scan_divergence", options.temperature);
@@ -50,16 +51,19 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
     return result;
 }
 
-/// Two heads of the same queries and keys, for example one with quantised keys.
+/// Two heads of the same queries and keys, for example one with quantised keys, computed in one scalar.
 /// Throws. `invalid_argument` when their shapes differ.
-template <Real T, Executor E = Sequential>
-DivergenceScan scan_divergence(const HeadView<T>& first, const HeadView<T>& second, const Mask& mask = {},
+template <HeadLike A, HeadLike B, Executor E = Sequential>
+requires std::same_as<detail::ScalarOfHead<A>, detail::ScalarOfHead<B>>
+DivergenceScan scan_divergence(const A& first, const B& second, const Mask& mask = {},
                                const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<A>;
     detail::require(first.queries() == second.queries(), "scan_divergence",
                     "both heads must have as many queries", first.queries(), second.queries());
     detail::require(first.keys() == second.keys(), "scan_divergence", "both heads must have as many keys",
                     first.keys(), second.keys());
-    const auto a = detail::take_scale(first, options), b = detail::take_scale(second, options);
+    const auto a = detail::take_scale(StoredHead<T>(first), options),
+               b = detail::take_scale(StoredHead<T>(second), options);
     return scan_divergence<T>(first.queries(), first.keys(), ProductTiles<T>(a.head, executor),
                               ProductTiles<T>(b.head, executor), mask, a.options, executor);
 }

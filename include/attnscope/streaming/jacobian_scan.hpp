@@ -19,7 +19,8 @@ struct JacobianScan : ScanExtent {
 /// Special rows. Rows that see no key get zeros, NaN rows NaN.
 /// Cost. For softmax about three times that of a scan; memory as `scan_rows`.
 /// Throws. `invalid_argument` for queries < 0 or keys < 0.
-template <Real T, LogitSource<T> Source, class N, Executor E = Sequential>
+template <class Asked = void, class Source, class N, Executor E = Sequential,
+          Real T = detail::TileScalar<Asked, Source>>
 requires Normalizer<N, T>
 JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& source, const N& normalizer,
                                     const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
@@ -42,10 +43,13 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
 }
 
 /// The same for the logits of a head.
-template <Real T, class N, Executor E = Sequential>
-JacobianScan<T> scan_jacobian_norms(const HeadView<T>& head, const N& normalizer, const Mask& mask = {},
-                                    const TileOptions& options = {}, E&& executor = {}) {
-    const auto asked = detail::take_scale(head, options);
+template <HeadLike H, class N, Executor E = Sequential>
+requires Normalizer<N, detail::ScalarOfHead<H>>
+JacobianScan<detail::ScalarOfHead<H>> scan_jacobian_norms(const H& head, const N& normalizer,
+                                                          const Mask& mask = {},
+                                                          const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return scan_jacobian_norms<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
                                   normalizer, mask, asked.options, executor);
 }

@@ -14,9 +14,36 @@ inline namespace v0_1 {
 template <Real T>
 using TileOut = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
 
-/// What scans take logits from: see `TileOut`.
+/// What scans take logits from: see `TileOut`. Scans know the scalar T of a source that takes tiles of one scalar only;
+/// of others, such as generic lambdas, it must be said, as in `scan_rows<float>(queries, keys, source, visit)`.
 template <class Source, class T>
 concept LogitSource = requires(const Source& source, TileOut<T> tile) { source(Index(0), Index(0), tile); };
+
+namespace detail {
+
+template <class T, class... Sources>
+inline constexpr bool all_take = (LogitSource<Sources, T> && ...);
+
+/// The scalar of the tiles of sources: the one that was asked for, else the only one that they all take.
+template <class Asked, class... Sources>
+struct TileScalarOf {};
+template <Real T, class... Sources>
+requires all_take<T, Sources...>
+struct TileScalarOf<T, Sources...> {
+    using type = T;
+};
+template <class... Sources>
+requires(int(all_take<float, Sources...>) + int(all_take<double, Sources...>) +
+             int(all_take<long double, Sources...>) ==
+         1)
+struct TileScalarOf<void, Sources...> {
+    using type = std::conditional_t<all_take<float, Sources...>, float,
+                                    std::conditional_t<all_take<double, Sources...>, double, long double>>;
+};
+template <class Asked, class... Sources>
+using TileScalar = typename TileScalarOf<Asked, Sources...>::type;
+
+} // namespace detail
 
 /// Logits scale q.k of a head, tile by tile: a source. Sums over the width are taken in T in the order of the
 /// columns, so that a logit does not depend on the tile that it is computed in.
@@ -68,7 +95,8 @@ template <class Source, class Map>
 struct MappedTiles {
     Source source;
     Map map;
-    template <class T>
+    template <Real T>
+    requires LogitSource<Source, T>
     void operator()(Index query, Index key, Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> tile) const {
         source(query, key, tile);
         for (Index i = 0; i < tile.rows(); ++i) {
@@ -89,7 +117,8 @@ template <class Source, class Bias>
 struct BiasedTiles {
     Source source;
     Bias bias;
-    template <class T>
+    template <Real T>
+    requires LogitSource<Source, T>
     void operator()(Index query, Index key, Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> tile) const {
         source(query, key, tile);
         for (Index i = 0; i < tile.rows(); ++i)

@@ -126,7 +126,7 @@ struct RenyiScan : ScanExtent {
 /// The Renyi entropy of a given order of every row of a source of logits: see `RenyiState`.
 /// Cost. Two exponentials for each visible pair; memory as `scan_rows`.
 /// Throws. As `scan_rows` and `RenyiState` do.
-template <Real T, LogitSource<T> Source, Executor E = Sequential>
+template <class Asked = void, class Source, Executor E = Sequential, Real T = detail::TileScalar<Asked, Source>>
 RenyiScan scan_renyi_entropy(Index queries, Index keys, const Source& source, double order,
                              const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     const RenyiState<T> nothing(order);
@@ -144,10 +144,11 @@ RenyiScan scan_renyi_entropy(Index queries, Index keys, const Source& source, do
 }
 
 /// The same for the logits of a head.
-template <Real T, Executor E = Sequential>
-RenyiScan scan_renyi_entropy(const HeadView<T>& head, double order, const Mask& mask = {},
+template <HeadLike H, Executor E = Sequential>
+RenyiScan scan_renyi_entropy(const H& head, double order, const Mask& mask = {},
                              const TileOptions& options = {}, E&& executor = {}) {
-    const auto asked = detail::take_scale(head, options);
+    using T = detail::ScalarOfHead<H>;
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return scan_renyi_entropy<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), order,
                                  mask, asked.options, executor);
 }
@@ -162,7 +163,7 @@ struct TopMassScan : ScanExtent {
 /// Cost. One exponential and a partial sort, O(keys + k log k), for each row; memory as `scan_rows`. The few largest
 /// of each row are in a `RowState` too.
 /// Throws. `invalid_argument` for counts that do not ascend, and as `scan_rows` does.
-template <Real T, LogitSource<T> Source, Executor E = Sequential>
+template <class Asked = void, class Source, Executor E = Sequential, Real T = detail::TileScalar<Asked, Source>>
 TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, const std::vector<Index>& counts,
                           const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     using A = Accumulator<T>;
@@ -194,10 +195,11 @@ TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, const
 }
 
 /// The same for the logits of a head.
-template <Real T, Executor E = Sequential>
-TopMassScan scan_top_mass(const HeadView<T>& head, const std::vector<Index>& counts, const Mask& mask = {},
+template <HeadLike H, Executor E = Sequential>
+TopMassScan scan_top_mass(const H& head, const std::vector<Index>& counts, const Mask& mask = {},
                           const TileOptions& options = {}, E&& executor = {}) {
-    const auto asked = detail::take_scale(head, options);
+    using T = detail::ScalarOfHead<H>;
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return scan_top_mass<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), counts, mask,
                             asked.options, executor);
 }

@@ -97,7 +97,8 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
 /// Special rows. A query that sees no key comes with an empty row.
 /// Cost. One product for each logit of the hull; memory O(threads query_tile keys).
 /// Throws. `invalid_argument` for queries < 0, keys < 0, and tiles without keys or of more than 2^30 logits.
-template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
+template <class Asked = void, class Source, class Visit, Executor E = Sequential,
+          Real T = detail::TileScalar<Asked, Source>>
 ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source& source, const Visit& visit,
                         const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
     return detail::scan_row_tiles<T>(
@@ -113,7 +114,8 @@ ScanExtent scan_rows_of(std::span<const Index> chosen, Index keys, const Source&
 }
 
 /// The same for queries 0 ... queries-1.
-template <Real T, LogitSource<T> Source, class Visit, Executor E = Sequential>
+template <class Asked = void, class Source, class Visit, Executor E = Sequential,
+          Real T = detail::TileScalar<Asked, Source>>
 ScanExtent scan_rows(Index queries, Index keys, const Source& source, const Visit& visit, const Mask& mask = {},
                      const TileOptions& options = {}, E&& executor = {}) {
     detail::require(queries >= 0, "scan_rows", "queries must be >= 0", queries);

@@ -299,9 +299,15 @@ Scan<T, K> scan_stored(Index queries, Index keys, const Source& source, const St
 /// d_v)).
 /// Throws. `invalid_argument` for sizes that do not fit each other or the memory, before any work.
 template <Index K = 8, Real T, LogitSource<T> Source, Executor E = Sequential>
-Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values,
+Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixView<T> values = {},
                       const Mask& mask = {}, const ScanOptions& options = {}, E&& executor = {}) {
     return detail::scan_stored<K, T>(queries, keys, source, StoredRows<T>(values), mask, options, executor);
+}
+/// The same without values, of a source that takes tiles of one scalar only.
+template <Index K = 8, class Source, Executor E = Sequential, Real T = detail::TileScalar<void, Source>>
+Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, const Mask& mask = {},
+                      const ScanOptions& options = {}, E&& executor = {}) {
+    return scan_tiles<K, T>(queries, keys, source, MatrixView<T>(), mask, options, executor);
 }
 
 /// Scans one head: logits scale q.k under a structural mask, and with `options.output` o = sum p v. See
@@ -310,38 +316,20 @@ Scan<T, K> scan_tiles(Index queries, Index keys, const Source& source, MatrixVie
 /// Cost. As of `scan_tiles`; memory for a copy of the keys besides.
 /// Throws. `invalid_argument` if the output is asked for and the head has no values.
 /// Example: `scan(head, Mask::causal(), {.temperature = 0.5, .bias = alibi})`
-template <Index K = 8, Real T, Executor E = Sequential>
-Scan<T, K> scan(const HeadView<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
-                E&& executor = {}) {
-    return scan<K>(StoredHead<T>(head), mask, options, executor);
-}
-/// The same of half or bfloat16, or of keys and values in pages: see `StoredHead`.
-template <Index K = 8, Real T, Executor E = Sequential>
-Scan<T, K> scan(const StoredHead<T>& head, const Mask& mask = {}, const ScanOptions& options = {},
-                E&& executor = {}) {
+template <Index K = 8, HeadLike H, Executor E = Sequential>
+Scan<detail::ScalarOfHead<H>, K> scan(const H& head, const Mask& mask = {}, const ScanOptions& options = {},
+                                      E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
     detail::require(!options.output || head.has_values(), "scan", "the output needs values");
-    const auto asked = detail::take_scale(head, options);
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return detail::scan_stored<K, T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
                                      head.v(), mask, asked.options, executor);
 }
 
-namespace detail {
-
-template <class H>
-struct HeadScalar {};
-template <Real T>
-struct HeadScalar<HeadView<T>> {
-    using type = T;
-};
-template <class H>
-using ScalarOfHead = typename HeadScalar<std::remove_cv_t<H>>::type;
-
-} // namespace detail
-
-/// Heads side by side: a vector, an array, a span of `HeadView`.
+/// Heads side by side: a vector, an array, a span of `HeadView` or `StoredHead`.
 template <class R>
-concept HeadList = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
-                   requires { typename detail::ScalarOfHead<std::ranges::range_value_t<R>>; };
+concept HeadList =
+    std::ranges::contiguous_range<R> && std::ranges::sized_range<R> && HeadLike<std::ranges::range_value_t<R>>;
 
 /// The same for q [queries, d], k [keys, d] and v [keys, d_v], any Eigen expressions of one scalar; what is
 /// not row-major is copied for the call.
@@ -366,8 +354,7 @@ Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const Mask& mask = {}, cons
 
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
 /// one result for each. See `scan`.
-/// Shapes and units. `range`: a vector, an array or a span of `HeadView`; `masks`: one for each head, or one
-/// for all. `options.progress` counts the queries of all heads.
+/// Shapes and units. `range`: see `HeadList`; `masks`: one for each head, or one for all. `options.progress` counts the queries of all heads.
 /// Cost. As of `scan`; memory for a copy of all keys besides.
 /// Throws. `invalid_argument` also for another number of masks.
 template <Index K = 8, HeadList Heads, Executor E = Sequential>
@@ -378,12 +365,12 @@ auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptio
     detail::require(masks.size() == 1 || masks.size() == heads.size(), "scan_heads",
                     "there must be one mask, or one for each head", masks.size(), heads.size());
     std::vector<Scan<T, K>> results(heads.size());
-    for (const HeadView<T>& head : heads)
+    for (const auto& head : heads)
         detail::require(!options.output || head.has_values(), "scan_heads", "the output needs values");
     std::vector<std::optional<ProductTiles<T>>> sources(heads.size());
     executor(static_cast<Index>(heads.size()), [&](Index number) { // fresh memory is slow: on all threads
         const auto i = static_cast<std::size_t>(number);
-        sources[i].emplace(detail::take_scale(heads[i], options).head);
+        sources[i].emplace(detail::take_scale(StoredHead<T>(heads[i]), options).head);
         detail::allocate(results[i], heads[i].queries(), heads[i].v().cols(), options.output);
     });
     std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
@@ -404,22 +391,12 @@ auto scan_heads(const Heads& heads, const Mask& mask = {}, const ScanOptions& op
 }
 
 /// The heads of one layer, grouped queries included, under one mask.
-template <Index K = 8, Real T, Executor E = Sequential>
-std::vector<Scan<T, K>> scan_heads(const HeadGroup<T>& group, const Mask& mask = {},
-                                   const ScanOptions& options = {}, E&& executor = {}) {
-    std::vector<HeadView<T>> heads;
-    for (Index i = 0; i < group.heads(); ++i) heads.push_back(group[i]);
-    return scan_heads<K>(heads, mask, options, executor);
-}
-
-/// The same of half or bfloat16, one head after the other.
 template <Index K = 8, InputScalar S, Executor E = Sequential>
-requires(!Real<S>)
 std::vector<Scan<ComputeScalar<S>, K>> scan_heads(const HeadGroup<S>& group, const Mask& mask = {},
                                                   const ScanOptions& options = {}, E&& executor = {}) {
-    std::vector<Scan<ComputeScalar<S>, K>> results;
-    for (Index i = 0; i < group.heads(); ++i) results.push_back(scan<K>(group[i], mask, options, executor));
-    return results;
+    std::vector<HeadView<S>> heads;
+    for (Index i = 0; i < group.heads(); ++i) heads.push_back(group[i]);
+    return scan_heads<K>(heads, mask, options, executor);
 }
 
 } // namespace v0_1

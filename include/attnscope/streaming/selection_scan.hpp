@@ -23,19 +23,26 @@ struct RankedRow {
     const Matrix<A>& gram;        ///< their inner products are the leading n x n block
 };
 
+/// `gram_matrix` of values that are stored in any way.
+template <Real T>
+Matrix<Accumulator<T>> gram_matrix(const StoredRows<T>& x) {
+    std::vector<T> room;
+    return gram_matrix(x.read(0, x.rows(), room));
+}
+
 /// Gives visit(row) the `RankedRow` of each of the `chosen` queries under a normaliser, with the values as
 /// token vectors. The visitor is called by several threads at once if the executor has them, once for each
 /// query.
 /// Shapes and units. gram: `gram_matrix` of the values. The extent counts places in `chosen`.
 /// Special rows. Rows that are not normal come without keys.
-/// Cost. That of the normaliser and of ranking, and memory as `scan_rows`. Rows whose visible keys are not
-/// the first ones get a Gram matrix of their own, O(visible^2 d).
+/// Cost. That of the normaliser and of ranking, and memory as `scan_rows`, with a copy of values that do not stand
+/// together in T. Rows whose visible keys are not the first ones get a Gram matrix of their own, O(visible^2 d).
 /// Throws. `invalid_argument` for a head without values or a Gram matrix of another size.
-template <Real T, class N, class Visit, Executor E = Sequential>
+template <HeadLike H, class N, class Visit, Executor E = Sequential, Real T = detail::ScalarOfHead<H>>
 requires Normalizer<N, T>
-ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& head,
-                            const Matrix<Accumulator<T>>& gram, const N& normalizer, const Visit& visit,
-                            const Mask& mask = {}, const TileOptions& options = {}, E&& executor = {}) {
+ScanExtent scan_ranked_rows(std::span<const Index> chosen, const H& head, const Matrix<Accumulator<T>>& gram,
+                            const N& normalizer, const Visit& visit, const Mask& mask = {},
+                            const TileOptions& options = {}, E&& executor = {}) {
     using A = Accumulator<T>;
     detail::require(head.has_values(), "scan_ranked_rows", "the head needs values");
     detail::require(gram.rows() == head.keys() && gram.cols() == head.keys(), "scan_ranked_rows",
@@ -48,7 +55,10 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
         Matrix<A> gram;
     };
     detail::WorkspacePool<Workspace> workspaces;
-    const auto asked = detail::take_scale(head, options);
+    const StoredHead<T> stored(head);
+    std::vector<T> room;
+    const MatrixView<T> v = stored.v().read(0, head.keys(), room);
+    const auto asked = detail::take_scale(stored, options);
     return scan_rows_of<T>(
         chosen, head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index first, RowOut<T> z) {
@@ -69,13 +79,11 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
                 const Index n = static_cast<Index>(workspace.keys.size());
                 const bool prefix = n == 0 || workspace.keys.back() == n - 1;
                 if (!prefix) {
-                    workspace.values.resize(n, head.v().cols());
+                    workspace.values.resize(n, v.cols());
                     for (Index i = 0; i < n; ++i)
-                        workspace.values.row(i) =
-                            head.v().map().row(workspace.keys[static_cast<std::size_t>(i)]);
+                        workspace.values.row(i) = v.map().row(workspace.keys[static_cast<std::size_t>(i)]);
                     workspace.gram = gram_matrix(MatrixView<T>(workspace.values));
                 }
-                const MatrixView<T>& v = head.v();
                 visit(RankedRow<T>{query, workspace.logits, workspace.weights, workspace.keys,
                                    workspace.ranking.order(),
                                    prefix ? MatrixView<T>(v.data(), n, v.cols(), v.outer_stride())
@@ -95,9 +103,10 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const HeadView<T>& he
 /// Cost. O(keys^2 d + pairs n_max); memory O(keys^2) doubles for the Gram matrix of the values (8192 keys:
 /// 512 MB), which all rows share, and as `scan_rows`.
 /// Throws. `invalid_argument` for a head without values or n_max < 0.
-template <Real T, class Visit, Executor E = Sequential>
-ScanExtent scan_distance_curves(const HeadView<T>& head, Index n_max, const Visit& visit, const Mask& mask = {},
+template <HeadLike H, class Visit, Executor E = Sequential>
+ScanExtent scan_distance_curves(const H& head, Index n_max, const Visit& visit, const Mask& mask = {},
                                 const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
     detail::require(head.has_values(), "scan_distance_curves", "the head needs values");
     detail::require(n_max >= 0, "scan_distance_curves", "n_max must be >= 0", n_max);
     struct Workspace {

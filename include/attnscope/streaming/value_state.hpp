@@ -88,16 +88,19 @@ struct ValueMoments : ScanExtent {
 /// Special rows. See `ValueMoments`.
 /// Cost. O(d + d_v) for each visible pair, about twice that of a scan with output; memory as `scan_rows`.
 /// Throws. `invalid_argument` for a head without values.
-template <Real T, Executor E = Sequential>
-ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {},
-                                   const TileOptions& options = {}, E&& executor = {}) {
+template <HeadLike H, Executor E = Sequential>
+ValueMoments<detail::ScalarOfHead<H>> scan_value_moments(const H& head, const Mask& mask = {},
+                                                         const TileOptions& options = {}, E&& executor = {}) {
+    using T = detail::ScalarOfHead<H>;
     using A = Accumulator<T>;
+    const StoredHead<T> stored(head);
     detail::require(head.has_values(), "scan_value_moments", "the head needs values");
     const Index width = head.v().cols();
     ValueMoments<T> result;
     result.output.setZero(head.queries(), width);
     result.variance.setConstant(head.queries(), std::numeric_limits<double>::quiet_NaN());
-    const auto asked = detail::take_scale(head, options);
+    detail::WorkspacePool<std::vector<T>> workspaces;
+    const auto asked = detail::take_scale(stored, options);
     static_cast<ScanExtent&>(result) = scan_rows<T>(
         head.queries(), head.keys(), ProductTiles<T>(asked.head, executor),
         [&](Index query, Index first, RowOut<T> z) {
@@ -105,17 +108,27 @@ ValueMoments<T> scan_value_moments(const HeadView<T>& head, const Mask& mask = {
             if (status == RowStatus::nan)
                 result.output.row(query).setConstant(std::numeric_limits<T>::quiet_NaN());
             if (status == RowStatus::nan || status == RowStatus::empty) return;
-            Eigen::Matrix<A, 1, Eigen::Dynamic> mean = Eigen::Matrix<A, 1, Eigen::Dynamic>::Zero(width);
-            const auto value = [&](std::size_t i) {
-                return head.v().map().row(first + static_cast<Index>(i)).template cast<A>();
-            };
-            for (std::size_t i = 0; i < z.size(); ++i)
-                if (z[i] != T(0)) mean += static_cast<A>(z[i]) * value(i); // hidden values may be anything
-            A sum = 0;
-            for (std::size_t i = 0; i < z.size(); ++i)
-                if (z[i] != T(0)) sum += static_cast<A>(z[i]) * (value(i) - mean).squaredNorm();
-            result.output.row(query) = mean.template cast<T>();
-            result.variance[query] = static_cast<double>(sum);
+            workspaces.use([&](std::vector<T>& room) {
+                // of the weighted keys, a few values at a time; hidden ones may be anything
+                const auto for_each_value = [&](const auto& f) {
+                    constexpr Index at_once = 64;
+                    const Index n = static_cast<Index>(z.size());
+                    for (Index i = 0; i < n; i += at_once) {
+                        const Index count = std::min(at_once, n - i);
+                        const MatrixView<T> values = stored.v().read(first + i, count, room);
+                        for (Index j = 0; j < count; ++j)
+                            if (const T weight = z[static_cast<std::size_t>(i + j)]; weight != T(0))
+                                f(static_cast<A>(weight), values.map().row(j).template cast<A>());
+                    }
+                };
+                Eigen::Matrix<A, 1, Eigen::Dynamic> mean = Eigen::Matrix<A, 1, Eigen::Dynamic>::Zero(width);
+                for_each_value([&](A weight, const auto& value) { mean += weight * value; });
+                A sum = 0;
+                for_each_value(
+                    [&](A weight, const auto& value) { sum += weight * (value - mean).squaredNorm(); });
+                result.output.row(query) = mean.template cast<T>();
+                result.variance[query] = static_cast<double>(sum);
+            });
         },
         mask, asked.options, executor);
     detail::for_each_missing(

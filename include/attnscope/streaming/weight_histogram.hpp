@@ -56,7 +56,7 @@ struct HistogramScan : ScanExtent {
 /// executor.
 /// Cost. A product and two exponentials for each logit; memory as `scan_rows`.
 /// Throws. `invalid_argument` for queries < 0 or keys < 0.
-template <Real T, LogitSource<T> Source, Executor E = Sequential>
+template <class Asked = void, class Source, Executor E = Sequential, Real T = detail::TileScalar<Asked, Source>>
 HistogramScan scan_histogram(Index queries, Index keys, const Source& source, const Mask& mask = {},
                              const TileOptions& options = {}, E&& executor = {}) {
     HistogramScan result;
@@ -77,10 +77,11 @@ HistogramScan scan_histogram(Index queries, Index keys, const Source& source, co
 }
 
 /// The same for the logits of a head.
-template <Real T, Executor E = Sequential>
-HistogramScan scan_histogram(const HeadView<T>& head, const Mask& mask = {}, const TileOptions& options = {},
+template <HeadLike H, Executor E = Sequential>
+HistogramScan scan_histogram(const H& head, const Mask& mask = {}, const TileOptions& options = {},
                              E&& executor = {}) {
-    const auto asked = detail::take_scale(head, options);
+    using T = detail::ScalarOfHead<H>;
+    const auto asked = detail::take_scale(StoredHead<T>(head), options);
     return scan_histogram<T>(head.queries(), head.keys(), ProductTiles<T>(asked.head, executor), mask,
                              asked.options, executor);
 }

@@ -496,7 +496,7 @@ TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[s
     for (const NamedMask& named : masks(queries, keys)) {
         INFO(named.name);
         std::vector<Index> visited;
-        attnscope::scan_ranked_rows<T>(
+        attnscope::scan_ranked_rows(
             chosen, head, gram, sigmoid,
             [&](const attnscope::RankedRow<T>& row) {
                 visited.push_back(row.query);
@@ -534,10 +534,10 @@ TEMPLATE_TEST_CASE("ranked rows of chosen queries under another normaliser", "[s
     }
     const auto nothing = [](const attnscope::RankedRow<T>&) {};
     const Matrix<T> bare = Matrix<T>::Ones(2, 2);
-    CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, HeadView<T>(bare, bare), gram, sigmoid, nothing),
+    CHECK_THROWS_AS(attnscope::scan_ranked_rows(chosen, HeadView<T>(bare, bare), gram, sigmoid, nothing),
                     attnscope::invalid_argument);
     const attnscope::Matrix<attnscope::Accumulator<T>> small = gram.topLeftCorner(keys - 1, keys - 1);
-    CHECK_THROWS_AS(attnscope::scan_ranked_rows<T>(chosen, head, small, sigmoid, nothing),
+    CHECK_THROWS_AS(attnscope::scan_ranked_rows(chosen, head, small, sigmoid, nothing),
                     attnscope::invalid_argument);
 }
 

@@ -5,6 +5,7 @@
 #include <support/catch.hpp>
 
 #include <memory>
+#include <numeric>
 
 namespace {
 
@@ -42,6 +43,87 @@ bool same_bits(const Matrix<T>& a, const Matrix<T>& b) {
            (a.array() == b.array() || (a.array().isNaN() && b.array().isNaN())).all();
 }
 
+/// Calls of a visitor, one text a query.
+using Visits = std::vector<std::vector<double>>;
+
+/// What takes whole rows of logits.
+template <class T, class S>
+void check_row_scans(const S& stored, const HeadView<T>& plain, const Mask& mask) {
+    const auto executor = Threads(2);
+    const TileOptions options{.query_tile = 5, .key_tile = 16, .scale = 0.7, .temperature = 0.8};
+    const auto same = [&](const auto& scan_of) { CHECK(same_bits<double>(scan_of(stored), scan_of(plain))); };
+    same([&](const auto& head) {
+        return Matrix<double>(scan_renyi_entropy(head, 1.5, mask, options, executor).entropy_nats.matrix());
+    });
+    same([&](const auto& head) { return scan_top_mass(head, {1, 3}, mask, options, executor).mass; });
+    same([&](const auto& head) {
+        const auto found = scan_divergence(head, plain, mask, options, executor);
+        Matrix<double> both(plain.queries(), 2);
+        for (Index i = 0; i < plain.queries(); ++i) {
+            const Divergence& row = found.rows[std::size_t(i)];
+            both.row(i) << row.forward, row.total_variation;
+            CHECK((row.forward == 0 || row.status != RowStatus::normal));
+        }
+        return both;
+    });
+    same([&](const auto& head) {
+        const auto found = scan_jacobian_norms(head, Sparsemax(), mask, options, executor);
+        Matrix<double> norms(plain.queries(), 2);
+        for (Index i = 0; i < plain.queries(); ++i)
+            norms.row(i) << double(found.rows[std::size_t(i)].spectral.value),
+                double(found.rows[std::size_t(i)].frobenius);
+        return norms;
+    });
+    CHECK(scan_histogram(stored, mask, options, executor).histogram ==
+          scan_histogram(plain, mask, options).histogram);
+    const auto moments = scan_value_moments(stored, mask, options, executor),
+               expected = scan_value_moments(plain, mask, options);
+    CHECK(same_bits<T>(moments.output, expected.output));
+    CHECK(same_bits<double>(moments.variance.matrix(), expected.variance.matrix()));
+
+    const auto add = [](std::vector<double>& to, const auto& list) {
+        to.insert(to.end(), list.begin(), list.end());
+    };
+    const auto visits = [&](const auto& head, const auto& gram) {
+        Visits seen(std::size_t(3 * plain.queries()));
+        const auto at = [&](Index scan, Index query) -> std::vector<double>& {
+            return seen[std::size_t(scan * plain.queries() + query)];
+        };
+        const std::vector<Index> counts = {1, 4};
+        scan_distances(
+            head, counts, Softmax(),
+            [&](Index query, std::span<const Index> keys, auto distances) {
+                add(at(0, query), keys);
+                add(at(0, query), distances);
+            },
+            mask, options, executor);
+        std::vector<Index> all(std::size_t(plain.queries()));
+        std::iota(all.begin(), all.end(), Index(0));
+        scan_ranked_rows(
+            all, head, gram, Softmax(),
+            [&](const RankedRow<T>& row) {
+                add(at(1, row.query), row.weights);
+                add(at(1, row.query), row.order);
+                for (Index i = 0; i < row.x.rows(); ++i) add(at(1, row.query), row.x.row(i));
+                at(1, row.query).push_back(double(row.gram.sum()));
+            },
+            mask, options, executor);
+        scan_distance_curves(
+            head, 3,
+            [&](Index query, std::span<const Index> keys, const auto& curve) {
+                add(at(2, query), keys);
+                add(at(2, query), curve.cumulative);
+            },
+            mask, options, executor);
+        return seen;
+    };
+    const auto first = visits(stored, gram_matrix(stored.v()));
+    CHECK(first == visits(plain, gram_matrix(plain.v())));
+    CHECK(first[0].size() > 1);
+    const std::vector<S> list(2, stored);
+    CHECK(scan_heads(list, mask)[1].rows == scan(plain, mask).rows);
+}
+
 /// Every door with the head as it is stored and as it is in T.
 template <class T, class S>
 void check_doors(const S& stored, const HeadView<T>& plain, const Mask& mask) {
@@ -61,6 +143,16 @@ void check_doors(const S& stored, const HeadView<T>& plain, const Mask& mask) {
                        attend_backward(plain, Softmax(), g, mask).k));
     const AnalysisOptions asked{.mask = mask, .counts = {2}};
     CHECK((analyze(stored, asked).rows.entropy_nats == analyze(plain, asked).rows.entropy_nats).all());
+    AttentionGradient<T> into{Matrix<T>::Ones(plain.queries(), plain.q().cols()),
+                              Matrix<T>::Ones(plain.keys(), plain.q().cols()),
+                              Matrix<T>::Ones(plain.keys(), plain.v().cols()), 0},
+        added = into;
+    attend_backward(stored, Softmax(), g, {into.q, into.k, into.v}, mask);
+    attend_backward(plain, Softmax(), g, {added.q, added.k, added.v}, mask);
+    CHECK(same_bits<T>(into.q, added.q));
+    CHECK(same_bits<T>(into.k, added.k));
+    CHECK(same_bits<T>(into.v, added.v));
+    check_row_scans<T>(stored, plain, mask);
 }
 
 } // namespace
@@ -134,6 +226,14 @@ TEST_CASE("pages of half precision, and a whole layer of it", "[attention][store
     const auto outputs = attend(group, Softmax(), Mask()), expected = attend(wide, Softmax(), Mask());
     const auto scans = scan_heads(group), wide_scans = scan_heads(wide);
     const auto layer = analyze(group, {.counts = {1}}), wide_layer = analyze(wide, {.counts = {1}});
+    const std::vector<Matrix<float>> d_outputs(4, Matrix<float>::Constant(6, 8, 0.5F));
+    const auto gradient = attend_backward(group, Softmax(0.5), d_outputs, Mask::causal(), {.parameter = true}),
+               wide_gradient =
+                   attend_backward(wide, Softmax(0.5), d_outputs, Mask::causal(), {.parameter = true});
+    CHECK(gradient.q == wide_gradient.q);
+    CHECK(gradient.k == wide_gradient.k);
+    CHECK(gradient.v == wide_gradient.v);
+    CHECK(gradient.parameter == wide_gradient.parameter);
     for (std::size_t h = 0; h < 4; ++h) {
         CHECK(outputs[h].output == expected[h].output);
         CHECK(scans[h].rows == wide_scans[h].rows);
