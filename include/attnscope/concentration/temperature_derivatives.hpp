@@ -8,25 +8,24 @@ inline namespace v0_1 {
 
 namespace detail {
 
-/// scaled(p_i, E_p z - z_i) into `out`; 0 at masked keys and for an empty row, NaN for other rows that are not
-/// normal.
+/// scaled(p_i, E_p z - z_i), linear in the latter, into `out`; 0 at masked keys and for an empty row, NaN for other
+/// rows that are not normal.
 template <Real T, class Scaled>
 void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& scaled) {
     using A = Accumulator<T>;
     const RowStatistics<A> row = row_statistics<T>(z, temperature);
-    const A log_sum = std::log1p(row.r), mean = row.score_deficit(), divisor = A(temperature);
+    // In halves where distances may overflow: their products with p do not.
+    const bool wide = row.normal() && !std::isfinite(row.logit_spread());
+    const A log_sum = std::log1p(row.r), divisor = A(temperature), unit = wide ? 2 : 1;
+    const A mean = wide ? divisor / 2 * (row.t / (1 + row.r)) : row.score_deficit();
     for (std::size_t i = 0; i < z.size(); ++i) {
         if (!row.normal()) {
             out[i] = row.status == RowStatus::empty ? T(0) : std::numeric_limits<T>::quiet_NaN();
             continue;
         }
-        const A distance = row.max_logit - A(z[i]);
         const A p = std::exp(temperatures_apart(A(z[i]), row.max_logit, divisor) - log_sum);
-        // Halves, because the distance may overflow.
-        const A below = distance <= std::numeric_limits<A>::max()
-                            ? distance - mean
-                            : 2 * ((row.max_logit / 2 - A(z[i]) / 2) - mean / 2);
-        out[i] = p > A(0) ? static_cast<T>(scaled(p, below)) : T(0);
+        const A below = (row.max_logit / unit - A(z[i]) / unit) - mean;
+        out[i] = p > A(0) ? static_cast<T>(unit * scaled(p, below)) : T(0);
     }
 }
 
@@ -36,7 +35,8 @@ void centred_weights(RowIn<T> z, double temperature, RowOut<T> out, Scaled&& sca
 /// Formula. dH/dz_i = -p_i (log p_i + H)/T of H = -sum p log p. They sum to 0: H knows the logits up to a
 /// shift. log p_i is taken from the logits, so that keys of tiny weight keep their digits.
 /// Shapes and units. z and `out` of one length.
-/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN.
+/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN. The spread of the logits
+/// may overflow.
 /// Cost. O(n), no allocation.
 /// Throws. `invalid_argument` for different lengths, and unless T > 0 and finite.
 template <Real T>
@@ -63,7 +63,8 @@ RowResult<Z> entropy_gradient(const Z& z, double temperature = 1) {
 /// How the weights p = softmax(beta z) move with the inverse temperature.
 /// Formula. dp_i/dbeta = p_i (z_i - E_p z) at beta = 1/T. They sum to 0.
 /// Shapes and units. z and `out` of one length.
-/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN.
+/// Special rows. 0 at masked keys; an empty row gives 0, other rows that are not normal NaN. The spread of the logits
+/// may overflow.
 /// Cost. O(n), no allocation.
 /// Throws. `invalid_argument` for different lengths, and unless T > 0 and finite.
 template <Real T>
@@ -85,7 +86,7 @@ RowResult<Z> weight_temperature_derivative(const Z& z, double temperature = 1) {
 
 /// How the entropy moves with the inverse temperature, in nats per unit of it: never up.
 /// Formula. dH/dbeta = -beta Var_p z at beta = 1/T.
-/// Special rows. NaN for rows that are not normal.
+/// Special rows. NaN for rows that are not normal; -inf where beta Var_p z is beyond the scalar.
 /// Cost. O(1).
 template <Real A>
 A entropy_temperature_derivative(const RowStatistics<A>& row) {

@@ -117,26 +117,38 @@ GrownRow grown_row(const RowStatistics<A>& row, const RowGrowth& growth) {
 
 namespace detail {
 
-/// The gaps of a normal row to its best key after growth, without that key; none is below 0.
-template <Real T>
-std::vector<double> grown_gaps(RowIn<T> z, const RowStatistics<Accumulator<T>>& row, double shift) {
+/// The gaps of a normal row to its best key after growth, without that key; none is below 0. In a unit of their own,
+/// because they may overflow.
+struct GrownGaps {
     std::vector<double> gaps;
-    gaps.reserve(z.size());
-    for (std::size_t i = 0; i < z.size(); ++i)
-        if (z[i] > -std::numeric_limits<T>::infinity() && static_cast<Index>(i) != row.argmax)
-            gaps.push_back(
-                std::max(0.0, static_cast<double>(row.max_logit) - static_cast<double>(z[i]) + shift));
-    return gaps;
+    double largest = 0; ///< infinite for gaps of long double beyond that unit
+    double unit = 1;
+};
+template <Real T>
+GrownGaps grown_gaps(RowIn<T> z, const RowStatistics<Accumulator<T>>& row, double shift) {
+    using A = Accumulator<T>;
+    GrownGaps grown;
+    if (!std::isfinite(static_cast<double>(row.logit_spread()) + shift)) grown.unit = 4;
+    const A unit = A(grown.unit);
+    grown.gaps.reserve(z.size());
+    for (std::size_t i = 0; i < z.size(); ++i) {
+        if (!(z[i] > -std::numeric_limits<T>::infinity()) || static_cast<Index>(i) == row.argmax) continue;
+        const double gap = static_cast<double>(row.max_logit / unit - A(z[i]) / unit) + shift / grown.unit;
+        grown.gaps.push_back(std::max(0.0, gap));
+        grown.largest = std::max(grown.largest, gap);
+    }
+    return grown;
 }
 
 /// Sums over copies of e^{-beta gap}, of beta gap times that, and of its square.
 struct GrownSums {
     double r = 0, t = 0, q = 0;
 };
-inline GrownSums grown_sums(const std::vector<double>& gaps, double copies, double beta) {
+/// beta: in the inverse of the unit of the gaps, or of `unit` times it.
+inline GrownSums grown_sums(const std::vector<double>& gaps, double copies, double beta, double unit = 1) {
     GrownSums sums;
     for (const double gap : gaps) {
-        const double u = beta * gap, e = std::exp(-u);
+        const double u = beta * gap * unit, e = std::exp(-u);
         sums.r += e;
         sums.t += e > 0 ? u * e : 0;
         sums.q += e * e;
@@ -148,14 +160,16 @@ inline GrownSums grown_sums(const std::vector<double>& gaps, double copies, doub
 
 /// Figures of a grown row from its keys: exact whatever the shift is.
 /// Shapes and units. z: logits at temperature 1; beta >= 0: the inverse temperature of the figures.
-/// Special rows. NaN for rows that are not normal.
+/// Special rows. NaN for rows that are not normal, and for gaps of long double beyond 7e308.
 /// Cost. O(n), allocates one row.
 template <Real T>
 GrownRow grown_row(RowIn<T> z, const RowGrowth& growth, double beta) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     const auto row = row_statistics<T>(z);
     if (!row.normal()) return {nan, nan, nan};
-    const auto sums = detail::grown_sums(detail::grown_gaps(z, row, growth.shift), growth.copies, beta);
+    const detail::GrownGaps grown = detail::grown_gaps(z, row, growth.shift);
+    if (!std::isfinite(grown.largest)) return {nan, nan, nan};
+    const auto sums = detail::grown_sums(grown.gaps, growth.copies, beta, grown.unit);
     return {1 / (1 + sums.r), std::log1p(sums.r) + sums.t / (1 + sums.r),
             (1 + sums.r) * (1 + sums.r) / (1 + sums.q)};
 }

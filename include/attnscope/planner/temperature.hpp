@@ -32,7 +32,8 @@ struct PlannedTemperature {
 /// Not reachable, with the limit in `best`: ties with the best key share its weight at every temperature
 /// (beta = +inf); more entropy or keys than the row has (beta = 0).
 /// Shapes and units. z: logits at temperature 1.
-/// Special rows. Rows that are not normal, and rows of one key, have NaN.
+/// Special rows. Rows that are not normal, rows of one key and gaps of long double beyond 7e308 have NaN. The spread of
+/// the logits may overflow; beta may then be subnormal.
 /// Cost. About 70 passes of O(n), allocates one row.
 /// Throws. `invalid_argument` for an aim outside its range (weight in (0,1), entropy >= 0, participation >=
 /// 1).
@@ -50,9 +51,12 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
     PlannedTemperature answer;
     const auto row = row_statistics<T>(z);
     if (!row.normal() || row.visible < 2) return answer;
-    const std::vector<double> gaps = detail::grown_gaps(z, row, growth.shift);
-    // The figure as something that falls with beta, and what `count` keys beside the best one make of it when
-    // they are level with it. For a weight w: (1-w)/w, which keeps the digits of weights near 0 and 1.
+    const detail::GrownGaps grown = detail::grown_gaps(z, row, growth.shift);
+    if (!std::isfinite(grown.largest)) return answer;
+    const std::vector<double>& gaps = grown.gaps;
+    // The figure as something that falls with beta, here in the inverse of the unit of the gaps, and what `count` keys
+    // beside the best one make of it when they are level with it. For a weight w: (1-w)/w, which keeps the digits of
+    // weights near 0 and 1.
     const auto at = [&](double log_beta) {
         const auto sums = detail::grown_sums(gaps, growth.copies, std::exp(log_beta));
         return aim == Aim::weight    ? sums.r
@@ -79,7 +83,7 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
     }
     // From weights that are equal to rounding to a best key that is alone. `reached` is the figure at `high`, as it was
     // found there: a compiler may round another call in another way.
-    double low = std::log(1e-18) - std::log(*std::max_element(gaps.begin(), gaps.end())), high = low + 46;
+    double low = std::log(1e-18) - std::log(grown.largest), high = low + 46;
     double reached = at(high);
     while (high < 700 && reached > wanted) reached = at(high += 5);
     for (int i = 0; i < 64; ++i) {
@@ -92,7 +96,7 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
             reached = there;
         }
     }
-    answer.inverse_temperature = std::exp(high);
+    answer.inverse_temperature = std::exp(high) / grown.unit;
     answer.reachable = reached <= wanted;
     answer.best = shown(reached);
     return answer;

@@ -27,13 +27,13 @@ A temperatures_apart(A a, A b, A temperature) {
     return difference / temperature;
 }
 
-/// Is 1/T a number of the scalar, with room for the parts of a product beside it? If not, logits are divided by
-/// T.
+/// Is 1/T a number of the scalar, with room for the parts of a product beside it, and have keys whose distance
+/// overflows no weight? If not, logits are divided by T one by one.
 template <Real T>
 constexpr bool has_inverse(double temperature) {
     constexpr double least = static_cast<double>(2 / std::numeric_limits<T>::max()),
-                     largest = std::same_as<T, float> ? double(1 / std::numeric_limits<float>::min())
-                                                      : 1 / std::numeric_limits<double>::min();
+                     largest = std::same_as<T, float> ? double(std::numeric_limits<float>::max()) / 128
+                                                      : std::numeric_limits<double>::max() / 1024;
     return std::same_as<T, long double> || (temperature >= least && temperature <= largest);
 }
 
@@ -49,6 +49,14 @@ inline double checked_scale(std::string_view function, std::string_view name, do
         fail(function, rule, scale);
     }
     return scale;
+}
+
+/// x, inside the finite numbers of T.
+template <Real T>
+T clamped_to(double x) {
+    using L = long double;
+    return static_cast<T>(
+        std::clamp(L(x), L(std::numeric_limits<T>::lowest()), L(std::numeric_limits<T>::max())));
 }
 
 /// Status of a row whose ordinary evaluation met NaN or an infinite maximum. Cost O(n), not vectorised: rare.
@@ -167,9 +175,19 @@ void temperature_product(RowIn<T> z, RowIn<T> p, double temperature, RowOut<T> o
         const T inverse = clamped_inverse<T>(temperature);
         return inverse_temperature_product<T>(z, p, inverse, -inverse, out);
     }
-    inverse_temperature_product<T>(z, p, T(1), T(1), out);
+    const RowRange<T> range = row_range<T>(z);
+    if (!(std::abs(range.max) <= std::numeric_limits<T>::max()))
+        return inverse_temperature_product<T>(z, p, T(1), T(1), out);
     using A = Accumulator<T>;
-    for (T& x : out) x = static_cast<T>(-(A(x) / A(temperature)) / A(temperature));
+    // Halves where distances may overflow.
+    const A top = A(range.max), unit = std::isfinite(range.max - range.min) ? 1 : 2, divisor = A(temperature);
+    const auto distance = [&](std::size_t i) { return A(z[i]) / unit - top / unit; };
+    A mean = 0;
+    for (std::size_t i = 0; i < p.size(); ++i)
+        if (p[i] > T(0)) mean += A(p[i]) * distance(i);
+    for (std::size_t i = 0; i < p.size(); ++i)
+        out[i] = p[i] > T(0) ? static_cast<T>(-(A(p[i]) * (distance(i) - mean) / divisor) / divisor * unit)
+                             : p[i] * T(0);
 }
 
 } // namespace detail
@@ -190,7 +208,7 @@ T log_sum_exp(RowIn<T> z, double temperature = 1) {
     if (!std::isinf(m)) {
         if (detail::has_inverse<T>(temperature)) {
             sum = detail::exp_sum<false, T>(z, m, inverse, nullptr);
-            if (sum == sum) return static_cast<T>(static_cast<A>(m) * inverse + std::log(sum));
+            if (sum == sum) return static_cast<T>(A(m) * A(inverse) + std::log(sum));
         } else {
             const A divisor = static_cast<A>(temperature);
             sum = 0;
