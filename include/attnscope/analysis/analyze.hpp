@@ -282,7 +282,8 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
         }
         set_scanned(query, found.rows[at], norms.rows[at], temperature, result.rows);
         if (result.rows.status[at] == RowStatus::normal && mask.visible(query, result.keys).contains(0))
-            result.rows.first_key_weight[query] = found.rows[at].statistics().weight_of(first[at]);
+            result.rows.first_key_weight[query] =
+                found.rows[at].statistics().weight_of(Accumulator<T>(first[at]));
     }
     if (found.cancelled) result.examined.clear();
     return !found.cancelled;

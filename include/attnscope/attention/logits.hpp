@@ -40,7 +40,7 @@ public:
     bool hides(Index query, Index key) const { return bias_ && bias_(query, key) == -infinity; }
     /// d z/d(scale q.k)
     T slope() const {
-        return static_cast<T>(std::min<Accumulator<T>>(1 / temperature_, std::numeric_limits<T>::max()));
+        return static_cast<T>(std::min(1 / temperature_, Accumulator<T>(std::numeric_limits<T>::max())));
     }
 
 private:

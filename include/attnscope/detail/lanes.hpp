@@ -51,7 +51,7 @@ EIGEN_ALWAYS_INLINE void for_each_lane(Index n, F&& f) {
 /// K packets; a plain array, because packets make poor template arguments.
 template <Real T, int K>
 struct Packets {
-    typename Simd<T>::P v[K];
+    typename Simd<T>::P v[std::size_t(K)];
 };
 
 /// The elements of packets of T, added up in the accumulator scalar.

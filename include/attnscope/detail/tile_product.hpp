@@ -24,13 +24,13 @@ EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, cons
                                      Index out_stride) {
     using S = Simd<T>;
     // Packets in an array stay in registers only if all loops over them are unrolled.
-    typename S::P sum[rows][packets];
+    typename S::P sum[std::size_t(rows)][std::size_t(packets)];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < packets; ++j) sum[i][j] = S::set(T(0));
     for (Index c = 0; c < depth; ++c) {
-        typename S::P y[packets];
+        typename S::P y[std::size_t(packets)];
 #pragma GCC unroll 8
         for (int j = 0; j < packets; ++j) y[j] = b(c, j);
 #pragma GCC unroll 8

@@ -52,8 +52,8 @@ struct Softcap {
     template <Real T>
     T cap_in() const {
         constexpr T smallest = std::numeric_limits<T>::min();
-        return static_cast<T>(
-            std::clamp<long double>(cap, smallest, static_cast<long double>(T(1) / smallest)));
+        using L = long double;
+        return static_cast<T>(std::clamp(L(cap), L(smallest), L(T(1) / smallest)));
     }
 };
 
@@ -279,7 +279,7 @@ struct TopP {
             return true;
         });
         for (const T x : ties)
-            if (dropped + 1 < p.size() && tail + A(x) <= spare) tail += x, ++dropped;
+            if (dropped + 1 < p.size() && tail + A(x) <= spare) tail += A(x), ++dropped;
         detail::keep_largest<T>(p, p.size() - dropped);
     }
 };
@@ -314,7 +314,7 @@ public:
         choice_.template choose<T>(out);
         if (promises_of(inner_).simplex) {
             const auto sum = std::accumulate(out.begin(), out.end(), Accumulator<T>(0));
-            for (T& x : out) x = static_cast<T>(x / sum);
+            for (T& x : out) x = static_cast<T>(Accumulator<T>(x) / sum);
         }
         return status;
     }
@@ -336,7 +336,7 @@ public:
             detail::subtract_share<T>(p, out,
                                       [&](std::size_t top) { return detail::sum_of_others<T>(p, top); });
             for (std::size_t i = 0; i < p.size(); ++i)
-                if (p[i] != T(0)) out[i] = static_cast<T>(out[i] / kept);
+                if (p[i] != T(0)) out[i] = static_cast<T>(Accumulator<T>(out[i]) / kept);
         }
     }
     template <Real T>
@@ -355,7 +355,7 @@ public:
                 if (p[i] == T(0))
                     out[i] = T(0);
                 else if (simplex)
-                    out[i] = static_cast<T>(((w[i] - centre.origin) - centre.mean) / kept);
+                    out[i] = static_cast<T>(Accumulator<T>((w[i] - centre.origin) - centre.mean) / kept);
                 else
                     out[i] = w[i];
             }
@@ -369,7 +369,7 @@ private:
     static Accumulator<T> kept_sum(std::span<const T> p, const std::vector<T>& whole) {
         Accumulator<T> sum = 0;
         for (std::size_t i = 0; i < p.size(); ++i)
-            if (p[i] != T(0)) sum += whole[i];
+            if (p[i] != T(0)) sum += Accumulator<T>(whole[i]);
         return sum;
     }
     N inner_;

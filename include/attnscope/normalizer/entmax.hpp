@@ -62,7 +62,7 @@ public:
             return detail::Packets<T, 2>{{s, S::mul(s, lane(v.data()))}};
         });
         T mean = sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]);
-        if (sums[0] > 0 && S::reduce_max(high) <= sums[0] / 2 && std::isfinite(mean)) {
+        if (sums[0] > 0 && Accumulator<T>(S::reduce_max(high)) <= sums[0] / 2 && std::isfinite(mean)) {
             detail::for_each_lane<T>(n, [&](const auto& lane) {
                 const auto distance = S::sub(lane(v.data()), S::set(mean));
                 lane.store(out.data(), S::mul(slope<T>(lane(p.data())), distance));
@@ -140,7 +140,7 @@ public:
                 out[i] = T(0);
                 continue;
             }
-            const A x = p[i], l = std::log(x);
+            const A x = A(p[i]), l = std::log(x);
             out[i] = static_cast<T>(x * (((1 - a * l) * mean - curvature(a, l) * (1 + a * entropy)) / total));
         }
     }

@@ -351,7 +351,7 @@ template <Real T, Real C, class Terms, class Unknown>
 class EntmaxSolver {
 public:
     using A = Accumulator<C>;
-    EntmaxSolver(Terms terms, Unknown unknown, RowIn<T> z, T m) : terms_(terms), unknown_(unknown), top_(m) {
+    EntmaxSolver(Terms terms, Unknown unknown, RowIn<T> z, T m) : terms_(terms), unknown_(unknown), top_(C(m)) {
         // Keys that may have weight are collected in a buffer. Whenever it is full, the root for those seen so
         // far raises the cut, below which no key can have weight, and most of them leave. If they stay, there
         // are many in the whole row, and passes over it are cheaper.

@@ -93,7 +93,7 @@ public:
                 const T value = masked(z[i]) ? T(0) : static_cast<T>(f_(z[i]));
                 if (value < T(0)) detail::fail("PointwiseNormalizer", "F must be positive", value);
                 infinite = infinite || value == std::numeric_limits<T>::infinity();
-                sum += value;
+                sum += Accumulator<T>(value);
                 out[i] = value;
             }
             if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
@@ -101,9 +101,9 @@ public:
             if (sum == 0) return RowStatus::empty;
             if (std::isinf(sum)) { // only the sum overflowed
                 sum = 0;
-                for (T& p : out) sum += p /= static_cast<T>(out.size());
+                for (T& p : out) sum += Accumulator<T>(p /= static_cast<T>(out.size()));
             }
-            for (T& p : out) p = static_cast<T>(p / sum);
+            for (T& p : out) p = static_cast<T>(Accumulator<T>(p) / sum);
             return RowStatus::normal;
         }
     }
@@ -127,12 +127,14 @@ public:
     template <ScalarOfFunction<F> T>
     T log_sum_exp(std::span<const T> z) const {
         // log-sum-exp of log F, updated term by term: no buffer.
-        Accumulator<T> m = -std::numeric_limits<T>::infinity(), sum = 0;
+        using A = Accumulator<T>;
+        constexpr A infinity = std::numeric_limits<A>::infinity();
+        A m = -infinity, sum = 0;
         for (const T x : z) {
             if (masked(x)) continue;
-            const Accumulator<T> term = log_value(x);
-            if (std::isnan(term) || term == std::numeric_limits<T>::infinity()) return static_cast<T>(term);
-            if (term == -std::numeric_limits<T>::infinity()) continue;
+            const A term = A(log_value(x));
+            if (std::isnan(term) || term == infinity) return static_cast<T>(term);
+            if (term == -infinity) continue;
             if (term > m) {
                 sum = sum * std::exp(m - term) + 1;
                 m = term;
@@ -153,15 +155,16 @@ public:
     requires HasExponent<F>
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require_same_size<T>("PointwiseNormalizer::parameter_derivative", z, p, out);
-        Accumulator<T> mean = 0;
+        using A = Accumulator<T>;
+        A mean = 0;
         for (std::size_t i = 0; i < z.size(); ++i)
-            if (p[i] > T(0)) mean += p[i] * std::log(z[i]);
+            if (p[i] > T(0)) mean += A(p[i] * std::log(z[i]));
         if (std::isinf(mean)) { // keys of +inf share the mass whatever k is
             std::fill(out.begin(), out.end(), T(0));
             return;
         }
         for (std::size_t i = 0; i < z.size(); ++i)
-            out[i] = p[i] == T(0) ? T(0) : static_cast<T>(p[i] * (std::log(z[i]) - mean));
+            out[i] = p[i] == T(0) ? T(0) : static_cast<T>(A(p[i]) * (A(std::log(z[i])) - mean));
     }
 
     /// g_i = F'(z_i)/sum F = p_i (log F)'(z_i); 0 where the weight is 0.

@@ -116,7 +116,7 @@ public:
                 out[i] = T(0);
                 continue;
             }
-            const A f = range.share(z[i]), x = v[i];
+            const A f = range.share(z[i]), x = A(v[i]);
             out[i] = static_cast<T>(q * (f * centre(x) + ((1 - f) * (x - lo) + f * (x - hi)) / range.width));
         }
     }

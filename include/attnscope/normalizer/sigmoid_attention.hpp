@@ -29,8 +29,7 @@ public:
     template <Real T>
     T bias(std::span<const T> z) const {
         if (bias_) // finite in T too, so that a masked key stays at -inf
-            return static_cast<T>(std::clamp<long double>(*bias_, std::numeric_limits<T>::lowest(),
-                                                          std::numeric_limits<T>::max()));
+            return detail::clamped_to<T>(*bias_);
         return -std::log(static_cast<T>(std::max(Index(1), detail::count_visible<T>(z))));
     }
 

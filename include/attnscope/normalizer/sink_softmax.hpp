@@ -80,7 +80,8 @@ public:
     void parameter_derivative(std::span<const T> z, std::span<const T> p, std::span<T> out) const {
         detail::require_same_size<T>("SinkSoftmax::parameter_derivative", z, p, out);
         const auto mass = sink_mass<T>(z);
-        std::transform(p.begin(), p.end(), out.begin(), [&](T x) { return static_cast<T>(-x * mass); });
+        std::transform(p.begin(), p.end(), out.begin(),
+                       [&](T x) { return static_cast<T>(-Accumulator<T>(x) * mass); });
     }
 
 private:
@@ -88,8 +89,7 @@ private:
     template <Real T>
     T logit_in() const {
         if (logit_ == -std::numeric_limits<double>::infinity()) return -std::numeric_limits<T>::infinity();
-        return static_cast<T>(
-            std::clamp<long double>(logit_, std::numeric_limits<T>::lowest(), std::numeric_limits<T>::max()));
+        return detail::clamped_to<T>(logit_);
     }
     struct Logit {};
     SinkSoftmax(double logit, Logit) : logit_(logit) {}

@@ -52,7 +52,7 @@ public:
         Accumulator<T> others = 0, own = 0;
         if (concentrated) {
             others = detail::sum_of_others<T>(n, top, term);
-            own = Accumulator<T>(h.at(z[top])) * v[top];
+            own = Accumulator<T>(h.at(z[top])) * Accumulator<T>(v[top]);
         } else {
             others = detail::sum_lanes<T, 1>(
                 n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
@@ -62,7 +62,7 @@ public:
             const auto direct = S::select_below(zero, lane(z.data()), term(lane, 0), zero);
             lane.store(out.data(), S::sub(direct, S::mul(lane(p.data()), moved)));
         });
-        if (concentrated) out[top] = static_cast<T>(own * rest<T>(z, top) - p[top] * others);
+        if (concentrated) out[top] = static_cast<T>(own * rest<T>(z, top) - Accumulator<T>(p[top]) * others);
     }
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
@@ -81,17 +81,18 @@ public:
         Accumulator<T> others = 0, own = 0;
         if (concentrated) {
             others = detail::sum_of_others<T>(n, top, term);
-            own = w[top];
+            own = Accumulator<T>(w[top]);
         } else {
             others = detail::sum_lanes<T, 1>(
                 n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
         }
-        const auto mean = S::set(static_cast<T>(concentrated ? p[top] * own + others : others));
+        const auto mean = S::set(static_cast<T>(concentrated ? Accumulator<T>(p[top]) * own + others : others));
         detail::for_each_lane<T>(n, [&](const auto& lane) {
             const auto x = lane(z.data());
             lane.store(out.data(), S::mul(h(x), S::sub(S::select_below(zero, x, lane(w.data()), zero), mean)));
         });
-        if (concentrated) out[top] = static_cast<T>(h.at(z[top]) * (own * rest<T>(z, top) - others));
+        if (concentrated)
+            out[top] = static_cast<T>(Accumulator<T>(h.at(z[top])) * (own * rest<T>(z, top) - others));
     }
 
 private:
@@ -130,9 +131,9 @@ private:
     Accumulator<T> rest(std::span<const T> z, std::size_t largest) const {
         const auto share = [&](const auto& f) {
             using S = detail::Simd<T>;
-            const Accumulator<T> own = S::reduce_max(f(S::set(z[largest])));
+            const auto own = Accumulator<T>(S::reduce_max(f(S::set(z[largest]))));
             const auto others =
-                eps_ * f.unit +
+                eps_ * Accumulator<T>(f.unit) +
                 detail::sum_of_others<T>(detail::size<T>(z), largest, [&](const auto& lane, std::size_t first) {
                     return S::abs(f(lane(z.data() + first, -std::numeric_limits<T>::infinity())));
                 });
@@ -152,9 +153,9 @@ private:
         })[0];
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         if (!(m > T(0))) return RowStatus::empty;
-        const T inverse = static_cast<T>(1 / (sum + eps_ * f.unit));
+        const T inverse = static_cast<T>(1 / (sum + eps_ * Accumulator<T>(f.unit)));
         if (!(inverse <= std::numeric_limits<T>::max())) { // logits of subnormal size without eps
-            for (T& x : out) x = static_cast<T>(x / sum);
+            for (T& x : out) x = static_cast<T>(Accumulator<T>(x) / sum);
             return RowStatus::normal;
         }
         detail::scale_weights<T>(inverse, out);
@@ -172,7 +173,7 @@ private:
         Slope(const Softpick& softpick, std::span<const T> z, std::span<const T> p) {
             const T m = detail::row_max<T>(z);
             const auto sum = [&](const auto& f) {
-                return softpick.eps_ * f.unit +
+                return softpick.eps_ * Accumulator<T>(f.unit) +
                        detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
                            return detail::Packets<T, 1>{
                                {S::abs(f(lane(z.data(), -std::numeric_limits<T>::infinity())))}};

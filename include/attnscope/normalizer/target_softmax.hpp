@@ -145,7 +145,7 @@ public:
         // Logits of this spread are neither flat nor sharp at the start; the ends are where 0 * inf could
         // arise.
         const A start = 2 * std::log(static_cast<A>(row.visible)) / row.logit_spread();
-        const A least = std::numeric_limits<T>::min(), most = std::numeric_limits<T>::max();
+        const A least = A(std::numeric_limits<T>::min()), most = A(std::numeric_limits<T>::max());
         // The measure is known to a few units of T.
         const A precision = 8 * A(std::numeric_limits<T>::epsilon());
         return detail::solve_inverse_temperature(std::clamp(start, least, most), precision, [&](A beta) {
@@ -224,7 +224,7 @@ private:
                 beta = 0;
                 return;
             }
-            top = detail::row_max<T>(z);
+            top = A(detail::row_max<T>(z));
             largest = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
             A variance = 0, slope = 0;
             for (std::size_t i = 0; i < p.size(); ++i)

@@ -219,7 +219,7 @@ private:
                    one = F::set(R(1));
         R* const squares = all_squares.data() + first;
         const R* const slopes = all_slopes.data() + first;
-        P c[packets];
+        P c[std::size_t(packets)];
         for (P& packet : c) packet = zero;
         for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
             const Step& step = steps_[rank];

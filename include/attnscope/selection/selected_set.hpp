@@ -184,7 +184,8 @@ private:
         const char* const member = member_.data() + first;
         bool any = false;
         for (Index k = 0; k < count; ++k) any = any || member[k] != 0;
-        P inner[count], apart[count], chosen[count];
+        constexpr auto size = std::size_t(count);
+        P inner[size], apart[size], chosen[size];
         const P zero = S::set(A(0)), half = S::set(A(0.5));
         for (Index k = 0; k < count; ++k) {
             inner[k] = apart[k] = zero;

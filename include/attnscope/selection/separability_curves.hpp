@@ -66,7 +66,7 @@ public:
         chosen_.assign(size, infinity);
         bool finite = true;
         for (std::size_t i = 0; i < size; ++i) {
-            const A weight = p[i], own = gram(static_cast<Index>(i), static_cast<Index>(i));
+            const A weight = A(p[i]), own = gram(static_cast<Index>(i), static_cast<Index>(i));
             lengths_[i] = weight * std::sqrt(own);
             squares_[i] = weight * weight * own;
             slopes_[i] = -2 * weight;

@@ -218,7 +218,10 @@ class LeaveOneOutLengths {
 public:
     LeaveOneOutLengths(std::span<const double> p, Index dimension, int order)
         : order_(order), sums_(dimension, static_cast<std::size_t>(2 * order)) {
-        const auto one = [&](double weight) { return sums_.one(static_cast<long double>(weight) * weight); };
+        const auto one = [&](double weight) {
+            const auto length = static_cast<long double>(weight);
+            return sums_.one(length * length);
+        };
         before_.push_back(sums_.one(0));
         for (const double weight : p) before_.push_back(sums_.sum(before_.back(), one(weight)));
         behind_.push_back(sums_.one(0));

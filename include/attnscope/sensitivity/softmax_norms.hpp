@@ -66,7 +66,7 @@ RestSums<Accumulator<T>> rest_sums(RowIn<T> p) {
     RestSums<A> sums;
     const T largest = row_max<T>(p);
     sums.top = first_not_below<T>(p, largest);
-    sums.p1 = largest;
+    sums.p1 = A(largest);
     if (sums.top == p.size()) { // NaN, or nothing
         if (!p.empty())
             sums.p1 = sums.p2 = sums.rest = sums.squares = sums.cubes = std::numeric_limits<A>::quiet_NaN();

@@ -43,6 +43,7 @@ Interval<A> spectral_norm_bracket(X largest, Y second, R others, M mean) {
 /// Cost. O(n) a step, no allocation.
 template <Real T>
 SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T extra = T(0)) {
+    using A = Accumulator<T>;
     using S = detail::Simd<T>;
     using P = typename S::P;
     constexpr int max_steps = 100;
@@ -59,7 +60,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
         if (!part.empty()) s2 = std::max(s2, detail::row_max<T>(part));
     // Squares are taken relative to s2: those of a sharp row underflow.
     const P unit = S::set(s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0));
-    Accumulator<T> rest = extra, squares = 0;
+    A rest = A(extra), squares = 0;
     for (const RowIn<T> part : others) {
         const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
             const P x = lane(part.data(), T(0));
@@ -69,7 +70,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
         squares += sums[1];
     }
     if (!(rest == rest)) return result;
-    const auto mean = rest > 0 ? s2 * (squares / rest) : rest;
+    const auto mean = rest > 0 ? A(s2) * (squares / rest) : rest;
     result.bracket = spectral_norm_bracket<T>(s1, s2, static_cast<T>(rest), static_cast<T>(mean));
     result.value = result.bracket.lower;
     if (!(rest > 0)) return result;
@@ -89,7 +90,7 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
         // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
         const P at_x = S::set(x), inverse = S::set(1 / x);
         // The extra mass has its pole at 0.
-        Accumulator<T> phi = extra / x, chi = phi;
+        A phi = A(extra / x), chi = phi;
         for (const RowIn<T> part : others) {
             const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
                 const P entry = lane(part.data(), T(0));
@@ -101,9 +102,9 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
             chi += sums[1];
         }
         // Model phi(x) ~ R/(x - c) through value and slope; its crossing with s1/(s1-x) is the next x.
-        const auto w = x * (phi / chi);
-        const auto r = phi * w;
-        const T next = static_cast<T>(s1 * (r + (x - w)) / (s1 + r));
+        const A w = A(x) * (phi / chi);
+        const A r = phi * w;
+        const T next = static_cast<T>(A(s1) * (r + (A(x) - w)) / (A(s1) + r));
         if (!(next > x)) {
             result.converged = true;
             break;

@@ -115,7 +115,7 @@ public:
             const A length = sum_.squaredNorm();
             selections_[static_cast<std::size_t>(set)] = {
                 row * stride_, static_cast<T>(g) + T(0.5), static_cast<T>(length),
-                static_cast<T>(length < least ? infinity : close * length)};
+                length < least ? infinity : static_cast<T>(close * length)};
         }
     }
 

@@ -26,7 +26,7 @@ PieceRange<T> piece_range(RowIn<T> z) {
     constexpr T infinity = std::numeric_limits<T>::infinity();
     constexpr Index packets = std::min<Index>(16, (2 * k + S::size - 1) / S::size);
     constexpr Index classes = packets * S::size, steps = packets * ((4 + packets - 1) / packets);
-    P high[steps], low[4];
+    P high[std::size_t(steps)], low[4];
     for (P& x : high) x = S::set(-infinity);
     for (P& x : low) x = S::set(infinity);
     const Index n = size(z);

@@ -128,7 +128,7 @@ private:
             factor *= state.add(RowIn<T>(span(ranges.lead)), ranges.lead.begin, span(ranges.lead));
         if (ranges.body.size() > 0) {
             const A again = state.add(RowIn<T>(span(ranges.body)), ranges.body.begin, span(ranges.body));
-            for (T& x : span(ranges.lead)) x = static_cast<T>(x * again);
+            for (T& x : span(ranges.lead)) x = static_cast<T>(A(x) * again);
             factor *= again;
         }
         Index hidden = key;
