@@ -23,17 +23,48 @@ std::vector<Index> chosen(const std::vector<Index>& wanted, Index available, std
     return result;
 }
 
+/// The logit of a head's sink over the temperature, if it has one that counts.
+std::optional<double> sink_of(const Report& report, const HeadPlace& place) {
+    const Capture& input = report.capture;
+    if (input.sinks.empty() || report.settings.normalizer) return std::nullopt;
+    return input.sinks[static_cast<std::size_t>(place.layer * input.heads + place.head)] /
+           report.normalizers[static_cast<std::size_t>(place.layer)].temperature;
+}
+
 /// The normaliser of a head: that of its layer, and its sink, e^(sink/T) beside the e^(z/T) of the keys.
 attnscope::AnyNormalizer normalizer_of(const Report& report, const HeadPlace& place) {
     const auto& [temperature, normalizer] = report.normalizers[static_cast<std::size_t>(place.layer)];
-    const Capture& input = report.capture;
-    if (input.sinks.empty() || report.settings.normalizer) return normalizer;
-    const double sink = input.sinks[static_cast<std::size_t>(place.layer * input.heads + place.head)];
-    const double mass = std::exp(sink / temperature);
+    const std::optional<double> sink = sink_of(report, place);
+    if (!sink) return normalizer;
+    const double mass = std::exp(*sink);
     if (!std::isfinite(mass))
-        throw std::runtime_error(fmt::format("{}: tensor sinks: {} is too large", input.name, sink));
+        throw std::runtime_error(
+            fmt::format("{}: tensor sinks: {} is too large", report.capture.name, *sink * temperature));
     return program::named_normalizer(fmt::format("sink:{}", mass), temperature);
 }
+
+/// Weight on a sink: p_j e^(sink - z_j)/T of any key j, of which the largest loses no digits.
+class SinkMass {
+public:
+    SinkMass(double sink, double temperature, Index queries)
+        : sink_(sink), temperature_(temperature),
+          masses_(static_cast<std::size_t>(queries), std::numeric_limits<double>::quiet_NaN()) {}
+    void row(Index query, RowIn<double> logits, RowIn<double> weights) {
+        const auto largest = std::max_element(weights.begin(), weights.end());
+        if (largest == weights.end() || !(*largest > 0)) return;
+        const double logit = logits[static_cast<std::size_t>(largest - weights.begin())];
+        masses_[static_cast<std::size_t>(query)] = *largest * std::exp(sink_ - logit / temperature_);
+    }
+    /// Over the rows that have weights.
+    double mean() const {
+        return attnscope::finite_mean(
+            Eigen::Map<const attnscope::Column>(masses_.data(), static_cast<Index>(masses_.size())));
+    }
+
+private:
+    double sink_, temperature_;
+    std::vector<double> masses_;
+};
 
 /// Largest |computed - stored| weight so far.
 class WeightDifference {
@@ -77,13 +108,20 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
             *rows.weights);
     }
     std::optional<WeightDifference> difference;
-    if (rows.weights) {
-        difference.emplace(*rows.weights);
-        options.visit = [&](Index query, RowIn<double>, RowIn<double> p) { difference->row(query, p); };
-    }
+    if (rows.weights) difference.emplace(*rows.weights);
+    std::optional<SinkMass> on_sink;
+    if (const std::optional<double> sink = sink_of(report, place))
+        on_sink.emplace(*sink, report.normalizers[static_cast<std::size_t>(place.layer)].temperature,
+                        report.capture.queries);
+    if (difference || on_sink)
+        options.visit = [&](Index query, RowIn<double> z, RowIn<double> p) {
+            if (difference) difference->row(query, p);
+            if (on_sink) on_sink->row(query, z, p);
+        };
     HeadAnalysis head = analyse(
         [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., options, executor); },
         rows.logits);
+    if (on_sink) report.sink_mass.push_back(on_sink->mean());
     if (difference) {
         const double before = report.weight_difference.value_or(0), now = difference->largest();
         report.weight_difference = now <= before || std::isnan(before) ? before : now;

@@ -43,6 +43,31 @@ std::vector<Index> parse_list(const std::string& text, std::string_view option) 
     }
 }
 
+/// "statistics,audit" as the parts of an analysis; statistics are always made.
+void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
+    bool selections = false;
+    analysis.sensitivity = analysis.audit = analysis.certificates = false;
+    while (true) {
+        const std::size_t comma = text.find(',');
+        const std::string_view name = text.substr(0, comma);
+        if (name == "selections")
+            selections = true;
+        else if (name == "sensitivity")
+            analysis.sensitivity = true;
+        else if (name == "audit")
+            analysis.audit = true;
+        else if (name == "certificates")
+            analysis.certificates = true;
+        else if (name != "statistics")
+            throw program::usage_error(fmt::format("--parts: expected names out of statistics, selections, "
+                                                   "sensitivity, audit, certificates, got {}",
+                                                   name));
+        if (comma == text.npos) break;
+        text.remove_prefix(comma + 1);
+    }
+    if (!selections) analysis.counts.clear();
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -54,7 +79,8 @@ int main(int argc, char** argv) {
     std::vector<std::string> inputs;
     double temperature = 1;
     std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
-                select = "1,2,5,10,20,50,100", reading = "cumulative", ball_radius = "nearest", json, csv;
+                select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
+                reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool rows = false, statements = false, stream = false, no_stream = false;
     app.add_option(
@@ -72,6 +98,10 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     const auto capture_options = program::add_capture_options(app);
     app.add_option("--select", select, "the N of the top-N figures, each >= 1")->capture_default_str();
+    app.add_option("--parts", parts,
+                   "what is computed beside the statistics of the rows: selections, sensitivity, audit, "
+                   "certificates; or statistics alone")
+        ->capture_default_str();
     app.add_option("--reading", reading, "distance of a selection: cumulative or resultant")
         ->capture_default_str();
     app.add_option("--ball-radius", ball_radius, "nearest (non-selected token) or a number > 0")
@@ -119,6 +149,7 @@ int main(int argc, char** argv) {
         settings.analysis.counts = parse_list(select, "--select");
         for (const Index n : settings.analysis.counts)
             if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
+        choose_parts(parts, settings.analysis);
         if (reading != "cumulative" && reading != "resultant")
             throw program::usage_error(
                 fmt::format("--reading must be cumulative or resultant, got {}", reading));

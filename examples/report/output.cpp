@@ -174,7 +174,9 @@ std::string to_text(const Report& report) {
                     : fmt::format("weights      {} weights differ from those of q and k by at most {:.3g}\n",
                                   input.loss ? "the model's own" : "stored", *report.weight_difference);
 
-    fmt::format_to(out, "\n{}\n", attnscope::mean_legend);
+    const bool on_sink = !report.sink_mass.empty();
+    fmt::format_to(out, "\n{}{}\n", attnscope::mean_legend,
+                   on_sink ? "sink: weight on the key without a value.\n" : "");
     const bool unassigned = report.tally.not_one > 0 && !input.options.normalise_weights;
     const bool batches = report.places.front().batch != report.places.back().batch;
     const auto place_of = [&](Index head, std::string_view separator) {
@@ -184,12 +186,15 @@ std::string to_text(const Report& report) {
     };
     if (batches) fmt::format_to(out, "{:>5} ", "batch");
     fmt::format_to(out, "{:>5} {:>4}{}{}\n", "layer", "head", attnscope::mean_titles(),
-                   unassigned ? fmt::format(" {:>9}", "unassigned") : "");
+                   on_sink      ? fmt::format(" {:>9}", "sink")
+                   : unassigned ? fmt::format(" {:>9}", "unassigned")
+                                : std::string());
     for (std::size_t i = 0; i < report.heads.size(); ++i) {
         const HeadPlace& place = report.places[i];
         const HeadAnalysis& head = report.heads[i];
         if (batches) fmt::format_to(out, "{:>5} ", place.batch);
         fmt::format_to(out, "{:>5} {:>4}{}", place.layer, place.head, attnscope::mean_cells(head));
+        if (on_sink) fmt::format_to(out, " {:>9}", cell(report.sink_mass[i]));
         if (unassigned) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.unassigned_mass)));
         text += '\n';
     }
@@ -236,6 +241,7 @@ std::string to_text(const Report& report) {
     if (const std::string selections = attnscope::selection_table(report.heads); !selections.empty())
         text += "\n" + selections;
 
+    if (!settings.analysis.audit && !settings.analysis.certificates) return text;
     fmt::format_to(
         out,
         "\nAudit: what these rows say about the statements of arXiv:2508.17821, as published and in their "
@@ -280,6 +286,7 @@ std::string to_json(const Report& report, bool rows) {
         entry["layer"] = report.places[i].layer;
         entry["head"] = report.places[i].head;
         entry["mean"] = attnscope::io::mean_json(report.heads[i]);
+        if (!report.sink_mass.empty()) entry["sink_mass"] = json_number(report.sink_mass[i]);
         entry["rows"] = rows ? attnscope::io::rows_json(report.heads[i]) : Json::array();
         json["heads"].push_back(std::move(entry));
     }
