@@ -23,16 +23,43 @@ struct Divergence {
 
 namespace detail {
 
-/// e^x - 1 - x for |x| <= 1/10, without cancellation: Taylor's series, relative error 1e-17.
+/// sum coefficients[i] x^i, as four sums in x^4 that do not wait for each other.
+template <std::size_t n>
+EIGEN_ALWAYS_INLINE Simd<double>::P polynomial(const std::array<double, n>& coefficients, Simd<double>::P x) {
+    using S = Simd<double>;
+    const auto square = S::mul(x, x), fourth = S::mul(square, square);
+    const auto every_fourth = [&](std::size_t first) {
+        std::size_t i = first + (n - 1 - first) / 4 * 4;
+        S::P sum = S::set(coefficients[i]);
+        for (; i >= 4; i -= 4) sum = S::madd(sum, fourth, S::set(coefficients[i - 4]));
+        return sum;
+    };
+    return S::madd(S::madd(every_fourth(3), x, every_fourth(2)), square,
+                   S::madd(every_fourth(1), x, every_fourth(0)));
+}
+
+/// e^x - 1 - x for |x| <= 1/2, without cancellation: Taylor's series, relative error 1e-17.
 EIGEN_ALWAYS_INLINE Simd<double>::P psi_small(Simd<double>::P x) {
     using S = Simd<double>;
-    constexpr std::array<double, 10> inverse_factorial = {
-        1.0 / 2,    1.0 / 6,     1.0 / 24,     1.0 / 120,     1.0 / 720,
-        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800};
-    S::P sum = S::set(inverse_factorial.back());
-    for (std::size_t i = inverse_factorial.size() - 1; i-- > 0;)
-        sum = S::madd(sum, x, S::set(inverse_factorial[i]));
-    return S::mul(S::mul(x, x), sum);
+    constexpr auto inverse_factorials = [] {
+        std::array<double, 15> list{};
+        double factorial = 1;
+        for (std::size_t i = 0; i < list.size(); ++i) list[i] = 1 / (factorial *= static_cast<double>(i + 2));
+        return list;
+    }();
+    return S::mul(S::mul(x, x), polynomial(inverse_factorials, x));
+}
+
+/// log(1 + w) for 0 <= w <= e^{-1/2}, from inverse = 1/(2 + w): 2 artanh(w/(2+w)), relative error 1e-17.
+EIGEN_ALWAYS_INLINE Simd<double>::P log1p_small(Simd<double>::P w, Simd<double>::P inverse) {
+    using S = Simd<double>;
+    constexpr auto coefficients = [] {
+        std::array<double, 13> list{};
+        for (std::size_t i = 0; i < list.size(); ++i) list[i] = 2 / (2 * static_cast<double>(i) + 1);
+        return list;
+    }();
+    const auto u = S::mul(w, inverse);
+    return S::mul(u, polynomial(coefficients, S::mul(u, u)));
 }
 
 /// y tanh y - log cosh y for 0 <= y <= 1/4: the series of the integral of y/cosh^2 y, relative error 1e-17.
@@ -50,45 +77,56 @@ EIGEN_ALWAYS_INLINE Simd<double>::P share_information_small(Simd<double>::P y) {
                                                      -221930581.0 / 976924698750,
                                                      9444233042.0 / 102088631019375};
     const S::P square = S::mul(y, y);
-    S::P sum = S::set(coefficients.back());
-    for (std::size_t i = coefficients.size() - 1; i-- > 0;) sum = S::madd(sum, square, S::set(coefficients[i]));
-    return S::mul(square, sum);
+    return S::mul(square, polynomial(coefficients, square));
 }
 
-/// log 2 - h(share) for two weights whose logarithms are s >= 0 apart, w = e^{-s}: what knowing the row of a key
-/// tells of it. h: the binary entropy, share = 1/(1+w).
-EIGEN_ALWAYS_INLINE Simd<double>::P share_information(Simd<double>::P s, Simd<double>::P w) {
+/// What a key with weights p and q adds to the sums of a divergence, x = log(q/p): q - p, |q - p|, p (e^x - 1 - x),
+/// q (e^-x - 1 + x) and (p+q)/2 (log 2 - h(p/(p+q))), h the binary entropy: what knowing the row of a key tells of it.
+EIGEN_ALWAYS_INLINE Packets<double, 5> divergence_terms(Simd<double>::P log_larger, Simd<double>::P x) {
     using S = Simd<double>;
-    const auto one = S::set(1.0), half = S::set(0.5), both = S::add(one, w);
-    const auto series = share_information_small(S::mul(half, S::select_below(s, half, s, S::set(0.0))));
-    const auto closed = S::sub(S::sub(S::set(std::numbers::ln2), S::log(both)), S::div(S::mul(s, w), both));
-    return S::select_below(s, half, series, closed);
+    const auto zero = S::set(0.0), half = S::set(0.5), one = S::set(1.0);
+    // The weights are top and top w, w = e^{-s}; what each sum gets is divided by top.
+    const auto s = S::abs(x), top = exp_nonpositive<double>(S::min(log_larger, zero));
+    const auto near = S::select_below(s, half, s, zero), psi = psi_small(S::sub(zero, near));
+    auto apart = S::sub(near, psi), w = S::sub(one, apart);
+    // 1 - w - w s = s^2 - (1+s)(w - 1 + s)
+    auto of_top = psi, of_other = S::sub(S::mul(near, near), S::mul(S::add(one, near), psi));
+    auto information = share_information_small(S::mul(half, near));
+    constexpr double below_half = 0.5 - std::numeric_limits<double>::epsilon() / 4;
+    if (S::any_below(S::set(below_half), s)) {
+        w = S::select_below(s, half, w, exp_nonpositive<double>(S::sub(zero, s)));
+        apart = S::sub(one, w);
+        of_top = S::select_below(s, half, psi, S::sub(s, apart));
+        of_other = S::select_below(s, half, of_other, S::sub(apart, S::mul(w, s)));
+        apart = S::select_below(s, half, S::sub(near, psi), apart);
+        // log 2 - log(1+w) - s w/(1+w)
+        const auto both = S::add(one, w), more = S::add(one, both), inverse = S::div(one, S::mul(both, more));
+        const auto far = S::sub(S::sub(S::set(std::numbers::ln2), log1p_small(w, S::mul(both, inverse))),
+                                S::mul(S::mul(s, w), S::mul(more, inverse)));
+        information = S::select_below(s, half, information, far);
+    }
+    const auto p_is_top = [&](const auto& yes, const auto& no) {
+        return S::mul(top, S::select_below(x, zero, yes, no));
+    };
+    const auto mean = S::mul(top, S::mul(half, S::add(one, w)));
+    return {{p_is_top(S::sub(zero, apart), apart), S::mul(top, apart), p_is_top(of_top, of_other),
+             p_is_top(of_other, of_top), S::mul(mean, information)}};
 }
 
-/// Sums of q - p, |q - p|, p (e^x - 1 - x), q (e^-x - 1 + x) and (p+q)/2 (log 2 - h(p/(p+q))) over keys of
-/// x = log(q/p), from log max(p, q) and x.
-inline std::array<double, 5> divergence_sums(const std::vector<double>& larger, const std::vector<double>& x) {
+/// The sums of `divergence_terms` over n keys; key(lane) gives log max(p, q), below -745 for what is no key, and x. Where
+/// rows are nearly equal,
+/// the rounding of what all x have in common counts beside them. Weights sum to 1: it is what sum (q - p) has to be 0.
+template <class Key>
+std::array<double, 5> divergence_sums(Index n, const Key& key) {
     using S = Simd<double>;
-    const auto small = S::set(0.1), zero = S::set(0.0), half = S::set(0.5), one = S::set(1.0);
-    return sum_lanes<double, 5>(static_cast<Index>(x.size()), [&](const auto& lane) {
-        // The weights are top and top w, w = e^{-s}; what each sum gets is divided by top.
-        const auto ratio = lane(x.data(), 0.0), s = S::abs(ratio);
-        const auto top = exp_nonpositive<double>(S::min(lane(larger.data(), -2000.0), zero)),
-                   w = exp_nonpositive<double>(S::sub(zero, s));
-        const auto near = S::select_below(s, small, s, zero), psi = psi_small(S::sub(zero, near));
-        const auto apart = S::select_below(s, small, S::sub(near, psi), S::sub(one, w));
-        const auto of_top = S::select_below(s, small, psi, S::sub(s, apart));
-        // 1 - w - w s = s^2 - (1+s)(w - 1 + s)
-        const auto of_other = S::select_below(
-            s, small, S::sub(S::mul(near, near), S::mul(S::add(one, near), psi)), S::sub(apart, S::mul(w, s)));
-        const auto p_is_top = [&](const auto& yes, const auto& no) {
-            return S::mul(top, S::select_below(ratio, zero, yes, no));
-        };
-        const auto mean = S::mul(top, S::mul(half, S::add(one, w)));
-        return Packets<double, 5>{{p_is_top(S::sub(zero, apart), apart), S::mul(top, apart),
-                                   p_is_top(of_top, of_other), p_is_top(of_other, of_top),
-                                   S::mul(mean, share_information(s, w))}};
-    });
+    const auto sums_less = [&](double excess) {
+        return sum_lanes<double, 5>(n, [&](const auto& lane) {
+            const Packets<double, 2> packets = key(lane);
+            return divergence_terms(packets.v[0], S::sub(packets.v[1], S::set(excess)));
+        });
+    };
+    const std::array<double, 5> sums = sums_less(0);
+    return std::abs(sums[0]) > 1e-14 * sums[1] ? sums_less(std::log1p(sums[0])) : sums;
 }
 
 /// a - b = value + rest exactly, unless it overflows.
@@ -107,14 +145,6 @@ struct RowPair {
     RowIn<T> a, b;
     const RowStatistics<T>&first, &second;
     T unit, mass_a, mass_b, offset;
-
-    /// Is every key visible in both rows, without a difference of logits that overflows?
-    bool plain() const {
-        constexpr T most = std::numeric_limits<T>::max() / 8;
-        const T spread = std::max(first.logit_spread(), second.logit_spread());
-        return first.visible == size<T>(a) && second.visible == size<T>(b) && spread <= most &&
-               spread / unit <= most;
-    }
 };
 
 /// What the keys of a pair of rows have in common.
@@ -124,11 +154,26 @@ struct PairFacts {
     double logit_difference = 0;
 };
 
+inline Divergence divergence_of(const std::array<double, 5>& sums, const PairFacts& facts) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    Divergence result;
+    result.status = RowStatus::normal;
+    result.total_variation = std::min(1.0, sums[1] / 2);
+    result.forward = facts.b_lacks ? infinity : sums[2];
+    result.backward = facts.a_lacks ? infinity : sums[3];
+    result.jensen_shannon = facts.meet ? std::min(std::numbers::ln2, sums[4]) : std::numbers::ln2;
+    result.logit_difference = facts.logit_difference;
+    return result;
+}
+
+/// Stands for the logarithm of a weight of 0.
+inline constexpr double hidden_log = -2000;
+
 /// log max(p, q) and x = log(q/p) of every key.
 template <Real T>
 PairFacts log_ratios(const RowPair<T>& pair, std::vector<double>& larger, std::vector<double>& x) {
     // A hidden key stands where its weight is 0 and nothing is infinite; so do keys at the end of the range.
-    constexpr double hidden = -2000, lowest = std::numeric_limits<double>::lowest() / 4;
+    constexpr double hidden = hidden_log, lowest = std::numeric_limits<double>::lowest() / 4;
     const auto over = [&](T z) { return pair.unit == T(1) ? z : z / pair.unit; };
     const auto logarithm = [&](T z, T top, T mass) {
         return static_cast<double>(
@@ -167,37 +212,55 @@ PairFacts log_ratios(const RowPair<T>& pair, std::vector<double>& larger, std::v
     return facts;
 }
 
-/// The same for plain pairs, a packet of keys at a time.
-inline PairFacts plain_ratios(const RowPair<double>& pair, std::vector<double>& larger,
-                              std::vector<double>& x) {
+/// The divergence of rows that see every key, without a difference of logits that overflows: nothing is stored.
+/// False for others.
+inline bool plain_divergence(RowIn<double> a, RowIn<double> b, double temperature, Divergence& result) {
     using S = Simd<double>;
-    const auto k = static_cast<std::size_t>(pair.first.argmax);
-    const double a_k = pair.a[k], b_k = pair.b[k];
-    const auto origin_a = S::set(a_k), origin_b = S::set(b_k), unit = S::set(pair.unit),
-               offset = S::set(pair.offset), top_a = S::set(pair.first.max_logit),
-               top_b = S::set(pair.second.max_logit), mass_a = S::set(pair.mass_a),
-               mass_b = S::set(pair.mass_b), zero = S::set(0.0), one = S::set(1.0);
-    const bool divide = pair.unit != 1;
-    const auto over = [&](S::P z) { return divide ? S::div(z, unit) : z; };
-    const auto rest = [](S::P a, S::P b, S::P value) { // as `ExactDifference`
-        const auto back = S::sub(value, a);
-        return S::sub(S::sub(a, S::sub(value, back)), S::add(b, back));
+    constexpr double most = std::numeric_limits<double>::max() / 8;
+    const RowRange<double> range_a = row_range<double>(a), range_b = row_range<double>(b);
+    const double spread = std::max(range_a.max - range_a.min, range_b.max - range_b.min);
+    if (!(spread <= most && spread / temperature <= most && has_inverse<double>(temperature))) return false;
+    const double inverse = clamped_inverse<double>(temperature);
+    const std::size_t k = first_not_below<double>(a, range_a.max),
+                      of_b = first_not_below<double>(b, range_b.max);
+    if (k == a.size() || of_b == b.size()) return false;
+    const auto mass = [&](RowIn<double> z,
+                          std::size_t top) { // log sum e^{(z - max z)/T}, digits of sharp rows kept
+        double others = 0;
+        for (const RowIn<double> part : {z.first(top), z.subspan(top + 1)})
+            others += exp_sum<false, double>(part, z[top], inverse, nullptr);
+        return std::log1p(others);
     };
-    auto difference = zero;
-    for_each_lane<double>(size<double>(pair.a), [&](const auto& lane) {
-        const auto a = lane(pair.a.data(), a_k), b = lane(pair.b.data(), b_k);
-        difference = S::max(difference, S::abs(S::sub(a, b)));
-        const auto from = S::sub(a, origin_a), to = S::sub(b, origin_b);
-        const auto exact = S::add(S::sub(to, from), S::sub(rest(b, origin_b, to), rest(a, origin_a, from)));
-        const auto ratio = S::sub(over(exact), offset);
-        const auto log_p = S::sub(over(S::sub(a, top_a)), mass_a),
-                   log_q = S::sub(over(S::sub(b, top_b)), mass_b);
-        // Near each other p times e^x is the more exact of the two.
-        const auto above = S::select_below(one, ratio, log_q, S::add(log_p, ratio));
-        lane.store(x.data(), ratio);
-        lane.store(larger.data(), S::select_below(zero, ratio, above, log_p));
+    const double log_a = mass(a, k), log_b = mass(b, of_b);
+    if (!(log_a == log_a && log_b == log_b)) return false; // NaN in a row
+    // x = (b_i - a_i)/T - (b_k - a_k)/T - offset, the differences exact.
+    const ExactDifference<double> of_k(b[k], a[k]);
+    const auto value_k = S::set(of_k.value), rest_k = S::set(of_k.rest), unit = S::set(temperature),
+               offset = S::set((range_b.max - b[k]) / temperature + (log_b - log_a)),
+               top_a = S::set(range_a.max), top_b = S::set(range_b.max), mass_a = S::set(log_a),
+               mass_b = S::set(log_b);
+    const bool divide = temperature != 1;
+    const auto over = [&](S::P z) { return divide ? S::div(z, unit) : z; };
+    auto difference = S::set(0.0);
+    const auto sums = divergence_sums(size<double>(a), [&](const auto& lane) {
+        const auto x = lane(a.data(), a[k]), y = lane(b.data(), b[k]);
+        const auto value = S::sub(y, x), back = S::sub(value, y),
+                   rest = S::sub(S::sub(y, S::sub(value, back)), S::add(x, back)); // as `ExactDifference`
+        difference = S::max(difference, S::abs(value));
+        const auto ratio = S::sub(over(S::add(S::sub(value, value_k), S::sub(rest, rest_k))), offset);
+        const auto log_p = S::sub(over(S::sub(x, top_a)), mass_a),
+                   log_q = S::sub(over(S::sub(y, top_b)), mass_b);
+        Packets<double, 2> key{{S::max(log_p, log_q), ratio}};
+        if constexpr (std::same_as<std::decay_t<decltype(lane)>, PartialLane<double>>) {
+            std::array<double, static_cast<std::size_t>(S::size)> logs;
+            logs.fill(hidden_log);
+            S::store_partial(logs.data(), lane.count, key.v[0]);
+            key.v[0] = S::load(logs.data());
+        }
+        return key;
     });
-    return {false, false, true, S::reduce_max(difference)};
+    result = divergence_of(sums, {false, false, true, S::reduce_max(difference)});
+    return true;
 }
 
 } // namespace detail
@@ -211,7 +274,7 @@ inline PairFacts plain_ratios(const RowPair<double>& pair, std::vector<double>& 
 /// Shapes and units. Rows of one length; nats.
 /// Special rows. Rows that are not normal give NaN and the worse status. Equal rows give 0, rows without a
 /// common key a total variation of 1, a Jensen-Shannon divergence of log 2 and infinite KL.
-/// Cost. O(n), allocates two rows (float: four).
+/// Cost. O(n). Allocates two rows for float, and two more where a row hides keys or a temperature has no inverse.
 /// Throws. `invalid_argument` for different lengths, and unless the temperature is > 0 and finite.
 /// Source. Jensen-Shannon: J. Lin, Divergence measures based on the Shannon entropy, 1991.
 template <Real T>
@@ -223,8 +286,10 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
         const std::vector<double> wide_a(a.begin(), a.end()), wide_b(b.begin(), b.end());
         return row_divergence<double>(wide_a, wide_b, temperature);
     } else {
-        const auto first = row_statistics<T>(a, temperature), second = row_statistics<T>(b, temperature);
         Divergence result;
+        if constexpr (std::same_as<T, double>)
+            if (detail::plain_divergence(a, b, temperature, result)) return result;
+        const auto first = row_statistics<T>(a, temperature), second = row_statistics<T>(b, temperature);
         const auto worse = [](RowStatus x, RowStatus y) {
             for (const RowStatus status : {RowStatus::nan, RowStatus::infinite, RowStatus::empty})
                 if (x == status || y == status) return status;
@@ -239,30 +304,11 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
             a,    b,      first,  second,
             unit, mass_a, mass_b, detail::temperatures_apart(second.max_logit, b_k, unit) + (mass_b - mass_a)};
         std::vector<double> larger(a.size()), x(a.size()); // log max(p, q)
-        detail::PairFacts facts;
-        if constexpr (std::same_as<T, double>) {
-            if (pair.plain())
-                facts = detail::plain_ratios(pair, larger, x);
-            else
-                facts = detail::log_ratios(pair, larger, x);
-        } else {
-            facts = detail::log_ratios(pair, larger, x);
-        }
-        result.logit_difference = facts.logit_difference;
-        auto sums = detail::divergence_sums(larger, x);
-        // Where rows are nearly equal, the rounding of `offset` counts beside x. Weights sum to 1: it is what
-        // sum (q - p) has to be 0.
-        if (std::abs(sums[0]) > 1e-14 * sums[1]) {
-            const double excess = std::log1p(sums[0]);
-            for (double& ratio : x) ratio -= excess;
-            sums = detail::divergence_sums(larger, x);
-        }
-        constexpr double infinity = std::numeric_limits<double>::infinity();
-        result.total_variation = std::min(1.0, sums[1] / 2);
-        result.forward = facts.b_lacks ? infinity : sums[2];
-        result.backward = facts.a_lacks ? infinity : sums[3];
-        result.jensen_shannon = facts.meet ? std::min(std::numbers::ln2, sums[4]) : std::numbers::ln2;
-        return result;
+        const detail::PairFacts facts = detail::log_ratios(pair, larger, x);
+        const auto sums = detail::divergence_sums(detail::size<T>(a), [&](const auto& lane) {
+            return detail::Packets<double, 2>{{lane(larger.data(), detail::hidden_log), lane(x.data(), 0.0)}};
+        });
+        return detail::divergence_of(sums, facts);
     }
 }
 
