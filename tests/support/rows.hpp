@@ -1,12 +1,23 @@
 // Families of rows of logits on which every theorem and every law is tested.
 #pragma once
 
+#include <attnscope/problems/rows.hpp>
 #include <support/scalars.hpp>
 
 #include <algorithm>
 #include <array>
 
 namespace attnscope_test {
+
+namespace problems = attnscope::problems;
+
+/// A problem's row in T, all of it `offset` higher.
+template <class T = double>
+std::vector<T> row_of(const attnscope::Row<double>& row, double offset = 0) {
+    std::vector<double> z(row.begin(), row.end());
+    for (double& x : z) x += offset;
+    return narrow<T>(z);
+}
 
 inline constexpr std::array<std::size_t, 12> lengths = {1, 2, 3, 7, 8, 9, 16, 17, 255, 256, 257, 1000};
 inline constexpr std::array<std::size_t, 8> short_lengths = {1, 2, 3, 7, 8, 9, 16, 17};
@@ -25,8 +36,11 @@ namespace families {
 
 inline constexpr double masked_logit = -std::numeric_limits<double>::infinity();
 
+inline void fill(std::span<double> row, const attnscope::Row<double>& problem, double offset = 0) {
+    std::transform(problem.begin(), problem.end(), row.begin(), [&](double z) { return z + offset; });
+}
 inline void fill_normal(SplitMix64& random, std::span<double> row, double spread, double offset = 0) {
-    for (double& z : row) z = offset + spread * random.normal();
+    fill(row, problems::normal_row(std::ssize(row), spread, random), offset);
 }
 inline std::size_t position(SplitMix64& random, std::span<double> row) {
     return static_cast<std::size_t>(random.below(static_cast<Index>(row.size())));
@@ -40,11 +54,11 @@ inline void wide(SplitMix64& random, std::span<double> row) {
 }
 inline void tied(SplitMix64& random, std::span<double> row) {
     constexpr std::array<double, 3> values = {-1.5, 0, 0.75};
-    for (double& z : row) z = values[static_cast<std::size_t>(random.below(3))];
+    fill(row, problems::tied_row(std::ssize(row), values, random));
 }
 inline void needle(SplitMix64& random, std::span<double> row) {
-    std::fill(row.begin(), row.end(), -0.25);
-    row[position(random, row)] += 30 * random.uniform();
+    const double gap = 30 * random.uniform();
+    fill(row, problems::needle_row(std::ssize(row), gap, random.below(std::ssize(row))), -0.25);
 }
 inline void two_level(SplitMix64& random, std::span<double> row) {
     const double height = 10 * random.uniform(), share = random.uniform();
@@ -61,7 +75,7 @@ inline void common_offset(SplitMix64& random, std::span<double> row) {
     fill_normal(random, row, 3, random.below(2) == 0 ? size : -size);
 }
 inline void all_equal(SplitMix64& random, std::span<double> row) {
-    std::fill(row.begin(), row.end(), 5 * random.normal());
+    fill(row, problems::flat_row(std::ssize(row), 5 * random.normal()));
 }
 inline void near_one_hot(SplitMix64& random, std::span<double> row) {
     fill_normal(random, row, 1);

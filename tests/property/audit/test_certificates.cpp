@@ -229,8 +229,7 @@ TEST_CASE("the critical temperature's bounds are attained", "[theorem][critical]
         }
     // Above: ties that nobody else comes near.
     for (const std::size_t ties : {2u, 5u, 40u}) {
-        std::vector<double> z(ties, 1);
-        z.resize(ties + 20, -900);
+        const auto z = row_of(problems::two_level_row(Index(ties) + 20, Index(ties), 901), -900);
         for (const double temperature : {1.0, 1e-300, std::numeric_limits<double>::denorm_min()}) // 1/T = inf
             check_attained(critical_at(z, temperature)[1]);
     }
@@ -346,8 +345,7 @@ TEST_CASE("the score deficit of rows of small spread is attained by one key abov
                 CAPTURE(n, temperature, share);
                 const double limit = score_deficit_limit(static_cast<Index>(n), temperature),
                              spread = share * (temperature + limit);
-                std::vector<double> z(n, 0);
-                z[n / 2] = spread;
+                const auto z = row_of(problems::needle_row(Index(n), spread, Index(n / 2)));
                 const Bound<double> bound = score_deficit_sharp(row_statistics<double>(in(z), temperature));
                 check_attained(bound);
                 CHECK(bound.value <= limit);
@@ -369,8 +367,7 @@ TEST_CASE("the score deficit's bound is attained by one key above equal others",
             CHECK(std::abs(w * std::exp(w + 1) / static_cast<Ref>(n - 1) - 1) <
                   32 * (1 + w) * unit_roundoff<double>);
             CHECK(limit <= temperature * std::log(static_cast<double>(n)));
-            std::vector<double> z(n, 0);
-            z[n / 2] = temperature + limit;
+            const auto z = row_of(problems::deepest_needle_row(Index(n), temperature));
             Bound<double> bound = score_deficit_sharp(row_statistics<double>(in(z), temperature));
             check_attained(bound);
             CHECK(bound.verdict() != Verdict::vacuous); // the spread is larger by T
@@ -384,8 +381,8 @@ TEST_CASE("the score deficit's bound is attained by one key above equal others",
 TEST_CASE("the spectral bracket is attained when all others are equal, for softmax and entmax",
           "[theorem][bracket]") {
     for (const std::size_t n : {2u, 3u, 17u, 256u}) {
-        std::vector<double> z(n, 0.25), p(n);
-        z[n / 2] += 1.25;
+        const auto z = row_of(problems::needle_row(Index(n), 1.25, Index(n / 2)), 0.25);
+        std::vector<double> p(n);
         Softmax(0.5).apply<double>(in(z), out(p));
         const double norm = jacobian_norms(Softmax(0.5), in(z), in(p)).spectral.value;
         for (const auto& bound :

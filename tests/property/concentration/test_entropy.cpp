@@ -313,8 +313,7 @@ TEMPLATE_TEST_CASE("entropy floors are attained", "[entropy][floors]", float, do
             for (double reduced : {0.25, 1.0, 4.0, 12.0}) {
                 const Where where{"attaining", n, temperature, 0, scalar_name<T>()};
                 const T height = static_cast<T>(reduced * temperature);
-                std::vector<T> needle(n, T(0));
-                needle[n / 2] = height;
+                const auto needle = row_of<T>(problems::needle_row(Index(n), double(height), Index(n / 2)));
                 auto row = attnscope::row_statistics(in(needle), temperature);
                 std::vector<T> lifted = needle;
                 for (T& x : lifted) x += T(1e4);
@@ -336,8 +335,7 @@ TEMPLATE_TEST_CASE("entropy floors are attained", "[entropy][floors]", float, do
                     const Ref entropy = std::log(Ref(k) + low) + low * spread / (Ref(k) + low);
                     if (entropy < least) least = entropy, best = k;
                 }
-                std::vector<T> levels(n, T(0));
-                std::fill_n(levels.begin(), best, height);
+                const auto levels = row_of<T>(problems::two_level_row(Index(n), Index(best), double(height)));
                 row = attnscope::row_statistics(in(levels), temperature);
                 check_attained(attnscope::entropy_floor_range_bound(row), where, range, range_mutants);
             }

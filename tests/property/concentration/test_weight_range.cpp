@@ -129,9 +129,10 @@ TEMPLATE_TEST_CASE("Corollary 1 is attained on both sides", "[corollary1]", floa
             for (double reduced : {0.0, 0.125, 1.0, 3.5, 9.0}) {
                 const Where where{"two values", n, temperature, 0, scalar_name<T>()};
                 const T height = static_cast<T>(reduced * temperature);
-                std::vector<T> one_high(n, T(0)), one_low(n, height);
-                one_high[n / 3] = height;
-                one_low[n / 3] = 0;
+                const auto place = Index(n / 3);
+                const auto one_high = row_of<T>(problems::needle_row(Index(n), double(height), place)),
+                           one_low = row_of<T>(problems::needle_row(Index(n), -double(height), place),
+                                               double(height));
                 check_attained(
                     attnscope::corollary1_sharp(attnscope::row_statistics(in(one_high), temperature))[1], where,
                     attained, mutants);
@@ -192,9 +193,9 @@ TEMPLATE_TEST_CASE("Lemma 1 holds for the general family and is attained", "[lem
         if (n < 2) continue;
         for (double height : {0.25, 1.0, 4.0}) {
             const Where where{"two values", n, 1, 0, "double", std::string(normalizer.name())};
-            std::vector<double> one_high(n, -0.5), one_low(n, -0.5 + height);
-            one_high[n - 1] = -0.5 + height;
-            one_low[n - 1] = -0.5;
+            const auto place = Index(n - 1);
+            auto one_high = row_of(problems::needle_row(Index(n), height, place), -0.5),
+                 one_low = row_of(problems::needle_row(Index(n), -height, place), -0.5 + height);
             if (normalizer.log_value(-0.5) > normalizer.log_value(-0.5 + height)) std::swap(one_high, one_low);
             check_attained(attnscope::lemma1_sharp(extremes_of(normalizer, one_high),
                                                    row_log_kappa(normalizer, one_high))[1],

@@ -36,9 +36,7 @@ Audit audit_families(const N& normalizer, int repetitions = 4) {
 
 /// Row of n keys: one `gap` above all others.
 std::vector<double> one_above(std::size_t n, double gap) {
-    std::vector<double> z(n, -0.25);
-    z[n / 2] += gap;
-    return z;
+    return row_of(problems::needle_row(Index(n), gap, Index(n / 2)), -0.25);
 }
 
 RowStatistics<double> scaled_row(const std::vector<double>& z, double s) {

@@ -112,8 +112,7 @@ TEST_CASE("two levels: planned temperatures by their closed forms", "[planner][t
         for (const double copies : {1.0, 2.5, 1e6})
             for (const double gap : {1e-3, 0.7, 40.0})
                 for (const double moved : {-0.75, 0.0, 2.0}) {
-                    std::vector<double> z(n, 0.25);
-                    z[n / 2] += gap;
+                    const auto z = row_of(problems::needle_row(Index(n), gap, Index(n / 2)), 0.25);
                     const RowGrowth growth{copies, moved * gap};
                     const Ref real_gap = Ref(z[n / 2]) - Ref(0.25), others = Ref(copies) * Ref(n - 1);
                     const Ref whole_gap = real_gap + Ref(growth.shift);

@@ -213,8 +213,7 @@ TEST_CASE("the gap certificate holds, is attained by two levels, and is not to b
     for (const Index n : {2, 3, 17, 256})
         for (Index k = 1; k < n; k = 2 * k + 1)
             for (const double gap : {0.0, 1e-3, 1.0, 20.0, 600.0}) {
-                std::vector<double> z(static_cast<std::size_t>(n), -gap);
-                std::fill(z.begin(), z.begin() + k, 0.0);
+                const auto z = row_of(problems::two_level_row(n, k, gap), -gap);
                 const Tokens<double> tokens = tokens_of_logits(z);
                 std::vector<Index> keys(static_cast<std::size_t>(k));
                 std::iota(keys.begin(), keys.end(), Index(0));
