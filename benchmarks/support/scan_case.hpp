@@ -80,7 +80,7 @@ inline void verify_scan(const Heads& heads, const Mask& mask,
 /// The floor: the bare product of causal tiles, and one exponential for each visible logit. The return value
 /// depends on all of it.
 inline float product_and_exponential(const Heads& heads, const Mask& mask) {
-    using S = attnscope::packets::Simd<float>;
+    using P = attnscope::packets::Packet<float>;
     constexpr Index rows = 64, cols = 128;
     Matrix<float> tile(rows, cols);
     float sum = 0;
@@ -104,10 +104,10 @@ inline float product_and_exponential(const Heads& heads, const Mask& mask) {
                     float* const z = tile.data() + i * cols + (range.begin - key);
                     attnscope::packets::for_each_lane<float>(range.size(), [&](const auto& lane) {
                         // Arguments of any sign: the time is the same.
-                        lane.store(z, attnscope::packets::exp_nonpositive<float>(lane(z, -1.0F)));
+                        lane.store(z, exp_nonpositive(lane(z, -1.0F)));
                     });
                 }
-                sum += S::reduce_add(S::load(tile.data()));
+                sum += reduce_add(P::load(tile.data()));
             }
     }
     return sum;

@@ -153,13 +153,12 @@ void activate(Activation activation, std::span<T> x) {
         for (T& v : x) v = v / (T(1) + std::exp(-v));
         return;
     case Activation::gelu_tanh: {
-        using S = packets::Simd<T>;
-        const auto half = S::set(T(0.5)), one = S::set(T(1)), cubic = S::set(T(0.044715)),
-                   root = S::set(static_cast<T>(std::sqrt(2 / M_PI)));
+        using P = packets::Packet<T>;
+        const P half = T(0.5), one = T(1), cubic = T(0.044715), root = static_cast<T>(std::sqrt(2 / M_PI));
         packets::for_each_lane<T>(std::ssize(x), [&](const auto& lane) {
             const auto v = lane(x.data());
-            const auto inner = S::mul(root, S::madd(S::mul(cubic, S::mul(v, v)), v, v));
-            lane.store(x.data(), S::mul(S::mul(half, v), S::add(one, packets::tanh<T>(inner))));
+            const auto inner = root * madd(cubic * (v * v), v, v);
+            lane.store(x.data(), half * v * (one + tanh(inner)));
         });
         return;
     }
@@ -169,15 +168,15 @@ void activate(Activation activation, std::span<T> x) {
 /// d_x = d_out times the derivative of gelu_tanh at x, in place of d_out.
 template <Real T>
 void gelu_tanh_backward(std::span<const T> x, std::span<T> d) {
-    using S = packets::Simd<T>;
-    const auto half = S::set(T(0.5)), one = S::set(T(1)), cubic = S::set(T(0.044715)),
-               three = S::set(T(3 * 0.044715)), root = S::set(static_cast<T>(std::sqrt(2 / M_PI)));
+    using P = packets::Packet<T>;
+    const P half = T(0.5), one = T(1), cubic = T(0.044715), three = T(3 * 0.044715),
+            root = static_cast<T>(std::sqrt(2 / M_PI));
     packets::for_each_lane<T>(std::ssize(x), [&](const auto& lane) {
-        const auto v = lane(x.data()), square = S::mul(v, v);
-        const auto t = packets::tanh<T>(S::mul(root, S::madd(S::mul(cubic, square), v, v)));
-        const auto slope = S::mul(root, S::madd(three, square, one)); // of the argument of tanh
-        const auto rest = S::mul(S::sub(one, S::mul(t, t)), S::mul(slope, v));
-        lane.store(d.data(), S::mul(lane(d.data()), S::mul(half, S::add(S::add(one, t), rest))));
+        const auto v = lane(x.data()), square = v * v;
+        const auto t = tanh(root * madd(cubic * square, v, v));
+        const auto slope = root * madd(three, square, one); // of the argument of tanh
+        const auto rest = (one - t * t) * (slope * v);
+        lane.store(d.data(), lane(d.data()) * (half * (one + t + rest)));
     });
 }
 

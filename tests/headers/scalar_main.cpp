@@ -50,7 +50,7 @@ Expected expected(const Matrix<double>& q, const Matrix<double>& k, const Matrix
 
 template <class T>
 bool right(double tolerance) {
-    static_assert(attnscope::detail::Simd<T>::scalar);
+    static_assert(attnscope::detail::Packet<T>::scalar);
     const Matrix<T> q = waves<T>(0.7), k = waves<T>(1.3), v = waves<T>(2.9);
     const attnscope::HeadView<T> head(q, k, v);
     const auto scan = attnscope::scan(head, Mask::causal());

@@ -30,26 +30,25 @@ struct CentredRow {
     bool masked = false; ///< leave out keys without weight: there v may be anything
 
     /// p (v - <p, v>), 0 without weight; NaN stays.
-    typename Simd<T>::P times(typename Simd<T>::P p, typename Simd<T>::P v) const {
-        using S = Simd<T>;
-        const auto x = S::mul(p, S::sub(S::sub(v, S::set(origin)), S::set(mean))), zero = S::set(T(0));
-        return masked ? S::select_below(zero, p, x, S::mul(p, zero)) : x;
+    Packet<T> times(Packet<T> p, Packet<T> v) const {
+        const Packet<T> x = p * ((v - origin) - mean), zero = T(0);
+        return masked ? select_below(zero, p, x, p * zero) : x;
     }
 };
 
 /// sum p (v - origin), with `masked` over the keys that have weight.
 template <Real T>
 Accumulator<T> weighted_distance(RowIn<T> p, RowIn<T> v, T origin, bool masked) {
-    using S = Simd<T>;
-    const auto centre = S::set(origin), zero = S::set(T(0));
+    using P = Packet<T>;
+    const P centre = origin, zero = T(0);
     if (!masked)
-        return sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
-            return Packets<T, 1>{{S::mul(lane(p.data(), T(0)), S::sub(lane(v.data(), T(0)), centre))}};
-        })[0];
-    return sum_lanes<T, 1>(size<T>(p), [&](const auto& lane) {
-        const auto weight = lane(p.data(), T(0)), x = S::mul(weight, S::sub(lane(v.data(), T(0)), centre));
-        return Packets<T, 1>{{S::select_below(zero, weight, x, zero)}};
-    })[0];
+        return sum_lanes<T>(size<T>(p), [&](const auto& lane) {
+            return lane(p.data(), T(0)) * (lane(v.data(), T(0)) - centre);
+        });
+    return sum_lanes<T>(size<T>(p), [&](const auto& lane) {
+        const auto weight = lane(p.data(), T(0)), x = weight * (lane(v.data(), T(0)) - centre);
+        return select_below(zero, weight, x, zero);
+    });
 }
 
 // Where the length of memory is known and that of the row is not, g++ 14 warns of loads of whole packets that
@@ -62,31 +61,31 @@ Accumulator<T> weighted_distance(RowIn<T> p, RowIn<T> v, T origin, bool masked) 
 /// to no key, where v is 0, from the place of the largest weight.
 template <Real T, class Rest>
 CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v, Rest&& rest) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     const Index n = size<T>(p);
     constexpr int unroll = 4;
-    constexpr Index block = 60 * S::size * unroll;
-    const auto half = S::set(T(0.5));
+    constexpr Index block = 60 * P::size * unroll;
+    const P half = T(0.5);
     Accumulator<T> mean = 0;
     std::size_t place = no_place;
     for (Index begin = 0; begin < n && place == no_place; begin += block) {
         const Index end = std::min(n, begin + block);
-        typename S::P sum[unroll], high[unroll];
-        for (auto& x : sum) x = S::set(T(0));
-        for (auto& x : high) x = S::set(T(0));
+        P sum[unroll], high[unroll];
+        for (auto& x : sum) x = T(0);
+        for (auto& x : high) x = T(0);
         const auto add = [&](const auto& lane, int j) {
-            const auto weight = S::loaded(lane(p.data(), T(0)));
-            high[j] = S::max(weight, high[j]);
-            sum[j] = S::madd(weight, lane(v.data(), T(0)), sum[j]);
+            const auto weight = loaded(lane(p.data(), T(0)));
+            high[j] = max(weight, high[j]);
+            sum[j] = madd(weight, lane(v.data(), T(0)), sum[j]);
         };
         Index i = begin;
-        for (; i + unroll * S::size <= end; i += unroll * S::size)
-            for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * S::size}, j);
-        for (; i + S::size <= end; i += S::size) add(FullLane<T>{i}, 0);
+        for (; i + unroll * P::size <= end; i += unroll * P::size)
+            for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * P::size}, j);
+        for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, 0);
         if (i < end) add(PartialLane<T>{i, end - i}, 0);
-        const auto top = S::max(S::max(high[0], high[1]), S::max(high[2], high[3]));
-        if (S::any_below(half, top)) place = place_above_half<T>(p, begin, end);
-        mean += Accumulator<T>(S::reduce_add(S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]))));
+        const auto top = max(max(high[0], high[1]), max(high[2], high[3]));
+        if (any_below(half, top)) place = place_above_half<T>(p, begin, end);
+        mean += Accumulator<T>(reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])));
     }
     CentredRow<T> row{T(0), static_cast<T>(mean)};
     if (place == no_place && std::isfinite(row.mean)) return row;
@@ -111,21 +110,21 @@ CentredRow<T> centred_row(RowIn<T> p, RowIn<T> v) {
 /// the largest weight.
 template <Real T, class Rest>
 void softmax_product(RowIn<T> p, RowIn<T> v, T beta, RowOut<T> out, Rest&& rest) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     const CentredRow<T> row = centred_row<T>(p, v, rest);
-    const auto mean = S::set(row.mean), origin = S::set(row.origin), scale = S::set(beta);
+    const P mean = row.mean, origin = row.origin, scale = beta;
     if (row.masked)
         for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(row.times(lane(p.data()), lane(v.data())), scale));
+            lane.store(out.data(), row.times(lane(p.data()), lane(v.data())) * scale);
         });
     else if (row.origin != T(0))
         for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-            const auto x = S::sub(S::sub(lane(v.data()), origin), mean);
-            lane.store(out.data(), S::mul(S::mul(lane(p.data()), x), scale));
+            const auto x = (lane(v.data()) - origin) - mean;
+            lane.store(out.data(), lane(p.data()) * x * scale);
         });
     else
         for_each_lane<T>(size<T>(p), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(S::mul(lane(p.data()), S::sub(lane(v.data()), mean)), scale));
+            lane.store(out.data(), lane(p.data()) * (lane(v.data()) - mean) * scale);
         });
 }
 template <Real T>
@@ -153,7 +152,7 @@ struct Centre {
 template <Real T, class Terms>
 Accumulator<T> sum_of_others(Index n, std::size_t place, Terms&& terms) {
     const auto sum = [&](std::size_t first, Index count) {
-        return sum_lanes<T, 1>(count, [&](const auto& lane) { return Packets<T, 1>{{terms(lane, first)}}; })[0];
+        return sum_lanes<T>(count, [&](const auto& lane) { return terms(lane, first); });
     };
     return sum(0, static_cast<Index>(place)) + sum(place + 1, n - static_cast<Index>(place) - 1);
 }
@@ -172,10 +171,9 @@ void subtract_share(RowIn<T> p, RowOut<T> x, Rest&& rest) {
     const std::size_t top = place_above_half<T>(p);
     const RowIn<T> terms = x;
     const A own = top < x.size() ? A(x[top]) : A(0);
-    const A others =
-        top < x.size() ? sum_of_others<T>(terms, top) : sum_lanes<T, 1>(size<T>(terms), [&](const auto& lane) {
-            return Packets<T, 1>{{lane(x.data(), T(0))}};
-        })[0];
+    const A others = top < x.size()
+                         ? sum_of_others<T>(terms, top)
+                         : sum_lanes<T>(size<T>(terms), [&](const auto& lane) { return lane(x.data(), T(0)); });
     const A sum = own + others;
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(A(x[i]) - A(p[i]) * sum);
     if (top < x.size()) x[top] = static_cast<T>(own * rest(top) - A(p[top]) * others);

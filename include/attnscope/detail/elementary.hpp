@@ -1,7 +1,7 @@
 // Elementary functions over packets that some normalisers need: expm1 and tanh, log1p.
 #pragma once
 
-#include <attnscope/detail/packet.hpp>
+#include <attnscope/detail/simd/exp.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -9,16 +9,15 @@ namespace detail {
 
 /// e^x - 1 for x <= 64, to a few ulp, near 0 too; -inf gives -1, NaN gives NaN.
 template <Real T>
-EIGEN_ALWAYS_INLINE typename Simd<T>::P expm1(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE Packet<T> expm1(Packet<T> x) {
     if constexpr (std::same_as<T, long double>) {
-        return std::expm1(x);
+        return std::expm1(x.raw);
     } else {
-        using S = Simd<T>;
-        const auto lowest =
-            S::set(T(-0.6931472) * T(std::numeric_limits<T>::digits + 3)); // e^lowest is nothing
-        const ReducedExp<T> e = reduced_exp<T>(S::select_below(x, lowest, lowest, x));
-        const auto scale = power_of_two<T>(e.n);
-        return S::madd(scale, e.tail, S::sub(scale, S::set(T(1))));
+        using P = Packet<T>;
+        const P lowest = T(-0.6931472) * T(std::numeric_limits<T>::digits + 3); // e^lowest is nothing
+        const ReducedExp<P> e = reduced_exp(select_below(x, lowest, lowest, x));
+        const P scale = power_of_two(e.n);
+        return madd(scale, e.tail, scale - T(1));
     }
 }
 
@@ -42,23 +41,23 @@ struct TanhConstants<double> {
 
 /// tanh x, to a few ulp; NaN gives NaN.
 template <Real T>
-EIGEN_ALWAYS_INLINE typename Simd<T>::P tanh(typename Simd<T>::P x) {
+EIGEN_ALWAYS_INLINE Packet<T> tanh(Packet<T> x) {
     if constexpr (std::same_as<T, long double>) {
-        return std::tanh(x);
+        return std::tanh(x.raw);
     } else {
-        using S = Simd<T>;
+        using P = Packet<T>;
         constexpr auto& a = TanhConstants<T>::a;
-        const auto zero = S::set(T(0)), half = S::set(T(0.5)), size = S::abs(x);
-        const auto square = S::mul(x, x);
-        auto q = S::set(a.back());
-        for (std::size_t i = a.size() - 1; i-- > 0;) q = S::madd(q, square, S::set(a[i]));
-        auto t = S::madd(x, S::mul(square, q), x);
+        const P zero = T(0), half = T(0.5), size = abs(x);
+        const P square = x * x;
+        P q = a.back();
+        for (std::size_t i = a.size() - 1; i-- > 0;) q = madd(q, square, a[i]);
+        auto t = madd(x, square * q, x);
         // Most rows behind a cap need no more. A key's result is the same whoever stands beside it.
-        if (S::any_below(half, size)) {
+        if (any_below(half, size)) {
             // tanh |x| = -e/(2 + e), e = e^{-2|x|} - 1
-            const auto e = expm1<T>(S::sub(zero, S::add(size, size)));
-            const auto u = S::div(S::sub(zero, e), S::add(S::set(T(2)), e));
-            t = S::select_below(half, size, S::select_below(x, zero, S::sub(zero, u), u), t);
+            const auto e = expm1(zero - (size + size));
+            const auto u = (zero - e) / (T(2) + e);
+            t = select_below(half, size, select_below(x, zero, zero - u, u), t);
         }
         return t;
     }
@@ -92,43 +91,43 @@ struct AtanhConstants<double> {
 
 /// log(1 + y)/y for 0 <= y <= 1, to a few ulp; 1 at y = 0.
 template <Real T>
-EIGEN_ALWAYS_INLINE typename Simd<T>::P log1p_ratio(typename Simd<T>::P y) {
+EIGEN_ALWAYS_INLINE Packet<T> log1p_ratio(Packet<T> y) {
     if constexpr (std::same_as<T, long double>) {
-        return y > T(0) ? std::log1p(y) / y : T(1) + (y - y);
+        return y.raw > T(0) ? std::log1p(y.raw) / y.raw : T(1) + (y.raw - y.raw);
     } else {
-        using S = Simd<T>;
+        using P = Packet<T>;
         constexpr auto& a = AtanhConstants<T>::a;
         // log(1 + y) = 2 atanh(s), s = y/(2 + y).
-        const auto two_over = S::div(S::set(T(2)), S::add(S::set(T(2)), y));
-        const auto s = S::mul(S::mul(S::set(T(0.5)), y), two_over);
-        const auto square = S::mul(s, s);
-        auto q = S::set(a.back());
-        for (std::size_t i = a.size() - 1; i-- > 0;) q = S::madd(q, square, S::set(a[i]));
-        return S::mul(two_over, q);
+        const auto two_over = T(2) / (T(2) + y);
+        const auto s = (T(0.5) * y) * two_over;
+        const auto square = s * s;
+        P q = a.back();
+        for (std::size_t i = a.size() - 1; i-- > 0;) q = madd(q, square, a[i]);
+        return two_over * q;
     }
 }
 
 /// log(1 + y) for -1 < y <= 0 with normal 1 + y, to a few ulp, near 0 too.
 template <Real T>
-EIGEN_ALWAYS_INLINE typename Simd<T>::P log1p_nonpositive(typename Simd<T>::P y) {
+EIGEN_ALWAYS_INLINE Packet<T> log1p_nonpositive(Packet<T> y) {
     if constexpr (std::same_as<T, long double>) {
-        return std::log1p(y);
+        return std::log1p(y.raw);
     } else {
-        using S = Simd<T>;
+        using P = Packet<T>;
         using C = ExpConstants<T>;
         constexpr auto& a = AtanhConstants<T>::a;
         // 1 + y = 2^k f with 1/2 < f <= 1: log = k log 2 + 2 atanh((f-1)/(f+1)), both <= 0.
-        const auto w = S::add(S::set(T(1)), y);
-        const SplitNumber<T> split = split_number<T>(w);
-        const auto half = S::set(T(-0.5));
+        const auto w = T(1) + y;
+        const SplitNumber<T> split = split_number(w);
+        const P half = T(-0.5);
         // Where k = 0, y itself is f - 1 without rounding.
-        const auto above = S::select_below(half, split.exponent, y, S::sub(split.fraction, S::set(T(1))));
-        const auto s = S::div(above, S::add(split.fraction, S::set(T(1))));
-        const auto square = S::mul(s, s);
-        auto q = S::set(a.back());
-        for (std::size_t i = a.size() - 1; i-- > 0;) q = S::madd(q, square, S::set(a[i]));
-        const auto tail = S::madd(split.exponent, S::set(C::ln2_lo), S::mul(S::add(s, s), q));
-        return S::madd(split.exponent, S::set(C::ln2_hi), tail);
+        const auto above = select_below(half, split.exponent, y, split.fraction - T(1));
+        const auto s = above / (split.fraction + T(1));
+        const auto square = s * s;
+        P q = a.back();
+        for (std::size_t i = a.size() - 1; i-- > 0;) q = madd(q, square, a[i]);
+        const auto tail = madd(split.exponent, C::ln2_lo, (s + s) * q);
+        return madd(split.exponent, C::ln2_hi, tail);
     }
 }
 

@@ -2,7 +2,7 @@
 // a key's result does not depend on where it stands in the row.
 #pragma once
 
-#include <attnscope/detail/packet.hpp>
+#include <attnscope/detail/simd/exp.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -11,67 +11,65 @@ namespace detail {
 /// A whole packet at offset `i` of every row it is asked for.
 template <Real T>
 struct FullLane {
-    using S = Simd<T>;
+    using P = Packet<T>;
     Index i;
-    typename Simd<T>::P operator()(const T* row, T) const { return Simd<T>::load(row + i); }
-    typename Simd<T>::P operator()(const T* row) const { return Simd<T>::load(row + i); }
-    void store(T* row, typename Simd<T>::P x) const { Simd<T>::store(row + i, x); }
+    P operator()(const T* row, T) const { return P::load(row + i); }
+    P operator()(const T* row) const { return P::load(row + i); }
+    void store(T* row, P x) const { x.store(row + i); }
 };
 
 /// The last `count` elements, padded.
 template <Real T>
 struct PartialLane {
-    using S = Simd<T>;
+    using P = Packet<T>;
     Index i;
     Index count;
-    typename Simd<T>::P operator()(const T* row, T fill = T(0)) const {
-        return Simd<T>::load_partial(row + i, count, fill);
-    }
-    void store(T* row, typename Simd<T>::P x) const { Simd<T>::store_partial(row + i, count, x); }
+    P operator()(const T* row, T fill = T(0)) const { return P::load_partial(row + i, count, fill); }
+    void store(T* row, P x) const { x.store_partial(row + i, count); }
 };
 
 /// A group of whole packets.
 template <Real T>
 struct GroupLane {
-    using S = SimdGroup<T>;
+    using P = PacketGroup<T>;
     Index i;
-    typename S::P operator()(const T* row, T = T(0)) const { return S::load(row + i); }
-    void store(T* row, const typename S::P& x) const { S::store(row + i, x); }
+    P operator()(const T* row, T = T(0)) const { return P::load(row + i); }
+    void store(T* row, const P& x) const { x.store(row + i); }
 };
 
 // Inlined, or the packets that the loop body refers to are loaded anew in every step.
 template <Real T, class F>
 EIGEN_ALWAYS_INLINE void for_each_lane(Index n, F&& f) {
-    constexpr Index size = Simd<T>::size;
+    constexpr Index size = Packet<T>::size;
     Index i = 0;
     for (; i + size <= n; i += size) f(FullLane<T>{i});
     if (i < n) f(PartialLane<T>{i, n - i});
 }
 
-/// K packets; a plain array, because packets make poor template arguments.
+/// K packets.
 template <Real T, int K>
 struct Packets {
-    typename Simd<T>::P v[std::size_t(K)];
+    Packet<T> v[std::size_t(K)];
 };
 
 /// The elements of packets of T, added up in the accumulator scalar.
 template <Real T>
 struct WidePacket {
     using A = Accumulator<T>;
-    static constexpr std::size_t size = static_cast<std::size_t>(Simd<T>::size);
+    static constexpr std::size_t size = static_cast<std::size_t>(Packet<T>::size);
     std::array<A, size> elements{};
-    void add(typename Simd<T>::P x) {
+    void add(Packet<T> x) {
         std::array<T, size> narrow;
-        Simd<T>::store(narrow.data(), x);
+        x.store(narrow.data());
         for (std::size_t i = 0; i < size; ++i) elements[i] += A(narrow[i]);
     }
     A sum() const {
-        using S = Simd<A>;
-        auto total = S::load(elements.data());
-        for (std::size_t i = static_cast<std::size_t>(S::size); i < size;
-             i += static_cast<std::size_t>(S::size))
-            total = S::add(total, S::load(elements.data() + i));
-        return S::reduce_add(total);
+        using P = Packet<A>;
+        auto total = P::load(elements.data());
+        for (std::size_t i = static_cast<std::size_t>(P::size); i < size;
+             i += static_cast<std::size_t>(P::size))
+            total += P::load(elements.data() + i);
+        return reduce_add(total);
     }
 };
 
@@ -80,31 +78,37 @@ struct WidePacket {
 /// below 64 u in T whatever the length: about u in practice, but equal terms are all rounded the same way.
 template <Real T, int K, class F>
 EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_lanes(Index n, F&& term) {
-    using S = Simd<T>;
-    constexpr Index size = S::size;
+    using P = Packet<T>;
+    constexpr Index size = P::size;
     constexpr int unroll = 4;
     constexpr Index block = 64 * size * unroll;
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
     const auto add = [&](const auto& lane, Packets<T, K>& sum) {
         const Packets<T, K> x = term(lane);
-        for (int k = 0; k < K; ++k) sum.v[k] = S::add(sum.v[k], x.v[k]);
+        for (int k = 0; k < K; ++k) sum.v[k] += x.v[k];
     };
     for (Index begin = 0; begin < n; begin += block) {
         const Index end = std::min(n, begin + block);
         Packets<T, K> sum[unroll];
         for (auto& s : sum)
-            for (auto& packet : s.v) packet = S::set(T(0));
+            for (auto& packet : s.v) packet = T(0);
         Index i = begin;
         for (; i + unroll * size <= end; i += unroll * size)
             for (int j = 0; j < unroll; ++j) add(FullLane<T>{i + j * size}, sum[j]);
         for (; i + size <= end; i += size) add(FullLane<T>{i}, sum[0]);
         if (i < end) add(PartialLane<T>{i, end - i}, sum[0]);
         for (int k = 0; k < K; ++k) {
-            for (int j = 1; j < unroll; ++j) sum[0].v[k] = S::add(sum[0].v[k], sum[j].v[k]);
-            sums[static_cast<std::size_t>(k)] += Accumulator<T>(S::reduce_add(sum[0].v[k]));
+            for (int j = 1; j < unroll; ++j) sum[0].v[k] += sum[j].v[k];
+            sums[static_cast<std::size_t>(k)] += Accumulator<T>(reduce_add(sum[0].v[k]));
         }
     }
     return sums;
+}
+
+/// The sum of one term, which `term(lane)` gives as a packet.
+template <Real T, class F>
+EIGEN_ALWAYS_INLINE Accumulator<T> sum_lanes(Index n, F&& term) {
+    return sum_lanes<T, 1>(n, [&](const auto& lane) { return Packets<T, 1>{{term(lane)}}; })[0];
 }
 
 /// K sums over a row that `add(lane, sum)` adds to, `sum` a `Packets<T, K>`, for loops of long chains of
@@ -113,23 +117,23 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
 /// single sum).
 template <Real T, int K, class F>
 EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_groups(Index n, F&& add) {
-    using S = Simd<T>;
-    constexpr Index group = SimdGroup<T>::size;
+    using P = Packet<T>;
+    constexpr Index group = PacketGroup<T>::size;
     constexpr Index block = (K == 1 ? 60 : 16) * group; // and the packets of a group
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
     std::array<WidePacket<T>, static_cast<std::size_t>(K)> wide;
     for (Index begin = 0; begin < n; begin += block) {
         const Index end = std::min(n, begin + block);
         Packets<T, K> sum;
-        for (auto& packet : sum.v) packet = S::set(T(0));
+        for (auto& packet : sum.v) packet = T(0);
         Index i = begin;
         if constexpr (group_packets > 1)
             for (; i + group <= end; i += group) add(GroupLane<T>{i}, sum);
-        for (; i + S::size <= end; i += S::size) add(FullLane<T>{i}, sum);
+        for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, sum);
         if (i < end) add(PartialLane<T>{i, end - i}, sum);
         for (std::size_t k = 0; k < sums.size(); ++k)
             if (n <= block)
-                sums[k] = Accumulator<T>(S::reduce_add(sum.v[k]));
+                sums[k] = Accumulator<T>(reduce_add(sum.v[k]));
             else
                 wide[k].add(sum.v[k]);
     }
@@ -141,35 +145,33 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
 /// sum_i a_i b_i
 template <Real T>
 Accumulator<T> dot(RowIn<T> a, RowIn<T> b) {
-    return sum_lanes<T, 1>(size(a), [&](const auto& lane) {
-        return Packets<T, 1>{{Simd<T>::mul(lane(a.data()), lane(b.data()))}};
-    })[0];
+    return sum_lanes<T>(size(a), [&](const auto& lane) { return lane(a.data()) * lane(b.data()); });
 }
 
 /// Largest element; -inf of an empty row. NaN may or may not show: whoever cares looks at the sum that follows.
 template <Real T>
 T row_max(RowIn<T> z) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     constexpr T lowest = -std::numeric_limits<T>::infinity();
-    typename S::P m[4] = {S::set(lowest), S::set(lowest), S::set(lowest), S::set(lowest)};
+    P m[4] = {lowest, lowest, lowest, lowest};
     const Index n = size(z);
     Index i = 0;
-    for (; i + 4 * S::size <= n; i += 4 * S::size)
-        for (int j = 0; j < 4; ++j) m[j] = S::max(m[j], S::load(z.data() + i + j * S::size));
-    for (; i + S::size <= n; i += S::size) m[0] = S::max(m[0], S::load(z.data() + i));
-    if (i < n) m[0] = S::max(m[0], S::load_partial(z.data() + i, n - i, lowest));
-    return S::reduce_max(S::max(S::max(m[0], m[1]), S::max(m[2], m[3])));
+    for (; i + 4 * P::size <= n; i += 4 * P::size)
+        for (int j = 0; j < 4; ++j) m[j] = max(m[j], P::load(z.data() + i + j * P::size));
+    for (; i + P::size <= n; i += P::size) m[0] = max(m[0], P::load(z.data() + i));
+    if (i < n) m[0] = max(m[0], P::load_partial(z.data() + i, n - i, lowest));
+    return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
 /// The first place whose element is at least `limit`; the size if there is none.
 template <Real T>
 std::size_t first_not_below(RowIn<T> z, T limit) {
-    using S = Simd<T>;
-    const auto floor = S::set(limit);
+    using P = Packet<T>;
+    const P floor = limit;
     const Index n = size(z);
     Index i = 0;
-    for (; i + S::size <= n; i += S::size)
-        if (const std::uint32_t mask = S::mask_not_below(S::load(z.data() + i), floor); mask != 0)
+    for (; i + P::size <= n; i += P::size)
+        if (const std::uint32_t mask = mask_not_below(P::load(z.data() + i), floor); mask != 0)
             return static_cast<std::size_t>(i + std::countr_zero(mask));
     while (i < n && !(z[static_cast<std::size_t>(i)] >= limit)) ++i;
     return static_cast<std::size_t>(i);
@@ -182,22 +184,22 @@ struct RowRange {
 };
 template <Real T>
 RowRange<T> row_range(RowIn<T> z) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    typename S::P low[4], high[4];
-    for (int j = 0; j < 4; ++j) low[j] = S::set(infinity), high[j] = S::set(-infinity);
+    P low[4], high[4];
+    for (int j = 0; j < 4; ++j) low[j] = infinity, high[j] = -infinity;
     const Index n = size(z);
     Index i = 0;
-    const auto meet = [&](int j, typename S::P x) {
-        low[j] = S::min(low[j], x);
-        high[j] = S::max(high[j], x);
+    const auto meet = [&](int j, P x) {
+        low[j] = min(low[j], x);
+        high[j] = max(high[j], x);
     };
-    for (; i + 4 * S::size <= n; i += 4 * S::size)
-        for (int j = 0; j < 4; ++j) meet(j, S::load(z.data() + i + j * S::size));
-    for (; i + S::size <= n; i += S::size) meet(0, S::load(z.data() + i));
-    if (i < n) meet(0, S::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
-    return {S::reduce_min(S::min(S::min(low[0], low[1]), S::min(low[2], low[3]))),
-            S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])))};
+    for (; i + 4 * P::size <= n; i += 4 * P::size)
+        for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
+    for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
+    if (i < n) meet(0, P::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    return {reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))),
+            reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
 }
 
 /// ranks[i] = how many scores are larger than scores[i], counted for a packet of them at once, where sorting
@@ -205,15 +207,15 @@ RowRange<T> row_range(RowIn<T> z) {
 /// For n <= 4096, above which float cannot tell. O(n^2 / packet).
 template <Real T>
 bool ranks_of(RowIn<T> scores, RowOut<T> ranks) {
-    using S = Simd<T>;
-    const auto zero = S::set(T(0)), one = S::set(T(1));
+    using P = Packet<T>;
+    const P zero = T(0), one = T(1);
     T sum = 0;
     for_each_lane<T>(size(scores), [&](const auto& lane) {
         const auto x = lane(scores.data(), std::numeric_limits<T>::infinity());
         auto rank = zero;
-        for (const T other : scores) rank = S::add(rank, S::select_below(x, S::set(other), one, zero));
+        for (const T other : scores) rank += select_below(x, other, one, zero);
         lane.store(ranks.data(), rank);
-        sum += S::reduce_add(rank); // what fills the last packet has rank 0
+        sum += reduce_add(rank); // what fills the last packet has rank 0
     });
     const auto n = static_cast<T>(scores.size());
     return sum == n * (n - 1) / 2;

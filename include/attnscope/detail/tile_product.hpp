@@ -1,7 +1,7 @@
 // Products of a few rows with many columns, whose sums stay in registers: for tiles of logits and of outputs.
 #pragma once
 
-#include <attnscope/detail/packet.hpp>
+#include <attnscope/detail/simd/exp.hpp>
 
 #include <vector>
 
@@ -9,43 +9,35 @@ namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
 
-// Rows and packets of columns that are summed at once: as many as the registers hold.
-#if defined(EIGEN_VECTORIZE_AVX512) || defined(EIGEN_VECTORIZE_NEON)
-inline constexpr int product_rows = 8, product_packets = 3;
-#else
-inline constexpr int product_rows = 4, product_packets = 3;
-#endif
-
 /// out[i out_stride + j size ...] = factor sum_c a[i stride + c] b(c, j) for `rows` rows i and packets j: a's
 /// elements are spread over a packet each. Added in the order of c, so that an element does not depend on the
 /// block that it is computed in. Not inlined: among other code the compiler runs out of registers.
 template <Real T, int rows, int packets, class B>
 EIGEN_DONT_INLINE void product_block(const T* a, Index stride, Index depth, const B b, T factor, T* out,
                                      Index out_stride) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     // Packets in an array stay in registers only if all loops over them are unrolled.
-    typename S::P sum[std::size_t(rows)][std::size_t(packets)];
+    P sum[std::size_t(rows)][std::size_t(packets)];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < packets; ++j) sum[i][j] = S::set(T(0));
+        for (int j = 0; j < packets; ++j) sum[i][j] = T(0);
     for (Index c = 0; c < depth; ++c) {
-        typename S::P y[std::size_t(packets)];
+        P y[std::size_t(packets)];
 #pragma GCC unroll 8
         for (int j = 0; j < packets; ++j) y[j] = b(c, j);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i) {
-            const typename S::P x = S::set(a[i * stride + c]);
+            const P x = a[i * stride + c];
 #pragma GCC unroll 8
-            for (int j = 0; j < packets; ++j) sum[i][j] = S::madd(x, y[j], sum[i][j]);
+            for (int j = 0; j < packets; ++j) sum[i][j] = madd(x, y[j], sum[i][j]);
         }
     }
-    const typename S::P scale = S::set(factor);
+    const P scale = factor;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < packets; ++j)
-            S::store(out + i * out_stride + j * S::size, S::mul(scale, sum[i][j]));
+        for (int j = 0; j < packets; ++j) (scale * sum[i][j]).store(out + i * out_stride + j * P::size);
 }
 
 /// Gives block(height, width, i, j) the blocks of a product, rows i ... and packets j ... of constant numbers:
@@ -71,7 +63,7 @@ void for_each_block(Index rows, Index packets, const Block& block) {
 template <Real T, class B, class Store>
 void product_in_blocks(const T* a, Index stride, Index rows, Index depth, Index packets, const B& b,
                        const Store& store) {
-    constexpr Index size = Simd<T>::size;
+    constexpr Index size = Packet<T>::size;
     alignas(64) std::array<T, static_cast<std::size_t>(product_rows * product_packets * size)> sums;
     for_each_block(rows, packets,
                    [&]<int height, int width>(std::integral_constant<int, height>,
@@ -88,8 +80,8 @@ struct FactorPackets {
     const T* data;
     Index row_step, packet_step;
     FactorPackets tail(Index j) const { return {data + j * packet_step, row_step, packet_step}; }
-    typename Simd<T>::P operator()(Index c, int j) const {
-        return Simd<T>::load(data + c * row_step + j * packet_step);
+    Packet<T> operator()(Index c, int j) const {
+        return Packet<T>::load(data + c * row_step + j * packet_step);
     }
 };
 /// One packet a row, of which `count` elements exist.
@@ -98,8 +90,8 @@ struct FactorRest {
     const T* data;
     Index row_step, count;
     FactorRest tail(Index) const { return *this; }
-    typename Simd<T>::P operator()(Index c, int) const {
-        return Simd<T>::load_partial(data + c * row_step, count, T(0));
+    Packet<T> operator()(Index c, int) const {
+        return Packet<T>::load_partial(data + c * row_step, count, T(0));
     }
 };
 
@@ -108,7 +100,7 @@ struct FactorRest {
 template <Real T>
 class PackedRows {
 public:
-    static constexpr Index size = Simd<T>::size;
+    static constexpr Index size = Packet<T>::size;
     PackedRows() = default;
     /// Packs m, a `MatrixView` or what reads rows into one; `executor` runs one task for some panels each.
     template <class M, class E>
@@ -148,49 +140,49 @@ private:
 template <Real T>
 void product_with_rows(MatrixView<T> a, const PackedRows<T>& b, Index first, T factor, T* out, Index cols,
                        Index out_stride) {
-    using S = Simd<T>;
-    const Index stride = a.outer_stride(), depth = b.depth(), step = depth * S::size;
+    using P = Packet<T>;
+    const Index stride = a.outer_stride(), depth = b.depth(), step = depth * P::size;
     // Panels that lie inside are stored where they belong; of the first and the last there may be a part.
-    const Index offset = first % S::size, end = offset + cols, inside = offset > 0 ? 1 : 0;
-    const FactorPackets<T> panels{b.panel(first / S::size), S::size, step};
-    if (end / S::size > inside)
-        for_each_block(a.rows(), end / S::size - inside,
+    const Index offset = first % P::size, end = offset + cols, inside = offset > 0 ? 1 : 0;
+    const FactorPackets<T> panels{b.panel(first / P::size), P::size, step};
+    if (end / P::size > inside)
+        for_each_block(a.rows(), end / P::size - inside,
                        [&]<int height, int width>(std::integral_constant<int, height>,
                                                   std::integral_constant<int, width>, Index i, Index j) {
                            product_block<T, height, width>(
                                a.data() + i * stride, stride, depth, panels.tail(inside + j), factor,
-                               out + i * out_stride + ((inside + j) * S::size - offset), out_stride);
+                               out + i * out_stride + ((inside + j) * P::size - offset), out_stride);
                        });
     const auto part = [&](Index panel) {
         product_in_blocks<T>(a.data(), stride, a.rows(), depth, 1, panels.tail(panel),
                              [&](Index i, Index, Index, const T* sums) {
-                                 const Index at = panel * S::size;
+                                 const Index at = panel * P::size;
                                  for (Index k = std::max<Index>(0, offset - at);
-                                      k < std::min(S::size, end - at); ++k)
+                                      k < std::min(P::size, end - at); ++k)
                                      out[i * out_stride + (at + k - offset)] = factor * sums[k];
                              });
     };
     if (inside > 0) part(0);
-    if (end % S::size > 0 && (end > S::size || inside == 0)) part(end / S::size);
+    if (end % P::size > 0 && (end > P::size || inside == 0)) part(end / P::size);
 }
 
 /// out(i, j) += sum_{c < depth} a(i, c) b(c, j): sums in T, then added to `out` in the accumulator scalar.
 template <Real T>
 void add_product(const T* a, Index a_stride, Index rows_of_a, Index depth, MatrixView<T> b, Index first,
                  Accumulator<T>* out) {
-    using S = Simd<T>;
-    const Index cols = b.cols(), whole = cols / S::size, rest = cols % S::size;
+    using P = Packet<T>;
+    const Index cols = b.cols(), whole = cols / P::size, rest = cols % P::size;
     const T* const rows = depth > 0 ? b.row(first).data() : nullptr;
     const Index stride = b.outer_stride();
     const auto store = [&](Index i, Index j, Index width, const T* sums) {
-        Accumulator<T>* const to = out + i * cols + j * S::size;
-        const Index count = std::min(width * S::size, cols - j * S::size);
+        Accumulator<T>* const to = out + i * cols + j * P::size;
+        const Index count = std::min(width * P::size, cols - j * P::size);
         for (Index k = 0; k < count; ++k) to[k] += static_cast<Accumulator<T>>(sums[k]);
     };
-    product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{rows, stride, S::size}, store);
+    product_in_blocks<T>(a, a_stride, rows_of_a, depth, whole, FactorPackets<T>{rows, stride, P::size}, store);
     if (rest > 0)
         product_in_blocks<T>(a, a_stride, rows_of_a, depth, 1,
-                             FactorRest<T>{rows + whole * S::size, stride, rest},
+                             FactorRest<T>{rows + whole * P::size, stride, rest},
                              [&](Index i, Index, Index, const T* sums) { store(i, whole, 1, sums); });
 }
 

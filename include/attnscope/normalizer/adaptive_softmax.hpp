@@ -48,32 +48,31 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("AdaptiveSoftmax::jvp", z, p, v, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const Row<T> row(z, p);
         const auto centre = detail::centred_row<T>(p, v);
         // The gradient of beta sums to 0: from any origin.
-        const auto moved =
-            S::set(row.sum(z, v, centre.origin, [&](const auto& lane) { return row.gradient(lane, z); }));
+        const P moved = row.sum(z, v, centre.origin, [&](const auto& lane) { return row.gradient(lane, z); });
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto weight = lane(p.data());
-            const auto shift = S::mul(S::mul(weight, row.centred(lane, z, weight)), moved);
-            lane.store(out.data(), S::madd(row.beta, centre.times(weight, lane(v.data())), shift));
+            const auto shift = weight * row.centred(lane, z, weight) * moved;
+            lane.store(out.data(), madd(row.beta, centre.times(weight, lane(v.data())), shift));
         });
     }
 
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("AdaptiveSoftmax::vjp", z, p, w, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const Row<T> row(z, p);
         const auto centre = detail::centred_row<T>(p, w);
-        const auto moved = S::set(row.sum(z, w, centre.origin, [&](const auto& lane) {
+        const P moved = row.sum(z, w, centre.origin, [&](const auto& lane) {
             const auto weight = lane(p.data());
-            return S::mul(weight, row.centred(lane, z, weight));
-        }));
+            return weight * row.centred(lane, z, weight);
+        });
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto direct = S::mul(centre.times(lane(p.data()), lane(w.data())), row.beta);
-            lane.store(out.data(), S::madd(row.gradient(lane, z), moved, direct));
+            const auto direct = centre.times(lane(p.data()), lane(w.data())) * row.beta;
+            lane.store(out.data(), madd(row.gradient(lane, z), moved, direct));
         });
     }
 
@@ -94,48 +93,47 @@ private:
     /// What the products need of one row.
     template <Real T>
     struct Row {
-        using S = detail::Simd<T>;
-        using P = typename S::P;
+        using P = detail::Packet<T>;
         Row(std::span<const T> z, std::span<const T> p) {
             const auto row = row_statistics<T>(z);
-            beta = S::set(row.normal() ? AdaptiveSoftmax::beta<T>(row) : T(1));
-            top = S::set(static_cast<T>(row.normal() ? row.max_logit : 0));
+            beta = row.normal() ? AdaptiveSoftmax::beta<T>(row) : T(1);
+            top = static_cast<T>(row.normal() ? row.max_logit : 0);
             const double entropy = row.normal() ? static_cast<double>(row.entropy_nats()) : 0.0;
-            slope = S::set(static_cast<T>(-AdaptiveSoftmax::slope(entropy)));
+            slope = static_cast<T>(-AdaptiveSoftmax::slope(entropy));
             moves = row.normal() && AdaptiveSoftmax::slope(entropy) != 0;
             // log q = (z - max z) - log1p(r)
-            offset = S::set(static_cast<T>(row.normal() ? row.t / (1 + row.r) : 0));
-            share = S::set(static_cast<T>(row.normal() ? 1 / (1 + row.r) : 0));
-            mean = S::set(T(0));
-            mean = S::set(static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                return detail::Packets<T, 1>{{S::mul(lane(p.data()), centred(lane, z, lane(p.data())))}};
-            })[0]));
+            offset = static_cast<T>(row.normal() ? row.t / (1 + row.r) : 0);
+            share = static_cast<T>(row.normal() ? 1 / (1 + row.r) : 0);
+            mean = T(0);
+            mean = static_cast<T>(detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
+                return lane(p.data()) * centred(lane, z, lane(p.data()));
+            }));
         }
         /// z - E_p z where p > 0, else 0.
         template <class Lane>
         P centred(const Lane& lane, std::span<const T> z, P weight) const {
-            const P zero = S::set(T(0));
+            const P zero = T(0);
             if (!moves) return zero; // not needed, and +inf - +inf on rows with +inf
-            return S::select_below(zero, weight, S::sub(S::sub(lane(z.data(), T(0)), top), mean), zero);
+            return select_below(zero, weight, (lane(z.data(), T(0)) - top) - mean, zero);
         }
         /// d beta/dz = -c' q (log q + H), log q + H = (z - max z) + t/(1+r).
         template <class Lane>
         P gradient(const Lane& lane, std::span<const T> z) const {
-            const P zero = S::set(T(0));
+            const P zero = T(0);
             if (!moves) return zero;
-            const P distance = S::sub(lane(z.data(), -std::numeric_limits<T>::infinity()), top);
-            const P q = S::mul(share, detail::exp_nonpositive<T>(distance));
-            return S::select_below(zero, q, S::mul(S::mul(slope, q), S::add(distance, offset)), zero);
+            const P distance = lane(z.data(), -std::numeric_limits<T>::infinity()) - top;
+            const P q = share * exp_nonpositive(distance);
+            return select_below(zero, q, slope * q * (distance + offset), zero);
         }
         /// sum a_i (v_i - origin) over the keys where a is not 0; 0 where beta does not move.
         template <class Terms>
         T sum(std::span<const T> z, std::span<const T> v, T origin, Terms&& a) const {
             if (!moves) return T(0);
-            const P zero = S::set(T(0)), centre = S::set(origin);
-            return static_cast<T>(detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                const P term = a(lane), product = S::mul(term, S::sub(lane(v.data()), centre));
-                return detail::Packets<T, 1>{{S::select_below(zero, S::abs(term), product, zero)}};
-            })[0]);
+            const P zero = T(0), centre = origin;
+            return static_cast<T>(detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
+                const P term = a(lane), product = term * (lane(v.data()) - centre);
+                return select_below(zero, abs(term), product, zero);
+            }));
         }
         P beta, top, slope, offset, share, mean;
         bool moves;

@@ -20,31 +20,31 @@ struct Softcap {
     static constexpr std::string_view name() { return "softcap"; }
     template <Real T>
     void apply(std::span<const T> z, std::span<T> out) const {
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         constexpr T infinity = std::numeric_limits<T>::infinity();
-        const auto c = S::set(cap_in<T>()), inverse = S::set(1 / cap_in<T>());
-        const auto lowest = S::set(std::numeric_limits<T>::lowest()), masked = S::set(-infinity);
-        const auto zero = S::set(T(0));
+        const P c = cap_in<T>(), inverse = 1 / cap_in<T>();
+        const P lowest = std::numeric_limits<T>::lowest(), masked = -infinity;
+        const P zero = T(0);
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data(), -infinity);
             // A large argument makes tanh slow for its neighbours too.
-            const auto inside = S::select_below(x, lowest, zero, x);
-            const auto y = S::mul(c, detail::tanh<T>(S::mul(inside, inverse)));
-            lane.store(out.data(), S::select_below(x, lowest, masked, y));
+            const auto inside = select_below(x, lowest, zero, x);
+            const auto y = c * tanh(inside * inverse);
+            lane.store(out.data(), select_below(x, lowest, masked, y));
         });
     }
     /// out = v (1 - tanh(z/c)^2), and 0 at masked keys.
     template <Real T>
     void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
-        using S = detail::Simd<T>;
-        const auto one = S::set(T(1)), two = S::set(T(2)), zero = S::set(T(0));
-        const auto inverse = S::set(1 / cap_in<T>());
+        using P = detail::Packet<T>;
+        const P one = T(1), two = T(2), zero = T(0);
+        const P inverse = 1 / cap_in<T>();
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             // 1/cosh^2 x = 4 e/(1 + e)^2 with e = e^{-2|x|}: no difference of numbers near 1.
-            const auto x = S::abs(S::mul(lane(z.data()), inverse));
-            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::mul(two, x)));
-            const auto root = S::div(two, S::add(one, e));
-            lane.store(out.data(), S::mul(lane(v.data()), S::mul(e, S::mul(root, root))));
+            const auto x = abs(lane(z.data()) * inverse);
+            const auto e = exp_nonpositive(zero - two * x);
+            const auto root = two / (one + e);
+            lane.store(out.data(), lane(v.data()) * (e * (root * root)));
         });
     }
 
@@ -69,21 +69,20 @@ struct Temperature {
     /// (z - max z)/T; z/T where max z is not finite.
     template <Real T>
     void apply_shifted(std::span<const T> z, std::span<T> out) const {
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const T m = detail::row_max<T>(z);
-        const auto top = S::set(std::abs(m) <= std::numeric_limits<T>::max() ? m : T(0));
-        const auto inverse = S::set(detail::clamped_inverse<T>(temperature));
+        const P top = std::abs(m) <= std::numeric_limits<T>::max() ? m : T(0);
+        const P inverse = detail::clamped_inverse<T>(temperature);
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(S::sub(lane(z.data()), top), inverse));
+            lane.store(out.data(), (lane(z.data()) - top) * inverse);
         });
     }
     template <Real T>
     void scale_by_slope(std::span<const T> z, std::span<const T> v, std::span<T> out) const {
-        using S = detail::Simd<T>;
-        const auto inverse = S::set(detail::clamped_inverse<T>(temperature));
-        detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            lane.store(out.data(), S::mul(lane(v.data()), inverse));
-        });
+        using P = detail::Packet<T>;
+        const P inverse = detail::clamped_inverse<T>(temperature);
+        detail::for_each_lane<T>(detail::size<T>(z),
+                                 [&](const auto& lane) { lane.store(out.data(), lane(v.data()) * inverse); });
     }
 };
 

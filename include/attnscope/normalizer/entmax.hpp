@@ -52,37 +52,37 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("Entmax::jvp", z, p, v, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const Index n = detail::size<T>(p);
-        const auto zero = S::set(T(0));
+        const P zero = T(0);
         auto high = zero;
         auto sums = detail::sum_lanes<T, 2>(n, [&](const auto& lane) {
             const auto s = slope<T>(lane(p.data()));
-            high = S::max(s, high);
-            return detail::Packets<T, 2>{{s, S::mul(s, lane(v.data()))}};
+            high = max(s, high);
+            return detail::Packets<T, 2>{{s, s * lane(v.data())}};
         });
         T mean = sums[0] == 0 ? T(0) : static_cast<T>(sums[1] / sums[0]);
-        if (sums[0] > 0 && Accumulator<T>(S::reduce_max(high)) <= sums[0] / 2 && std::isfinite(mean)) {
+        if (sums[0] > 0 && Accumulator<T>(reduce_max(high)) <= sums[0] / 2 && std::isfinite(mean)) {
             detail::for_each_lane<T>(n, [&](const auto& lane) {
-                const auto distance = S::sub(lane(v.data()), S::set(mean));
-                lane.store(out.data(), S::mul(slope<T>(lane(p.data())), distance));
+                const auto distance = lane(v.data()) - mean;
+                lane.store(out.data(), slope<T>(lane(p.data())) * distance);
             });
             return;
         }
         // From the place of the largest slope, as `detail::centred_row` does, over the support.
-        const auto origin = S::set(sums[0] > 0 ? v[steepest<T>(p)] : T(0));
+        const P origin = sums[0] > 0 ? v[steepest<T>(p)] : T(0);
         const auto distance = [&](const auto& lane, const auto& s) {
-            return S::select_below(zero, s, S::sub(lane(v.data()), origin), zero);
+            return select_below(zero, s, lane(v.data()) - origin, zero);
         };
-        const auto moved = detail::sum_lanes<T, 1>(n, [&](const auto& lane) {
+        const auto moved = detail::sum_lanes<T>(n, [&](const auto& lane) {
             const auto s = slope<T>(lane(p.data()));
-            return detail::Packets<T, 1>{{S::mul(s, distance(lane, s))}};
-        })[0];
+            return s * distance(lane, s);
+        });
         mean = sums[0] == 0 ? T(0) : static_cast<T>(moved / sums[0]);
         detail::for_each_lane<T>(n, [&](const auto& lane) {
             const auto s = slope<T>(lane(p.data()));
-            const auto x = S::mul(s, S::sub(distance(lane, s), S::set(mean)));
-            lane.store(out.data(), S::select_below(zero, s, x, S::mul(s, zero)));
+            const auto x = s * (distance(lane, s) - mean);
+            lane.store(out.data(), select_below(zero, s, x, s * zero));
         });
     }
     /// J is symmetric: the same as `jvp`.
@@ -178,25 +178,24 @@ private:
 
     /// p^{2-alpha}, 0 at 0, NaN at NaN.
     template <Real T>
-    typename detail::Simd<T>::P slope(typename detail::Simd<T>::P p) const {
-        using S = detail::Simd<T>;
-        const auto zero = S::set(T(0)), one = S::set(T(1)), smallest = S::set(std::numeric_limits<T>::min());
+    detail::Packet<T> slope(detail::Packet<T> p) const {
+        using P = detail::Packet<T>;
+        const P zero = T(0), one = T(1), smallest = std::numeric_limits<T>::min();
         const auto keeping_nan = [&](auto s) { // p - p keeps NaN
-            return S::select_below(p, smallest, zero, S::add(s, S::sub(p, p)));
+            return select_below(p, smallest, zero, s + (p - p));
         };
         if (alpha_ == 1) return keeping_nan(p);
         if (alpha_ == 2) return keeping_nan(one);
-        if (alpha_ == 1.5) return keeping_nan(S::sqrt(p));
+        if (alpha_ == 1.5) return keeping_nan(sqrt(p));
         const T exponent = static_cast<T>(std::abs(2 - alpha_));
-        const auto power = detail::exp_nonpositive<T>(
-            S::mul(S::set(exponent), S::min(zero, S::log(S::select_below(p, smallest, one, p)))));
+        const auto power = exp_nonpositive(exponent * min(zero, log(select_below(p, smallest, one, p))));
         if (alpha_ < 2) return keeping_nan(power);
         // Powers that underflow are kept where neither the slope nor, in the accumulator, the sum of slopes
         // overflows.
         constexpr T least = std::same_as<T, Accumulator<T>>
                                 ? std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon()
                                 : std::numeric_limits<T>::min();
-        return keeping_nan(S::div(one, S::max(power, S::set(least))));
+        return keeping_nan(one / max(power, least));
     }
 
     /// (e^{-al} - 1 + al)/a^2 for l <= 0, l^2/2 at a = 0.

@@ -31,50 +31,46 @@ namespace detail {
 /// t and t/r of c = r - 1 <= 0 for a = 1; 0 where r <= 0.
 template <Real C>
 struct LinearTerms {
-    using S = Simd<C>;
-    using P = typename S::P;
+    using P = Packet<C>;
     static constexpr bool steep = false; ///< may weights be steep where their keys leave (a > 1)?
     Packets<C, 2> operator()(P c) const {
-        const P zero = S::set(C(0)), r = S::add(S::set(C(1)), c);
-        return {{S::max(r, zero), S::select_below(zero, r, S::set(C(1)), zero)}};
+        const P zero = C(0), r = C(1) + c;
+        return {{max(r, zero), select_below(zero, r, C(1), zero)}};
     }
 };
 /// The same for a = 1/2.
 template <Real C>
 struct SquareTerms {
-    using S = Simd<C>;
-    using P = typename S::P;
+    using P = Packet<C>;
     static constexpr bool steep = false;
     Packets<C, 2> operator()(P c) const {
-        const P r = S::max(S::add(S::set(C(1)), c), S::set(C(0)));
-        return {{S::mul(r, r), r}};
+        const P r = max(C(1) + c, C(0));
+        return {{r * r, r}};
     }
 };
 /// The same for a = 2.
 template <Real C>
 struct RootTerms {
-    using S = Simd<C>;
-    using P = typename S::P;
+    using P = Packet<C>;
     static constexpr bool steep = true;
     Packets<C, 2> operator()(P c) const {
-        const P zero = S::set(C(0)), one = S::set(C(1)), t = S::sqrt(S::max(S::add(one, c), zero));
-        return {{t, S::select_below(zero, t, S::div(one, t), zero)}};
+        const P zero = C(0), one = C(1), t = sqrt(max(one + c, zero));
+        return {{t, select_below(zero, t, one / t, zero)}};
     }
 };
 /// The same for any a > 0.
 template <Real C>
 struct PowerTerms {
-    using S = Simd<C>;
-    using P = typename S::P;
+    using P = Packet<C>;
     static constexpr bool steep = true;
-    explicit PowerTerms(Accumulator<C> a) : exponent(S::set(static_cast<C>(1 / a))) {}
+    explicit PowerTerms(Accumulator<C> a) : exponent(static_cast<C>(1 / a)) {}
     Packets<C, 2> operator()(P c) const {
         // Where there is no logarithm it is taken of the smallest r, and thrown away.
-        const P lowest = S::set(-1 + std::numeric_limits<C>::epsilon() / 2), zero = S::set(C(0));
-        const P inside = S::max(c, lowest), r = S::add(S::set(C(1)), inside);
-        const P power = exp_nonpositive<C>(S::mul(exponent, log1p_nonpositive<C>(inside)));
-        const P t = S::select_below(c, lowest, zero, power);
-        return {{t, S::div(t, r)}};
+        const P lowest = -1 + std::numeric_limits<C>::epsilon() / 2, zero = C(0);
+        const P inside = max(c, lowest), r = C(1) + inside;
+        const P power = exp_nonpositive(exponent * log1p_nonpositive(inside));
+        const P t = select_below(c, lowest, zero, power);
+        return {{t, t / r}};
     }
     P exponent;
 };
@@ -176,17 +172,16 @@ private:
 /// r^{1/a} of 0 < r <= 1, a >= 1; of larger r 1, and below the smallest normal number that of it.
 template <Real C>
 class EntmaxRoot {
-    using S = Simd<C>;
-    using P = typename S::P;
+    using P = Packet<C>;
 
 public:
-    explicit EntmaxRoot(Accumulator<C> a) : a_(a), exponent_(S::set(static_cast<C>(1 / a))) {}
+    explicit EntmaxRoot(Accumulator<C> a) : a_(a), exponent_(static_cast<C>(1 / a)) {}
     P operator()(P r) const {
-        r = S::min(r, S::set(C(1)));
+        r = min(r, C(1));
         if (a_ == 1) return r;
-        r = S::max(r, S::set(std::numeric_limits<C>::min()));
-        if (a_ == 2) return S::sqrt(r);
-        return exp_nonpositive<C>(S::mul(exponent_, S::min(S::set(C(0)), S::log(r))));
+        r = max(r, std::numeric_limits<C>::min());
+        if (a_ == 2) return sqrt(r);
+        return exp_nonpositive(exponent_ * min(C(0), log(r)));
     }
 
 private:
@@ -256,30 +251,29 @@ private:
 
     template <class Parts>
     Sums sums(Parts&& for_each_part, A key, A s) {
-        using S = Simd<A>;
-        const auto edge = S::set(key), factor = S::set(a_), power = S::set(std::pow(s, a_));
-        const auto zero = S::set(A(0)), one = S::set(A(1));
-        auto next = S::set(std::numeric_limits<A>::infinity()), below = S::sub(zero, next);
-        const auto highest = next, lowest = below;
+        using P = Packet<A>;
+        const P edge = key, factor = a_, power = std::pow(s, a_);
+        const P zero = A(0), one = A(1);
+        P next = std::numeric_limits<A>::infinity(), below = zero - next;
+        const P highest = next, lowest = below;
         Sums total;
         ++passes_;
         for_each_part([&](RowIn<A> part) {
             const auto [q, slope, above, reached] = sum_lanes<A, 4>(size<A>(part), [&](const auto& lane) {
                 const auto x = lane(part.data(), -std::numeric_limits<A>::infinity());
-                next = S::min(next, S::select_below(edge, x, x, highest));
-                below = S::max(below, S::select_below(x, edge, x, lowest));
-                const auto r = S::madd(factor, S::sub(x, edge), power), p = root_(r);
-                return Packets<A, 4>{
-                    {S::select_below(edge, x, p, zero), S::select_below(edge, x, S::div(p, r), zero),
-                     S::select_below(edge, x, one, zero), S::select_below(x, edge, zero, one)}};
+                next = min(next, select_below(edge, x, x, highest));
+                below = max(below, select_below(x, edge, x, lowest));
+                const auto r = madd(factor, x - edge, power), p = root_(r);
+                return Packets<A, 4>{{select_below(edge, x, p, zero), select_below(edge, x, p / r, zero),
+                                      select_below(edge, x, one, zero), select_below(x, edge, zero, one)}};
             });
             total.q += q;
             total.slope += slope;
             total.count += reached;
             total.ties += reached - above;
         });
-        total.next = S::reduce_min(next);
-        total.below = S::reduce_max(below);
+        total.next = reduce_min(next);
+        total.below = reduce_max(below);
         return total;
     }
 
@@ -334,15 +328,15 @@ private:
 /// Largest element, and whether some element is NaN or +inf.
 template <Real T>
 std::pair<T, bool> checked_row_max(RowIn<T> z) {
-    using S = Simd<T>;
-    const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0));
-    auto top = S::set(-std::numeric_limits<T>::infinity());
-    const auto trouble = sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
+    using P = Packet<T>;
+    const P lowest = std::numeric_limits<T>::lowest(), zero = T(0);
+    P top = -std::numeric_limits<T>::infinity();
+    const auto trouble = sum_lanes<T>(size<T>(z), [&](const auto& lane) {
         const auto x = lane(z.data(), -std::numeric_limits<T>::infinity());
-        top = S::max(top, x);
-        return Packets<T, 1>{{S::mul(zero, S::select_below(x, lowest, zero, x))}};
-    })[0];
-    return {S::reduce_max(top), !(trouble == trouble)};
+        top = max(top, x);
+        return zero * select_below(x, lowest, zero, x);
+    });
+    return {reduce_max(top), !(trouble == trouble)};
 }
 
 /// Solves one row of T, whose maximum m is finite and which has no NaN, in scalar C: T, or a wider one where
@@ -399,23 +393,20 @@ public:
 
     /// Writes the weights.
     void write(RowIn<T> z, RowOut<T> out) const {
-        using S = Simd<C>;
-        const auto zero = S::set(C(0));
+        using P = Packet<C>;
+        const P zero = C(0);
         if (has_edge_) {
             const EntmaxRoot<C> root(static_cast<Accumulator<C>>(edge_.a()));
-            const auto edge = S::set(static_cast<C>(edge_.edge())),
-                       last = S::set(static_cast<C>(edge_.weight())), a = S::set(static_cast<C>(edge_.a())),
-                       power = S::set(static_cast<C>(edge_.power()));
+            const P edge = static_cast<C>(edge_.edge()), last = static_cast<C>(edge_.weight()),
+                    a = static_cast<C>(edge_.a()), power = static_cast<C>(edge_.power());
             write_parts(z, out, static_cast<C>(edge_.edge()), [&](auto x) {
-                const auto p = root(S::madd(a, S::sub(x, edge), power));
-                return S::select_below(x, edge, zero, S::select_below(edge, x, p, last));
+                const auto p = root(madd(a, x - edge, power));
+                return select_below(x, edge, zero, select_below(edge, x, p, last));
             });
             return;
         }
-        const auto b = S::set(slope()), factor = S::set(static_cast<C>(unknown_.leading_weight(sum_))),
-                   top = S::set(top_);
-        write_parts(z, out, top_ + lowest_kept(),
-                    [&](auto x) { return S::mul(terms_(S::mul(b, S::sub(x, top))).v[0], factor); });
+        const P b = slope(), factor = static_cast<C>(unknown_.leading_weight(sum_)), top = top_;
+        write_parts(z, out, top_ + lowest_kept(), [&](auto x) { return terms_(b * (x - top)).v[0] * factor; });
     }
 
     /// What `Entmax::threshold` tells.
@@ -462,8 +453,8 @@ private:
     /// Writes weight(x) of every key above `cut` and 0 elsewhere.
     template <class Weight>
     void write_parts(RowIn<T> z, RowOut<T> out, C cut, Weight&& weight) const {
-        using S = Simd<C>;
-        const auto smallest = S::set(C(std::numeric_limits<T>::min())), zero = S::set(C(0));
+        using P = Packet<C>;
+        const P smallest = C(std::numeric_limits<T>::min()), zero = C(0);
         std::array<C, chunk> part;
         for (std::size_t begin = 0; begin < z.size(); begin += chunk) {
             const RowIn<T> logits = z.subspan(begin, std::min(chunk, z.size() - begin));
@@ -475,7 +466,7 @@ private:
             const RowIn<C> x = widened<C>(logits, part);
             for_each_lane<C>(size<C>(x), [&](const auto& lane) {
                 const auto p = weight(lane(x.data(), -std::numeric_limits<C>::infinity()));
-                lane.store(part.data(), S::select_below(p, smallest, zero, p));
+                lane.store(part.data(), select_below(p, smallest, zero, p));
             });
             std::transform(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(logits.size()),
                            weights.begin(), [](C p) { return static_cast<T>(p); });
@@ -505,7 +496,7 @@ private:
 
     /// Whole packets, because a partial one is slow to load; keys at -inf have no weight.
     static RowIn<C> padded(std::array<C, capacity>& buffer, std::size_t kept) {
-        constexpr auto packet = static_cast<std::size_t>(Simd<C>::size);
+        constexpr auto packet = static_cast<std::size_t>(Packet<C>::size);
         static_assert(capacity % packet == 0);
         const std::size_t whole = (kept + packet - 1) / packet * packet;
         std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(kept),
@@ -514,17 +505,17 @@ private:
     }
 
     EntmaxSums<A> sums(RowIn<C> x) const {
-        using S = Simd<C>;
-        const auto b = S::set(slope()), zero = S::set(C(0)), one = S::set(C(1)), top = S::set(top_);
+        using P = Packet<C>;
+        const P b = slope(), zero = C(0), one = C(1), top = top_;
         auto smallest = one;
         const auto [q, slope_sum, count] = sum_lanes<C, 3>(size<C>(x), [&](const auto& lane) {
-            const auto c = S::mul(b, S::sub(lane(x.data(), -std::numeric_limits<C>::infinity()), top));
+            const auto c = b * (lane(x.data(), -std::numeric_limits<C>::infinity()) - top);
             const auto terms = terms_(c);
             if constexpr (Terms::steep && std::same_as<Unknown, WeightPower<A>>)
-                smallest = S::min(smallest, S::select_below(zero, terms.v[1], S::add(one, c), one));
-            return Packets<C, 3>{{terms.v[0], terms.v[1], S::select_below(zero, terms.v[1], one, zero)}};
+                smallest = min(smallest, select_below(zero, terms.v[1], one + c, one));
+            return Packets<C, 3>{{terms.v[0], terms.v[1], select_below(zero, terms.v[1], one, zero)}};
         });
-        return {q, slope_sum, count, A(S::reduce_min(smallest))};
+        return {q, slope_sum, count, A(reduce_min(smallest))};
     }
 
     /// Steps until the sum is right or no longer gets better; after each, `leave(count)` may drop keys, `count`

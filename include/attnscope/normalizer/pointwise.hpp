@@ -26,8 +26,8 @@ concept LogFunction = PositiveFunction<F, T> && requires(const F f, T z) {
 /// a row whose largest logit m is finite. z = -inf may give anything. `has_packet()`, where it exists, says
 /// whether it may be asked.
 template <class F, class T>
-concept PacketFunction = PositiveFunction<F, T> && requires(const F f, T m, typename detail::Simd<T>::P z) {
-    { f.packet(m)(z) } -> std::same_as<typename detail::Simd<T>::P>;
+concept PacketFunction = PositiveFunction<F, T> && requires(const F f, T m, detail::Packet<T> z) {
+    { f.packet(m)(z) } -> std::same_as<detail::Packet<T>>;
 };
 
 /// A function that is 0 at some logits says `has_zeros`.
@@ -196,14 +196,14 @@ public:
 private:
     template <Real T, class Packet>
     RowStatus apply_packets(std::span<const T> z, const Packet& f, std::span<T> out) const {
-        using S = detail::Simd<T>;
-        const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0));
-        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+        using P = detail::Packet<T>;
+        const P lowest = std::numeric_limits<T>::lowest(), zero = T(0);
+        const auto sum = detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data(), -std::numeric_limits<T>::infinity());
-            const auto value = S::select_below(x, lowest, zero, f(x));
+            const auto value = select_below(x, lowest, zero, f(x));
             lane.store(out.data(), value);
-            return detail::Packets<T, 1>{{value}};
-        })[0];
+            return value;
+        });
         // The logits are gone if this was in place, but the maximum was finite: only NaN can be special.
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         if (sum == 0) return RowStatus::empty;

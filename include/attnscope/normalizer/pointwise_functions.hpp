@@ -78,26 +78,24 @@ struct Softplus {
     }
     /// F(z)/c over packets, with c = e^m where m < 0 and 1 else, so that negative rows keep their digits.
     template <Real T>
-    struct Packet {
-        explicit Packet(T m)
-            : negative(m < T(0)), shift(detail::Simd<T>::set(m)),
-              scale(detail::Simd<T>::set(m < T(0) ? std::exp(m) : T(1))) {}
-        typename detail::Simd<T>::P operator()(typename detail::Simd<T>::P z) const {
-            using S = detail::Simd<T>;
-            const auto zero = S::set(T(0));
+    struct Scaled {
+        using P = detail::Packet<T>;
+        explicit Scaled(T m) : negative(m < T(0)), shift(m), scale(m < T(0) ? std::exp(m) : T(1)) {}
+        P operator()(P z) const {
+            const P zero = T(0);
             if (negative) { // e^{z-m} log1p(e^z)/e^z
-                const auto x = detail::exp_nonpositive<T>(S::sub(z, shift));
-                return S::mul(x, detail::log1p_ratio<T>(S::mul(x, scale)));
+                const auto x = exp_nonpositive(z - shift);
+                return x * log1p_ratio(x * scale);
             }
-            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::abs(z)));
-            return S::madd(e, detail::log1p_ratio<T>(e), S::select_below(z, zero, zero, z));
+            const auto e = exp_nonpositive(zero - abs(z));
+            return madd(e, log1p_ratio(e), select_below(z, zero, zero, z));
         }
         bool negative;
-        typename detail::Simd<T>::P shift, scale;
+        P shift, scale;
     };
     template <Real T>
-    Packet<T> packet(T m) const {
-        return Packet<T>(m);
+    Scaled<T> packet(T m) const {
+        return Scaled<T>(m);
     }
 };
 
@@ -123,18 +121,18 @@ struct StableExponential {
     }
     /// F(z)/c over packets, with c = F(m) where m < 0 and 1 else, so that negative rows keep their digits.
     template <Real T>
-    struct Packet {
-        explicit Packet(T m) : numerator(detail::Simd<T>::set(m < T(0) ? T(1) - m : T(1))) {}
-        typename detail::Simd<T>::P operator()(typename detail::Simd<T>::P z) const {
-            using S = detail::Simd<T>;
-            const auto size = S::add(S::abs(z), S::set(T(1)));
-            return S::select_below(z, S::set(T(0)), S::div(numerator, size), size);
+    struct Scaled {
+        using P = detail::Packet<T>;
+        explicit Scaled(T m) : numerator(m < T(0) ? T(1) - m : T(1)) {}
+        P operator()(P z) const {
+            const auto size = abs(z) + T(1);
+            return select_below(z, T(0), numerator / size, size);
         }
-        typename detail::Simd<T>::P numerator;
+        P numerator;
     };
     template <Real T>
-    Packet<T> packet(T m) const {
-        return Packet<T>(m);
+    Scaled<T> packet(T m) const {
+        return Scaled<T>(m);
     }
 };
 
@@ -170,20 +168,20 @@ public:
     }
     /// (z/m)^k over packets for k = 1 and 2, where m > 0.
     template <Real T>
-    struct Packet {
-        explicit Packet(T m) : top(detail::Simd<T>::set(m > T(0) ? m : T(1))) {}
-        typename detail::Simd<T>::P operator()(typename detail::Simd<T>::P z) const {
-            using S = detail::Simd<T>;
-            const auto zero = S::set(T(0));
-            const auto x = S::div(S::select_below(z, zero, zero, z), top);
-            return square ? S::mul(x, x) : x;
+    struct Scaled {
+        using P = detail::Packet<T>;
+        explicit Scaled(T m) : top(m > T(0) ? m : T(1)) {}
+        P operator()(P z) const {
+            const P zero = T(0);
+            const auto x = select_below(z, zero, zero, z) / top;
+            return square ? x * x : x;
         }
-        typename detail::Simd<T>::P top;
+        P top;
         bool square = false;
     };
     template <Real T>
-    Packet<T> packet(T m) const {
-        Packet<T> result(m);
+    Scaled<T> packet(T m) const {
+        Scaled<T> result(m);
         result.square = k_ == 2;
         return result;
     }

@@ -16,28 +16,28 @@ struct VisibleKeys {
 };
 template <Real T>
 VisibleKeys<T> visible_keys(RowIn<T> z) {
-    using S = Simd<T>;
-    constexpr Index stride = 4 * S::size, block = stride << 16; // of which the count is exact in T
+    using P = Packet<T>;
+    constexpr Index stride = 4 * P::size, block = stride << 16; // of which the count is exact in T
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const auto lowest = S::set(std::numeric_limits<T>::lowest()), zero = S::set(T(0)), one = S::set(T(1));
-    typename S::P high[4], seen[4];
-    const auto meet = [&](int j, typename S::P x) {
-        high[j] = S::max(high[j], x);
-        seen[j] = S::add(seen[j], S::select_below(x, lowest, zero, one));
+    const P lowest = std::numeric_limits<T>::lowest(), zero = T(0), one = T(1);
+    P high[4], seen[4];
+    const auto meet = [&](int j, P x) {
+        high[j] = max(high[j], x);
+        seen[j] += select_below(x, lowest, zero, one);
     };
-    for (auto& x : high) x = S::set(-infinity);
+    for (auto& x : high) x = -infinity;
     Index count = 0;
     for (Index begin = 0, n = size(z); begin < n; begin += block) {
         const Index end = std::min(n, begin + block);
         for (auto& x : seen) x = zero;
         Index i = begin;
         for (; i + stride <= end; i += stride)
-            for (int j = 0; j < 4; ++j) meet(j, S::load(z.data() + i + j * S::size));
-        for (; i + S::size <= end; i += S::size) meet(0, S::load(z.data() + i));
-        if (i < end) meet(0, S::load_partial(z.data() + i, end - i, -infinity));
-        count += static_cast<Index>(S::reduce_add(S::add(S::add(seen[0], seen[1]), S::add(seen[2], seen[3]))));
+            for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
+        for (; i + P::size <= end; i += P::size) meet(0, P::load(z.data() + i));
+        if (i < end) meet(0, P::load_partial(z.data() + i, end - i, -infinity));
+        count += static_cast<Index>(reduce_add((seen[0] + seen[1]) + (seen[2] + seen[3])));
     }
-    return {count, S::reduce_max(S::max(S::max(high[0], high[1]), S::max(high[2], high[3])))};
+    return {count, reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
 }
 template <Real T>
 Index count_visible(RowIn<T> z) {

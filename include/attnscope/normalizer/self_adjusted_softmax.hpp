@@ -69,27 +69,27 @@ public:
     template <Real T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("SelfAdjustedSoftmax::apply", z, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const T m = detail::row_max<T>(z);
         if (!(std::abs(m) <= std::numeric_limits<T>::max()))
             return detail::fill_special<T>(detail::classify<T>(z), z, out);
-        const auto zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
+        const P zero = T(0), lowest = std::numeric_limits<T>::lowest();
         auto least = zero;
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data());
-            least = S::min(least, S::select_below(x, lowest, zero, x));
+            least = min(least, select_below(x, lowest, zero, x));
         });
-        const T lo = S::reduce_min(least), hi = std::max(m, T(0));
+        const T lo = reduce_min(least), hi = std::max(m, T(0));
         const T unit = hi - lo <= std::numeric_limits<T>::max() ? T(1) : T(0.5); // the difference may overflow
-        const auto scale = S::set(unit), low = S::set(lo * unit), width = S::set(hi * unit - lo * unit);
-        const auto shift = S::set(m);
-        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+        const P scale = unit, low = lo * unit, width = hi * unit - lo * unit;
+        const P shift = m;
+        const auto sum = detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto x = lane(z.data(), -std::numeric_limits<T>::infinity());
-            const auto e = detail::exp_nonpositive<T>(S::sub(x, shift));
-            const auto share = S::div(S::sub(S::mul(x, scale), low), width);
-            lane.store(out.data(), S::select_below(zero, e, S::mul(e, share), zero));
-            return detail::Packets<T, 1>{{e}};
-        })[0];
+            const auto e = exp_nonpositive(x - shift);
+            const auto share = (x * scale - low) / width;
+            lane.store(out.data(), select_below(zero, e, e * share, zero));
+            return e;
+        });
         // Only NaN can be special, also where the logits were overwritten.
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         if (m == lo) {

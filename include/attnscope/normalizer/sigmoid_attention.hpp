@@ -36,15 +36,15 @@ public:
     template <Real T>
     RowStatus apply(std::span<const T> z, std::span<T> out) const {
         detail::require_same_size<T>("SigmoidAttention::apply", z, out);
-        using S = detail::Simd<T>;
-        const auto b = S::set(bias<T>(z)), zero = S::set(T(0)), one = S::set(T(1));
-        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-            const auto x = S::add(lane(z.data(), -std::numeric_limits<T>::infinity()), b);
-            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::abs(x)));
-            const auto p = S::div(S::select_below(x, zero, e, one), S::add(one, e));
+        using P = detail::Packet<T>;
+        const P b = bias<T>(z), zero = T(0), one = T(1);
+        const auto sum = detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
+            const auto x = lane(z.data(), -std::numeric_limits<T>::infinity()) + b;
+            const auto e = exp_nonpositive(zero - abs(x));
+            const auto p = select_below(x, zero, e, one) / (one + e);
             lane.store(out.data(), p);
-            return detail::Packets<T, 1>{{p}};
-        })[0];
+            return p;
+        });
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         return sum == 0 ? RowStatus::empty : RowStatus::normal;
     }
@@ -52,11 +52,11 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("SigmoidAttention::jvp", z, p, v, out);
-        using S = detail::Simd<T>;
-        const auto zero = S::set(T(0));
+        using P = detail::Packet<T>;
+        const P zero = T(0);
         slopes<T>(z, p, [&](const auto& lane, const auto& slope) { // without weight, v may be anything
-            const auto x = S::mul(slope, lane(v.data()));
-            lane.store(out.data(), S::select_below(zero, slope, x, S::mul(slope, zero)));
+            const auto x = slope * lane(v.data());
+            lane.store(out.data(), select_below(zero, slope, x, slope * zero));
         });
     }
     /// J is diagonal: the same as `jvp`.
@@ -77,12 +77,12 @@ private:
     /// p (1 - p), with 1 - p = 1/(1 + e^{z+b}) evaluated as such; NaN rows stay NaN.
     template <Real T, class F>
     void slopes(std::span<const T> z, std::span<const T> p, F&& f) const {
-        using S = detail::Simd<T>;
-        const auto b = S::set(bias<T>(z)), zero = S::set(T(0)), one = S::set(T(1));
+        using P = detail::Packet<T>;
+        const P b = bias<T>(z), zero = T(0), one = T(1);
         detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
-            const auto x = S::add(lane(z.data(), -std::numeric_limits<T>::infinity()), b);
-            const auto e = detail::exp_nonpositive<T>(S::sub(zero, S::abs(x)));
-            f(lane, S::mul(lane(p.data()), S::div(S::select_below(x, zero, one, e), S::add(one, e))));
+            const auto x = lane(z.data(), -std::numeric_limits<T>::infinity()) + b;
+            const auto e = exp_nonpositive(zero - abs(x));
+            f(lane, lane(p.data()) * (select_below(x, zero, one, e) / (one + e)));
         });
     }
     std::optional<double> bias_;

@@ -38,14 +38,14 @@ public:
     template <Real T>
     void jvp(std::span<const T> z, std::span<const T> p, std::span<const T> v, std::span<T> out) const {
         detail::require_same_size<T>("Softpick::jvp", z, p, v, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const Slope<T> h(*this, z, p);
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
         const Index n = detail::size<T>(z);
-        const auto zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
+        const P zero = T(0), lowest = std::numeric_limits<T>::lowest();
         const auto term = [&](const auto& lane, std::size_t first) {
             const auto x = lane(z.data() + first, -std::numeric_limits<T>::infinity());
-            return S::select_below(x, lowest, zero, S::mul(h(x), lane(v.data() + first)));
+            return select_below(x, lowest, zero, h(x) * lane(v.data() + first));
         };
         const std::size_t top = detail::place_above_half<T>(p);
         const bool concentrated = top < z.size();
@@ -54,27 +54,26 @@ public:
             others = detail::sum_of_others<T>(n, top, term);
             own = Accumulator<T>(h.at(z[top])) * Accumulator<T>(v[top]);
         } else {
-            others = detail::sum_lanes<T, 1>(
-                n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
+            others = detail::sum_lanes<T>(n, [&](const auto& lane) { return term(lane, 0); });
         }
-        const auto moved = S::set(static_cast<T>(own + others));
+        const P moved = static_cast<T>(own + others);
         detail::for_each_lane<T>(n, [&](const auto& lane) {
-            const auto direct = S::select_below(zero, lane(z.data()), term(lane, 0), zero);
-            lane.store(out.data(), S::sub(direct, S::mul(lane(p.data()), moved)));
+            const auto direct = select_below(zero, lane(z.data()), term(lane, 0), zero);
+            lane.store(out.data(), direct - lane(p.data()) * moved);
         });
         if (concentrated) out[top] = static_cast<T>(own * rest<T>(z, top) - Accumulator<T>(p[top]) * others);
     }
     template <Real T>
     void vjp(std::span<const T> z, std::span<const T> p, std::span<const T> w, std::span<T> out) const {
         detail::require_same_size<T>("Softpick::vjp", z, p, w, out);
-        using S = detail::Simd<T>;
+        using P = detail::Packet<T>;
         const Slope<T> h(*this, z, p);
         if (!h.moves()) return std::fill(out.begin(), out.end(), T(0));
         const Index n = detail::size<T>(z);
-        const auto zero = S::set(T(0));
+        const P zero = T(0);
         const auto term = [&](const auto& lane, std::size_t first) {
-            const auto weight = lane(p.data() + first, T(0)), product = S::mul(weight, lane(w.data() + first));
-            return S::select_below(zero, weight, product, S::mul(weight, zero)); // NaN stays
+            const auto weight = lane(p.data() + first, T(0)), product = weight * lane(w.data() + first);
+            return select_below(zero, weight, product, weight * zero); // NaN stays
         };
         const std::size_t top = detail::place_above_half<T>(p);
         const bool concentrated = top < z.size();
@@ -83,13 +82,12 @@ public:
             others = detail::sum_of_others<T>(n, top, term);
             own = Accumulator<T>(w[top]);
         } else {
-            others = detail::sum_lanes<T, 1>(
-                n, [&](const auto& lane) { return detail::Packets<T, 1>{{term(lane, 0)}}; })[0];
+            others = detail::sum_lanes<T>(n, [&](const auto& lane) { return term(lane, 0); });
         }
-        const auto mean = S::set(static_cast<T>(concentrated ? Accumulator<T>(p[top]) * own + others : others));
+        const P mean = static_cast<T>(concentrated ? Accumulator<T>(p[top]) * own + others : others);
         detail::for_each_lane<T>(n, [&](const auto& lane) {
             const auto x = lane(z.data());
-            lane.store(out.data(), S::mul(h(x), S::sub(S::select_below(zero, x, lane(w.data()), zero), mean)));
+            lane.store(out.data(), h(x) * (select_below(zero, x, lane(w.data()), zero) - mean));
         });
         if (concentrated)
             out[top] = static_cast<T>(Accumulator<T>(h.at(z[top])) * (own * rest<T>(z, top) - others));
@@ -99,27 +97,21 @@ private:
     /// (e^z - 1) unit, 0 at masked keys, for rows of ordinary size: unit = 1.
     template <Real T>
     struct Plain {
-        using S = detail::Simd<T>;
-        typename S::P operator()(typename S::P z) const {
-            return S::select_below(z, S::set(std::numeric_limits<T>::lowest()), S::set(T(0)),
-                                   detail::expm1<T>(z));
-        }
+        using P = detail::Packet<T>;
+        P operator()(P z) const { return select_below(z, std::numeric_limits<T>::lowest(), T(0), expm1(z)); }
         T unit = 1;
     };
     /// The same for any finite m = max z >= 0: unit = e^{-m}.
     template <Real T>
     struct Shifted {
-        using S = detail::Simd<T>;
-        using P = typename S::P;
-        explicit Shifted(T m) : shift(S::set(m)), unit(std::exp(-m)), unit_packet(S::set(unit)) {}
+        using P = detail::Packet<T>;
+        explicit Shifted(T m) : shift(m), unit(std::exp(-m)), unit_packet(unit) {}
         P operator()(P z) const {
-            const P zero = S::set(T(0)), lowest = S::set(std::numeric_limits<T>::lowest());
+            const P zero = T(0), lowest = std::numeric_limits<T>::lowest();
             // For z >= 0 it is e^{z-m} (1 - e^{-z}), else e^{-m} (e^z - 1): one expm1 of -|z| for both.
-            const P e = detail::expm1<T>(S::sub(zero, S::abs(z)));
-            const P grown = detail::exp_nonpositive<T>(S::sub(z, shift));
-            return S::select_below(
-                z, lowest, zero,
-                S::select_below(z, zero, S::mul(unit_packet, e), S::mul(grown, S::sub(zero, e))));
+            const P e = expm1(zero - abs(z));
+            const P grown = exp_nonpositive(z - shift);
+            return select_below(z, lowest, zero, select_below(z, zero, unit_packet * e, grown * (zero - e)));
         }
         P shift;
         T unit;
@@ -130,12 +122,12 @@ private:
     template <Real T>
     Accumulator<T> rest(std::span<const T> z, std::size_t largest) const {
         const auto share = [&](const auto& f) {
-            using S = detail::Simd<T>;
-            const auto own = Accumulator<T>(S::reduce_max(f(S::set(z[largest]))));
+            using P = detail::Packet<T>;
+            const auto own = Accumulator<T>(reduce_max(f(P(z[largest]))));
             const auto others =
                 eps_ * Accumulator<T>(f.unit) +
                 detail::sum_of_others<T>(detail::size<T>(z), largest, [&](const auto& lane, std::size_t first) {
-                    return S::abs(f(lane(z.data() + first, -std::numeric_limits<T>::infinity())));
+                    return abs(f(lane(z.data() + first, -std::numeric_limits<T>::infinity())));
                 });
             return others / (own + others);
         };
@@ -144,13 +136,13 @@ private:
 
     template <Real T, class F>
     RowStatus divide(const F& f, T m, std::span<const T> z, std::span<T> out) const {
-        using S = detail::Simd<T>;
-        const auto zero = S::set(T(0));
-        const auto sum = detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
+        using P = detail::Packet<T>;
+        const P zero = T(0);
+        const auto sum = detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
             const auto value = f(lane(z.data(), -std::numeric_limits<T>::infinity()));
-            lane.store(out.data(), S::max(value, zero));
-            return detail::Packets<T, 1>{{S::abs(value)}};
-        })[0];
+            lane.store(out.data(), max(value, zero));
+            return abs(value);
+        });
         if (!(sum == sum)) return detail::fill_special<T>(RowStatus::nan, z, out);
         if (!(m > T(0))) return RowStatus::empty;
         const T inverse = static_cast<T>(1 / (sum + eps_ * Accumulator<T>(f.unit)));
@@ -166,18 +158,16 @@ private:
     /// not move.
     template <Real T>
     class Slope {
-        using S = detail::Simd<T>;
-        using P = typename S::P;
+        using P = detail::Packet<T>;
 
     public:
         Slope(const Softpick& softpick, std::span<const T> z, std::span<const T> p) {
             const T m = detail::row_max<T>(z);
             const auto sum = [&](const auto& f) {
                 return softpick.eps_ * Accumulator<T>(f.unit) +
-                       detail::sum_lanes<T, 1>(detail::size<T>(z), [&](const auto& lane) {
-                           return detail::Packets<T, 1>{
-                               {S::abs(f(lane(z.data(), -std::numeric_limits<T>::infinity())))}};
-                       })[0];
+                       detail::sum_lanes<T>(detail::size<T>(z), [&](const auto& lane) {
+                           return abs(f(lane(z.data(), -std::numeric_limits<T>::infinity())));
+                       });
             };
             T factor = 0;
             if (std::any_of(p.begin(), p.end(), [](T x) { return x != x; })) {
@@ -185,21 +175,21 @@ private:
             } else if (m > T(0) && m <= std::numeric_limits<T>::max()) {
                 using A = Accumulator<T>;
                 factor = static_cast<T>(m <= T(64) ? std::exp(A(m)) / sum(Plain<T>()) : 1 / sum(Shifted<T>(m)));
-                shift_ = S::set(m);
+                shift_ = m;
             }
             moves_ = factor != T(0);
-            factor_ = S::set(factor);
+            factor_ = factor;
         }
         bool moves() const { return moves_; }
-        T at(T z) const { return S::reduce_max((*this)(S::set(z))); }
+        T at(T z) const { return reduce_max((*this)(P(z))); }
         P operator()(P z) const {
-            const P zero = S::set(T(0));
-            const P size = S::mul(detail::exp_nonpositive<T>(S::sub(z, shift_)), factor_);
-            return S::select_below(z, zero, S::sub(zero, size), S::select_below(zero, z, size, zero));
+            const P zero = T(0);
+            const P size = exp_nonpositive(z - shift_) * factor_;
+            return select_below(z, zero, zero - size, select_below(zero, z, size, zero));
         }
 
     private:
-        P shift_ = S::set(T(0)), factor_;
+        P shift_ = T(0), factor_;
         bool moves_;
     };
     double eps_;

@@ -25,46 +25,43 @@ namespace detail {
 
 /// sum coefficients[i] x^i, as four sums in x^4 that do not wait for each other.
 template <std::size_t n>
-EIGEN_ALWAYS_INLINE Simd<double>::P polynomial(const std::array<double, n>& coefficients, Simd<double>::P x) {
-    using S = Simd<double>;
-    const auto square = S::mul(x, x), fourth = S::mul(square, square);
+EIGEN_ALWAYS_INLINE Packet<double> polynomial(const std::array<double, n>& coefficients, Packet<double> x) {
+    using P = Packet<double>;
+    const auto square = x * x, fourth = square * square;
     const auto every_fourth = [&](std::size_t first) {
         std::size_t i = first + (n - 1 - first) / 4 * 4;
-        S::P sum = S::set(coefficients[i]);
-        for (; i >= 4; i -= 4) sum = S::madd(sum, fourth, S::set(coefficients[i - 4]));
+        P sum = coefficients[i];
+        for (; i >= 4; i -= 4) sum = madd(sum, fourth, coefficients[i - 4]);
         return sum;
     };
-    return S::madd(S::madd(every_fourth(3), x, every_fourth(2)), square,
-                   S::madd(every_fourth(1), x, every_fourth(0)));
+    return madd(madd(every_fourth(3), x, every_fourth(2)), square, madd(every_fourth(1), x, every_fourth(0)));
 }
 
 /// e^x - 1 - x for |x| <= 1/2, without cancellation: Taylor's series, relative error 1e-17.
-EIGEN_ALWAYS_INLINE Simd<double>::P psi_small(Simd<double>::P x) {
-    using S = Simd<double>;
+EIGEN_ALWAYS_INLINE Packet<double> psi_small(Packet<double> x) {
     constexpr auto inverse_factorials = [] {
         std::array<double, 15> list{};
         double factorial = 1;
         for (std::size_t i = 0; i < list.size(); ++i) list[i] = 1 / (factorial *= static_cast<double>(i + 2));
         return list;
     }();
-    return S::mul(S::mul(x, x), polynomial(inverse_factorials, x));
+    return (x * x) * polynomial(inverse_factorials, x);
 }
 
 /// log(1 + w) for 0 <= w <= e^{-1/2}, from inverse = 1/(2 + w): 2 artanh(w/(2+w)), relative error 1e-17.
-EIGEN_ALWAYS_INLINE Simd<double>::P log1p_small(Simd<double>::P w, Simd<double>::P inverse) {
-    using S = Simd<double>;
+EIGEN_ALWAYS_INLINE Packet<double> log1p_small(Packet<double> w, Packet<double> inverse) {
     constexpr auto coefficients = [] {
         std::array<double, 13> list{};
         for (std::size_t i = 0; i < list.size(); ++i) list[i] = 2 / (2 * static_cast<double>(i) + 1);
         return list;
     }();
-    const auto u = S::mul(w, inverse);
-    return S::mul(u, polynomial(coefficients, S::mul(u, u)));
+    const auto u = w * inverse;
+    return u * polynomial(coefficients, u * u);
 }
 
 /// y tanh y - log cosh y for 0 <= y <= 1/4: the series of the integral of y/cosh^2 y, relative error 1e-17.
-EIGEN_ALWAYS_INLINE Simd<double>::P share_information_small(Simd<double>::P y) {
-    using S = Simd<double>;
+EIGEN_ALWAYS_INLINE Packet<double> share_information_small(Packet<double> y) {
+    using P = Packet<double>;
     constexpr std::array<double, 11> coefficients = {1.0 / 2,
                                                      -1.0 / 4,
                                                      1.0 / 9,
@@ -76,41 +73,38 @@ EIGEN_ALWAYS_INLINE Simd<double>::P share_information_small(Simd<double>::P y) {
                                                      3202291.0 / 5746615875,
                                                      -221930581.0 / 976924698750,
                                                      9444233042.0 / 102088631019375};
-    const S::P square = S::mul(y, y);
-    return S::mul(square, polynomial(coefficients, square));
+    const P square = y * y;
+    return square * polynomial(coefficients, square);
 }
 
 /// What a key with weights p and q adds to the sums of a divergence, x = log(q/p): q - p, |q - p|, p (e^x - 1 - x),
 /// q (e^-x - 1 + x) and (p+q)/2 (log 2 - h(p/(p+q))), h the binary entropy: what knowing the row of a key tells of it.
-EIGEN_ALWAYS_INLINE Packets<double, 5> divergence_terms(Simd<double>::P log_larger, Simd<double>::P x) {
-    using S = Simd<double>;
-    const auto zero = S::set(0.0), half = S::set(0.5), one = S::set(1.0);
+EIGEN_ALWAYS_INLINE Packets<double, 5> divergence_terms(Packet<double> log_larger, Packet<double> x) {
+    using P = Packet<double>;
+    const P zero = 0.0, half = 0.5, one = 1.0;
     // The weights are top and top w, w = e^{-s}; what each sum gets is divided by top.
-    const auto s = S::abs(x), top = exp_nonpositive<double>(S::min(log_larger, zero));
-    const auto near = S::select_below(s, half, s, zero), psi = psi_small(S::sub(zero, near));
-    auto apart = S::sub(near, psi), w = S::sub(one, apart);
+    const auto s = abs(x), top = exp_nonpositive(min(log_larger, zero));
+    const auto near = select_below(s, half, s, zero), psi = psi_small(zero - near);
+    auto apart = near - psi, w = one - apart;
     // 1 - w - w s = s^2 - (1+s)(w - 1 + s)
-    auto of_top = psi, of_other = S::sub(S::mul(near, near), S::mul(S::add(one, near), psi));
-    auto information = share_information_small(S::mul(half, near));
+    auto of_top = psi, of_other = near * near - (one + near) * psi;
+    auto information = share_information_small(half * near);
     constexpr double below_half = 0.5 - std::numeric_limits<double>::epsilon() / 4;
-    if (S::any_below(S::set(below_half), s)) {
-        w = S::select_below(s, half, w, exp_nonpositive<double>(S::sub(zero, s)));
-        apart = S::sub(one, w);
-        of_top = S::select_below(s, half, psi, S::sub(s, apart));
-        of_other = S::select_below(s, half, of_other, S::sub(apart, S::mul(w, s)));
-        apart = S::select_below(s, half, S::sub(near, psi), apart);
+    if (any_below(below_half, s)) {
+        w = select_below(s, half, w, exp_nonpositive(zero - s));
+        apart = one - w;
+        of_top = select_below(s, half, psi, s - apart);
+        of_other = select_below(s, half, of_other, apart - w * s);
+        apart = select_below(s, half, near - psi, apart);
         // log 2 - log(1+w) - s w/(1+w)
-        const auto both = S::add(one, w), more = S::add(one, both), inverse = S::div(one, S::mul(both, more));
-        const auto far = S::sub(S::sub(S::set(std::numbers::ln2), log1p_small(w, S::mul(both, inverse))),
-                                S::mul(S::mul(s, w), S::mul(more, inverse)));
-        information = S::select_below(s, half, information, far);
+        const auto both = one + w, more = one + both, inverse = one / (both * more);
+        const auto far = (std::numbers::ln2 - log1p_small(w, both * inverse)) - (s * w) * (more * inverse);
+        information = select_below(s, half, information, far);
     }
-    const auto p_is_top = [&](const auto& yes, const auto& no) {
-        return S::mul(top, S::select_below(x, zero, yes, no));
-    };
-    const auto mean = S::mul(top, S::mul(half, S::add(one, w)));
-    return {{p_is_top(S::sub(zero, apart), apart), S::mul(top, apart), p_is_top(of_top, of_other),
-             p_is_top(of_other, of_top), S::mul(mean, information)}};
+    const auto p_is_top = [&](const auto& yes, const auto& no) { return top * select_below(x, zero, yes, no); };
+    const auto mean = top * (half * (one + w));
+    return {{p_is_top(zero - apart, apart), top * apart, p_is_top(of_top, of_other), p_is_top(of_other, of_top),
+             mean * information}};
 }
 
 /// The sums of `divergence_terms` over n keys; key(lane) gives log max(p, q), below -745 for what is no key, and x. Where
@@ -118,11 +112,10 @@ EIGEN_ALWAYS_INLINE Packets<double, 5> divergence_terms(Simd<double>::P log_larg
 /// the rounding of what all x have in common counts beside them. Weights sum to 1: it is what sum (q - p) has to be 0.
 template <class Key>
 std::array<double, 5> divergence_sums(Index n, const Key& key) {
-    using S = Simd<double>;
     const auto sums_less = [&](double excess) {
         return sum_lanes<double, 5>(n, [&](const auto& lane) {
             const Packets<double, 2> packets = key(lane);
-            return divergence_terms(packets.v[0], S::sub(packets.v[1], S::set(excess)));
+            return divergence_terms(packets.v[0], packets.v[1] - excess);
         });
     };
     const std::array<double, 5> sums = sums_less(0);
@@ -215,7 +208,7 @@ PairFacts log_ratios(const RowPair<T>& pair, std::vector<double>& larger, std::v
 /// The divergence of rows that see every key, without a difference of logits that overflows: nothing is stored.
 /// False for others.
 inline bool plain_divergence(RowIn<double> a, RowIn<double> b, double temperature, Divergence& result) {
-    using S = Simd<double>;
+    using P = Packet<double>;
     constexpr double most = std::numeric_limits<double>::max() / 8;
     const RowRange<double> range_a = row_range<double>(a), range_b = row_range<double>(b);
     const double spread = std::max(range_a.max - range_a.min, range_b.max - range_b.min);
@@ -235,31 +228,29 @@ inline bool plain_divergence(RowIn<double> a, RowIn<double> b, double temperatur
     if (!(log_a == log_a && log_b == log_b)) return false; // NaN in a row
     // x = (b_i - a_i)/T - (b_k - a_k)/T - offset, the differences exact.
     const ExactDifference<double> of_k(b[k], a[k]);
-    const auto value_k = S::set(of_k.value), rest_k = S::set(of_k.rest), unit = S::set(temperature),
-               offset = S::set((range_b.max - b[k]) / temperature + (log_b - log_a)),
-               top_a = S::set(range_a.max), top_b = S::set(range_b.max), mass_a = S::set(log_a),
-               mass_b = S::set(log_b);
+    const P value_k = of_k.value, rest_k = of_k.rest, unit = temperature,
+            offset = (range_b.max - b[k]) / temperature + (log_b - log_a), top_a = range_a.max,
+            top_b = range_b.max, mass_a = log_a, mass_b = log_b;
     const bool divide = temperature != 1;
-    const auto over = [&](S::P z) { return divide ? S::div(z, unit) : z; };
-    auto difference = S::set(0.0);
+    const auto over = [&](P z) { return divide ? z / unit : z; };
+    P difference = 0.0;
     const auto sums = divergence_sums(size<double>(a), [&](const auto& lane) {
         const auto x = lane(a.data(), a[k]), y = lane(b.data(), b[k]);
-        const auto value = S::sub(y, x), back = S::sub(value, y),
-                   rest = S::sub(S::sub(y, S::sub(value, back)), S::add(x, back)); // as `ExactDifference`
-        difference = S::max(difference, S::abs(value));
-        const auto ratio = S::sub(over(S::add(S::sub(value, value_k), S::sub(rest, rest_k))), offset);
-        const auto log_p = S::sub(over(S::sub(x, top_a)), mass_a),
-                   log_q = S::sub(over(S::sub(y, top_b)), mass_b);
-        Packets<double, 2> key{{S::max(log_p, log_q), ratio}};
+        const auto value = y - x, back = value - y,
+                   rest = (y - (value - back)) - (x + back); // as `ExactDifference`
+        difference = max(difference, abs(value));
+        const auto ratio = over((value - value_k) + (rest - rest_k)) - offset;
+        const auto log_p = over(x - top_a) - mass_a, log_q = over(y - top_b) - mass_b;
+        Packets<double, 2> key{{max(log_p, log_q), ratio}};
         if constexpr (std::same_as<std::decay_t<decltype(lane)>, PartialLane<double>>) {
-            std::array<double, static_cast<std::size_t>(S::size)> logs;
+            P::Elements logs;
             logs.fill(hidden_log);
-            S::store_partial(logs.data(), lane.count, key.v[0]);
-            key.v[0] = S::load(logs.data());
+            key.v[0].store_partial(logs.data(), lane.count);
+            key.v[0] = P::load(logs.data());
         }
         return key;
     });
-    result = divergence_of(sums, {false, false, true, S::reduce_max(difference)});
+    result = divergence_of(sums, {false, false, true, reduce_max(difference)});
     return true;
 }
 

@@ -10,22 +10,19 @@ inline namespace v0_1 {
 namespace detail {
 
 /// a b - product, the rounding error of `product` = fl(a b), b one packet.
-template <Real T, class S>
-typename S::P product_error(const typename S::P& a, typename Simd<T>::P b, const typename S::P& product) {
-#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
-    if constexpr (!Simd<T>::scalar) return S::madd(a, b, S::sub(S::set(T(0)), product));
-#endif
+template <class P>
+EIGEN_ALWAYS_INLINE P product_error(const P& a, Packet<typename P::Scalar> b, const P& product) {
+    using T = typename P::Scalar;
+    if constexpr (madd_is_fused && !Packet<T>::scalar) return madd(a, b, T(0) - product);
     // Dekker's product with Veltkamp's split, that of b with room for the largest numbers.
-    using P = typename S::P;
     constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
-    const auto factor = S::set(static_cast<T>((1ull << half_digits) + 1));
-    const P y = S::mul(a, factor), a1 = S::sub(y, S::sub(y, a)), a2 = S::sub(a, a1);
+    constexpr T factor = static_cast<T>((1ull << half_digits) + 1);
+    const P y = a * factor, a1 = y - (y - a), a2 = a - a1;
     constexpr T room = 1 / static_cast<T>(1ull << (half_digits + 1));
-    const auto small = Simd<T>::mul(b, Simd<T>::set(room)), x = Simd<T>::mul(small, factor);
-    const auto b1 = Simd<T>::mul(Simd<T>::sub(x, Simd<T>::sub(x, small)), Simd<T>::set(1 / room));
-    const auto b2 = Simd<T>::sub(b, b1);
-    const P e1 = S::sub(S::mul(a1, b1), product);
-    return S::madd(a2, b2, S::madd(a2, b1, S::madd(a1, b2, e1)));
+    const Packet<T> small = b * room, x = small * factor;
+    const Packet<T> b1 = (x - (x - small)) * (1 / room), b2 = b - b1;
+    const P e1 = a1 * b1 - product;
+    return madd(a2, b2, madd(a2, b1, madd(a1, b2, e1)));
 }
 
 /// 1/temperature - high in the precision of T.
@@ -53,51 +50,48 @@ inline constexpr std::size_t no_key = static_cast<std::size_t>(-1) / 4;
 /// `store`: also writes the weights e^{-u} to `weights` (which may be z), 0 for the key that is left out.
 template <bool scaled, bool store, Real T>
 KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T low, T* weights) {
-    using S = Simd<T>;
-    using P = typename S::P;
+    using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const P maximum = S::set(m), inverse = S::set(high), remainder = S::set(low), zero = S::set(T(0)),
-            limit = S::set(exp_cutoff<T>());
+    const P maximum = m, inverse = high, remainder = low, zero = T(0), limit = exp_cutoff<T>();
     // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite. It is rounded
     // at the size of m, and still beyond the cutoff.
-    const P floor = S::set(m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m)));
-    P largest = S::set(-infinity);
+    const P floor = m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m));
+    P largest = -infinity;
     const auto sums = sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
-        using G = typename std::decay_t<decltype(lane)>::S;
-        using Q = typename G::P;
+        using Q = typename std::decay_t<decltype(lane)>::P;
         Q key = lane(z.data(), -infinity);
-        if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < G::size) {
+        if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size) {
             // the top key itself is left out
-            std::array<T, static_cast<std::size_t>(G::size)> keys;
-            G::store(keys.data(), key);
+            typename Q::Elements keys;
+            key.store(keys.data());
             keys[static_cast<std::size_t>(place)] = -infinity;
-            key = G::load(keys.data());
+            key = Q::load(keys.data());
         }
-        largest = G::max_to(largest, key);
-        if constexpr (!scaled) key = G::max(key, floor);
+        largest = max_to(largest, key);
+        if constexpr (!scaled) key = max(key, floor);
         // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
-        const Q s = G::sub(key, maximum), back = G::sub(s, key);
-        const Q e = G::sub(G::sub(key, G::sub(s, back)), G::add(maximum, back));
+        const Q s = key - maximum, back = s - key;
+        const Q e = (key - (s - back)) - (maximum + back);
         Q u = s, weight;
         if constexpr (scaled) {
-            const Q scaled_distance = G::mul(s, inverse);
+            const Q scaled_distance = s * inverse;
             const Q correction =
-                G::madd(e, inverse, G::madd(s, remainder, product_error<T, G>(s, inverse, scaled_distance)));
-            const Q power = exp_nonpositive<T, G>(scaled_distance);
+                madd(e, inverse, madd(s, remainder, product_error(s, inverse, scaled_distance)));
+            const Q power = exp_nonpositive(scaled_distance);
             // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
-            weight = G::select_below(scaled_distance, limit, power, G::madd(power, correction, power));
-            u = G::select_below(scaled_distance, limit, zero, scaled_distance);
+            weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
+            u = select_below(scaled_distance, limit, zero, scaled_distance);
         } else {
-            const Q power = exp_nonpositive<T, G>(s);
-            weight = G::madd(power, e, power);
+            const Q power = exp_nonpositive(s);
+            weight = madd(power, e, power);
         }
         if constexpr (store) lane.store(weights, weight);
-        const Q weighted = G::mul(u, weight), squared = G::mul(weight, weight);
-        sum.v[0] = G::add_to(sum.v[0], weight);
-        sum.v[1] = G::add_to(sum.v[1], weighted); // minus the sum of u p
-        sum.v[2] = G::add_to(sum.v[2], squared);
-        sum.v[3] = G::madd_to(sum.v[3], squared, weight);
-        sum.v[4] = G::madd_to(sum.v[4], u, weighted);
+        const Q weighted = u * weight, squared = weight * weight;
+        sum.v[0] = add_to(sum.v[0], weight);
+        sum.v[1] = add_to(sum.v[1], weighted); // minus the sum of u p
+        sum.v[2] = add_to(sum.v[2], squared);
+        sum.v[3] = madd_to(sum.v[3], squared, weight);
+        sum.v[4] = madd_to(sum.v[4], u, weighted);
     });
     KeySums<T> result;
     result.r = sums[0];
@@ -105,7 +99,7 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     result.q = sums[2];
     result.c = sums[3];
     result.v = sums[4];
-    result.second = S::reduce_max(largest);
+    result.second = reduce_max(largest);
     return result;
 }
 
@@ -131,17 +125,16 @@ KeySums<T> divided_key_sums(RowIn<T> z, T m, std::size_t top, double temperature
 /// Smallest logit above -inf, and how many there are.
 template <Real T>
 std::pair<T, Index> visible_range(RowIn<T> z) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const auto lowest = S::set(std::numeric_limits<T>::lowest()), above = S::set(infinity), zero = S::set(T(0)),
-               one = S::set(T(1));
+    const P lowest = std::numeric_limits<T>::lowest(), above = infinity, zero = T(0), one = T(1);
     auto smallest = above;
-    const auto count = sum_lanes<T, 1>(size(z), [&](const auto& lane) {
+    const auto count = sum_lanes<T>(size(z), [&](const auto& lane) {
         const auto key = lane(z.data(), -infinity);
-        smallest = S::min(smallest, S::select_below(key, lowest, above, key));
-        return Packets<T, 1>{{S::select_below(key, lowest, zero, one)}};
-    })[0];
-    return {S::reduce_min(smallest), static_cast<Index>(count)};
+        smallest = min(smallest, select_below(key, lowest, above, key));
+        return select_below(key, lowest, zero, one);
+    });
+    return {reduce_min(smallest), static_cast<Index>(count)};
 }
 
 /// All of them. `least`: the smallest element of z, -inf included.

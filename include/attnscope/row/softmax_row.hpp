@@ -91,13 +91,12 @@ RowStatus fill_special(RowStatus status, RowIn<T> z, RowOut<T> out) {
 /// sum_i e^{(z_i - m)/T}, and the terms in `out` if it is given. NaN when a logit is NaN or +inf.
 template <bool store, Real T>
 Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
-    const auto shift = Simd<T>::set(m), scale = Simd<T>::set(inverse_temperature);
+    const Packet<T> shift = m, scale = inverse_temperature;
     return sum_groups<T, 1>(size(z), [&](const auto& lane, Packets<T, 1>& sum) {
-        using S = typename std::decay_t<decltype(lane)>::S;
         const auto z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
-        const auto e = exp_nonpositive<T, S>(S::mul(S::sub(z_lane, shift), scale));
+        const auto e = exp_nonpositive((z_lane - shift) * scale);
         if constexpr (store) lane.store(out, e);
-        sum.v[0] = S::add_to(sum.v[0], e);
+        sum.v[0] = add_to(sum.v[0], e);
     })[0];
 }
 
@@ -105,11 +104,11 @@ Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
 /// subnormals are slow.
 template <Real T>
 void scale_weights(T factor, RowOut<T> out) {
-    using S = Simd<T>;
-    const auto scale = S::set(factor), smallest = S::set(std::numeric_limits<T>::min()), zero = S::set(T(0));
+    using P = Packet<T>;
+    const P scale = factor, smallest = std::numeric_limits<T>::min(), zero = T(0);
     for_each_lane<T>(static_cast<Index>(out.size()), [&](const auto& lane) {
-        const auto p = S::mul(lane(out.data()), scale);
-        lane.store(out.data(), S::select_below(p, smallest, zero, p));
+        const auto p = lane(out.data()) * scale;
+        lane.store(out.data(), select_below(p, smallest, zero, p));
     });
 }
 
@@ -147,25 +146,25 @@ RowStatus divided_softmax_row(RowIn<T> z, T m, double temperature, RowOut<T> out
 /// do not move, at z = -inf either; rows with +inf do not move at all. `out` may be `p`.
 template <Real T>
 void inverse_temperature_product(RowIn<T> z, RowIn<T> p, T unit, T factor, RowOut<T> out) {
-    using S = Simd<T>;
+    using P = Packet<T>;
     const T m = row_max<T>(z);
     if (!(std::abs(m) <= std::numeric_limits<T>::max())) { // nothing moves beside +inf; NaN stays
         std::transform(p.begin(), p.end(), out.begin(), [](T x) { return x * T(0); });
         return;
     }
-    const auto zero = S::set(T(0)), top = S::set(m);
+    const P zero = T(0), top = m;
     const auto distance = [&](const auto& lane, const auto& weight) {
-        return S::select_below(zero, weight, S::sub(lane(z.data(), T(0)), top), zero);
+        return select_below(zero, weight, lane(z.data(), T(0)) - top, zero);
     };
-    const auto mean = S::set(static_cast<T>(sum_lanes<T, 1>(size<T>(z), [&](const auto& lane) {
+    const P mean = static_cast<T>(sum_lanes<T>(size<T>(z), [&](const auto& lane) {
         const auto weight = lane(p.data());
-        return Packets<T, 1>{{S::mul(weight, distance(lane, weight))}};
-    })[0]));
-    const auto small = S::set(unit), scale = S::set(factor);
+        return weight * distance(lane, weight);
+    }));
+    const P small = unit, scale = factor;
     for_each_lane<T>(size<T>(z), [&](const auto& lane) {
         const auto weight = lane(p.data());
-        const auto moved = S::mul(small, S::sub(distance(lane, weight), mean));
-        lane.store(out.data(), S::mul(S::mul(weight, moved), scale));
+        const auto moved = small * (distance(lane, weight) - mean);
+        lane.store(out.data(), weight * moved * scale);
     });
 }
 /// out = -p (z - E_p z)/T^2, T a temperature.

@@ -195,8 +195,8 @@ private:
         A length = 0;                           ///< |s_N|^2
         A scaled_weight = 0, scaled_length = 0; ///< in units of the longest vectors
     };
-    static constexpr int packets = detail::Simd<A>::size >= 8 ? 16 : 8;
-    static constexpr Index columns = packets * detail::Simd<A>::size;
+    static constexpr int packets = detail::Packet<A>::size >= 8 ? 16 : 8;
+    static constexpr Index columns = packets * detail::Packet<A>::size;
     /// R: the scalar in which squares and roots are taken. Below `close` of |s|^2 + |y|^2 a square is in doubt:
     /// what is left has a relative error of 4u/close in R. `least`, in units of the longest |y|^2: what may
     /// underflow.
@@ -210,13 +210,11 @@ private:
     template <class R, bool whole>
     void add_columns(const Matrix<A>& gram, std::vector<R>& all_squares, const std::vector<R>& all_slopes,
                      Index first, Index width) {
-        using S = detail::Simd<A>;
-        using F = detail::Simd<R>;
-        using P = typename S::P;
+        using P = detail::Packet<A>;
+        using Q = detail::Packet<R>;
         constexpr int parts = std::same_as<R, A> ? 1 : 2; // packets of A for one of R
-        const P zero = S::set(A(0));
-        const auto threshold = F::set(close<R>), floor = F::set(least<R>), none = F::set(R(0)),
-                   one = F::set(R(1));
+        const P zero = A(0);
+        const Q threshold = close<R>, floor = least<R>, none = R(0), one = R(1);
         R* const squares = all_squares.data() + first;
         const R* const slopes = all_slopes.data() + first;
         P c[std::size_t(packets)];
@@ -228,37 +226,37 @@ private:
             // A selected key has the square -inf from here on: it is at distance 0 and never in doubt.
             if (step.key >= first && step.key < first + width)
                 squares[step.key - first] = -std::numeric_limits<R>::infinity();
-            const P weight = S::set(step.scaled_weight);
-            const auto length = F::set(static_cast<R>(step.scaled_length));
+            const P weight = step.scaled_weight;
+            const Q length = static_cast<R>(step.scaled_length);
             auto doubt = none, roots = none;
 #pragma GCC unroll 16
             for (int j = 0; j < packets; ++j) {
-                const Index at = j * S::size;
-                const P product = whole || at + S::size <= width ? S::load(products + at)
-                                  : at < width ? S::load_partial(products + at, width - at, A(0))
+                const Index at = j * P::size;
+                const P product = whole || at + P::size <= width ? P::load(products + at)
+                                  : at < width ? P::load_partial(products + at, width - at, A(0))
                                                : zero;
-                c[j] = S::madd(weight, product, c[j]);
+                c[j] = madd(weight, product, c[j]);
             }
             if (step.to == not_asked) continue;
 #pragma GCC unroll 16
             for (int j = 0; j < packets / parts; ++j) {
-                typename F::P inner;
+                Q inner;
                 if constexpr (parts == 2)
                     inner = detail::narrow(c[2 * j], c[2 * j + 1]);
                 else
                     inner = c[j];
-                const auto total = F::add(length, F::load(squares + j * F::size));
-                const auto raw = F::madd(F::load(slopes + j * F::size), inner, total);
-                doubt = F::select_below(raw, F::madd(threshold, total, floor), one, doubt);
-                roots = F::add(roots, F::sqrt(F::max(raw, none)));
+                const auto total = length + Q::load(squares + j * Q::size);
+                const auto raw = madd(Q::load(slopes + j * Q::size), inner, total);
+                doubt = select_below(raw, madd(threshold, total, floor), one, doubt);
+                roots += sqrt(max(raw, none));
             }
-            if (F::any_below(none, doubt)) [[unlikely]] {
+            if (any_below(none, doubt)) [[unlikely]] {
                 std::array<A, static_cast<std::size_t>(columns)> inner;
 #pragma GCC unroll 16
-                for (int j = 0; j < packets; ++j) S::store(inner.data() + j * S::size, c[j]);
+                for (int j = 0; j < packets; ++j) c[j].store(inner.data() + j * P::size);
                 curve_.cumulative[step.to] += add_one_by_one<R>(squares, slopes, inner.data(), first, rank);
             } else {
-                curve_.cumulative[step.to] += static_cast<A>(F::reduce_add(roots));
+                curve_.cumulative[step.to] += static_cast<A>(reduce_add(roots));
             }
         }
     }
@@ -327,8 +325,7 @@ private:
 
     /// Theorem 1(1): (1-A) d1 + max|x_j| sum |A - p_i|, with d1 from the Gram matrix.
     void bounds(const Matrix<A>& gram, std::span<const Index> order) {
-        using S = detail::Simd<A>;
-        using P = typename S::P;
+        using P = detail::Packet<A>;
         const Index n = static_cast<Index>(order.size());
         farthest_.assign(order.size(), A(0)); // largest |x_i - x_j|^2 over the selected j
         norms_.resize(order.size());
@@ -347,12 +344,11 @@ private:
             const A* const products = gram.data() + key * gram.cols();
             longest = std::max(longest, gram(key, key));
             alive_[static_cast<std::size_t>(key)] = 0;
-            const P own = S::set(gram(key, key)), minus_two = S::set(A(-2));
-            P reach = S::set(A(0));
+            const P own = gram(key, key), minus_two = A(-2);
+            P reach = A(0);
             const auto move = [&](const auto& lane) {
-                const P apart =
-                    S::madd(minus_two, lane(products, A(0)), S::add(own, lane(norms_.data(), A(0))));
-                const P far = S::max(lane(farthest_.data(), A(0)), apart);
+                const P apart = madd(minus_two, lane(products, A(0)), own + lane(norms_.data(), A(0)));
+                const P far = max(lane(farthest_.data(), A(0)), apart);
                 lane.store(farthest_.data(), far);
                 return far;
             };
@@ -360,11 +356,10 @@ private:
                 detail::for_each_lane<A>(n, move);
                 continue;
             }
-            detail::for_each_lane<A>(n, [&](const auto& lane) {
-                reach = S::max(reach, S::mul(move(lane), lane(alive_.data(), A(0))));
-            });
+            detail::for_each_lane<A>(
+                n, [&](const auto& lane) { reach = max(reach, move(lane) * lane(alive_.data(), A(0))); });
             const A others = static_cast<A>(n) - static_cast<A>(rank + 1), tail = curve_.tail_mass[to];
-            curve_.bound[to] = tail * std::sqrt(S::reduce_max(reach)) +
+            curve_.bound[to] = tail * std::sqrt(reduce_max(reach)) +
                                std::sqrt(longest) * std::abs(curve_.mass[to] * others - tail);
         }
     }

@@ -45,24 +45,23 @@ public:
 
 private:
     void add(const Matrix<A>& gram) {
-        using S = detail::Simd<A>;
+        using P = detail::Packet<A>;
         constexpr A none = -std::numeric_limits<A>::infinity();
         const Index m = size();
         const A own = gram(m, m);
         const A* const products = gram.data() + m * gram.cols();
         apart_.resize(static_cast<std::size_t>(m));
-        const auto minus_two = S::set(A(-2)), whole = S::set(own), place = S::set(static_cast<A>(m));
-        auto far = S::set(none);
+        const P minus_two = A(-2), whole = own, place = static_cast<A>(m);
+        P far = none;
         detail::for_each_lane<A>(m, [&](const auto& lane) {
-            const auto apart =
-                S::madd(minus_two, lane(products, A(0)), S::add(whole, lane(norms_.data(), none)));
+            const auto apart = madd(minus_two, lane(products, A(0)), whole + lane(norms_.data(), none));
             const auto before = lane(squares_.data(), none);
             lane.store(apart_.data(), apart);
-            lane.store(tokens_.data(), S::select_below(before, apart, place, lane(tokens_.data(), A(0))));
-            lane.store(squares_.data(), S::select_below(before, apart, apart, before));
-            far = S::select_below(far, apart, apart, far);
+            lane.store(tokens_.data(), select_below(before, apart, place, lane(tokens_.data(), A(0))));
+            lane.store(squares_.data(), select_below(before, apart, apart, before));
+            far = select_below(far, apart, apart, far);
         });
-        const A square = S::reduce_max(far);
+        const A square = reduce_max(far);
         const std::size_t at = square > none ? detail::first_not_below<A>(RowIn<A>(apart_), square) : 0;
         norms_.push_back(own);
         squares_.push_back(square);

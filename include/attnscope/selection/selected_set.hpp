@@ -135,20 +135,20 @@ private:
 
     /// y = p x, and |y|^2.
     static A weigh(T p, const T* x, Index d, A* y) {
-        using S = detail::Simd<A>;
-        const auto weight = S::set(A(p));
-        auto square = S::set(A(0));
+        using P = detail::Packet<A>;
+        const P weight = A(p);
+        P square = A(0);
         const A* wide;
         if constexpr (std::same_as<T, A>)
             wide = x;
         else
             wide = std::copy(x, x + d, y) - d;
         detail::for_each_lane<A>(d, [&](const auto& lane) {
-            const auto product = S::mul(lane(wide, A(0)), weight);
-            square = S::madd(product, product, square);
+            const auto product = lane(wide, A(0)) * weight;
+            square = madd(product, product, square);
             lane.store(y, product);
         });
-        return S::reduce_add(square);
+        return reduce_add(square);
     }
 
     /// Everything but what comes from the distances of the keys.
@@ -178,41 +178,40 @@ private:
     /// remainder what is not selected of them.
     template <Index count>
     void add_keys(Index first, const A* y, const A* squares, const A* lengths) {
-        using S = detail::Simd<A>;
-        using P = typename S::P;
+        using P = detail::Packet<A>;
         const Index d = x_.cols();
         const char* const member = member_.data() + first;
         bool any = false;
         for (Index k = 0; k < count; ++k) any = any || member[k] != 0;
         constexpr auto size = std::size_t(count);
         P inner[size], apart[size], chosen[size];
-        const P zero = S::set(A(0)), half = S::set(A(0.5));
+        const P zero = A(0), half = A(0.5);
         for (Index k = 0; k < count; ++k) {
             inner[k] = apart[k] = zero;
-            chosen[k] = S::set(A(member[k]));
+            chosen[k] = A(member[k]);
         }
         const auto add = [&](const auto& lane, const auto& outside) {
             const P s = lane(s_.data(), A(0));
             P rest = lane(rest_.data(), A(0));
 #pragma GCC unroll 4
             for (Index k = 0; k < count; ++k) {
-                const P own = lane(y + k * d, A(0)), gap = S::sub(s, own);
-                inner[k] = S::madd(own, s, inner[k]);
-                apart[k] = S::madd(gap, gap, apart[k]);
-                rest = S::add(rest, outside(own, k));
+                const P own = lane(y + k * d, A(0)), gap = s - own;
+                inner[k] = madd(own, s, inner[k]);
+                apart[k] = madd(gap, gap, apart[k]);
+                rest += outside(own, k);
             }
             lane.store(rest_.data(), rest);
         };
         if (any)
             detail::for_each_lane<A>(d, [&](const auto& lane) {
-                add(lane, [&](P own, Index k) { return S::select_below(chosen[k], half, own, zero); });
+                add(lane, [&](P own, Index k) { return select_below(chosen[k], half, own, zero); });
             });
         else
             detail::for_each_lane<A>(d, [&](const auto& lane) { add(lane, [](P own, Index) { return own; }); });
         Sums sums = sums_; // a copy, that they stay in registers
         for (Index k = 0; k < count; ++k) {
             const auto at = static_cast<std::size_t>(first + k);
-            const A weight = A(p_[at]), product = S::reduce_add(inner[k]);
+            const A weight = A(p_[at]), product = reduce_add(inner[k]);
             if (member[k]) {
                 sums.mass += weight;
             } else {
@@ -222,7 +221,7 @@ private:
                 sums.contrast += std::abs(length_ - lengths[k]);
             }
             if (metric_ == Metric::euclidean) {
-                distances_[at] = std::sqrt(S::reduce_add(apart[k]));
+                distances_[at] = std::sqrt(reduce_add(apart[k]));
                 offsets_[at] = squares[k] - 2 * product;
             } else {
                 offsets_[at] = -product / (lengths[k] * length_ + A(1e-12));

@@ -70,11 +70,11 @@ private:
         return i;
     }
     static Index count_up_to(const std::vector<A>& row, A limit) {
-        using S = Simd<A>;
-        const auto most = S::set(limit);
+        using P = Packet<A>;
+        const P most = limit;
         Index count = 0;
         for_each_lane<A>(size<A>(row), [&](const auto& lane) {
-            count += std::popcount(S::mask_not_below(most, lane(row.data(), infinity)));
+            count += std::popcount(mask_not_below(most, lane(row.data(), infinity)));
         });
         return count;
     }

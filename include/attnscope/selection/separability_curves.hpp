@@ -108,62 +108,60 @@ private:
 
     /// One more key in s, for an N that is not asked for.
     void add_inner(const Matrix<A>& gram, Index key, A weight) {
-        using S = detail::Simd<A>;
-        const typename S::P own = S::set(weight);
+        using P = detail::Packet<A>;
+        const P own = weight;
         const A* const products = gram.data() + key * gram.cols();
         detail::for_each_lane<A>(static_cast<Index>(p_.size()), [&](const auto& lane) {
-            lane.store(inner_.data(), S::madd(own, lane(products, A(0)), lane(inner_.data(), A(0))));
+            lane.store(inner_.data(), madd(own, lane(products, A(0)), lane(inner_.data(), A(0))));
         });
     }
 
     /// N = rank + 1, whose last key is `key`; element `to` of the curve.
     void add(const Matrix<A>& gram, Index key, A weight, std::size_t rank, A selected_length, std::size_t to) {
-        using S = detail::Simd<A>;
-        using P = typename S::P;
+        using P = detail::Packet<A>;
         const Index n = static_cast<Index>(p_.size());
         // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|).
         const A k = std::numeric_limits<A>::epsilon() * (static_cast<A>(rank) + static_cast<A>(x_.cols()) + 8);
-        const P own = S::set(weight), unit = S::set(k), reach = S::set(2 * k * selected_length);
+        const P own = weight, unit = k, reach = 2 * k * selected_length;
         const A* const products = gram.data() + key * gram.cols();
-        P nearest = S::set(infinity), nearest_low = nearest, nearest_high = nearest;
-        P farthest = S::set(-infinity), farthest_low = farthest, farthest_high = farthest;
+        P nearest = infinity, nearest_low = nearest, nearest_high = nearest;
+        P farthest = -infinity, farthest_low = farthest, farthest_high = farthest;
         detail::for_each_lane<A>(n, [&](const auto& lane) {
-            const P c = S::madd(own, lane(products, A(0)), lane(inner_.data(), A(0)));
+            const P c = madd(own, lane(products, A(0)), lane(inner_.data(), A(0)));
             lane.store(inner_.data(), c);
             const P square = lane(squares_.data(), A(0));
-            const P offset = S::madd(lane(slopes_.data(), A(0)), c, square);
-            const P error = S::madd(lane(lengths_.data(), A(0)), reach, S::mul(unit, square));
-            const P low = S::sub(offset, error), high = S::add(offset, error);
+            const P offset = madd(lane(slopes_.data(), A(0)), c, square);
+            const P error = madd(lane(lengths_.data(), A(0)), reach, unit * square);
+            const P low = offset - error, high = offset + error;
             lane.store(low_.data(), low);
             lane.store(high_.data(), high);
             const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
-            nearest = S::min(nearest, S::add(offset, other));
-            nearest_low = S::min(nearest_low, S::add(low, other));
-            nearest_high = S::min(nearest_high, S::add(high, other));
-            farthest = S::max(farthest, S::sub(offset, chosen));
-            farthest_low = S::max(farthest_low, S::sub(low, chosen));
-            farthest_high = S::max(farthest_high, S::sub(high, chosen));
+            nearest = min(nearest, offset + other);
+            nearest_low = min(nearest_low, low + other);
+            nearest_high = min(nearest_high, high + other);
+            farthest = max(farthest, offset - chosen);
+            farthest_low = max(farthest_low, low - chosen);
+            farthest_high = max(farthest_high, high - chosen);
         });
-        const Extremes extremes{S::reduce_min(nearest_low),  S::reduce_min(nearest_high),
-                                S::reduce_max(farthest_low), S::reduce_max(farthest_high),
-                                S::reduce_min(nearest),      S::reduce_max(farthest)};
+        const Extremes extremes{reduce_min(nearest_low),   reduce_min(nearest_high), reduce_max(farthest_low),
+                                reduce_max(farthest_high), reduce_min(nearest),      reduce_max(farthest)};
 
-        const P farthest_from = S::set(extremes.farthest_low), farthest_to = S::set(extremes.farthest_high),
-                nearest_from = S::set(extremes.nearest_low), nearest_to = S::set(extremes.nearest_high),
-                zero = S::set(A(0)), one = S::set(A(1));
+        const P farthest_from = extremes.farthest_low, farthest_to = extremes.farthest_high,
+                nearest_from = extremes.nearest_low, nearest_to = extremes.nearest_high, zero = A(0),
+                one = A(1);
         P confused = zero, confused_perhaps = zero, recalled = zero, recalled_perhaps = zero;
         detail::for_each_lane<A>(n, [&](const auto& lane) {
             const P low = lane(low_.data(), A(0)), high = lane(high_.data(), A(0));
             const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
-            const auto not_above = [&](P a, P limit) { return S::select_below(limit, a, zero, one); };
-            const auto below = [&](P a, P limit) { return S::select_below(a, limit, one, zero); };
-            confused = S::add(confused, not_above(S::add(high, other), farthest_from));
-            confused_perhaps = S::add(confused_perhaps, not_above(S::add(low, other), farthest_to));
-            recalled = S::add(recalled, below(S::add(high, chosen), nearest_from));
-            recalled_perhaps = S::add(recalled_perhaps, below(S::add(low, chosen), nearest_to));
+            const auto not_above = [&](P a, P limit) { return select_below(limit, a, zero, one); };
+            const auto below = [&](P a, P limit) { return select_below(a, limit, one, zero); };
+            confused += not_above(high + other, farthest_from);
+            confused_perhaps += not_above(low + other, farthest_to);
+            recalled += below(high + chosen, nearest_from);
+            recalled_perhaps += below(low + chosen, nearest_to);
         });
-        const A sure = S::reduce_add(confused), kept = S::reduce_add(recalled);
-        if (sure != S::reduce_add(confused_perhaps) || kept != S::reduce_add(recalled_perhaps)) {
+        const A sure = reduce_add(confused), kept = reduce_add(recalled);
+        if (sure != reduce_add(confused_perhaps) || kept != reduce_add(recalled_perhaps)) {
             one_by_one(rank, to);
             return;
         }

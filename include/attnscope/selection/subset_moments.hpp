@@ -48,8 +48,7 @@ public:
         const A l = static_cast<A>(n), count = static_cast<A>(selected);
         const A share = n > 1 ? count / (l - 1) : A(0);
         const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
-        using S = detail::Simd<A>;
-        using P = typename S::P;
+        using P = detail::Packet<A>;
         Interval<A> sum{A(0), A(0)};
         const auto add_key = [&](Index i) {
             const auto at = static_cast<std::size_t>(i);
@@ -59,27 +58,27 @@ public:
             sum.lower += std::sqrt(mean);
             sum.upper += std::sqrt(mean + variance * spread);
         };
-        const P own_factor = S::set((1 + share) * (1 + share)), cross = S::set(-2 * share * (1 + share)),
-                all = S::set(share * share * sum_square_), close = S::set(cancelled), zero = S::set(A(0)),
-                factor = S::set(variance), total = S::set(total_squares_), square = S::set(sum_square_),
-                inverse = S::set(n > 1 ? 1 / (l - 1) : A(0)), minus_two = S::set(A(-2));
+        const P own_factor = (1 + share) * (1 + share), cross = -2 * share * (1 + share),
+                all = share * share * sum_square_, close = cancelled, zero = A(0), factor = variance,
+                total = total_squares_, square = sum_square_, inverse = n > 1 ? 1 / (l - 1) : A(0),
+                minus_two = A(-2);
         P lower = zero, upper = zero;
         Index i = 0;
-        for (; i + S::size <= n; i += S::size) {
-            const P q = S::load(squares_.data() + i), b = S::load(products_.data() + i);
-            const P whole = S::madd(own_factor, q, all), mean = S::madd(cross, b, whole);
-            if (S::any_below(mean, S::mul(close, whole))) [[unlikely]] {
-                for (Index j = i; j < i + S::size; ++j) add_key(j);
+        for (; i + P::size <= n; i += P::size) {
+            const P q = P::load(squares_.data() + i), b = P::load(products_.data() + i);
+            const P whole = madd(own_factor, q, all), mean = madd(cross, b, whole);
+            if (any_below(mean, close * whole)) [[unlikely]] {
+                for (Index j = i; j < i + P::size; ++j) add_key(j);
                 continue;
             }
-            const P others = S::add(S::madd(minus_two, b, square), q);
-            const P spread = S::max(zero, S::sub(S::sub(total, q), S::mul(others, inverse)));
-            lower = S::add(lower, S::sqrt(mean));
-            upper = S::add(upper, S::sqrt(S::madd(factor, spread, mean)));
+            const P others = madd(minus_two, b, square) + q;
+            const P spread = max(zero, total - q - others * inverse);
+            lower += sqrt(mean);
+            upper += sqrt(madd(factor, spread, mean));
         }
         for (; i < n; ++i) add_key(i);
-        sum.lower += S::reduce_add(lower);
-        sum.upper += S::reduce_add(upper);
+        sum.lower += reduce_add(lower);
+        sum.upper += reduce_add(upper);
         const A left = (l - count) / l;
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }

@@ -77,14 +77,14 @@ private:
 
     /// Largest |x_i - x_j|^2 over the others i.
     A reach(const Matrix<A>& gram, Index j) const {
-        using S = Simd<A>;
-        auto far = S::set(-std::numeric_limits<A>::infinity());
-        const auto minus_two = S::set(A(-2));
+        using P = Packet<A>;
+        P far = -std::numeric_limits<A>::infinity();
+        const P minus_two = A(-2);
         for_each_lane<A>(set_.size(), [&](const auto& lane) {
-            far = S::max(far, S::madd(minus_two, lane(gram.data() + j * gram.cols(), A(0)),
-                                      lane(others_.data(), -std::numeric_limits<A>::infinity())));
+            far = max(far, madd(minus_two, lane(gram.data() + j * gram.cols(), A(0)),
+                                lane(others_.data(), -std::numeric_limits<A>::infinity())));
         });
-        return S::reduce_max(far) + gram(j, j);
+        return reduce_max(far) + gram(j, j);
     }
 
     void measure(Index i, Index j) {

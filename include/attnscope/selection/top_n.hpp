@@ -119,12 +119,12 @@ private:
 
     /// How many scores are at least `limit`.
     static Index reached(RowIn<T> scores, T limit) {
-        using S = detail::Simd<T>;
-        const auto floor = S::set(limit);
+        using P = detail::Packet<T>;
+        const P floor = limit;
         Index found = 0;
         detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
-            found += std::popcount(
-                S::mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor));
+            found +=
+                std::popcount(mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor));
         });
         return found;
     }
@@ -145,13 +145,13 @@ private:
 
     /// The keys that reach the limit, ascending, and their scores.
     void gather(RowIn<T> scores, T limit) {
-        using S = detail::Simd<T>;
-        const auto floor = S::set(limit);
+        using P = detail::Packet<T>;
+        const P floor = limit;
         Index* key = order_.data();
         T* score = scores_.data();
         detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
             for (std::uint32_t mask =
-                     S::mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor);
+                     mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor);
                  mask != 0; mask &= mask - 1) {
                 *key = lane.i + std::countr_zero(mask);
                 *score++ = scores[static_cast<std::size_t>(*key++)];

@@ -44,8 +44,7 @@ Interval<A> spectral_norm_bracket(X largest, Y second, R others, M mean) {
 template <Real T>
 SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T extra = T(0)) {
     using A = Accumulator<T>;
-    using S = detail::Simd<T>;
-    using P = typename S::P;
+    using P = detail::Packet<T>;
     constexpr int max_steps = 100;
     SpectralNorm<T> result;
     const T s1 = detail::row_max<T>(s);
@@ -59,12 +58,12 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
     for (const RowIn<T> part : others)
         if (!part.empty()) s2 = std::max(s2, detail::row_max<T>(part));
     // Squares are taken relative to s2: those of a sharp row underflow.
-    const P unit = S::set(s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0));
+    const P unit = s2 > T(0) ? std::min(1 / s2, std::numeric_limits<T>::max()) : T(0);
     A rest = A(extra), squares = 0;
     for (const RowIn<T> part : others) {
         const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
             const P x = lane(part.data(), T(0));
-            return detail::Packets<T, 2>{{x, S::mul(x, S::mul(x, unit))}};
+            return detail::Packets<T, 2>{{x, x * (x * unit)}};
         });
         rest += sums[0];
         squares += sums[1];
@@ -88,15 +87,15 @@ SpectralNorm<T> diagonal_minus_rank_one_norm(RowIn<T> s, T tolerance = T(0), T e
     while (result.steps < max_steps) {
         ++result.steps;
         // phi = sum s_j/(x - s_j) and chi = -x phi' = sum s_j x/(x - s_j)^2, one division a key.
-        const P at_x = S::set(x), inverse = S::set(1 / x);
+        const P at_x = x, inverse = 1 / x;
         // The extra mass has its pole at 0.
         A phi = A(extra / x), chi = phi;
         for (const RowIn<T> part : others) {
             const auto sums = detail::sum_lanes<T, 2>(detail::size<T>(part), [&](const auto& lane) {
                 const P entry = lane(part.data(), T(0));
-                const P ratio = S::div(at_x, S::sub(at_x, entry));
-                const P term = S::mul(S::mul(entry, inverse), ratio);
-                return detail::Packets<T, 2>{{term, S::mul(term, ratio)}};
+                const P ratio = at_x / (at_x - entry);
+                const P term = (entry * inverse) * ratio;
+                return detail::Packets<T, 2>{{term, term * ratio}};
             });
             phi += sums[0];
             chi += sums[1];

@@ -41,8 +41,8 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
     const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
     const auto task = [&](Index number) {
         if (gate.stopped()) return;
-        using S = detail::Simd<T>;
-        const auto most = S::set(T(64)); // of a logarithm that is none: its exponential is seen in the sum
+        using P = detail::Packet<T>;
+        const P most = T(64); // of a logarithm that is none: its exponential is seen in the sum
         const Index key = number * width, cols = std::min(width, keys - key);
         std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
             sums(static_cast<std::size_t>(cols));
@@ -62,15 +62,14 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
                 const KeyRanges visible = detail::clipped(mask.visible(query + i, keys), key, key + cols);
                 // In two parts: what T loses of the log-sum-exp would be lost of every weight.
                 const T rounded = static_cast<T>(total);
-                const auto shift = S::set(rounded), rest = S::set(static_cast<T>(total - L(rounded)));
+                const P shift = rounded, rest = static_cast<T>(total - L(rounded));
                 for (const KeyRange& range : {visible.lead, visible.body}) {
                     const T* const z = buffer.data() + i * cols + (range.begin - key);
                     T* const to = sums.data() + (range.begin - key);
                     detail::for_each_lane<T>(range.size(), [&](const auto& lane) {
-                        const auto x =
-                            S::sub(S::sub(lane(z, -std::numeric_limits<T>::infinity()), shift), rest);
-                        const auto p = detail::exp_nonpositive<T>(S::select_below(most, x, most, x));
-                        lane.store(to, S::add(lane(to), p));
+                        const auto x = (lane(z, -std::numeric_limits<T>::infinity()) - shift) - rest;
+                        const auto p = exp_nonpositive(select_below(most, x, most, x));
+                        lane.store(to, lane(to) + p);
                     });
                     seen.segment(range.begin, range.size()) += 1;
                 }

@@ -29,7 +29,8 @@ public:
                     : T(1);
         const Matrix<T> scaled = x_.map() * unit_;
         squares_.assign(
-            static_cast<std::size_t>((x.rows() + Simd<T>::size - 1) / Simd<T>::size * Simd<T>::size), T(0));
+            static_cast<std::size_t>((x.rows() + Packet<T>::size - 1) / Packet<T>::size * Packet<T>::size),
+            T(0));
         for (Index i = 0; i < x.rows(); ++i)
             squares_[static_cast<std::size_t>(i)] =
                 static_cast<T>(scaled.row(i).template cast<A>().squaredNorm());
@@ -65,22 +66,22 @@ template <Real T>
 class TileDistances {
 public:
     using A = Accumulator<T>;
-    using S = Simd<T>;
+    using P = Packet<T>;
 
     /// Begins with `rows` rows whose keys lie in [begin, end).
     void start(const PackedTokens<T>& tokens, std::span<const Index> counts, Index rows, Index begin,
                Index end) {
         tokens_ = &tokens;
         counts_ = counts;
-        first_panel_ = begin / S::size;
-        panels_ = end > begin ? (end + S::size - 1) / S::size - first_panel_ : 0;
-        stride_ = panels_ * S::size + 16;                          // not all rows in the same set of the cache
+        first_panel_ = begin / P::size;
+        panels_ = end > begin ? (end + P::size - 1) / P::size - first_panel_ : 0;
+        stride_ = panels_ * P::size + 16;                          // not all rows in the same set of the cache
         weights_.resize(static_cast<std::size_t>(rows * stride_)); // hidden ones do not matter
         places_.assign(static_cast<std::size_t>(rows * stride_), hidden);
         selections_.assign(static_cast<std::size_t>(rows) * counts.size(), {});
         contexts_.setZero(rows * static_cast<Index>(counts.size()), tokens.depth());
         wide_contexts_.setZero(contexts_.rows(), contexts_.cols());
-        sums_.resize(selections_.size() * static_cast<std::size_t>(S::size));
+        sums_.resize(selections_.size() * static_cast<std::size_t>(P::size));
         totals_.assign(selections_.size(), A(0));
         rows_.resize(static_cast<std::size_t>(rows));
         for (RowSets& row : rows_) row.clear();
@@ -128,13 +129,12 @@ public:
             std::fill(sums_.begin(), sums_.end(), T(0));
             product_in_blocks<T>(
                 contexts_.data(), contexts_.cols(), contexts_.rows(), contexts_.cols(), next - first,
-                FactorPackets<T>{tokens_->panel(first_panel_ + first), S::size, tokens_->depth() * S::size},
+                FactorPackets<T>{tokens_->panel(first_panel_ + first), P::size, tokens_->depth() * P::size},
                 [&]<int width>(Index set, Index panel, std::integral_constant<int, width>, const T* products) {
                     add_panels<width>(set, first + panel, products);
                 });
             for (std::size_t set = 0; set < totals_.size(); ++set)
-                totals_[set] +=
-                    A(S::reduce_add(S::load(sums_.data() + set * static_cast<std::size_t>(S::size))));
+                totals_[set] += A(reduce_add(P::load(sums_.data() + set * static_cast<std::size_t>(P::size))));
         }
         for (A& total : totals_) total /= tokens_->unit();
     }
@@ -167,7 +167,7 @@ private:
         T doubt = 0;   ///< the square from which on it is right
     };
 
-    Index offset(Index row, Index key) const { return row * stride_ + key - first_panel_ * S::size; }
+    Index offset(Index row, Index key) const { return row * stride_ + key - first_panel_ * P::size; }
 
     /// Ranks the visible keys, whose number it returns.
     Index choose(RowIn<T> logits, RowIn<T> weights, T* places) {
@@ -192,35 +192,35 @@ private:
     template <int width>
     void add_panels(Index set, Index panel, const T* products) {
         const Selection& selection = selections_[static_cast<std::size_t>(set)];
-        const T* const weights = weights_.data() + selection.row + panel * S::size;
-        const T* const places = places_.data() + selection.row + panel * S::size;
-        const T* const squares = tokens_->squares() + (first_panel_ + panel) * S::size;
-        const auto limit = S::set(selection.limit), length = S::set(selection.length),
-                   least_sure = S::set(selection.doubt), zero = S::set(T(0)), far = S::set(infinity);
-        T* const sum = sums_.data() + set * S::size;
-        auto total = S::load(sum);
+        const T* const weights = weights_.data() + selection.row + panel * P::size;
+        const T* const places = places_.data() + selection.row + panel * P::size;
+        const T* const squares = tokens_->squares() + (first_panel_ + panel) * P::size;
+        const P limit = selection.limit, length = selection.length, least_sure = selection.doubt, zero = T(0),
+                far = infinity;
+        T* const sum = sums_.data() + set * P::size;
+        auto total = P::load(sum);
 #pragma GCC unroll 3
         for (int j = 0; j < width; ++j) {
-            const Index at = j * S::size;
-            const auto weight = S::load(weights + at), place = S::load(places + at);
-            const auto inner = S::madd(weight, S::load(squares + at), S::load(products + at));
-            const auto square = S::madd(weight, inner, length);
-            if (S::any_below(S::select_below(place, limit, far, square), least_sure)) [[unlikely]]
+            const Index at = j * P::size;
+            const auto weight = P::load(weights + at), place = P::load(places + at);
+            const auto inner = madd(weight, P::load(squares + at), P::load(products + at));
+            const auto square = madd(weight, inner, length);
+            if (any_below(select_below(place, limit, far, square), least_sure)) [[unlikely]]
                 add_one_by_one(set, panel + j, square);
             else
-                total = S::add(total, S::sqrt(S::select_below(place, limit, zero, square)));
+                total += sqrt(select_below(place, limit, zero, square));
         }
-        S::store(sum, total);
+        total.store(sum);
     }
 
-    void add_one_by_one(Index set, Index panel, typename S::P packet) {
+    void add_one_by_one(Index set, Index panel, P packet) {
         const Selection& selection = selections_[static_cast<std::size_t>(set)];
-        std::array<T, static_cast<std::size_t>(S::size)> squares;
-        S::store(squares.data(), packet);
+        typename P::Elements squares;
+        packet.store(squares.data());
         for (std::size_t i = 0; i < squares.size(); ++i) {
-            const auto at = static_cast<std::size_t>(selection.row + panel * S::size) + i;
+            const auto at = static_cast<std::size_t>(selection.row + panel * P::size) + i;
             if (places_[at] < selection.limit) continue;
-            const Index key = (first_panel_ + panel) * S::size + static_cast<Index>(i);
+            const Index key = (first_panel_ + panel) * P::size + static_cast<Index>(i);
             A distance = A(std::sqrt(squares[i]));
             if (squares[i] < selection.doubt) {
                 sum_ = wide_contexts_.row(set);

@@ -21,50 +21,49 @@ struct PieceRange {
 /// 1.4 k keys through, where a list that fills from the front would have to take in k (1 + log(n/k)).
 template <Real T, Index k>
 PieceRange<T> piece_range(RowIn<T> z) {
-    using S = Simd<T>;
-    using P = typename S::P;
+    using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    constexpr Index packets = std::min<Index>(16, (2 * k + S::size - 1) / S::size);
-    constexpr Index classes = packets * S::size, steps = packets * ((4 + packets - 1) / packets);
+    constexpr Index packets = std::min<Index>(16, (2 * k + P::size - 1) / P::size);
+    constexpr Index classes = packets * P::size, steps = packets * ((4 + packets - 1) / packets);
     P high[std::size_t(steps)], low[4];
-    for (P& x : high) x = S::set(-infinity);
-    for (P& x : low) x = S::set(infinity);
+    for (P& x : high) x = -infinity;
+    for (P& x : low) x = infinity;
     const Index n = size(z);
     const auto meet = [&](Index j, P x, P y) {
-        high[j] = S::max(high[j], x);
-        low[j % 4] = S::min(low[j % 4], y);
+        high[j] = max(high[j], x);
+        low[j % 4] = min(low[j % 4], y);
     };
     Index i = 0;
-    for (; i + steps * S::size <= n; i += steps * S::size)
+    for (; i + steps * P::size <= n; i += steps * P::size)
         for (Index j = 0; j < steps; ++j) {
-            const P x = S::load(z.data() + i + j * S::size);
+            const P x = P::load(z.data() + i + j * P::size);
             meet(j, x, x);
         }
     Index j = 0;
-    for (; i + S::size <= n; i += S::size, ++j) {
-        const P x = S::load(z.data() + i);
+    for (; i + P::size <= n; i += P::size, ++j) {
+        const P x = P::load(z.data() + i);
         meet(j, x, x);
     }
     if (i < n)
-        meet(j, S::load_partial(z.data() + i, n - i, -infinity),
-             S::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
-    for (j = packets; j < steps; ++j) high[j % packets] = S::max(high[j % packets], high[j]);
+        meet(j, P::load_partial(z.data() + i, n - i, -infinity),
+             P::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    for (j = packets; j < steps; ++j) high[j % packets] = max(high[j % packets], high[j]);
     P largest = high[0];
-    for (j = 1; j < packets; ++j) largest = S::max(largest, high[j]);
-    PieceRange<T> range{S::reduce_min(S::min(S::min(low[0], low[1]), S::min(low[2], low[3]))),
-                        S::reduce_max(largest), -infinity};
+    for (j = 1; j < packets; ++j) largest = max(largest, high[j]);
+    PieceRange<T> range{reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))), reduce_max(largest),
+                        -infinity};
     if (classes < k || n <= 2 * k) return range;
     // The k-th largest of some numbers is the smallest that has fewer than k larger ones.
     std::array<T, static_cast<std::size_t>(classes)> maxima;
-    for (j = 0; j < packets; ++j) S::store(maxima.data() + j * S::size, high[j]);
-    const P one = S::set(T(1)), above = S::set(infinity), count = S::set(T(k) - T(0.5));
+    for (j = 0; j < packets; ++j) high[j].store(maxima.data() + j * P::size);
+    const P one = T(1), above = infinity, count = T(k) - T(0.5);
     P cut = above;
     for (j = 0; j < packets; ++j) {
-        P larger = S::set(T(0));
-        for (const T x : maxima) larger = S::select_below(high[j], S::set(x), S::add(larger, one), larger);
-        cut = S::min(cut, S::select_below(larger, count, high[j], above));
+        P larger = T(0);
+        for (const T x : maxima) larger = select_below(high[j], x, larger + one, larger);
+        cut = min(cut, select_below(larger, count, high[j], above));
     }
-    range.cut = S::reduce_min(cut);
+    range.cut = reduce_min(cut);
     return range;
 }
 
@@ -79,20 +78,20 @@ public:
 
     /// Takes in the keys first_key, first_key + 1, ... of a piece; no logit below `cut` can belong to the list.
     void add(RowIn<T> z, Index first_key, T cut) {
-        using S = detail::Simd<T>;
-        const auto limit = S::set(cut);
+        using P = detail::Packet<T>;
+        const P limit = cut;
         Candidates found;
         // A word of bits at a time: a branch for each packet would be mispredicted as often as not.
-        constexpr Index packets = 64 / S::size, word = packets * S::size;
+        constexpr Index packets = 64 / P::size, word = packets * P::size;
         const Index n = detail::size(z);
         for (Index begin = 0; begin < n; begin += word) {
             std::uint64_t bits = 0;
             Index i = begin;
-            for (Index j = 0; j < packets && i + S::size <= n; ++j, i += S::size)
-                bits |= std::uint64_t(S::mask_not_below(S::load(z.data() + i), limit)) << (i - begin);
+            for (Index j = 0; j < packets && i + P::size <= n; ++j, i += P::size)
+                bits |= std::uint64_t(mask_not_below(P::load(z.data() + i), limit)) << (i - begin);
             if (i < std::min(n, begin + word)) // NaN is not among the largest
-                bits |= std::uint64_t(S::mask_not_below(
-                            S::load_partial(z.data() + i, n - i, std::numeric_limits<T>::quiet_NaN()), limit))
+                bits |= std::uint64_t(mask_not_below(
+                            P::load_partial(z.data() + i, n - i, std::numeric_limits<T>::quiet_NaN()), limit))
                         << (i - begin);
             for (; bits != 0; bits &= bits - 1) {
                 if (found.count == Candidates::most) take_in(found, first_key);
@@ -119,7 +118,7 @@ private:
 
     /// Logits that may belong to the list, and their places in the piece, ascending.
     struct Candidates {
-        static constexpr Index size = detail::Simd<T>::size;
+        static constexpr Index size = detail::Packet<T>::size;
         static constexpr Index most = (2 * K + size - 1) / size * size;
         std::array<T, static_cast<std::size_t>(most)> logits;
         std::array<Index, static_cast<std::size_t>(most)> places;

@@ -107,7 +107,7 @@ public:
 private:
     /// Rows of a tile begin at a packet, and not all in the same set of the cache.
     static Index padded(Index cols) {
-        constexpr Index line = std::max<Index>(16, Simd<T>::size);
+        constexpr Index line = std::max<Index>(16, Packet<T>::size);
         return (cols + line - 1) / line * line + line;
     }
 

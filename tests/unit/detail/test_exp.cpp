@@ -1,4 +1,4 @@
-// The packet exp of detail/packet.hpp.
+// The packet exp of detail/simd/exp.hpp.
 #include <attnscope/detail/lanes.hpp>
 #include <support/catch.hpp>
 
@@ -20,9 +20,8 @@ constexpr long double promised_ulp = 1.02L;
 template <class T>
 std::vector<T> exp_all(std::span<const T> x) {
     std::vector<T> y(x.size());
-    detail::for_each_lane<T>(static_cast<Index>(x.size()), [&](const auto& lane) {
-        lane.store(y.data(), detail::exp_nonpositive<T>(lane(x.data())));
-    });
+    detail::for_each_lane<T>(static_cast<Index>(x.size()),
+                             [&](const auto& lane) { lane.store(y.data(), exp_nonpositive(lane(x.data()))); });
     return y;
 }
 
@@ -141,7 +140,7 @@ TEMPLATE_TEST_CASE("exp gives the same bits wherever a key stands", "[exp]", flo
     using T = TestType;
     const std::vector<T> arguments = {T(0),       T(-0.3), T(-1),     T(-17.25),
                                       T(-80.125), T(-87),  T(-87.33), -std::numeric_limits<T>::infinity()};
-    const Index size = detail::Simd<T>::size;
+    const Index size = detail::Packet<T>::size;
     for (const T x : arguments) {
         const T expected = exp_one<T>(x);
         for (Index n = 1; n <= 3 * size + 1; ++n) {
@@ -156,7 +155,7 @@ TEMPLATE_TEST_CASE("exp gives the same bits wherever a key stands", "[exp]", flo
 
 TEMPLATE_TEST_CASE("NaN in one lane of exp leaves the others alone", "[exp]", float, double, long double) {
     using T = TestType;
-    const Index n = 2 * detail::Simd<T>::size + 1;
+    const Index n = 2 * detail::Packet<T>::size + 1;
     for (Index at = 0; at < n; ++at) {
         std::vector<T> row(static_cast<std::size_t>(n), T(-1));
         row[static_cast<std::size_t>(at)] = std::numeric_limits<T>::quiet_NaN();

@@ -1,0 +1,59 @@
+// Packets of 512 bits. Comparisons give masks, which Eigen turns into packets and back; partial packets are loaded and
+// stored by masks, where a detour through memory would wait for its own stores.
+#pragma once
+
+#include <attnscope/detail/simd/generic.hpp>
+
+#ifdef EIGEN_VECTORIZE_AVX512
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+template <>
+struct Instructions<float, 16> : GenericInstructions<float> {
+    static __m512 select_below(__m512 x, __m512 limit, __m512 below, __m512 otherwise) {
+        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+    }
+    static bool any_below(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
+    static std::uint32_t mask_not_below(__m512 x, __m512 limit) {
+        return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+    }
+    static __m512 load_partial(const float* source, Index count, float fill) {
+        return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
+    }
+    static void store_partial(float* target, Index count, __m512 x) {
+        _mm512_mask_storeu_ps(target, first(count), x);
+    }
+
+private:
+    static __mmask16 first(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
+};
+
+template <>
+struct Instructions<double, 8> : GenericInstructions<double> {
+    static __m512d select_below(__m512d x, __m512d limit, __m512d below, __m512d otherwise) {
+        return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+    }
+    static bool any_below(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ) != 0; }
+    static std::uint32_t mask_not_below(__m512d x, __m512d limit) {
+        return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
+    }
+    static __m512d load_partial(const double* source, Index count, double fill) {
+        return _mm512_mask_loadu_pd(_mm512_set1_pd(fill), first(count), source);
+    }
+    static void store_partial(double* target, Index count, __m512d x) {
+        _mm512_mask_storeu_pd(target, first(count), x);
+    }
+    static __m512 narrow(__m512d a, __m512d b) {
+        return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a))),
+                                                   _mm256_castps_pd(_mm512_cvtpd_ps(b)), 1));
+    }
+
+private:
+    static __mmask8 first(Index count) { return static_cast<__mmask8>((1u << count) - 1u); }
+};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope
+#endif // EIGEN_VECTORIZE_AVX512

@@ -1,0 +1,151 @@
+// e^x of packets, and what it and its kin are made of.
+#pragma once
+
+#include <attnscope/detail/simd/group.hpp>
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// Constants of exp on [log(min normal), 0]: x = n log 2 + r, |r| <= log(2)/2, polynomial 1 + r + r^2 q(r) of
+/// minimal relative error (3.7e-9 and 4.5e-18, found with Sollya's fpminimax).
+template <Real T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+    using Bits = std::uint32_t;
+    static constexpr int mantissa_bits = 23;
+    static constexpr float lowest = -0x1.5d589ep+6f; // log(2^-126)
+    static constexpr float round_magic = 0x1.8p23f;  // adding it rounds to an integer in the low bits
+    static constexpr float log2e = 0x1.715476p+0f;
+    static constexpr float ln2_hi = 0x1.63p-1f; // few bits: n ln2_hi is exact
+    static constexpr float ln2_lo = -0x1.bd0106p-13f;
+    static constexpr std::array<float, 5> q = {0x1.fffff8p-2f, 0x1.55548cp-3f, 0x1.555b92p-5f, 0x1.123d52p-7f,
+                                               0x1.685b36p-10f};
+};
+template <>
+struct ExpConstants<double> {
+    using Bits = std::uint64_t;
+    static constexpr int mantissa_bits = 52;
+    static constexpr double lowest = -0x1.6232bdd7abcd2p+9; // log(2^-1022)
+    static constexpr double round_magic = 0x1.8p52;
+    static constexpr double log2e = 0x1.71547652b82fep+0;
+    static constexpr double ln2_hi = 0x1.62e42fee00000p-1;
+    static constexpr double ln2_lo = 0x1.a39ef35793c76p-33;
+    static constexpr std::array<double, 10> q = {
+        0x1.000000000000cp-1,  0x1.5555555555515p-3,  0x1.555555554fde8p-5,  0x1.11111111210f2p-7,
+        0x1.6c16c18615de5p-10, 0x1.a01a014e3ed24p-13, 0x1.a019957cb985fp-16, 0x1.71ded547a9687p-19,
+        0x1.28b142b9ce599p-22, 0x1.adfe653ab35edp-26};
+};
+
+/// The argument below which `exp_nonpositive` returns 0: the logarithm of the smallest normal number.
+template <Real T>
+constexpr T exp_cutoff() {
+    if constexpr (std::same_as<T, long double>)
+        return -11355.137111933024058L; // rounded towards 0
+    else
+        return ExpConstants<T>::lowest;
+}
+
+/// 2^n for the integer n that `t = x + round_magic` carries in its low bits.
+template <Real T>
+EIGEN_ALWAYS_INLINE Packet<T> power_of_two(Packet<T> t) {
+    using Bits = typename ExpConstants<T>::Bits;
+    constexpr int shift = ExpConstants<T>::mantissa_bits;
+    constexpr std::size_t n = static_cast<std::size_t>(Packet<T>::size);
+    static_assert(sizeof(t.raw) == n * sizeof(Bits));
+#if defined(__GNUC__)
+    typedef Bits Vector __attribute__((vector_size(sizeof(Bits) * n)));
+    Vector bits;
+    std::memcpy(&bits, &t.raw, sizeof t.raw);
+    bits = (bits << shift) + std::bit_cast<Bits>(T(1));
+#else
+    std::array<Bits, n> bits;
+    std::memcpy(bits.data(), &t.raw, sizeof t.raw);
+    for (Bits& b : bits) b = Bits(b << shift) + std::bit_cast<Bits>(T(1));
+#endif
+    std::memcpy(&t.raw, &bits, sizeof t.raw);
+    return t;
+}
+
+/// x = 2^exponent fraction for normal x > 0, 1/2 < fraction <= 1; the exponent as a number.
+template <Real T>
+struct SplitNumber {
+    Packet<T> exponent;
+    Packet<T> fraction;
+};
+template <Real T>
+EIGEN_ALWAYS_INLINE SplitNumber<T> split_number(Packet<T> x) {
+    using C = ExpConstants<T>;
+    using Bits = typename C::Bits;
+    constexpr std::size_t n = static_cast<std::size_t>(Packet<T>::size);
+    constexpr Bits half = std::bit_cast<Bits>(T(0.5)), magic = std::bit_cast<Bits>(C::round_magic);
+    constexpr T bias = T(std::numeric_limits<T>::max_exponent - 2);
+    static_assert(sizeof(x.raw) == n * sizeof(Bits));
+#if defined(__GNUC__)
+    typedef Bits Vector __attribute__((vector_size(sizeof(Bits) * n)));
+    Vector bits;
+    std::memcpy(&bits, &x.raw, sizeof x.raw);
+    Vector biased = (bits - 1) >> C::mantissa_bits;
+    Vector fraction = bits - (biased << C::mantissa_bits) + half;
+    biased += magic;
+#else
+    std::array<Bits, n> biased, fraction;
+    std::memcpy(fraction.data(), &x.raw, sizeof x.raw);
+    for (std::size_t i = 0; i < n; ++i) {
+        biased[i] = Bits(Bits(fraction[i] - 1) >> C::mantissa_bits);
+        fraction[i] = Bits(fraction[i] - Bits(biased[i] << C::mantissa_bits) + half);
+        biased[i] = Bits(biased[i] + magic);
+    }
+#endif
+    SplitNumber<T> result;
+    std::memcpy(&result.exponent.raw, &biased, sizeof biased);
+    std::memcpy(&result.fraction.raw, &fraction, sizeof fraction);
+    result.exponent = result.exponent - (C::round_magic + bias);
+    return result;
+}
+
+/// x = n log 2 + r: n as `power_of_two` takes it, and e^r - 1. For |x| < 2^21. P: a packet or a group of them.
+template <class P>
+struct ReducedExp {
+    P n;
+    P tail;
+};
+template <class P>
+EIGEN_ALWAYS_INLINE ReducedExp<P> reduced_exp(const P& x) {
+    using T = typename P::Scalar;
+    using C = ExpConstants<T>;
+    const Packet<T> magic = C::round_magic;
+    const P t = madd(x, C::log2e, magic);
+    const P n = t - magic;
+    P r = madd(n, -C::ln2_hi, x);
+    r = madd(n, -C::ln2_lo, r);
+    constexpr std::size_t last = C::q.size() - 1;
+    P q = madd(C::q[last], r, C::q[last - 1]);
+    for (std::size_t i = last - 1; i-- > 0;) q = madd(q, r, C::q[i]);
+    return {t, madd(q, r * r, r)};
+}
+
+/// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN.
+/// Error at most 1.02 ulp, with or without fused multiply-add: measured 1.0095 over all floats, 0.9986 over
+/// 10^8 random doubles (tests/unit/detail/test_exp.cpp samples both).
+template <class P>
+EIGEN_ALWAYS_INLINE P exp_nonpositive(const P& x) {
+    using T = typename P::Scalar;
+    if constexpr (std::same_as<T, long double>) {
+        return map([](Packet<T> y) { return y.raw < exp_cutoff<T>() ? T(0) : std::exp(y.raw); }, x);
+    } else {
+        const ReducedExp<P> e = reduced_exp(x);
+        const P y = e.tail + T(1);
+        const P scale = map([](Packet<T> n) { return power_of_two(n); }, e.n);
+        return select_below(x, ExpConstants<T>::lowest, T(0), y * scale);
+    }
+}
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

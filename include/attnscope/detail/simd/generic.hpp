@@ -1,0 +1,88 @@
+// What instruction sets do differently, in the general way: by Eigen's packets or element by element.
+#pragma once
+
+#include <attnscope/types.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace attnscope {
+inline namespace v0_1 {
+namespace detail {
+
+/// The widest packet of T that Eigen has, and one scalar where it has none (long double, EIGEN_DONT_VECTORIZE).
+template <Real T>
+struct GenericInstructions {
+    using Raw = typename Eigen::internal::packet_traits<T>::type;
+    static constexpr Index size = Eigen::internal::packet_traits<T>::size;
+    static constexpr bool scalar = size == 1;
+
+    /// x < limit ? below : otherwise
+    static Raw select_below(Raw x, Raw limit, Raw below, Raw otherwise) {
+        if constexpr (scalar)
+            return x < limit ? below : otherwise;
+        else
+            return Eigen::internal::pselect(Eigen::internal::pcmp_lt(x, limit), below, otherwise);
+    }
+    /// Whether a < b anywhere.
+    static bool any_below(Raw a, Raw b) {
+        if constexpr (scalar)
+            return a < b;
+        else
+            return Eigen::internal::predux_any(Eigen::internal::pcmp_lt(a, b));
+    }
+    /// Bit i: whether element i of x is at least `limit`.
+    static std::uint32_t mask_not_below(Raw x, Raw limit) {
+        if constexpr (scalar) {
+            return x >= limit;
+        } else {
+            const auto a = elements(x), b = elements(limit);
+            std::uint32_t mask = 0;
+            for (std::size_t i = 0; i < a.size(); ++i) mask |= std::uint32_t(a[i] >= b[i]) << i;
+            return mask;
+        }
+    }
+    /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
+    static Raw load_partial(const T* source, Index count, T fill) {
+        if constexpr (scalar) {
+            return fill;
+        } else {
+            Elements buffer;
+            buffer.fill(fill);
+            std::copy_n(source, count, buffer.begin());
+            return Eigen::internal::ploadu<Raw>(buffer.data());
+        }
+    }
+    /// Stores the first `count` < size elements.
+    static void store_partial(T* target, Index count, Raw x) {
+        if constexpr (!scalar) {
+            const auto buffer = elements(x);
+            std::copy_n(buffer.begin(), count, target);
+        }
+    }
+    /// Two packets of doubles as one of floats.
+    static auto narrow(Raw a, Raw b) {
+        std::array<float, 2 * static_cast<std::size_t>(size)> half;
+        std::size_t at = 0;
+        for (const Elements& wide : {elements(a), elements(b)})
+            for (const T x : wide) half[at++] = static_cast<float>(x);
+        return Eigen::internal::ploadu<typename Eigen::internal::packet_traits<float>::type>(half.data());
+    }
+
+private:
+    using Elements = std::array<T, static_cast<std::size_t>(size)>;
+    static Elements elements(Raw x) {
+        Elements result;
+        Eigen::internal::pstoreu<T, Raw>(result.data(), x);
+        return result;
+    }
+};
+
+/// What the target does in fewer instructions than that. One file for each instruction set has its own.
+template <Real T, Index size = GenericInstructions<T>::size>
+struct Instructions : GenericInstructions<T> {};
+
+} // namespace detail
+} // namespace v0_1
+} // namespace attnscope

@@ -1,0 +1,138 @@
+// Packets and groups of them calculate with every element as with one number.
+#include <attnscope/detail/simd/exp.hpp>
+#include <support/catch.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace {
+
+using attnscope::Index;
+namespace detail = attnscope::detail;
+
+/// first, first + step, ...
+template <class P>
+P ramp(typename P::Scalar first, typename P::Scalar step) {
+    typename P::Elements x;
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = first + static_cast<typename P::Scalar>(i) * step;
+    return P::load(x.data());
+}
+template <class P>
+typename P::Elements elements(const P& x) {
+    typename P::Elements result;
+    x.store(result.data());
+    return result;
+}
+
+/// Every element of `x` is f(index).
+template <class P, class F>
+void check_each(const P& x, F&& f) {
+    const auto found = elements(x);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        CAPTURE(i);
+        CHECK(found[i] == f(i));
+    }
+}
+
+} // namespace
+
+TEMPLATE_TEST_CASE("packets and groups calculate element by element", "[packet]", detail::Packet<float>,
+                   detail::Packet<double>, detail::Packet<long double>, detail::PacketGroup<float>,
+                   detail::PacketGroup<double>, detail::PacketGroup<long double>) {
+    using P = TestType;
+    using T = typename P::Scalar;
+    const P a = ramp<P>(T(-7), T(2)), b = ramp<P>(T(3), T(-0.5));
+    const auto x = elements(a), y = elements(b);
+    const detail::Packet<T> five = T(5);
+    // Sums and products of these numbers are exact, fused or not.
+    check_each(a + b, [&](std::size_t i) { return x[i] + y[i]; });
+    check_each(a - b, [&](std::size_t i) { return x[i] - y[i]; });
+    check_each(a * b, [&](std::size_t i) { return x[i] * y[i]; });
+    check_each(madd(a, b, a), [&](std::size_t i) { return x[i] * y[i] + x[i]; });
+    check_each(max(a, b), [&](std::size_t i) { return std::max(x[i], y[i]); });
+    check_each(select_below(a, b, b, a), [&](std::size_t i) { return x[i] < y[i] ? y[i] : x[i]; });
+    // Numbers and single packets beside them.
+    check_each(T(2) * a - T(1), [&](std::size_t i) { return T(2) * x[i] - T(1); });
+    check_each(five - a * five, [&](std::size_t i) { return T(5) - x[i] * T(5); });
+    check_each(madd(T(2), a, five), [&](std::size_t i) { return T(2) * x[i] + T(5); });
+    check_each(select_below(a, T(0), five, a), [&](std::size_t i) { return x[i] < T(0) ? T(5) : x[i]; });
+    check_each(map([](detail::Packet<T> z) { return z + z; }, a), [&](std::size_t i) { return x[i] + x[i]; });
+
+    T sum = 0, products = 0, largest = -100;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        sum += x[i];
+        products += x[i] * y[i];
+        largest = std::max(largest, x[i]);
+    }
+    const detail::Packet<T> none = T(0), low = T(-100);
+    CHECK(reduce_add(add_to(none, a)) == sum);
+    CHECK(reduce_add(madd_to(none, a, b)) == products);
+    CHECK(reduce_max(max_to(low, a)) == largest);
+}
+
+TEMPLATE_TEST_CASE("packets have quotients, roots, extremes and masks", "[packet]", float, double,
+                   long double) {
+    using T = TestType;
+    using P = detail::Packet<T>;
+    const P a = ramp<P>(T(-3), T(1.5)), b = ramp<P>(T(1), T(1));
+    const auto x = elements(a), y = elements(b);
+    check_each(a / b, [&](std::size_t i) { return x[i] / y[i]; });
+    check_each(abs(a), [&](std::size_t i) { return std::abs(x[i]); });
+    check_each(min(a, b), [&](std::size_t i) { return std::min(x[i], y[i]); });
+    check_each(loaded(a), [&](std::size_t i) { return x[i]; });
+    P total = a;
+    total += b;
+    check_each(total, [&](std::size_t i) { return x[i] + y[i]; });
+    const auto roots = elements(sqrt(b)); // Eigen's, by Newton's steps with AVX-512
+    for (std::size_t i = 0; i < x.size(); ++i)
+        CHECK(std::abs(roots[i] - std::sqrt(y[i])) <= 2 * std::numeric_limits<T>::epsilon() * std::sqrt(y[i]));
+    CHECK(reduce_min(a) == x.front());
+    CHECK(any_below(a, T(-2)));
+    CHECK_FALSE(any_below(a, x.front()));
+    for (std::size_t i = 0; i < x.size(); ++i) // the place of every limit
+        CHECK(std::countr_zero(mask_not_below(a, x[i])) == static_cast<int>(i));
+}
+
+TEMPLATE_TEST_CASE("packets take NaN as said", "[packet]", float, double, long double) {
+    using T = TestType;
+    using P = detail::Packet<T>;
+    const P nan = std::numeric_limits<T>::quiet_NaN(), one = T(1), two = T(2);
+    check_each(select_below(nan, one, one, two), [](std::size_t) { return T(2); });
+    CHECK_FALSE(any_below(nan, one));
+    CHECK_FALSE(any_below(one, nan));
+    CHECK(mask_not_below(nan, one) == 0);
+    CHECK(mask_not_below(one, nan) == 0);
+    CHECK(std::isnan(reduce_add(one + nan)));
+}
+
+TEMPLATE_TEST_CASE("partial packets read and write no more than they have", "[packet]", float, double,
+                   long double) {
+    using T = TestType;
+    using P = detail::Packet<T>;
+    for (Index count = 1; count < P::size; ++count) {
+        CAPTURE(count);
+        const std::vector<T> source(static_cast<std::size_t>(count), T(3)); // its end is the end of memory
+        std::vector<T> target(static_cast<std::size_t>(count), T(0));
+        const P x = P::load_partial(source.data(), count, T(-1));
+        check_each(x, [&](std::size_t i) { return static_cast<Index>(i) < count ? T(3) : T(-1); });
+        typename P::Elements kept;
+        kept.fill(T(9));
+        x.store_partial(kept.data(), count);
+        x.store_partial(target.data(), count);
+        CHECK(target == source);
+        for (std::size_t i = 0; i < kept.size(); ++i)
+            CHECK(kept[i] == (static_cast<Index>(i) < count ? T(3) : T(9)));
+    }
+}
+
+TEST_CASE("two packets of doubles become one of floats", "[packet]") {
+    if constexpr (detail::can_narrow) {
+        using Wide = detail::Packet<double>;
+        const double next = static_cast<double>(Wide::size);
+        check_each(detail::narrow(ramp<Wide>(0.1, 1), ramp<Wide>(0.1 + next, 1)),
+                   [](std::size_t i) { return static_cast<float>(0.1 + static_cast<double>(i)); });
+    }
+}
