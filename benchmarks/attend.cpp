@@ -48,10 +48,7 @@ void products(Data& d, bool causal, bool values) {
 void add_case(bool causal) {
     const auto d = std::make_shared<Data>();
     attnscope::SplitMix64 random(1);
-    for (Matrix<float>* m : {&d->q, &d->k, &d->v}) {
-        m->resize(length, width);
-        for (Index i = 0; i < m->size(); ++i) m->data()[i] = static_cast<float>(1.5 * random.normal());
-    }
+    for (Matrix<float>* m : {&d->q, &d->k, &d->v}) *m = normal_matrix<float>(length, width, 1.5, random);
     d->scores.resize(block_rows, length);
     d->output.resize(length, width);
     Matrix<long double> exact(length, width);

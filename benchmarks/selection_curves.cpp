@@ -121,9 +121,7 @@ void add_question(const std::string& name, const std::string& mode, const std::s
 void add_case(Index length) {
     const auto head = std::make_shared<Head>();
     attnscope::SplitMix64 random(1);
-    head->values.resize(length, width);
-    for (Index i = 0; i < head->values.size(); ++i)
-        head->values.data()[i] = static_cast<float>(random.normal());
+    head->values = normal_matrix<float>(length, width, 1, random);
     head->weights = logits<float>(length, length, false);
     for (Index i = 0; i < length; ++i) {
         for (Index j = i + 1; j < length; ++j) head->weights(i, j) = -std::numeric_limits<float>::infinity();

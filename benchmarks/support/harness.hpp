@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/attnscope.hpp>
+#include <attnscope/problems/rows.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -50,12 +51,20 @@ RowOut<T> row_out(Matrix<T>& m, Index i) {
     return {m.data() + i * m.cols(), static_cast<std::size_t>(m.cols())};
 }
 
+/// Gaussian numbers.
+template <Real T>
+Matrix<T> normal_matrix(Index rows, Index cols, double deviation, attnscope::SplitMix64& random) {
+    Matrix<T> m(rows, cols);
+    for (Index i = 0; i < rows; ++i)
+        m.row(i) = attnscope::problems::normal_row(cols, deviation, random).matrix().template cast<T>();
+    return m;
+}
+
 /// Gaussian logits; with `masked`, one key in seven is -inf.
 template <Real T>
 Matrix<T> logits(Index rows, Index cols, bool masked, double deviation = 3) {
     attnscope::SplitMix64 random(1);
-    Matrix<T> z(rows, cols);
-    for (Index i = 0; i < z.size(); ++i) z.data()[i] = static_cast<T>(deviation * random.normal());
+    Matrix<T> z = normal_matrix<T>(rows, cols, deviation, random);
     if (masked)
         for (Index i = 6; i < z.size(); i += 7) z.data()[i] = -std::numeric_limits<T>::infinity();
     return z;

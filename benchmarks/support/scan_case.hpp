@@ -15,10 +15,7 @@ struct Heads {
 
     Heads(Index heads, Index n, Index d) : count(heads), length(n), width(d) {
         attnscope::SplitMix64 random(1);
-        for (Matrix<float>* m : {&q, &k, &v}) {
-            m->resize(heads * n, d);
-            for (Index i = 0; i < m->size(); ++i) m->data()[i] = static_cast<float>(random.normal());
-        }
+        for (Matrix<float>* m : {&q, &k, &v}) *m = normal_matrix<float>(heads * n, d, 1, random);
     }
     HeadView<float> operator[](Index head) const {
         const auto part = [&](const Matrix<float>& m) {
