@@ -290,7 +290,7 @@ Divergence row_divergence(RowIn<T> a, RowIn<T> b, double temperature = 1) {
         if (result.status != RowStatus::normal) return result;
         // x = (b_i - b_k)/T - (a_i - a_k)/T - offset, k the first key of a, if b sees it.
         const T unit = static_cast<T>(temperature), mass_a = std::log1p(first.r), mass_b = std::log1p(second.r);
-        const T b_k = b[static_cast<std::size_t>(first.argmax)];
+        const T b_k = detail::at(b, first.argmax);
         const detail::RowPair<T> pair{
             a,    b,      first,  second,
             unit, mass_a, mass_b, detail::temperatures_apart(second.max_logit, b_k, unit) + (mass_b - mass_a)};

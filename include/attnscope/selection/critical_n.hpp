@@ -41,11 +41,10 @@ inline KolmogorovSmirnov kolmogorov_smirnov(std::span<const double> a, std::span
     std::sort(y.begin(), y.end());
     Index largest = 0; // of |i m - j n| behind each distinct number
     for (Index i = 0, j = 0; i < n || j < m;) {
-        const double at = j >= m || (i < n && x[static_cast<std::size_t>(i)] <= y[static_cast<std::size_t>(j)])
-                              ? x[static_cast<std::size_t>(i)]
-                              : y[static_cast<std::size_t>(j)];
-        while (i < n && x[static_cast<std::size_t>(i)] == at) ++i;
-        while (j < m && y[static_cast<std::size_t>(j)] == at) ++j;
+        const double at =
+            j >= m || (i < n && detail::at(x, i) <= detail::at(y, j)) ? detail::at(x, i) : detail::at(y, j);
+        while (i < n && detail::at(x, i) == at) ++i;
+        while (j < m && detail::at(y, j) == at) ++j;
         largest = std::max(largest, std::abs(i * m - j * n));
     }
     result.statistic = static_cast<double>(largest) / (static_cast<double>(n) * static_cast<double>(m));
@@ -55,18 +54,17 @@ inline KolmogorovSmirnov kolmogorov_smirnov(std::span<const double> a, std::span
     for (Index i = 0; i <= n; ++i)
         for (Index j = 0; j <= m; ++j) {
             const double from_a = i == 0 ? 0
-                                         : reach[static_cast<std::size_t>(j)] * static_cast<double>(n - i + 1) /
+                                         : detail::at(reach, j) * static_cast<double>(n - i + 1) /
                                                static_cast<double>(n - i + 1 + m - j),
                          from_b = j == 0 ? 0
-                                         : reach[static_cast<std::size_t>(j - 1)] *
-                                               static_cast<double>(m - j + 1) /
+                                         : detail::at(reach, j - 1) * static_cast<double>(m - j + 1) /
                                                static_cast<double>(n - i + m - j + 1);
             double here = i == 0 && j == 0 ? 1 : from_a + from_b;
             if (std::abs(i * m - j * n) >= largest) {
                 left += here;
                 here = 0;
             }
-            reach[static_cast<std::size_t>(j)] = here;
+            detail::at(reach, j) = here;
         }
     result.p_value = std::min(left, 1.0);
     return result;

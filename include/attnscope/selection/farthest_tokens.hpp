@@ -39,9 +39,9 @@ public:
     /// The largest of them; NaN if one is NaN.
     A largest() const { return largest_; }
     /// Largest |x_i - x_j|^2 over the j: -inf while n = 1.
-    A square(Index i) const { return squares_[static_cast<std::size_t>(i)]; }
+    A square(Index i) const { return detail::at(squares_, i); }
     /// The j of it, the first if there are several; -1 while n = 1.
-    Index token(Index i) const { return static_cast<Index>(tokens_[static_cast<std::size_t>(i)]); }
+    Index token(Index i) const { return static_cast<Index>(detail::at(tokens_, i)); }
 
 private:
     void add(const Matrix<A>& gram) {

@@ -27,10 +27,10 @@ inline RankedUseful count_inversions(std::span<const Index> order, const std::ve
     std::vector<bool> seen(useful.size());
     Index useless = 0;
     for (const Index token : order) {
-        detail::require(token >= 0 && token < ranked.tokens && !seen[static_cast<std::size_t>(token)],
-                        "count_inversions", "the ranking must name every token once", token);
-        seen[static_cast<std::size_t>(token)] = true;
-        if (useful[static_cast<std::size_t>(token)]) {
+        detail::require(token >= 0 && token < ranked.tokens && !detail::at(seen, token), "count_inversions",
+                        "the ranking must name every token once", token);
+        detail::at(seen, token) = true;
+        if (detail::at(useful, token)) {
             ++ranked.useful;
             ranked.inversions += useless;
         } else {

@@ -66,7 +66,7 @@ private:
 
     Index place_of(const std::vector<A>& row, A value) const {
         Index i = 0;
-        while (row[static_cast<std::size_t>(i)] != value || set_.contains(i)) ++i;
+        while (detail::at(row, i) != value || set_.contains(i)) ++i;
         return i;
     }
     static Index count_up_to(const std::vector<A>& row, A limit) {

@@ -24,7 +24,7 @@ public:
         const Index n = x.rows();
         Matrix<A> y(n, x.cols()); // in units of the longest
         for (Index i = 0; i < n; ++i)
-            y.row(i) = x.map().row(i).template cast<A>() * A(moments.weights()[static_cast<std::size_t>(i)]);
+            y.row(i) = x.map().row(i).template cast<A>() * A(detail::at(moments.weights(), i));
         if (n == 0) return;
         const auto squares = y.rowwise().squaredNorm().eval();
         Index longest = 0;

@@ -24,13 +24,13 @@ public:
         squares_.resize(p.size());
         for (Index i = 0; i < x.rows(); ++i) {
             sum_ += weighted(i);
-            squares_[static_cast<std::size_t>(i)] = weighted(i).squaredNorm();
-            total_squares_ += squares_[static_cast<std::size_t>(i)];
-            length_ += std::sqrt(squares_[static_cast<std::size_t>(i)]);
+            detail::at(squares_, i) = weighted(i).squaredNorm();
+            total_squares_ += detail::at(squares_, i);
+            length_ += std::sqrt(detail::at(squares_, i));
         }
         sum_square_ = sum_.squaredNorm();
         products_.resize(p.size());
-        for (Index i = 0; i < x.rows(); ++i) products_[static_cast<std::size_t>(i)] = weighted(i).dot(sum_);
+        for (Index i = 0; i < x.rows(); ++i) detail::at(products_, i) = weighted(i).dot(sum_);
     }
 
     /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous.
@@ -147,7 +147,7 @@ private:
         return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
             .template cast<A>();
     }
-    auto weighted(Index i) const { return vector(i) * A(p_[static_cast<std::size_t>(i)]); }
+    auto weighted(Index i) const { return vector(i) * A(detail::at(p_, i)); }
 
     RowIn<T> p_;
     MatrixView<T> x_;

@@ -44,8 +44,7 @@ public:
         const A doubt =
             8 * std::numeric_limits<A>::epsilon() * static_cast<A>(set_.vectors().cols() + 4) * largest_norm;
         others_.assign(norms.begin(), norms.end());
-        for (const Index j : set_.selected())
-            others_[static_cast<std::size_t>(j)] = -std::numeric_limits<A>::infinity();
+        for (const Index j : set_.selected()) detail::at(others_, j) = -std::numeric_limits<A>::infinity();
         reach_.clear();
         A most = -std::numeric_limits<A>::infinity();
         for (const Index j : set_.selected()) {
@@ -66,8 +65,7 @@ public:
             if (!(reach_[at] > most - doubt)) continue;
             const Index j = set_.selected()[at];
             for (Index i = 0; i < set_.size(); ++i)
-                if (others_[static_cast<std::size_t>(i)] - 2 * gram(j, i) + gram(j, j) > most - doubt)
-                    measure(i, j);
+                if (detail::at(others_, i) - 2 * gram(j, i) + gram(j, j) > most - doubt) measure(i, j);
         }
         return std::sqrt(largest_);
     }
@@ -118,7 +116,7 @@ FixedSetGeometry<Accumulator<T>> geometry_without_spread(const SelectedSet<T>& s
     const RowIn<T> p = set.weights();
     const A mass = set.mass();
     for (Index i = 0; i < set.size(); ++i)
-        geometry.imbalance += set.contains(i) ? A(0) : std::abs(mass - A(p[static_cast<std::size_t>(i)]));
+        geometry.imbalance += set.contains(i) ? A(0) : std::abs(mass - A(detail::at(p, i)));
     return geometry;
 }
 

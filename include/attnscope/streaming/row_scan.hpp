@@ -63,8 +63,8 @@ ScanExtent scan_row_tiles(std::span<const Index> chosen, Index keys, const Sourc
         const Index end = std::min(count, (number + 1) * held);
         workspaces.use([&](Eigen::Array<T, Eigen::Dynamic, 1>& workspace) {
             for (Index at = number * held, next = at; at < end; at = next) {
-                const Index first = chosen[static_cast<std::size_t>(at)];
-                while (next < end && chosen[static_cast<std::size_t>(next)] == first + (next - at)) ++next;
+                const Index first = detail::at(chosen, at);
+                while (next < end && detail::at(chosen, next) == first + (next - at)) ++next;
                 KeyRange seen{keys, 0};
                 for (Index i = at; i < next; ++i) {
                     const KeyRange hull = mask.visible(first + (i - at), keys).hull();
@@ -120,7 +120,7 @@ ScanExtent scan_rows(Index queries, Index keys, const Source& source, const Visi
                      const TileOptions& options = {}, E&& executor = {}) {
     detail::require(queries >= 0, "scan_rows", "queries must be >= 0", queries);
     std::vector<Index> all(static_cast<std::size_t>(queries));
-    for (Index i = 0; i < queries; ++i) all[static_cast<std::size_t>(i)] = i;
+    for (Index i = 0; i < queries; ++i) detail::at(all, i) = i;
     return scan_rows_of<T>(std::span<const Index>(all), keys, source, visit, mask, options, executor);
 }
 

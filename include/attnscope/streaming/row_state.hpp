@@ -20,10 +20,10 @@ class LeadingKeys {
 public:
     Index size() const { return size_; }
     bool empty() const { return size_ == 0; }
-    const Leader<T>& operator[](Index i) const { return items_[static_cast<std::size_t>(i)]; }
+    const Leader<T>& operator[](Index i) const { return detail::at(items_, i); }
     const Leader<T>* begin() const { return items_.data(); }
     const Leader<T>* end() const { return items_.data() + size_; }
-    void add(const Leader<T>& leader) { items_[static_cast<std::size_t>(size_++)] = leader; }
+    void add(const Leader<T>& leader) { detail::at(items_, size_++) = leader; }
     friend bool operator==(const LeadingKeys& a, const LeadingKeys& b) {
         return std::equal(a.begin(), a.end(), b.begin(), b.end());
     }
