@@ -87,10 +87,10 @@ need_packages() {
 # want_packages <package>...: those of them that this system has to offer, as need_packages.
 want_packages() {
     command -v apt-cache >/dev/null || return 0
-    local package
+    local package policy
     for package; do
-        have_package "$package" || ! apt-cache policy "$package" 2>/dev/null | grep -q '^  Candidate: [^(]' ||
-            need_packages "$package"
+        policy=$(apt-cache policy "$package" 2>/dev/null) || continue
+        if [[ $policy == *"Candidate: "[^\(]* ]]; then need_packages "$package"; fi
     done
 }
 

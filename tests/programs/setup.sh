@@ -29,6 +29,15 @@ for line in 'apt-get update && apt-get install -y --no-install-recommends libfmt
     grep -Eq "^ *$line\$" "$work/out" || complain "it does not say '$line': $(cat "$work/out")"
 done
 
+# What a system does not offer is not missed; what it offers is asked for as the others are.
+printf '#!/bin/sh\nprintf "%%s:\\n  Installed: (none)\\n  Candidate: (none)\\n" "$2"\n' >"$work/bin/apt-cache"
+chmod +x "$work/bin/apt-cache"
+PATH="$work/bin:$PATH" setup 'want_packages libllama-dev' >"$work/out" 2>&1 && [ ! -s "$work/out" ] ||
+    complain "a package that is not offered is asked for: $(cat "$work/out")"
+sed -i 's/Candidate: (none)/Candidate: 1:0.7/' "$work/bin/apt-cache"
+PATH="$work/bin:$PATH" setup 'want_packages libllama-dev' >"$work/out" 2>&1 && complain "a package that is offered is not asked for"
+grep -q 'These packages are missing: libllama-dev' "$work/out" || complain "it does not name the package: $(cat "$work/out")"
+
 refused 2 "got '--bogus'" --bogus
 refused 2 "--command needs a command" --command
 PATH="$work/bin:$PATH" refused 77 "needs root"
