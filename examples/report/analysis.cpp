@@ -66,6 +66,28 @@ private:
     std::vector<double> masses_;
 };
 
+/// Rows with the sink as one more key, the last, whose value is 0: softmax of these is what the head does, so that what is
+/// stated of softmax holds of them. Rows that see no key see no sink either.
+attnscope::Audit audit_with_sink(const program::HeadRows& rows, double sink, double temperature,
+                                 attnscope::AnalysisOptions options, const attnscope::Threads& executor) {
+    const Index queries = rows.logits.rows(), keys = rows.logits.cols();
+    attnscope::Matrix<double> logits(queries, keys + 1);
+    logits.leftCols(keys) = rows.logits;
+    for (Index query = 0; query < queries; ++query)
+        logits(query, keys) = (rows.logits.row(query).array() == -std::numeric_limits<double>::infinity()).all()
+                                  ? -std::numeric_limits<double>::infinity()
+                                  : sink;
+    options.mask = attnscope::Mask::none(); // masked keys are -inf
+    options.normalizer = attnscope::Softmax(temperature);
+    if (std::isfinite(sink))
+        for (double& delta : options.delta) delta = std::max(delta, std::abs(sink));
+    options.visit = {};
+    if (!rows.values) return attnscope::analyze_logits(logits, options, executor).audit;
+    attnscope::Matrix<double> values = attnscope::Matrix<double>::Zero(keys + 1, rows.values->cols());
+    values.topRows(keys) = *rows.values;
+    return attnscope::analyze_logits(logits, values, options, executor).audit;
+}
+
 /// Largest |computed - stored| weight so far.
 class WeightDifference {
 public:
@@ -110,9 +132,14 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
     std::optional<WeightDifference> difference;
     if (rows.weights) difference.emplace(*rows.weights);
     std::optional<SinkMass> on_sink;
-    if (const std::optional<double> sink = sink_of(report, place))
-        on_sink.emplace(*sink, report.normalizers[static_cast<std::size_t>(place.layer)].temperature,
-                        report.capture.queries);
+    const std::optional<double> sink = sink_of(report, place);
+    const double temperature = report.normalizers[static_cast<std::size_t>(place.layer)].temperature;
+    const bool audited = options.audit || options.certificates;
+    attnscope::AnalysisOptions with_sink = options;
+    if (sink) {
+        on_sink.emplace(*sink, temperature, report.capture.queries);
+        options.audit = options.certificates = false;
+    }
     if (difference || on_sink)
         options.visit = [&](Index query, RowIn<double> z, RowIn<double> p) {
             if (difference) difference->row(query, p);
@@ -122,6 +149,8 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
         [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., options, executor); },
         rows.logits);
     if (on_sink) report.sink_mass.push_back(on_sink->mean());
+    if (sink && audited)
+        head.audit = audit_with_sink(rows, *sink * temperature, temperature, std::move(with_sink), executor);
     if (difference) {
         const double before = report.weight_difference.value_or(0), now = difference->largest();
         report.weight_difference = now <= before || std::isnan(before) ? before : now;
@@ -156,9 +185,11 @@ Report analyse(Capture capture, const Settings& settings) {
             {temperature, program::named_normalizer(layer.normalizer.value_or("softmax"), temperature)});
     }
     if (!input.sinks.empty())
-        input.assumptions.push_back(settings.normalizer
-                                        ? "sinks: not used, --normalizer is given"
-                                        : "sinks: a key without a value in every row, softmax beside it");
+        input.assumptions.push_back(
+            settings.normalizer
+                ? "sinks: not used, --normalizer is given"
+                : "sinks: a key without a value in every row, softmax beside it; the audit takes it "
+                  "for one more key with value 0");
     bool can_stream = input.kind == Capture::Kind::queries_and_keys && !input.bias &&
                       (input.sinks.empty() || settings.normalizer);
     for (const Index layer : report.layers) {
