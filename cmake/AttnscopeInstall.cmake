@@ -1,4 +1,5 @@
-# Headers and the CMake package: find_package(attnscope [COMPONENTS special io fmt tensor]).
+# Headers, the CMake package: find_package(attnscope [COMPONENTS special io fmt tensor]), and attnscope.pc of the core,
+# which finds its headers from where it stands.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -17,5 +18,7 @@ configure_package_config_file(cmake/attnscopeConfig.cmake.in attnscopeConfig.cma
 write_basic_package_version_file(attnscopeConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/attnscopeConfig.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/attnscopeConfigVersion.cmake" DESTINATION "${package_dir}")
+configure_file(cmake/attnscope.pc.in attnscope.pc @ONLY)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/attnscope.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 install(DIRECTORY include/attnscope DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.hpp")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -32,12 +32,12 @@ if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE
 
 program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev
                   libboost-dev gnuplot-nox)
-test_packages=("${program_packages[@]}" catch2 libbenchmark-dev curl python3 python3-mpmath)
+test_packages=("${program_packages[@]}" catch2 libbenchmark-dev curl pkg-config python3 python3-mpmath)
 
 # Is the package there? Tools may come from anywhere, libraries are looked up in the package database.
 have_package() {
     case $1 in
-    cmake | curl | debootstrap | git | python3) command -v "$1" >/dev/null ;;
+    cmake | curl | debootstrap | git | pkg-config | python3) command -v "$1" >/dev/null ;;
     clang) command -v clang++ >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
     g++) command -v "${CXX:-c++}" >/dev/null ;;
