@@ -454,12 +454,13 @@ struct Tally {
 inline void compare(const Json& json, const Input& input, const Asked& asked) {
     Findings found;
     CHECK(keys_of(json) == std::set<std::string>{"schema", "version", "input", "shape", "causal", "temperature",
-                                                 "normalizer", "scalar", "streamed", "max_weight_difference",
-                                                 "heads", "audit", "attention", "masks", "stored_weights",
-                                                 "assumptions", "warnings"});
+                                                 "normalizer", "scalar", "streamed", "loss",
+                                                 "max_weight_difference", "heads", "audit", "attention",
+                                                 "masks", "stored_weights", "assumptions", "warnings"});
     CHECK(json.at("schema") == "attnscope.report/1");
     CHECK(json.at("version") == ATTNSCOPE_VERSION);
     CHECK(json.at("input") == input.name);
+    CHECK(json.at("loss").is_null()); // of a model only
     const Tensor& source = input.rows();
     CHECK(json.at("shape") == Json{{"batches", 1},
                                    {"layers", source.layers()},
