@@ -107,6 +107,13 @@ weight() { # weight <number>: that of the larger key, in the first row of rows.c
         NR == 2 { exit !(at && ($at - wanted) ^ 2 < 1e-30) }' "$work/rows.csv" || complain "the weight is not $1: $(cat "$work/rows.csv")"
 }
 weight 0.333333333333333333
+# The audit is that of logits in which the sink is one more key; without q and k nothing is known of |q| |k|.
+cp "$work/audit.csv" "$work/audit_with_sink.csv"
+npy "$work/sink_is_a_key.npy" '<f4' '(1, 1, 3)' "$zero$zero$zero"
+report "logits=$work/sink_is_a_key.npy" --csv "$work"
+grep -q '^lemma2,sharp,not_recovered,1,' "$work/audit_with_sink.csv" || complain "a row with a sink is not audited"
+diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^corollary1' "$work/audit_with_sink.csv") >"$work/diff" ||
+    complain "with a sink the audit is another: $(cat "$work/diff")"
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
 says 'sinks: not used, --normalizer is given'
 weight 0.5
