@@ -6,8 +6,8 @@
 // zeros); from each a random search climbs the ratio of the two sides, in long double. What comes within 1e-9 of 1, or
 // above, is computed again in 50 digits, and that counts. Prints the largest ratio of each side of each statement.
 // Status 1: a ratio above 1, a statement whose limit is said to be attained below 0.999, one of the audit that is
-// not attacked, or a limit of the library that is not the formula's. With --mutants every limit is moved by the factor towards the other side, and status 1 says that one
-// of these wrong statements was not found out.
+// not attacked, or a limit of the library that is not the formula's. With --mutants every limit is moved by the factor
+// towards the other side, and status 1 says that one of these wrong statements was not found out.
 #include "library.hpp"
 #include "statements.hpp"
 

@@ -10,14 +10,18 @@
 
 namespace attack {
 
-/// Coordinates of the search in order, within +-1000; beyond the last they are 0.
+/// Coordinates of the search in order, within +-1000; beyond the last they are 0. So are those whose fourth powers
+/// would leave the range of double: the library squares its lengths, the formulas are held against it.
 class Point {
 public:
     Point(std::span<const double> x, std::size_t size) : x_(x), size_(size) {}
 
     /// Keys, or what a statement calls its length.
     std::size_t size() const { return size_; }
-    double next() { return at_ < x_.size() ? std::clamp(x_[at_++], -1e3, 1e3) : 0; }
+    double next() {
+        const double x = at_ < x_.size() ? std::clamp(x_[at_++], -1e3, 1e3) : 0;
+        return std::abs(x) < 1e-75 ? 0 : x;
+    }
     template <class S>
     S real() {
         return S(next());

@@ -319,6 +319,7 @@ struct Theorem1Fixed {
         if (!Cumulative) d = length(plus(rest, s, S(-1)));
         const S factor = Cumulative ? imbalance : abs(S(mass - tail));
         const S centre = size / mass * factor, reach = tail * spread, all = length(rest);
+        scale += centre + reach; // which may be far more than the tokens, and cancel
         if (!Cumulative) {
             if (Upper) return at_most<S>(d, std::min(S(centre + reach), S(size + all)), scale);
             return at_least<S>(d, std::max(S(centre - reach), abs(S(size - all))), scale);
@@ -343,9 +344,9 @@ struct SubsetCase {
 template <class S>
 std::vector<SubsetCase<S>> subset_cases(const Tokens<S>& tokens, S& subsets) {
     const std::size_t n = tokens.p.size();
-    std::size_t longest = 0;
+    std::size_t longest = 0; // the first of those that are equal in double
     for (std::size_t i = 1; i < n; ++i)
-        if (length(tokens.y[i]) > length(tokens.y[longest])) longest = i;
+        if (length(tokens.y[i]) > length(tokens.y[longest]) * S(1 + 1e-14)) longest = i;
     std::vector<SubsetCase<S>> cases(2 * n);
     subsets = S(0);
     for (unsigned bits = 0; bits < 1u << n; ++bits) {

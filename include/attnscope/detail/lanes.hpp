@@ -4,9 +4,26 @@
 
 #include <attnscope/detail/simd/exp.hpp>
 
+/// Behind the parameters of a lambda that must be inlined: what one that is not refers to has an address, and packets
+/// that have one are stored in every step.
+#if defined(__GNUC__)
+#define ATTNSCOPE_DETAIL_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define ATTNSCOPE_DETAIL_INLINE_LAMBDA
+#endif
+
 namespace attnscope {
 inline namespace v0_1 {
 namespace detail {
+
+/// f(0), ..., f(count - 1), each of a number that the compiler knows. A loop over packets of an array is unrolled too
+/// late for g++ to keep them in registers.
+template <Index count, class F>
+EIGEN_ALWAYS_INLINE void unrolled(F&& f) {
+    [&]<Index... k>(std::integer_sequence<Index, k...>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+        (f(std::integral_constant<Index, k>()), ...);
+    }(std::make_integer_sequence<Index, count>());
+}
 
 /// A whole packet at offset `i` of every row it is asked for.
 template <Real T>

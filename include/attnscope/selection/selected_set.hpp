@@ -19,6 +19,8 @@ enum class Metric {
 /// input. The distance of a key depends on its own p and x only, so equal tokens are exactly equally far.
 /// Invariant. Weights are taken as they are: >= 0, not necessarily summing to 1. All keys given are visible:
 /// leave masked ones out.
+/// Special rows. Lengths come from squares: vectors that are shorter than 1e-154 have no length in double, and those
+/// that are longer than 1e154 an infinite one.
 /// Example, with p and x of any kind that `RowLike` and Eigen have:
 ///     SelectedSet<double> set;
 ///     set.assign(p, x, std::vector<Index>{0, 3}); // or: auto set = select_top(p, x, 2);
@@ -186,30 +188,31 @@ private:
         constexpr auto size = std::size_t(count);
         P inner[size], apart[size], chosen[size];
         const P zero = A(0), half = A(0.5);
-        for (Index k = 0; k < count; ++k) {
+        detail::unrolled<count>([&](auto k) {
             inner[k] = apart[k] = zero;
             chosen[k] = A(member[k]);
-        }
-        const auto add = [&](const auto& lane, const auto& outside) {
+        });
+        const auto add = [&](const auto& lane, const auto& outside) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             const P s = lane(s_.data(), A(0));
             P rest = lane(rest_.data(), A(0));
-#pragma GCC unroll 4
-            for (Index k = 0; k < count; ++k) {
+            detail::unrolled<count>([&](auto k) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
                 const P own = lane(y + k * d, A(0)), gap = s - own;
                 inner[k] = madd(own, s, inner[k]);
                 apart[k] = madd(gap, gap, apart[k]);
                 rest += outside(own, k);
-            }
+            });
             lane.store(rest_.data(), rest);
         };
         if (any)
-            detail::for_each_lane<A>(d, [&](const auto& lane) {
-                add(lane, [&](P own, Index k) { return select_below(chosen[k], half, own, zero); });
+            detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                add(lane, [&](P own, auto k) { return select_below(chosen[k], half, own, zero); });
             });
         else
-            detail::for_each_lane<A>(d, [&](const auto& lane) { add(lane, [](P own, Index) { return own; }); });
+            detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                add(lane, [](P own, auto) { return own; });
+            });
         Sums sums = sums_; // a copy, that they stay in registers
-        for (Index k = 0; k < count; ++k) {
+        detail::unrolled<count>([&](auto k) {
             const auto at = static_cast<std::size_t>(first + k);
             const A weight = A(p_[at]), product = reduce_add(inner[k]);
             if (member[k]) {
@@ -227,7 +230,7 @@ private:
                 offsets_[at] = -product / (lengths[k] * length_ + A(1e-12));
                 distances_[at] = 1 + offsets_[at];
             }
-        }
+        });
         sums_ = sums;
     }
     auto weighted(Index i) const {

@@ -8,10 +8,10 @@ inline namespace v0_1 {
 
 /// Narrow limits of E d, cumulative, over uniformly random N-subsets of one row. Never wider than
 /// `RandomSubsetMoments::expected_distance`.
-/// Formula. Given that i is not in I, either the longest y_m is (with probability N/(L-1)) or not, and the others
-/// in I are a uniformly random set of the L-2 left. In each case, with S = s - y_i, m2 = E|S|^2, m4 = E|S|^4,
-/// max{|E S|, m2^{3/2}/m4^{1/2}} <= E|S| <= m2^{1/2} (Jensen; Hoelder with the exponents 3/2 and 3). What is
-/// computed of m2 and m4 counts as smaller or larger by its rounding.
+/// Formula. Given that i is not in I, either the longest y_m (the first of equals) is, with probability N/(L-1),
+/// or not, and the others in I are a uniformly random set of the L-2 left. In each case, with S = s - y_i,
+/// m2 = E|S|^2, m4 = E|S|^4, max{|E S|, m2^{3/2}/m4^{1/2}} <= E|S| <= m2^{1/2} (Jensen; Hoelder with the exponents
+/// 3/2 and 3). What is computed of m2 and m4 counts as smaller or larger by its rounding.
 template <Real T>
 class SubsetDistance {
 public:
@@ -27,9 +27,13 @@ public:
             y.row(i) = x.map().row(i).template cast<A>() * A(detail::at(moments.weights(), i));
         if (n == 0) return;
         const auto squares = y.rowwise().squaredNorm().eval();
-        Index longest = 0;
-        unit_ = std::sqrt(squares.maxCoeff(&longest));
+        const A largest = squares.maxCoeff();
+        unit_ = std::sqrt(largest);
         if (!(unit_ > A(0)) || !std::isfinite(unit_)) return;
+        // The first that is as long to rounding, so that the order of additions does not choose.
+        const A least = largest * (1 - 4 * std::numeric_limits<A>::epsilon() * static_cast<A>(x.cols() + 8));
+        Index longest = 0;
+        while (!(squares(longest) >= least)) ++longest;
         y /= unit_;
         const Vector apart = y.row(longest);
         y.row(longest).setZero(); // the population is without it
@@ -45,7 +49,8 @@ public:
                        .second_square = second.squaredNorm(),
                        .third_sum = third.dot(sum),
                        .quadratic = turned.dot(sum),
-                       .length = own.cwiseSqrt().sum()};
+                       .length = own.cwiseSqrt().sum(),
+                       .longest = std::sqrt(own.maxCoeff())};
         longest_ = vector(apart.squaredNorm(), apart.dot(sum), apart_turned.dot(apart), apart.dot(turned),
                           third.dot(apart));
         for (Index i = 0; i < n; ++i) {
@@ -87,6 +92,7 @@ private:
         A third_sum;     ///< t.S
         A quadratic;     ///< S.CS
         A length;        ///< at least sum |y|
+        A longest;       ///< at least every |y|
     };
     /// What a vector b is to them.
     struct Products {
@@ -116,7 +122,8 @@ private:
                 .second_square = all.second_square - 2 * y.second + y.square * y.square,
                 .third_sum = all.third_sum - y.third - y.square * inner,
                 .quadratic = all.quadratic - 2 * y.turned + y.second - inner * inner,
-                .length = all.length};
+                .length = all.length,
+                .longest = all.longest};
     }
 
     /// b = y_m - y_i or -y_i, to the population without y_i.
@@ -153,7 +160,7 @@ private:
         const A cubic = p1 * b.third + p2 * (2 * (b.turned - b.third) + b.sum * y.squares - b.third) +
                         p3 * (b.sum * y.sum_square - 2 * b.turned - b.sum * y.squares + 2 * b.third);
 
-        const A reach = std::sqrt(std::max(A(0), b.square)) + p1 * y.length + 1; // all |y| <= 1
+        const A reach = std::sqrt(std::max(A(0), b.square)) + p1 * y.length + y.longest;
         const A error = rounding_ * reach * reach;
         const A centre = b.square + 2 * mean + p1 * p1 * y.sum_square;
         const A m2 = b.square + 2 * mean + square;

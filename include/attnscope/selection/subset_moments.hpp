@@ -22,15 +22,18 @@ public:
                         "x must have one row for each weight", x.rows(), p.size());
         sum_.setZero(x.cols());
         squares_.resize(p.size());
+        Row copy(x.cols());
         for (Index i = 0; i < x.rows(); ++i) {
-            sum_ += weighted(i);
-            detail::at(squares_, i) = weighted(i).squaredNorm();
+            const auto y = wide(i, copy) * A(detail::at(p, i));
+            sum_ += y;
+            detail::at(squares_, i) = y.squaredNorm();
             total_squares_ += detail::at(squares_, i);
             length_ += std::sqrt(detail::at(squares_, i));
         }
         sum_square_ = sum_.squaredNorm();
         products_.resize(p.size());
-        for (Index i = 0; i < x.rows(); ++i) detail::at(products_, i) = weighted(i).dot(sum_);
+        for (Index i = 0; i < x.rows(); ++i)
+            detail::at(products_, i) = A(detail::at(p, i)) * wide(i, copy).dot(sum_);
     }
 
     /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous.
@@ -131,6 +134,8 @@ public:
     }
 
 private:
+    using Row = Eigen::Matrix<A, 1, Eigen::Dynamic>;
+
     /// Share of its terms below which a square is taken from the vectors.
     static constexpr A cancelled = A(1e-4);
 
@@ -143,6 +148,15 @@ private:
         if (value < cancelled * (own + all)) return ((1 + a) * weighted(i) - a * sum_).squaredNorm();
         return value;
     }
+    /// x_i, in `copy` if it is of another scalar: Eigen does not vectorise what also converts.
+    Eigen::Map<const Row> wide(Index i, Row& copy) const {
+        if constexpr (std::same_as<T, A>) {
+            return {x_.row(i).data(), x_.cols()};
+        } else {
+            std::copy_n(x_.row(i).data(), x_.cols(), copy.data());
+            return {copy.data(), x_.cols()};
+        }
+    }
     auto vector(Index i) const {
         return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
             .template cast<A>();
@@ -151,7 +165,7 @@ private:
 
     RowIn<T> p_;
     MatrixView<T> x_;
-    Eigen::Matrix<A, 1, Eigen::Dynamic> sum_;
+    Row sum_;
     std::vector<A> squares_, products_;
     A total_squares_ = 0, sum_square_ = 0, length_ = 0;
 };

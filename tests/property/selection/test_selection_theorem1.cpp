@@ -526,6 +526,19 @@ TEMPLATE_TEST_CASE("limits of E d given the longest are those of all subsets tha
     CHECK(narrower[1] > 50);
 }
 
+TEST_CASE("limits of E d stay narrow beside a token that is thousands of times longer",
+          "[selection][theorem1][random]") {
+    // Short tokens among themselves are known to their own rounding, not to that of the long one.
+    const double a = 0.0903557303191363, b = 6.26770813945282, c = 7051.90979268026;
+    const Tokens<double> tokens =
+        tokens_of(std::vector<double>(4, 1.0), std::vector<double>{-a, b, c, c, b, -a, -a, -a});
+    const RandomSubsetMoments<double> moments(tokens.weights(), tokens.vectors());
+    const auto range = attnscope::SubsetDistance<double>(moments)(1);
+    const auto [lower, upper, shortest] = limits_given(tokens, 1, 1);
+    CHECK(std::abs(range.lower / static_cast<double>(lower) - 1) < 1e-11);
+    CHECK(std::abs(range.upper / static_cast<double>(upper) - 1) < 1e-11);
+}
+
 TEST_CASE("the cap (N+1)(1-N/L)M is attained by one-hot weights", "[selection][theorem1][random]") {
     SplitMix64 unused(0);
     for (const Index n : {1, 2, 5, 9})
