@@ -160,7 +160,7 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
                 blocks = (count + analysis_block - 1) / analysis_block;
     std::vector<Audit> audits(static_cast<std::size_t>(blocks));
     Audit of_whole;
-    WorkspacePool<std::optional<RowAnalyzer>> workspaces;
+    WorkspacePool<std::optional<RowAnalyzer<>>> workspaces;
     const auto is_examined = [&](Index query) {
         return !result.streamed || std::binary_search(result.examined.begin(), result.examined.end(), query);
     };
@@ -174,13 +174,13 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
         if (number == 0) return whole(of_whole); // the longest comes first
         const Index block = number - 1, begin = block * analysis_block,
                     end = std::min(count, begin + analysis_block);
-        workspaces.use([&](std::optional<RowAnalyzer>& analyzer) {
+        workspaces.use([&](std::optional<RowAnalyzer<>>& analyzer) {
             if (!analyzer) analyzer.emplace(head);
             rows(chosen.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
                  [&](Index query, const auto& analyze_row) {
-                     const auto depth = !is_examined(query)       ? RowAnalyzer::Depth::figures
-                                        : has_expectations(query) ? RowAnalyzer::Depth::expectations
-                                                                  : RowAnalyzer::Depth::selections;
+                     const auto depth = !is_examined(query)       ? RowAnalyzer<>::Depth::figures
+                                        : has_expectations(query) ? RowAnalyzer<>::Depth::expectations
+                                                                  : RowAnalyzer<>::Depth::selections;
                      analyze_row(*analyzer, depth, detail::at(audits, block));
                  });
         });
@@ -207,7 +207,7 @@ void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& m
                 if (!is_padding(head.options, query)) z.insert(z.end(), logits.begin(), logits.end());
                 if (head.options.masked_below) mask_at_or_below(z, *head.options.masked_below);
                 const RowIn<double> row = seen_part(z);
-                visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
+                visit(query, [&](RowAnalyzer<>& analyzer, RowAnalyzer<>::Depth depth, Audit& audit) {
                     analyzer.logits(query, row, delta(query), depth, result, audit);
                     if (head.options.visit) head.options.visit(query, row, analyzer.weights());
                 });
@@ -546,7 +546,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
             fill(query, RowOut<double>(z));
             const RowIn<double> row =
                 is_padding(options, query) ? RowIn<double>() : seen_part(RowIn<double>(z));
-            visit(query, [&](RowAnalyzer& analyzer, RowAnalyzer::Depth depth, Audit& audit) {
+            visit(query, [&](RowAnalyzer<>& analyzer, RowAnalyzer<>::Depth depth, Audit& audit) {
                 if (p && !is_padding(options, query)) {
                     const RowIn<double> weights(p->data() + query * keys, row.size());
                     analyzer.stored(query, detail::at(stored, query), weights, row, options.normalise_weights,
@@ -562,7 +562,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     std::iota(all.begin(), all.end(), Index(0));
     ProgressGate gate(options.progress, queries);
     const auto whole = [&](Audit& audit) {
-        const RowAnalyzer one(context);
+        const RowAnalyzer<> one(context);
         const bool sums_to_one = std::none_of(stored.begin(), stored.end(), [&](const StoredRow& row) {
             return one.taken_as_it_is(row, options.normalise_weights);
         });

@@ -64,6 +64,7 @@ private:
 
 /// Analyses rows one after the other, in memory of its own: one for each thread. Writes into the columns of the
 /// row's query, and what is about statements into an audit.
+template <std::same_as<double> T = double> // so that only those who call it wait for the compiler
 class RowAnalyzer {
 public:
     explicit RowAnalyzer(const HeadContext& head)
@@ -166,8 +167,8 @@ private:
     /// sum: entropy and participation ratio of softmax of log p.
     bool weighed_row(Index query, RowIn<double> z, RowColumns& rows) {
         JacobianNorms<double> norms;
-        const RowStatus status =
-            head_.options.single_precision ? weigh<float>(z, norms) : weigh<double>(z, norms);
+        const RowStatus status = head_.options.single_precision ? this->template weigh<float>(z, norms)
+                                                                : this->template weigh<double>(z, norms);
         logs_.resize(z.size());
         std::transform(weights_.begin(), weights_.end(), logs_.begin(), [](double p) { return std::log(p); });
         RowStatistics<double> row = row_statistics<double>(RowIn<double>(logs_));
@@ -192,13 +193,13 @@ private:
         return row.normal();
     }
 
-    template <class T>
+    template <class S>
     RowStatus weigh(RowIn<double> z, JacobianNorms<double>& norms) {
-        std::vector<T> logits(z.size()), weights(z.size());
-        std::transform(z.begin(), z.end(), logits.begin(), [](double x) { return static_cast<T>(x); });
-        const RowStatus status = head_.normalizer.apply(RowIn<T>(logits), RowOut<T>(weights));
+        std::vector<S> logits(z.size()), weights(z.size());
+        std::transform(z.begin(), z.end(), logits.begin(), [](double x) { return static_cast<S>(x); });
+        const RowStatus status = head_.normalizer.apply(RowIn<S>(logits), RowOut<S>(weights));
         if (status == RowStatus::normal && head_.options.sensitivity)
-            norms = head_.normalizer.norms<T>(RowIn<T>(logits), RowIn<T>(weights));
+            norms = head_.normalizer.template norms<S>(RowIn<S>(logits), RowIn<S>(weights));
         weights_.assign(weights.begin(), weights.end());
         return status;
     }
@@ -267,10 +268,10 @@ private:
 
     /// The tokens that a row sees, ranked. Causal rows see a prefix, whose weights, values and inner products need no
     /// copy.
-    RankedTokens tokens_of(RowIn<double> z) {
+    RankedTokens<T> tokens_of(RowIn<double> z) {
         const Index visible = std::count_if(z.begin(), z.end(), sees);
         const bool prefix = std::all_of(z.begin(), z.begin() + visible, sees);
-        RankedTokens tokens;
+        RankedTokens<T> tokens;
         tokens.weights = RowIn<double>(weights_).first(static_cast<std::size_t>(visible));
         if (prefix) {
             if (head_.has_values()) tokens.x = head_.first_values(static_cast<std::size_t>(visible));
@@ -301,7 +302,7 @@ private:
                 Audit& audit) {
         if (selections.empty()) return;
         const AnalysisOptions& options = head_.options;
-        const RankedTokens tokens = tokens_of(z);
+        const RankedTokens<T> tokens = tokens_of(z);
         const Index visible = static_cast<Index>(tokens.weights.size());
         selection_auditor_.reseed(head_.seed_of(query, 2));
         if (!head_.has_values()) {
@@ -330,7 +331,7 @@ private:
         if (depth == Depth::expectations) selection_auditor_.expectations(audit, tokens, counts_);
     }
 
-    void set(Index query, const MeasuredSet& measured, const Interval<double>& expected,
+    void set(Index query, const MeasuredSet<T>& measured, const Interval<double>& expected,
              SelectionColumns& columns) const {
         const SelectedSet<double>& selected = *measured.set;
         const Separability<double> separable = separability(selected, head_.options.radius);
@@ -354,7 +355,7 @@ private:
     MeasuredRow row_; ///< of softmax in double, if `measured_`
     bool measured_ = false;
     RowAuditor row_auditor_;
-    SelectionAuditor selection_auditor_;
+    SelectionAuditor<T> selection_auditor_;
     CertificateAuditor certificate_auditor_;
     Ranking<double> ranking_, by_merit_;
     std::optional<FarthestTokens<double>> farthest_; ///< if the head knows the inner products of its values

@@ -149,21 +149,23 @@ inline void audit_missed_tokens(Audit& audit, std::span<const Index> order, std:
 /// values, where it is known.
 /// Cost. O(queries^2 keys + keys^2 d), memory O(queries keys).
 /// Throws. `invalid_argument` when shapes do not fit.
-inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixView<double> values,
-                                std::optional<double> diameter = {}) {
+template <Real T>
+void audit_rank_collapse(Audit& audit, MatrixView<T> logits, MatrixView<T> values,
+                         std::optional<double> diameter = {}) {
     const Index keys = logits.cols();
     detail::require(values.rows() == keys, "audit_rank_collapse", "values must have one row for each key",
                     values.rows(), keys);
     Matrix<double> z(logits.rows(), keys), p(logits.rows(), keys);
+    const Matrix<double> v = values.map().template cast<double>();
     Index rows = 0;
     double spread = 0;
     for (Index i = 0; i < logits.rows(); ++i) {
-        const RowStatistics<double> row = row_statistics<double>(logits.row(i));
-        if (!row.normal()) continue;
-        spread = std::max(spread, row.logit_spread());
-        z.row(rows) = logits.map().row(i);
-        Softmax{}.apply<double>(logits.row(i),
-                                RowOut<double>(p.data() + rows * keys, static_cast<std::size_t>(keys)));
+        z.row(rows) = logits.map().row(i).template cast<double>();
+        const RowIn<double> row = MatrixView<double>(z).row(rows);
+        const RowStatistics<double> statistics = row_statistics<double>(row);
+        if (!statistics.normal()) continue;
+        spread = std::max(spread, statistics.logit_spread());
+        Softmax{}.apply<double>(row, RowOut<double>(p.row(rows).data(), row.size()));
         ++rows;
     }
     if (rows < 2) return;
@@ -171,11 +173,11 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
     const double delta = dobrushin_coefficient(weights);
     const double weight_error = softmax_weight_error(keys, spread);
     audit.add(dobrushin_sharp(delta, dobrushin_limit(used, weights), weight_error));
-    const Matrix<double> mixed = weights.map() * values.map();
-    const double length = values.map().rowwise().norm().maxCoeff();
+    const Matrix<double> mixed = weights.map() * v;
+    const double length = v.rowwise().norm().maxCoeff();
     audit.add(rank_collapse_sharp(token_diameter(MatrixView<double>(mixed)), delta,
-                                  diameter ? *diameter : token_diameter(values), length * (1 + spread / 8),
-                                  keys));
+                                  diameter ? *diameter : token_diameter(MatrixView<double>(v)),
+                                  length * (1 + spread / 8), keys));
 }
 
 /// Audits sink_necessity of one softmax head on its sinks: the keys whose mean weight over the queries that see them,
@@ -185,17 +187,19 @@ inline void audit_rank_collapse(Audit& audit, MatrixView<double> logits, MatrixV
 /// nothing to ask.
 /// Cost. O(queries keys), and with sinks that of `forced_sinks`.
 /// Throws. `invalid_argument` when shapes do not fit.
-inline ForcedSinks audit_sinks(Audit& audit, MatrixView<double> logits, MatrixView<double> values) {
+template <Real T>
+ForcedSinks audit_sinks(Audit& audit, MatrixView<T> logits, MatrixView<T> values) {
     const Index keys = logits.cols();
     detail::require(values.rows() == keys, "audit_sinks", "values must have one row for each key",
                     values.rows(), keys);
     Matrix<double> p(logits.rows(), keys);
-    Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
+    Row<double> z(keys), mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
     for (Index i = 0; i < logits.rows(); ++i) {
-        Softmax{}.apply<double>(logits.row(i),
-                                RowOut<double>(p.data() + i * keys, static_cast<std::size_t>(keys)));
+        z = logits.map().row(i).template cast<double>();
+        const RowOut<double> row(p.row(i).data(), static_cast<std::size_t>(keys));
+        Softmax{}.apply<double>(RowIn<double>(z.data(), row.size()), row);
         mass += p.row(i).array();
-        seen += (logits.map().row(i).array() > -std::numeric_limits<double>::infinity()).cast<double>();
+        seen += (z > -std::numeric_limits<double>::infinity()).cast<double>();
     }
     const double quarter = static_cast<double>(logits.rows()) / 4;
     const Row<double> mean = (seen >= quarter).select(mass / seen.max(1), 0);

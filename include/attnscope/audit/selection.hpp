@@ -17,18 +17,21 @@ struct SelectionAuditOptions {
 };
 
 /// The tokens that one query sees, ranked. Borrowed.
+template <Real T = double>
 struct RankedTokens {
-    RowIn<double> weights;                ///< [n]
-    MatrixView<double> x;                 ///< [n, d], their vectors
-    std::span<const Index> order;         ///< [n], their ranking by weight: see `Ranking`
-    const Matrix<double>* gram = nullptr; ///< inner products of vectors that begin with x, where they are known
-    const FarthestTokens<double>* farthest = nullptr; ///< of the n tokens, where they are known
+    RowIn<T> weights;             ///< [n]
+    MatrixView<T> x;              ///< [n, d], their vectors
+    std::span<const Index> order; ///< [n], their ranking by weight: see `Ranking`
+    const Matrix<Accumulator<T>>* gram =
+        nullptr; ///< inner products of vectors that begin with x, where they are known
+    const FarthestTokens<Accumulator<T>>* farthest = nullptr; ///< of the n tokens, where they are known
 };
 
 /// One set of tokens and what Theorem 1(1) is made of.
+template <Real T = double>
 struct MeasuredSet {
-    const SelectedSet<double>* set;
-    FixedSetGeometry<double> geometry;
+    const SelectedSet<T>* set;
+    FixedSetGeometry<Accumulator<T>> geometry;
 };
 
 /// Holds the paper's statements about selections against the rows of a head.
@@ -39,8 +42,12 @@ struct MeasuredSet {
 ///     ranking.rank(p);
 ///     SelectionAuditor auditor;
 ///     auditor(audit, {p, x, ranking.order()}, std::vector<Index>{1, 4, 16});
+template <Real T = double>
 class SelectionAuditor {
 public:
+    using A = Accumulator<T>;
+    using Tokens = RankedTokens<T>;
+
     /// seed: of random sets, subsets and sphere vectors.
     explicit SelectionAuditor(const SelectionAuditOptions& options = {}, std::uint64_t seed = 1)
         : options_(options), generator_(seed) {}
@@ -51,21 +58,21 @@ public:
     /// theorem1_fixed, on the top-N set of each N in `counts` and on one random set of N tokens. What is not
     /// in 1 <= N < n is left out.
     /// Cost. O(n d) a set, without `gram` O(N n d) more.
-    void operator()(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
+    void operator()(Audit& audit, const Tokens& tokens, std::span<const Index> counts) {
         measure(tokens, counts);
         add(audit);
     }
 
     /// The first half of that: measures the sets, for those who need them for more than the audit. The top-N set of
     /// each N in `counts` with 1 <= N < n, in their order; valid until the next row. random_sets: also the others.
-    std::span<const MeasuredSet> measure(const RankedTokens& tokens, std::span<const Index> counts,
-                                         bool random_sets = true) {
+    std::span<const MeasuredSet<T>> measure(const Tokens& tokens, std::span<const Index> counts,
+                                            bool random_sets = true) {
         draw(tokens, counts, random_sets);
         if (sets_.size() < chosen_.size()) sets_.resize(chosen_.size());
         measured_.clear();
-        const std::span<SelectedSet<double>> sets = std::span(sets_).first(chosen_.size());
-        SelectedSet<double>::assign_all(sets, tokens.weights, tokens.x, chosen_);
-        for (const SelectedSet<double>& set : sets)
+        const std::span<SelectedSet<T>> sets = std::span(sets_).first(chosen_.size());
+        SelectedSet<T>::assign_all(sets, tokens.weights, tokens.x, chosen_);
+        for (const SelectedSet<T>& set : sets)
             measured_.push_back({&set, tokens.farthest ? fixed_set_geometry(set, *tokens.farthest)
                                                        : fixed_set_geometry(set, tokens.gram)});
         return std::span(measured_).first(top_);
@@ -73,7 +80,7 @@ public:
 
     /// The second half: theorem1_fixed on every set that was measured.
     void add(Audit& audit) const {
-        for (const MeasuredSet& measured : measured_) {
+        for (const MeasuredSet<T>& measured : measured_) {
             audit.add(theorem1_fixed_published(*measured.set, measured.geometry, options_.reading));
             audit.add(theorem1_fixed_sharp(*measured.set, measured.geometry, options_.reading));
         }
@@ -83,14 +90,14 @@ public:
     /// else over `subsets` drawn ones; theorem2 over `trials` draws of sphere vectors that carry the row's
     /// own weights.
     /// Cost. O(n d^2), and O(subsets n d + trials N d) for each N.
-    void expectations(Audit& audit, const RankedTokens& tokens, std::span<const Index> counts) {
-        std::optional<RandomSubsetMoments<double>> moments;
-        std::optional<SubsetDistance<double>> distance;
+    void expectations(Audit& audit, const Tokens& tokens, std::span<const Index> counts) {
+        std::optional<RandomSubsetMoments<T>> moments;
+        std::optional<SubsetDistance<T>> distance;
         for (const Index count : counts) {
             if (!is_selection(tokens, count)) continue;
             if (!moments) distance.emplace(moments.emplace(tokens.weights, tokens.x));
-            const auto expected = mean_subset_distance<double>(
-                tokens.weights, tokens.x, count, Reading::cumulative, options_.subsets, generator_);
+            const auto expected = mean_subset_distance<T>(tokens.weights, tokens.x, count, Reading::cumulative,
+                                                          options_.subsets, generator_);
             audit.add(theorem1_random_published(*moments, count, expected));
             audit.add(theorem1_random_sharp(*moments, *distance, count, expected));
             audit.add(corollary2_published(*moments, count, expected));
@@ -101,12 +108,12 @@ public:
     }
 
 private:
-    static bool is_selection(const RankedTokens& tokens, Index count) {
+    static bool is_selection(const Tokens& tokens, Index count) {
         return count >= 1 && count < static_cast<Index>(tokens.weights.size());
     }
 
     /// The keys of the top-N sets, then of as many random ones, into `chosen_`.
-    void draw(const RankedTokens& tokens, std::span<const Index> counts, bool random_sets) {
+    void draw(const Tokens& tokens, std::span<const Index> counts, bool random_sets) {
         const Index n = static_cast<Index>(tokens.weights.size());
         chosen_.clear();
         for (const Index count : counts)
@@ -126,10 +133,10 @@ private:
         }
     }
 
-    void check_spheres(Audit& audit, const RankedTokens& tokens, Index count) {
+    void check_spheres(Audit& audit, const Tokens& tokens, Index count) {
         selected_.clear();
         for (const Index i : tokens.order.first(static_cast<std::size_t>(count)))
-            selected_.push_back(tokens.weights[static_cast<std::size_t>(i)]);
+            selected_.push_back(static_cast<double>(detail::at(tokens.weights, i)));
         const std::span<const double> selected(selected_);
         const SphericalModel model{.dimension = tokens.x.cols()};
         const std::vector<double> xi = theorem2_xi(selected, model);
@@ -156,8 +163,8 @@ private:
 
     SelectionAuditOptions options_;
     SplitMix64 generator_;
-    std::vector<SelectedSet<double>> sets_;
-    std::vector<MeasuredSet> measured_;
+    std::vector<SelectedSet<T>> sets_;
+    std::vector<MeasuredSet<T>> measured_;
     std::vector<std::span<const Index>> chosen_; ///< keys of each set, `top_` of them by weight
     std::size_t top_ = 0;
     std::vector<std::vector<Index>> keys_; ///< of random sets

@@ -94,20 +94,21 @@ struct SinkDirection {
 /// Special rows. No direction where all keys are in S or none is, or where values are not finite.
 /// Cost. O(sweeps keys d).
 /// Throws. `invalid_argument` when shapes do not fit.
-inline SinkDirection sink_direction(MatrixView<double> values, std::span<const char> inside,
-                                    const Eigen::RowVectorXd& output, int sweeps = 200) {
+template <Real T>
+SinkDirection sink_direction(MatrixView<T> values, std::span<const char> inside,
+                             const Eigen::RowVectorXd& output, int sweeps = 200) {
     const Index n = values.rows(), d = values.cols();
     detail::require(static_cast<Index>(inside.size()) == n && output.size() == d, "sink_direction",
                     "set and output must fit the values", inside.size(), n, output.size(), d);
+    const Matrix<double> v = values.map().template cast<double>();
     SinkDirection result{Eigen::RowVectorXd::Zero(d), 0};
     std::vector<Index> within, others;
     for (Index j = 0; j < n; ++j) (inside[static_cast<std::size_t>(j)] ? within : others).push_back(j);
-    if (within.empty() || others.empty() || !values.map().allFinite() || !output.allFinite()) return result;
+    if (within.empty() || others.empty() || !v.allFinite() || !output.allFinite()) return result;
     Eigen::RowVectorXd centre = Eigen::RowVectorXd::Zero(d);
-    for (const Index j : within) centre += values.map().row(j) / static_cast<double>(within.size());
+    for (const Index j : within) centre += v.row(j) / static_cast<double>(within.size());
     Matrix<double> apart(static_cast<Index>(others.size()), d);
-    for (Index j = 0; j < apart.rows(); ++j)
-        apart.row(j) = values.map().row(others[static_cast<std::size_t>(j)]) - centre;
+    for (Index j = 0; j < apart.rows(); ++j) apart.row(j) = v.row(others[static_cast<std::size_t>(j)]) - centre;
     const Eigen::RowVectorXd goal = output - centre;
     const double scale = apart.rowwise().norm().maxCoeff();
     if (!(scale > 0)) return result;
@@ -116,7 +117,7 @@ inline SinkDirection sink_direction(MatrixView<double> values, std::span<const c
 
     const auto meet = [&](const Eigen::RowVectorXd& u) {
         double low = std::numeric_limits<double>::infinity();
-        for (const Index j : within) low = std::min(low, (values.map().row(j) - centre).dot(u));
+        for (const Index j : within) low = std::min(low, (v.row(j) - centre).dot(u));
         const double high = (apart * u.transpose()).minCoeff() * scale, height = goal.dot(u);
         if (!(high > low)) return;
         const double forced = (high - height) / (high - low), length = u.norm();
@@ -164,8 +165,8 @@ struct ForcedSinks {
 /// Cost. O(queries keys + keys d), and that of `sink_direction`.
 /// Throws. `invalid_argument` when shapes do not fit or a sink is not in [0, keys).
 /// Source. arXiv:2603.11487.
-template <class Visit>
-ForcedSinks forced_sinks(MatrixView<double> weights, MatrixView<double> values, std::span<const Index> sinks,
+template <Real P, Real T, class Visit>
+ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<const Index> sinks,
                          Visit&& visit) {
     const Index keys = weights.cols();
     detail::require(values.rows() == keys, "forced_sinks", "values must have one row for each key",
@@ -186,13 +187,14 @@ ForcedSinks forced_sinks(MatrixView<double> weights, MatrixView<double> values, 
             outside = row(key) > 0 && !inside[static_cast<std::size_t>(key)];
         if (!outside || row.hasNaN()) continue;
         counted.push_back(query);
-        mean += row;
+        mean += row.template cast<double>();
     }
     result.rows = static_cast<Index>(counted.size());
     if (counted.empty()) return result;
     mean /= static_cast<double>(counted.size());
-    result.direction = sink_direction(values, inside, mean * values.map()).direction;
-    const Eigen::VectorXd along = values.map() * result.direction.transpose();
+    const Matrix<double> v = values.map().template cast<double>();
+    result.direction = sink_direction(MatrixView<double>(v), inside, mean * v).direction;
+    const Eigen::VectorXd along = v * result.direction.transpose();
     std::vector<double> p, heights;
     std::vector<char> set;
     for (const Index query : counted) {
@@ -200,7 +202,7 @@ ForcedSinks forced_sinks(MatrixView<double> weights, MatrixView<double> values, 
         heights.clear();
         set.clear();
         for (Index key = 0; key < keys; ++key) {
-            const double weight = weights.map()(query, key);
+            const double weight = double(weights.map()(query, key));
             if (!(weight > 0)) continue;
             p.push_back(weight);
             heights.push_back(along(key));
@@ -216,8 +218,8 @@ ForcedSinks forced_sinks(MatrixView<double> weights, MatrixView<double> values, 
 }
 
 /// As above, the figures alone.
-inline ForcedSinks forced_sinks(MatrixView<double> weights, MatrixView<double> values,
-                                std::span<const Index> sinks) {
+template <Real P, Real T>
+ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<const Index> sinks) {
     return forced_sinks(weights, values, sinks, [](const SinkHeights<double>&, Index) {});
 }
 

@@ -36,7 +36,7 @@ TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", 
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Audit by_reading[2];
-    attnscope::SelectionAuditor auditors[2] = {
+    attnscope::SelectionAuditor<> auditors[2] = {
         attnscope::SelectionAuditor({.reading = Reading::cumulative}, seed),
         attnscope::SelectionAuditor({.reading = Reading::resultant}, seed)};
     std::size_t selections = 0;
@@ -60,6 +60,37 @@ TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", 
         CHECK(audit.at(attnscope::theorem1_random_sharp_statement).checked == 0);
         CHECK(audit.at(attnscope::theorem2_upper_sharp_statement).checked == 0);
     }
+}
+
+TEST_CASE("selections of float tokens are audited as those of the same tokens in double",
+          "[selection][audit]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Audit narrow, wide;
+    attnscope::SelectionAuditor<float> of_float({.subsets = 20, .trials = 20}, seed);
+    attnscope::SelectionAuditor of_double({.subsets = 20, .trials = 20}, seed);
+    SplitMix64 random = generator(seed, 77);
+    for (int row = 0; row < 300; ++row) {
+        const auto w = static_cast<std::size_t>(random.below(Index(weight_families.size())));
+        const auto v = static_cast<std::size_t>(random.below(Index(vector_families.size())));
+        const Tokens<float> tokens =
+            make_tokens<float>(random, w, v, 1 + random.below(20), 2 + random.below(6));
+        const std::vector<double> p(tokens.p.begin(), tokens.p.end()), x(tokens.x.begin(), tokens.x.end());
+        const std::vector<Index> order = reference_order(attnscope::RowIn<double>(p));
+        of_float(narrow, {tokens.weights(), tokens.vectors(), order}, counts);
+        of_float.expectations(narrow, {tokens.weights(), tokens.vectors(), order}, counts);
+        const attnscope::MatrixView<double> vectors(x.data(), tokens.n, tokens.d);
+        of_double(wide, {attnscope::RowIn<double>(p), vectors, order}, counts);
+        of_double.expectations(wide, {attnscope::RowIn<double>(p), vectors, order}, counts);
+    }
+    CHECK(narrow.sharp_violations() == 0);
+    for (const attnscope::Statement* statement : attnscope::statements) {
+        INFO(statement->id);
+        CHECK(narrow.at(*statement).checked == wide.at(*statement).checked);
+        CHECK(narrow.at(*statement)[Verdict::violated] == wide.at(*statement)[Verdict::violated]);
+    }
+    CHECK(narrow.at(attnscope::theorem1_random_sharp_statement).checked > 0);
+    CHECK(narrow.at(attnscope::theorem2_upper_sharp_statement).checked > 0);
 }
 
 TEST_CASE("random rows with expectations: sharp forms hold, published ones fail", "[selection][audit]") {
