@@ -166,7 +166,7 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
             for (Index block = number * pass.blocks() / tasks; block < (number + 1) * pass.blocks() / tasks;
                  ++block)
                 pass(block, room, buffers.q, own);
-            sums[static_cast<std::size_t>(number)] = std::move(own);
+            detail::at(sums, number) = std::move(own);
         });
     };
     executor(tasks, task);
@@ -268,7 +268,7 @@ attend_backward(const HeadGroup<S>& group, const N& normalizer,
             gradient.v.push_back(Matrix<T>::Zero(head.keys(), head.v().cols()));
         }
         gradient.parameter +=
-            attend_backward(head, normalizer, d_outputs[static_cast<std::size_t>(h)],
+            attend_backward(head, normalizer, detail::at(d_outputs, h),
                             {gradient.q.back(), gradient.k.back(), gradient.v.back()}, mask, options, executor);
     }
     return gradient;

@@ -231,7 +231,7 @@ void logits_of(const HeadView<T>& head, const Mask& mask, Index query, RowOut<T>
     const Eigen::Map<const Row<T>> q(head.q().row(query).data(), 1, head.q().cols());
     mask.visible(query, head.keys()).for_each([&](Index key) {
         const Eigen::Map<const Row<T>> k(head.k().row(key).data(), 1, head.k().cols());
-        out[static_cast<std::size_t>(key)] = head.scale() * q.matrix().dot(k.matrix());
+        detail::at(out, key) = head.scale() * q.matrix().dot(k.matrix());
     });
 }
 

@@ -121,9 +121,8 @@ public:
         for (Index i = 0; i < block.rows; ++i) {
             const KeyRanges visible = mask_.visible(block.first + i, head_.keys());
             const RowOut<T> row = block.row(i);
-            for_each_hidden(visible, block.keys, [&](Index key) {
-                row[static_cast<std::size_t>(key)] = -std::numeric_limits<T>::infinity();
-            });
+            for_each_hidden(visible, block.keys,
+                            [&](Index key) { detail::at(row, key) = -std::numeric_limits<T>::infinity(); });
             for (const KeyRange& range : {visible.lead, visible.body})
                 map_(block.first + i, range.begin,
                      row.subspan(static_cast<std::size_t>(std::min(range.begin, block.keys)),

@@ -135,11 +135,9 @@ inline void audit_missed_tokens(Audit& audit, std::span<const Index> order, std:
     const Index n = static_cast<Index>(merit.size());
     detail::require(count >= 0 && count <= n, "audit_missed_tokens", "count must be in [0, tokens]", count, n);
     std::vector<bool> useful(merit.size(), false);
-    for (Index i = 0; i < count; ++i)
-        useful[static_cast<std::size_t>(merit[static_cast<std::size_t>(i)])] = true;
+    for (Index i = 0; i < count; ++i) detail::at(useful, detail::at(merit, i)) = true;
     Index missed = count;
-    for (Index i = 0; i < count; ++i)
-        missed -= useful[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] ? 1 : 0;
+    for (Index i = 0; i < count; ++i) missed -= detail::at(useful, detail::at(order, i)) ? 1 : 0;
     audit.add(missed_tokens_sharp(count_inversions(order, useful), count, missed));
 }
 

@@ -22,7 +22,7 @@ Accumulator<T> renyi_entropy_nats(RowIn<T> z, double order, double temperature =
     if (order == 0) return std::log(static_cast<A>(row.visible));
     const auto each = [&](auto&& visit) { // u of every visible key but the first of the largest
         for (Index i = 0; i < detail::size<T>(z); ++i) {
-            const A key = static_cast<A>(z[static_cast<std::size_t>(i)]);
+            const A key = static_cast<A>(detail::at(z, i));
             if (i != row.argmax && key != -std::numeric_limits<A>::infinity())
                 visit(detail::temperatures_apart(row.max_logit, key, static_cast<A>(temperature)));
         }

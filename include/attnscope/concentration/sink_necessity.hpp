@@ -103,12 +103,12 @@ SinkDirection sink_direction(MatrixView<T> values, std::span<const char> inside,
     const Matrix<double> v = values.map().template cast<double>();
     SinkDirection result{Eigen::RowVectorXd::Zero(d), 0};
     std::vector<Index> within, others;
-    for (Index j = 0; j < n; ++j) (inside[static_cast<std::size_t>(j)] ? within : others).push_back(j);
+    for (Index j = 0; j < n; ++j) (detail::at(inside, j) ? within : others).push_back(j);
     if (within.empty() || others.empty() || !v.allFinite() || !output.allFinite()) return result;
     Eigen::RowVectorXd centre = Eigen::RowVectorXd::Zero(d);
     for (const Index j : within) centre += v.row(j) / static_cast<double>(within.size());
     Matrix<double> apart(static_cast<Index>(others.size()), d);
-    for (Index j = 0; j < apart.rows(); ++j) apart.row(j) = v.row(others[static_cast<std::size_t>(j)]) - centre;
+    for (Index j = 0; j < apart.rows(); ++j) apart.row(j) = v.row(detail::at(others, j)) - centre;
     const Eigen::RowVectorXd goal = output - centre;
     const double scale = apart.rowwise().norm().maxCoeff();
     if (!(scale > 0)) return result;
@@ -174,7 +174,7 @@ ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<
     std::vector<char> inside(static_cast<std::size_t>(keys), 0);
     for (const Index key : sinks) {
         detail::require(key >= 0 && key < keys, "forced_sinks", "sinks must be in [0, keys)", key, keys);
-        inside[static_cast<std::size_t>(key)] = 1;
+        detail::at(inside, key) = 1;
     }
     ForcedSinks result{Eigen::RowVectorXd::Zero(values.cols())};
     if (sinks.empty()) return result;
@@ -183,8 +183,7 @@ ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<
     for (Index query = 0; query < weights.rows(); ++query) {
         const auto row = weights.map().row(query);
         bool outside = false;
-        for (Index key = 0; key < keys && !outside; ++key)
-            outside = row(key) > 0 && !inside[static_cast<std::size_t>(key)];
+        for (Index key = 0; key < keys && !outside; ++key) outside = row(key) > 0 && !detail::at(inside, key);
         if (!outside || row.hasNaN()) continue;
         counted.push_back(query);
         mean += row.template cast<double>();
@@ -206,7 +205,7 @@ ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<
             if (!(weight > 0)) continue;
             p.push_back(weight);
             heights.push_back(along(key));
-            set.push_back(inside[static_cast<std::size_t>(key)]);
+            set.push_back(detail::at(inside, key));
         }
         const SinkHeights<double> row =
             sink_heights<double>(RowIn<double>(p), RowIn<double>(heights), std::span<const char>(set));

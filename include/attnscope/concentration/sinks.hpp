@@ -20,7 +20,7 @@ template <Real T>
 double remaining_mass(RowIn<T> row, const KeyRanges& visible, Index excluded) {
     double all = 0, rest = 0;
     visible.for_each([&](Index key) {
-        const double weight = static_cast<double>(row[static_cast<std::size_t>(key)]);
+        const double weight = static_cast<double>(detail::at(row, key));
         all += weight;
         if (key >= excluded) rest += weight;
     });
@@ -50,7 +50,7 @@ Row<double> column_mass(MatrixView<T> weights, const Mask& mask = {}, Index excl
         if (!(rest > 0)) continue;
         visible.for_each([&](Index key) {
             if (key < excluded) return;
-            sum[key] += static_cast<double>(row[static_cast<std::size_t>(key)]) / rest;
+            sum[key] += static_cast<double>(detail::at(row, key)) / rest;
             seen[key] += 1;
         });
     }
@@ -86,8 +86,7 @@ double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}, Index
         if (!(rest > 0)) continue;
         Index taken = 0;
         visible.for_each([&](Index key) {
-            if (key >= excluded && taken++ < k)
-                sum += static_cast<double>(row[static_cast<std::size_t>(key)]) / rest;
+            if (key >= excluded && taken++ < k) sum += static_cast<double>(detail::at(row, key)) / rest;
         });
         rows += 1;
     }

@@ -116,7 +116,7 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
         if (i < end) add(PartialLane<T>{i, end - i}, sum[0]);
         for (int k = 0; k < K; ++k) {
             for (int j = 1; j < unroll; ++j) sum[0].v[k] += sum[j].v[k];
-            sums[static_cast<std::size_t>(k)] += Accumulator<T>(reduce_add(sum[0].v[k]));
+            detail::at(sums, k) += Accumulator<T>(reduce_add(sum[0].v[k]));
         }
     }
     return sums;
@@ -190,7 +190,7 @@ std::size_t first_not_below(RowIn<T> z, T limit) {
     for (; i + P::size <= n; i += P::size)
         if (const std::uint32_t mask = mask_not_below(P::load(z.data() + i), floor); mask != 0)
             return static_cast<std::size_t>(i + std::countr_zero(mask));
-    while (i < n && !(z[static_cast<std::size_t>(i)] >= limit)) ++i;
+    while (i < n && !(detail::at(z, i) >= limit)) ++i;
     return static_cast<std::size_t>(i);
 }
 
@@ -214,7 +214,7 @@ RowRange<T> row_range(RowIn<T> z) {
     for (; i + 4 * P::size <= n; i += 4 * P::size)
         for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
     for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
-    if (i < n) meet(0, P::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+    if (i < n) meet(0, P::load_partial(z.data() + i, n - i, detail::at(z, i)));
     return {reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))),
             reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
 }

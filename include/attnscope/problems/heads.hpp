@@ -64,7 +64,7 @@ inline ProblemHead synthetic_head(Index tokens, Index width, const HeadRecipe& r
             const double norm = head.k.row(needle).tail(content).norm();
             head.q.row(i).tail(content) +=
                 head.k.row(needle).tail(content) * (recipe.needle * root / (norm * norm));
-            head.needles[static_cast<std::size_t>(i)] = needle;
+            detail::at(head.needles, i) = needle;
         }
         for (Index c = 0; c < width; ++c) {
             const double scale = 1 / (1 + 0.25 * static_cast<double>(c));

@@ -64,7 +64,7 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
             // the top key itself is left out
             typename Q::Elements keys;
             key.store(keys.data());
-            keys[static_cast<std::size_t>(place)] = -infinity;
+            detail::at(keys, place) = -infinity;
             key = Q::load(keys.data());
         }
         largest = max_to(largest, key);

@@ -127,13 +127,13 @@ public:
             o_ += weight_[i] * vector(x, static_cast<Index>(i));
         }
         for (std::size_t rank = size; rank-- > 0;)
-            tail_[rank] = tail_[rank + 1] + weight_[static_cast<std::size_t>(order[rank])];
+            tail_[rank] = tail_[rank + 1] + detail::at(weight_, order[rank]);
 
         A mass = 0;
         std::size_t to = 0; // of the next N that is asked for
         for (std::size_t rank = 0; rank < last; ++rank) {
             const Index key = order[rank];
-            const A own = weight_[static_cast<std::size_t>(key)];
+            const A own = detail::at(weight_, key);
             mass += own;
             s_ += own * vector(x, key);
             Step& step = steps_[rank];
@@ -182,7 +182,7 @@ private:
                                         : mass > A(0) ? (s_ - (o_ - s_) * (tail / mass)).norm()
                                                       : std::numeric_limits<A>::quiet_NaN();
             }
-            s_ += weight_[static_cast<std::size_t>(order[rank])] * vector(x, order[rank]);
+            s_ += detail::at(weight_, order[rank]) * vector(x, order[rank]);
         }
     }
 
@@ -318,8 +318,8 @@ private:
         for (const auto& [at, key] : doubtful_) {
             for (; rank <= static_cast<std::size_t>(at); ++rank)
                 s_ += steps_[rank].weight * vector(x, steps_[rank].key);
-            curve_.cumulative[steps_[static_cast<std::size_t>(at)].to] +=
-                (s_ - weight_[static_cast<std::size_t>(key)] * vector(x, key)).norm();
+            curve_.cumulative[detail::at(steps_, at).to] +=
+                (s_ - detail::at(weight_, key) * vector(x, key)).norm();
         }
     }
 
@@ -330,7 +330,7 @@ private:
         farthest_.assign(order.size(), A(0)); // largest |x_i - x_j|^2 over the selected j
         norms_.resize(order.size());
         alive_.assign(order.size(), A(1));
-        for (Index i = 0; i < n; ++i) norms_[static_cast<std::size_t>(i)] = gram(i, i);
+        for (Index i = 0; i < n; ++i) detail::at(norms_, i) = gram(i, i);
         // A token that is not finite stands on one side or the other; maxima would pass over it.
         if (const A sum = std::accumulate(norms_.begin(), norms_.end(), A(0)); !std::isfinite(sum)) {
             std::fill(curve_.bound.begin(), curve_.bound.end(), sum);
@@ -343,7 +343,7 @@ private:
             const std::size_t to = steps_[rank].to;
             const A* const products = gram.data() + key * gram.cols();
             longest = std::max(longest, gram(key, key));
-            alive_[static_cast<std::size_t>(key)] = 0;
+            detail::at(alive_, key) = 0;
             const P own = gram(key, key), minus_two = A(-2);
             P reach = A(0);
             const auto move = [&](const auto& lane) {

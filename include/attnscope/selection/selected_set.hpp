@@ -69,10 +69,10 @@ public:
             const Index count = std::min(block_keys, n - first);
             std::array<A, static_cast<std::size_t>(block_keys)> squares{}, lengths{};
             for (Index k = 0; k < count; ++k) {
-                const A square = weigh(p[static_cast<std::size_t>(first + k)], x.row(first + k).data(), d,
-                                       block.data() + k * d);
-                squares[static_cast<std::size_t>(k)] = square;
-                total_length += lengths[static_cast<std::size_t>(k)] = std::sqrt(square);
+                const A square =
+                    weigh(detail::at(p, first + k), x.row(first + k).data(), d, block.data() + k * d);
+                detail::at(squares, k) = square;
+                total_length += detail::at(lengths, k) = std::sqrt(square);
             }
             for (SelectedSet& set : sets)
                 if (count == block_keys)
@@ -100,7 +100,7 @@ public:
     Index size() const { return static_cast<Index>(p_.size()); }
     Index selected_count() const { return static_cast<Index>(selected_.size()); }
     std::span<const Index> selected() const { return selected_; }
-    bool contains(Index i) const { return member_[static_cast<std::size_t>(i)] != 0; }
+    bool contains(Index i) const { return detail::at(member_, i) != 0; }
     RowIn<T> weights() const { return p_; }
     const MatrixView<T>& vectors() const { return x_; }
 
@@ -119,7 +119,7 @@ public:
     /// sum over the others of p_i x_i.
     const Eigen::Matrix<A, 1, Eigen::Dynamic>& remainder() const { return rest_; }
     /// Distance of y_i from s.
-    A distance(Index i) const { return distances_[static_cast<std::size_t>(i)]; }
+    A distance(Index i) const { return detail::at(distances_, i); }
     /// Is key i nearer to s than key j? Finer than comparing distances: keys of tiny weight are all about |s|
     /// away, and only |y|^2 - 2 <y, s> = D^2 - |s|^2 tells them apart. Equal tokens are equally near. A strict
     /// weak order.
@@ -130,7 +130,7 @@ public:
     /// Is y_i so near to s that its distance says more than its offset?
     bool is_close(Index i) const { return metric_ == Metric::euclidean && 2 * distance(i) < length_; }
     /// |y|^2 - 2 <y, s> = D^2 - |s|^2, or minus the cosine.
-    A offset(Index i) const { return offsets_[static_cast<std::size_t>(i)]; }
+    A offset(Index i) const { return detail::at(offsets_, i); }
 
 private:
     static constexpr Index block_keys = 4;
@@ -165,9 +165,8 @@ private:
         rest_.setZero(x.cols());
         for (const Index i : selected) {
             detail::require(i >= 0 && i < n, "SelectedSet", "selected keys must be in [0, n)", i, n);
-            detail::require(!member_[static_cast<std::size_t>(i)], "SelectedSet",
-                            "selected keys must be distinct", i);
-            member_[static_cast<std::size_t>(i)] = 1;
+            detail::require(!detail::at(member_, i), "SelectedSet", "selected keys must be distinct", i);
+            detail::at(member_, i) = 1;
             s_ += weighted(i);
         }
         length_ = s_.norm();
@@ -235,7 +234,7 @@ private:
     }
     auto weighted(Index i) const {
         const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(x_.row(i).data(), 1, x_.cols());
-        return (row.template cast<A>() * A(p_[static_cast<std::size_t>(i)]));
+        return (row.template cast<A>() * A(detail::at(p_, i)));
     }
 
     RowIn<T> p_;

@@ -299,7 +299,7 @@ std::vector<SimulatedMean<A>> simulate_separable_fraction(std::span<const A> sel
     for (Index trial = 0; trial < trials; ++trial) {
         for (Index i = 0; i < n; ++i) {
             generator.fill_normal(std::span<A>(y.row(i).data(), static_cast<std::size_t>(model.dimension)));
-            y.row(i) *= static_cast<A>(model.radius) * selected[static_cast<std::size_t>(i)] / y.row(i).norm();
+            y.row(i) *= static_cast<A>(model.radius) * detail::at(selected, i) / y.row(i).norm();
         }
         s = y.colwise().sum();
         std::fill(inside.begin(), inside.end(), A(0));

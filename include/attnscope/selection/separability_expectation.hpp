@@ -28,8 +28,8 @@ inline QuadratureRule gauss_rule(std::span<const double> a, std::span<const doub
     const auto n = static_cast<Index>(a.size());
     Eigen::MatrixXd jacobi = Eigen::MatrixXd::Zero(n, n);
     for (Index i = 0; i < n; ++i) {
-        jacobi(i, i) = a[static_cast<std::size_t>(i)];
-        if (i > 0) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(b[static_cast<std::size_t>(i)]);
+        jacobi(i, i) = detail::at(a, i);
+        if (i > 0) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(detail::at(b, i));
     }
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(jacobi);
     QuadratureRule rule;
@@ -43,7 +43,7 @@ inline QuadratureRule gauss_rule(std::span<const double> a, std::span<const doub
 /// Gauss-Legendre rule on [0,1].
 inline QuadratureRule unit_rule(int order) {
     std::vector<double> a(static_cast<std::size_t>(order), 0), b(static_cast<std::size_t>(order), 0);
-    for (int k = 1; k < order; ++k) b[static_cast<std::size_t>(k)] = double(k) * k / (4.0 * k * k - 1);
+    for (int k = 1; k < order; ++k) detail::at(b, k) = double(k) * k / (4.0 * k * k - 1);
     QuadratureRule rule = gauss_rule(a, b);
     for (double& node : rule.nodes) node = (1 + node) / 2;
     return rule;

@@ -83,7 +83,7 @@ private:
         ranks_.resize(n);
         if (!std::same_as<T, long double> && n <= most_counted && detail::ranks_of<T>(scores_, ranks_)) {
             other_.resize(n);
-            for (std::size_t i = 0; i < n; ++i) other_[static_cast<std::size_t>(ranks_[i])] = order_[i];
+            for (std::size_t i = 0; i < n; ++i) detail::at(other_, ranks_[i]) = order_[i];
         } else {
             places_.resize(n);
             std::iota(places_.begin(), places_.end(), std::size_t(0));
@@ -154,7 +154,7 @@ private:
                      mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor);
                  mask != 0; mask &= mask - 1) {
                 *key = lane.i + std::countr_zero(mask);
-                *score++ = scores[static_cast<std::size_t>(*key++)];
+                *score++ = detail::at(scores, *key++);
             }
         });
     }
@@ -179,7 +179,7 @@ private:
             if (count[first] == n) continue; // all alike in this digit
             std::uint32_t sum = 0;
             for (std::size_t b = 0; b < buckets; ++b) sum += std::exchange(count[b], sum);
-            for (const Index i : order_) other_[count[digit(keys_[static_cast<std::size_t>(i)], d)]++] = i;
+            for (const Index i : order_) other_[count[digit(detail::at(keys_, i), d)]++] = i;
             std::swap(order_, other_);
         }
     }
@@ -224,7 +224,7 @@ Row<T> contributions(RowIn<T> p, MatrixView<T> x) {
     Row<T> scores(x.rows());
     for (Index i = 0; i < x.rows(); ++i) {
         const Eigen::Map<const Row<T>> row(x.row(i).data(), 1, x.cols());
-        scores[i] = p[static_cast<std::size_t>(i)] * row.matrix().norm();
+        scores[i] = detail::at(p, i) * row.matrix().norm();
     }
     return scores;
 }

@@ -92,8 +92,7 @@ public:
         for (Index i = 0; i < tokens(); ++i) {
             const RowOut<T> d = row(change, i);
             for (Index j = 0; j < tokens(); ++j)
-                if (!(logits_(i, j) > -std::numeric_limits<T>::infinity()))
-                    d[static_cast<std::size_t>(j)] = T(0);
+                if (!(logits_(i, j) > -std::numeric_limits<T>::infinity())) detail::at(d, j) = T(0);
             normalizer_.jvp(in(logits_, i), in(weights_, i), RowIn<T>(d), d);
         }
         Matrix<T> result = weights_ * dv;
@@ -212,7 +211,7 @@ TokenJacobianLimit<T> token_jacobian_limit(const HeadView<T>& head, const HeadPr
         Row<T> weights(count);
         Index at = 0;
         visible.for_each([&](Index j) {
-            weights[at] = p[static_cast<std::size_t>(j)];
+            weights[at] = detail::at(p, j);
             all(i, j) = weights[at];
             values.row(at) = head.v().map().row(j);
             keys.row(at) = head.k().map().row(j);

@@ -242,8 +242,7 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<std::type_ide
         std::copy(logits.begin(), logits.end(), z.begin());
         logits_of<T>(after, mask, query, RowOut<T>(logits));
         std::copy(logits.begin(), logits.end(), moved.begin());
-        const double diameter =
-            diameters.empty() ? 0.0 : static_cast<double>(diameters[static_cast<std::size_t>(query)]);
+        const double diameter = diameters.empty() ? 0.0 : static_cast<double>(detail::at(diameters, query));
         visit(query, measure_perturbation(RowIn<double>(z), RowIn<double>(moved),
                                           diameters.empty() ? MatrixView<double>() : MatrixView<double>(values),
                                           diameter));

@@ -57,7 +57,7 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
                 map(query + i, key, RowOut<T>(buffer.data() + i * cols, static_cast<std::size_t>(cols)));
             std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
             for (Index i = 0; i < rows; ++i) {
-                const L total = log_sum_exp[static_cast<std::size_t>(query + i)];
+                const L total = detail::at(log_sum_exp, query + i);
                 if (!(std::abs(total) <= std::numeric_limits<L>::max())) continue;
                 const KeyRanges visible = detail::clipped(mask.visible(query + i, keys), key, key + cols);
                 // In two parts: what T loses of the log-sum-exp would be lost of every weight.
@@ -74,8 +74,7 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
                     seen.segment(range.begin, range.size()) += 1;
                 }
             }
-            for (Index j = 0; j < cols; ++j)
-                mass[key + j] += static_cast<double>(sums[static_cast<std::size_t>(j)]);
+            for (Index j = 0; j < cols; ++j) mass[key + j] += static_cast<double>(detail::at(sums, j));
         }
         gate.pass(key, key + cols);
     };
@@ -84,7 +83,7 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
     static_cast<ScanExtent&>(result) = gate.extent();
     Index weighed = 0;
     for (Index query = 0; query < queries; ++query)
-        weighed += std::abs(log_sum_exp[static_cast<std::size_t>(query)]) <= std::numeric_limits<L>::max() &&
+        weighed += std::abs(detail::at(log_sum_exp, query)) <= std::numeric_limits<L>::max() &&
                    mask.visible(query, keys).count() > 0;
     if (weighed > 0 && !result.cancelled) {
         result.row_sum = mass.sum() / static_cast<double>(weighed);

@@ -32,8 +32,7 @@ public:
             static_cast<std::size_t>((x.rows() + Packet<T>::size - 1) / Packet<T>::size * Packet<T>::size),
             T(0));
         for (Index i = 0; i < x.rows(); ++i)
-            squares_[static_cast<std::size_t>(i)] =
-                static_cast<T>(scaled.row(i).template cast<A>().squaredNorm());
+            detail::at(squares_, i) = static_cast<T>(scaled.row(i).template cast<A>().squaredNorm());
         panels_ = PackedRows<T>(MatrixView<T>(scaled), executor);
     }
     PackedTokens(const PackedTokens&) = delete;
@@ -96,17 +95,16 @@ public:
     void set_row(Index row, Index first_key, RowIn<T> logits) {
         const RowIn<T> weights = this->weights(row, first_key, logits.size());
         T* const places = places_.data() + offset(row, first_key);
-        RowSets& found = rows_[static_cast<std::size_t>(row)];
+        RowSets& found = detail::at(rows_, row);
         const Index n = choose(logits, weights, places);
         for (const Index at : ranking_.order())
-            found.keys.push_back(first_key +
-                                 (n < size<T>(weights) ? visible_[static_cast<std::size_t>(at)] : at));
+            found.keys.push_back(first_key + (n < size<T>(weights) ? detail::at(visible_, at) : at));
         sum_.setZero(tokens_->depth());
         std::size_t next = 0;
         for (std::size_t g = 0; g < counts_.size(); ++g) {
             for (; next < static_cast<std::size_t>(std::min(counts_[g], n)); ++next) {
                 const Index at = found.keys[next] - first_key;
-                tokens_->add(found.keys[next], weights[static_cast<std::size_t>(at)], sum_);
+                tokens_->add(found.keys[next], detail::at(weights, at), sum_);
                 places[at] = static_cast<T>(g);
             }
             found.reached += counts_[g] <= n;
@@ -114,9 +112,8 @@ public:
             wide_contexts_.row(set) = sum_;
             contexts_.row(set) = (sum_ * A(-2)).template cast<T>();
             const A length = sum_.squaredNorm();
-            selections_[static_cast<std::size_t>(set)] = {
-                row * stride_, static_cast<T>(g) + T(0.5), static_cast<T>(length),
-                length < least ? infinity : static_cast<T>(close * length)};
+            detail::at(selections_, set) = {row * stride_, static_cast<T>(g) + T(0.5), static_cast<T>(length),
+                                            length < least ? infinity : static_cast<T>(close * length)};
         }
     }
 
@@ -140,10 +137,10 @@ public:
     }
 
     /// The keys of a row's largest selection by descending weight.
-    std::span<const Index> keys(Index row) const { return rows_[static_cast<std::size_t>(row)].keys; }
+    std::span<const Index> keys(Index row) const { return detail::at(rows_, row).keys; }
     std::span<const A> distances(Index row) const {
         return {totals_.data() + static_cast<std::size_t>(row) * counts_.size(),
-                rows_[static_cast<std::size_t>(row)].reached};
+                detail::at(rows_, row).reached};
     }
 
 private:
@@ -191,7 +188,7 @@ private:
     /// |s|^2 - 2 p <s, x> + p^2 |x|^2 = |s|^2 + p (p |x|^2 - 2 <s, x>) of some panels.
     template <int width>
     void add_panels(Index set, Index panel, const T* products) {
-        const Selection& selection = selections_[static_cast<std::size_t>(set)];
+        const Selection& selection = detail::at(selections_, set);
         const T* const weights = weights_.data() + selection.row + panel * P::size;
         const T* const places = places_.data() + selection.row + panel * P::size;
         const T* const squares = tokens_->squares() + (first_panel_ + panel) * P::size;
@@ -214,7 +211,7 @@ private:
     }
 
     void add_one_by_one(Index set, Index panel, P packet) {
-        const Selection& selection = selections_[static_cast<std::size_t>(set)];
+        const Selection& selection = detail::at(selections_, set);
         typename P::Elements squares;
         packet.store(squares.data());
         for (std::size_t i = 0; i < squares.size(); ++i) {
@@ -228,7 +225,7 @@ private:
                 distance = sum_.norm();
                 if (!(distance * distance > std::numeric_limits<A>::min())) distance = sum_.stableNorm();
             }
-            totals_[static_cast<std::size_t>(set)] += distance;
+            detail::at(totals_, set) += distance;
         }
     }
 

@@ -39,15 +39,13 @@ DivergenceScan scan_divergence(Index queries, Index keys, const A& first, const 
                                      TileOut<T>(b.data(), 1, n, Eigen::OuterStride<>(n)));
                 const KeyRanges visible = mask.visible(query, keys);
                 for (Index i = 0; i < n; ++i)
-                    if (!visible.contains(begin + i))
-                        b[static_cast<std::size_t>(i)] = -std::numeric_limits<T>::infinity();
-                result.rows[static_cast<std::size_t>(query)] =
+                    if (!visible.contains(begin + i)) detail::at(b, i) = -std::numeric_limits<T>::infinity();
+                detail::at(result.rows, query) =
                     row_divergence<T>(RowIn<T>(a), RowIn<T>(b), options.temperature);
             });
         },
         mask, at_one, executor);
-    detail::for_each_missing(
-        result, [&](Index row) { result.rows[static_cast<std::size_t>(row)].status = RowStatus::nan; });
+    detail::for_each_missing(result, [&](Index row) { detail::at(result.rows, row).status = RowStatus::nan; });
     return result;
 }
 

@@ -34,8 +34,7 @@ JacobianScan<T> scan_jacobian_norms(Index queries, Index keys, const Source& sou
             workspaces.use([&](std::vector<T>& p) {
                 p.resize(z.size());
                 normalizer.apply(RowIn<T>(z), RowOut<T>(p));
-                result.rows[static_cast<std::size_t>(query)] =
-                    jacobian_norms(normalizer, RowIn<T>(z), RowIn<T>(p));
+                detail::at(result.rows, query) = jacobian_norms(normalizer, RowIn<T>(z), RowIn<T>(p));
             });
         },
         mask, options, executor);

@@ -46,7 +46,7 @@ PieceRange<T> piece_range(RowIn<T> z) {
     }
     if (i < n)
         meet(j, P::load_partial(z.data() + i, n - i, -infinity),
-             P::load_partial(z.data() + i, n - i, z[static_cast<std::size_t>(i)]));
+             P::load_partial(z.data() + i, n - i, detail::at(z, i)));
     for (j = packets; j < steps; ++j) high[j % packets] = max(high[j % packets], high[j]);
     P largest = high[0];
     for (j = 1; j < packets; ++j) largest = max(largest, high[j]);
@@ -73,8 +73,8 @@ class Leaders {
 public:
     bool empty() const { return keys_[0] < 0; }
     /// The i-th largest and its key, 0 <= i < K; -inf and -1 where there is none.
-    T logit(Index i) const { return logits_[static_cast<std::size_t>(i)]; }
-    Index key(Index i) const { return keys_[static_cast<std::size_t>(i)]; }
+    T logit(Index i) const { return detail::at(logits_, i); }
+    Index key(Index i) const { return detail::at(keys_, i); }
 
     /// Takes in the keys first_key, first_key + 1, ... of a piece; no logit below `cut` can belong to the list.
     void add(RowIn<T> z, Index first_key, T cut) {
@@ -97,7 +97,7 @@ public:
                 if (found.count == Candidates::most) take_in(found, first_key);
                 const Index at = begin + std::countr_zero(bits);
                 const auto next = static_cast<std::size_t>(found.count++);
-                found.logits[next] = z[static_cast<std::size_t>(at)];
+                found.logits[next] = detail::at(z, at);
                 found.places[next] = at;
             }
         }

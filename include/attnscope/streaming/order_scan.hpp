@@ -185,8 +185,7 @@ TopMassScan scan_top_mass(Index queries, Index keys, const Source& source, const
             A sum = 0;
             Index at = 0;
             for (std::size_t i = 0; i < counts.size(); ++i) {
-                for (; at < std::min(n, counts[i]); ++at)
-                    sum += row.weight_of(A(z[static_cast<std::size_t>(at)]));
+                for (; at < std::min(n, counts[i]); ++at) sum += row.weight_of(A(detail::at(z, at)));
                 result.mass(query, static_cast<Index>(i)) = static_cast<double>(std::min(A(1), sum));
             }
         },

@@ -36,7 +36,7 @@ struct ScanExtent {
     std::vector<bool> missing = {}; ///< [all] what was not reached; empty if all was
 
     /// Has the i-th row (of those that were asked for) been scanned?
-    bool reached(Index i) const { return missing.empty() || !missing[static_cast<std::size_t>(i)]; }
+    bool reached(Index i) const { return missing.empty() || !detail::at(missing, i); }
 };
 
 namespace detail {

@@ -95,12 +95,11 @@ public:
             source_(first, key, tile);
             for (Index i = 0; i < rows; ++i)
                 map_(first + i, key, RowOut<T>(tile.data() + i * stride_, static_cast<std::size_t>(cols)));
-            for (Index i = 0; i < rows; ++i)
-                add(i, key, tile, states[static_cast<std::size_t>(i)], output != nullptr);
+            for (Index i = 0; i < rows; ++i) add(i, key, tile, detail::at(states, i), output != nullptr);
             if (output) add_values(key, tile);
         }
         for (Index i = 0; output && i < rows; ++i)
-            finish(first + i, states[static_cast<std::size_t>(i)], sums_.row(i),
+            finish(first + i, detail::at(states, i), sums_.row(i),
                    RowOut<T>(output + i * width, static_cast<std::size_t>(width)));
     }
 
@@ -114,7 +113,7 @@ private:
     void add(Index i, Index key, TileOut<T>& tile, RowState<T, K>& state, bool terms) {
         const Index cols = tile.cols();
         T* const row = tile.data() + i * stride_;
-        const KeyRanges ranges = clipped(visible_[static_cast<std::size_t>(i)], key, key + cols);
+        const KeyRanges ranges = clipped(detail::at(visible_, i), key, key + cols);
         const auto span = [&](const KeyRange& range) {
             return RowOut<T>(row + (range.begin - key), static_cast<std::size_t>(range.size()));
         };
@@ -182,7 +181,7 @@ private:
             source_(query, key, TileOut<T>(logits.data(), 1, cols, Eigen::OuterStride<>(cols)));
             map_(query, key, RowOut<T>(logits.data(), static_cast<std::size_t>(cols)));
             ranges.for_each([&](Index at) {
-                if (logits[static_cast<std::size_t>(at - key)] == std::numeric_limits<T>::infinity())
+                if (detail::at(logits, at - key) == std::numeric_limits<T>::infinity())
                     mean += values_.read(at, 1, room_).map().row(0).template cast<A>().array();
             });
         }
@@ -271,7 +270,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         static_cast<ScanExtent&>(result) = gate.extent(first_row[i], first_row[i + 1]);
         for_each_missing(result, [&](Index row) {
             constexpr T nan = std::numeric_limits<T>::quiet_NaN();
-            result.rows[static_cast<std::size_t>(row)].add(RowIn<T>(&nan, 1), 0);
+            detail::at(result.rows, row).add(RowIn<T>(&nan, 1), 0);
             if (given.output) result.output.row(row).setConstant(nan);
         });
     }

@@ -81,7 +81,7 @@ ScanExtent scan_ranked_rows(std::span<const Index> chosen, const H& head, const 
                 if (!prefix) {
                     workspace.values.resize(n, v.cols());
                     for (Index i = 0; i < n; ++i)
-                        workspace.values.row(i) = v.map().row(workspace.keys[static_cast<std::size_t>(i)]);
+                        workspace.values.row(i) = v.map().row(detail::at(workspace.keys, i));
                     workspace.gram = gram_matrix(MatrixView<T>(workspace.values));
                 }
                 visit(RankedRow<T>{query, workspace.logits, workspace.weights, workspace.keys,
@@ -123,8 +123,7 @@ ScanExtent scan_distance_curves(const H& head, Index n_max, const Visit& visit, 
             workspaces.use([&](Workspace& workspace) {
                 const Index n = static_cast<Index>(row.keys.size());
                 workspace.ranked.clear();
-                for (const Index i : row.order)
-                    workspace.ranked.push_back(row.keys[static_cast<std::size_t>(i)]);
+                for (const Index i : row.order) workspace.ranked.push_back(detail::at(row.keys, i));
                 visit(row.query, std::span<const Index>(workspace.ranked),
                       workspace.curves.compute(row.weights, row.x, row.gram, row.order, std::min(n, n_max)));
             });

@@ -117,7 +117,7 @@ ValueMoments<detail::ScalarOfHead<H>> scan_value_moments(const H& head, const Ma
                         const Index count = std::min(at_once, n - i);
                         const MatrixView<T> values = stored.v().read(first + i, count, room);
                         for (Index j = 0; j < count; ++j)
-                            if (const T weight = z[static_cast<std::size_t>(i + j)]; weight != T(0))
+                            if (const T weight = detail::at(z, i + j); weight != T(0))
                                 f(static_cast<A>(weight), values.map().row(j).template cast<A>());
                     }
                 };
