@@ -25,6 +25,7 @@
 #include <attnscope/concentration/gap_counting.hpp>
 #include <attnscope/concentration/hill.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
+#include <attnscope/concentration/log_n_phase.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/sinks.hpp>

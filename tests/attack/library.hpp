@@ -55,6 +55,15 @@ struct Library<Corollary2<Upper>> {
     static double limit(Point point) { return random_set_limit<Upper, false>(point); }
 };
 
+template <bool Upper>
+struct Library<LogNPhase<Upper>> {
+    static double limit(Point point) {
+        const std::vector<double> z = descending(point.reals<double>(point.size()));
+        const auto range = attnscope::log_n_phase_range(attnscope::log_n_phase<double>(z));
+        return Upper ? range.upper : range.lower;
+    }
+};
+
 template <>
 struct Library<TruncationGap> {
     static double limit(Point point) {

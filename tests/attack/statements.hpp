@@ -117,6 +117,25 @@ struct GapCounting {
     }
 };
 
+template <bool Upper>
+struct LogNPhase {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::exp;
+        const std::vector<S> z = descending(point.reals<S>(point.size()));
+        const S others(static_cast<int>(z.size()) - 1), nearest = z[0] - z[1], farthest = range(z);
+        S mean(0), above(0);
+        for (std::size_t i = 1; i < z.size(); ++i) {
+            mean += (z[0] - z[i]) / others;
+            above += z[i] - z.back();
+        }
+        const S p1 = largest(softmax(z)), width = (farthest - nearest) * others;
+        if (Upper) return at_most<S>(p1, 1 / (1 + others * exp(S(-mean))));
+        const S near = width > 0 ? S(above / width) : S(1);
+        return at_least<S>(p1, 1 / (1 + others * (near * exp(S(-nearest)) + (1 - near) * exp(S(-farthest)))));
+    }
+};
+
 /// A row of alpha-entmax, its keys that are near enough to have weight, and how many have.
 template <class S>
 struct Entmax {

@@ -6,6 +6,7 @@
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
 #include <attnscope/concentration/gap_counting.hpp>
+#include <attnscope/concentration/log_n_phase.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/sinks.hpp>
@@ -24,7 +25,7 @@ struct CertificateOptions {
            most_change = 10; ///< size of a drawn box or logit error, in units of the temperature
 };
 
-/// Holds the certificates about softmax rows against them: critical_temperature, gap_counting and score_deficit on the row
+/// Holds the certificates about softmax rows against them: critical_temperature, gap_counting, log_n_phase and score_deficit on the row
 /// itself, box on a random box around it, perturbation_tv, _kl, _output, _gap, _mean_kl and _mean_tv on a random logit error.
 /// Sizes are drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
 /// Special rows. What is not normal is not counted.
@@ -60,6 +61,7 @@ public:
         audit.add(critical_temperature_sharp(
             row.statistics, critical_inverse_temperature<double>(visible_, row.statistics.visible), visible_));
         audit.add(gap_counting_sharp(row.statistics, visible_, counted_gaps));
+        audit.add(log_n_phase_sharp(row.statistics, visible_));
         audit.add(score_deficit_sharp(row.statistics));
         for (auto* part : {&moved_, &lower_, &upper_, &least_, &greatest_}) part->resize(row.z.size());
         check_box(audit, row);

@@ -6,6 +6,7 @@
 #include <attnscope/concentration/entmax_support.hpp>
 #include <attnscope/concentration/gap_counting.hpp>
 #include <attnscope/concentration/leading_weight.hpp>
+#include <attnscope/concentration/log_n_phase.hpp>
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/weight_range.hpp>
@@ -53,6 +54,7 @@ inline constexpr auto statements = std::to_array<const Statement*>({
     &box_sharp_statement,
     &critical_temperature_sharp_statement,
     &gap_counting_sharp_statement,
+    &log_n_phase_statement,
     &score_deficit_sharp_statement,
     &spectral_bracket_sharp_statement,
     &missed_tokens_sharp_statement,

@@ -62,9 +62,9 @@ TEST_CASE("every certificate of a row holds on 100,000 rows of every family", "[
     });
     CHECK(rows >= 100'000);
     for (const std::string_view id :
-         {"box", "critical_temperature", "gap_counting", "score_deficit", "missed_tokens", "perturbation_tv",
-          "perturbation_kl", "perturbation_output", "perturbation_gap", "perturbation_mean_kl",
-          "perturbation_mean_tv"}) {
+         {"box", "critical_temperature", "gap_counting", "log_n_phase", "score_deficit", "missed_tokens",
+          "perturbation_tv", "perturbation_kl", "perturbation_output", "perturbation_gap",
+          "perturbation_mean_kl", "perturbation_mean_tv"}) {
         CAPTURE(std::string(id));
         const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
         CHECK(record.checked >=
@@ -95,7 +95,7 @@ TEST_CASE("every certificate of a row holds at temperatures to the ends of doubl
             meet(z);
         });
         for (const std::string_view id :
-             {"box", "critical_temperature", "gap_counting", "score_deficit", "perturbation_tv",
+             {"box", "critical_temperature", "gap_counting", "log_n_phase", "score_deficit", "perturbation_tv",
               "perturbation_kl", "perturbation_gap", "perturbation_mean_kl", "perturbation_mean_tv"}) {
             CAPTURE(temperature, std::string(id));
             const AuditRecord& record = audit.at(named_statement(id, Form::sharp));
@@ -335,6 +335,84 @@ TEST_CASE("counts at a few gaps enclose the largest weight, attained by keys at 
     const std::vector<double> up = {0, 1};
     CHECK_THROWS_AS(gap_counting_range<double>(up, fall, 4, 3.0), invalid_argument);
     CHECK_THROWS_AS(gap_counting_range<double>(up, more, 4, 3.0), invalid_argument);
+}
+
+TEST_CASE("the nearest, mean and farthest gap enclose the largest weight, attained by two levels",
+          "[theorem][log_n_phase]") {
+    for (const double temperature : {0.25, 1.0, 30.0})
+        for (const std::size_t others : {1u, 2u, 7u, 300u})
+            for (const double gap : {0.0, 0.7, std::log(static_cast<double>(others)), 9.0}) {
+                CAPTURE(temperature, others, gap);
+                // Above: equal others.
+                std::vector<double> z(others + 1, 3 - gap * temperature);
+                z[0] = 3;
+                check_attained(log_n_phase_sharp(row_statistics<double>(in(z), temperature), in(z))[1]);
+                // Below: others at the nearest and at the farthest gap, in any proportion.
+                for (const std::size_t near : {std::size_t(1), others / 2 + 1, others}) {
+                    for (std::size_t i = near + 1; i < z.size(); ++i) z[i] = 3 - (gap + 2.5) * temperature;
+                    check_attained(log_n_phase_sharp(row_statistics<double>(in(z), temperature), in(z))[0]);
+                    std::fill(z.begin() + 1, z.end(), 3 - gap * temperature);
+                }
+            }
+    // At a mean gap of log(n-1) the limit is 1/2, whatever n is; a nearest gap of log(n-1) is enough for 1/2.
+    for (const std::size_t others : {2u, 9u, 100u, 5000u}) {
+        CAPTURE(others);
+        std::vector<double> z(others + 1, -std::log(static_cast<double>(others)));
+        z[0] = 0;
+        const LogNPhase<double> phase = log_n_phase<double>(in(z));
+        CHECK(phase.others == static_cast<Index>(others));
+        CHECK(std::abs(phase.phase() - 1) < 1e-13);
+        CHECK(std::abs(phase.nearest_phase() - 1) < 1e-15);
+        CHECK(std::abs(log_n_phase_range(phase).upper - 0.5) < 1e-11);
+        CHECK(std::abs(log_n_phase_range(phase).lower - 0.5) < 1e-14);
+    }
+    const std::vector<double> one = {4};
+    CHECK(log_n_phase<double>(in(one)).others == 0);
+    CHECK(std::isnan(log_n_phase<double>(in(one)).phase()));
+    CHECK(log_n_phase_range(log_n_phase<double>(in(one))).lower == 1);
+    CHECK_THROWS_AS(log_n_phase<double>(in(one), 0.0), invalid_argument);
+}
+
+TEST_CASE("tokens at equal angles go through the transition at gamma = 1/(1-rho)", "[theorem][log_n_phase]") {
+    // Against the layer itself, in long double.
+    for (const int n : {2, 5, 24})
+        for (const double rho : {-0.04, 0.0, 0.3, 0.9})
+            for (const double gamma : {0.0, 0.5, 1.0, 1 / (1 - rho), 4.0}) {
+                CAPTURE(n, rho, gamma);
+                const Ref beta = static_cast<Ref>(gamma) * std::log(static_cast<Ref>(n)), cosine = rho;
+                Eigen::Matrix<Ref, Eigen::Dynamic, Eigen::Dynamic> gram(n, n), weights(n, n);
+                gram.setConstant(cosine);
+                gram.diagonal().setOnes();
+                weights = (beta * gram.array()).exp();
+                for (int i = 0; i < n; ++i) weights.row(i) /= weights.row(i).sum();
+                const auto out = (weights * gram * weights.transpose()).eval();
+                const SimplexAttention layer = simplex_attention(n, rho, gamma);
+                CHECK(std::abs(layer.own_weight - static_cast<double>(weights(0, 0))) < 1e-15);
+                CHECK(std::abs(layer.other_weight - static_cast<double>(weights(0, 1))) < 1e-15);
+                CHECK(std::abs(layer.length - static_cast<double>(std::sqrt(out(0, 0)))) < 1e-14);
+                CHECK(std::abs(layer.cosine - static_cast<double>(out(0, 1) / out(0, 0))) < 1e-13);
+            }
+    // The transition sharpens with n: alike below, as they were above, s = 1/2 at the critical gamma.
+    for (const double rho : {0.1, 0.5, 0.8}) {
+        const double critical = 1 / (1 - rho);
+        double below = 2, above = 2;
+        for (const double n : {1e2, 1e4, 1e8, 1e16}) {
+            CAPTURE(rho, n);
+            const double apart = 1 - simplex_attention(n, rho, 0.8 * critical).cosine,
+                         changed = simplex_attention(n, rho, 1.2 * critical).cosine - rho;
+            CHECK(apart < below);
+            CHECK(changed < above);
+            below = apart, above = changed;
+            CHECK(std::abs(simplex_attention(n, rho, critical).own_weight - n / (2 * n - 1)) < 1e-12);
+        }
+        CHECK(below < 1e-5);
+        CHECK(above < 2e-3);
+        CHECK(std::abs(simplex_attention(1e16, rho, critical).cosine - rho / (rho + (1 - rho) / 4)) < 1e-10);
+    }
+    CHECK(simplex_attention(1, 0.5, 3).cosine == 1);
+    CHECK_THROWS_AS(simplex_attention(0, 0.5, 1), invalid_argument);
+    CHECK_THROWS_AS(simplex_attention(9, -0.5, 1), invalid_argument);
+    CHECK_THROWS_AS(simplex_attention(9, 0.5, -1), invalid_argument);
 }
 
 TEST_CASE("the score deficit of rows of small spread is attained by one key above equal others",
