@@ -29,6 +29,7 @@
 #include <attnscope/concentration/score_deficit.hpp>
 #include <attnscope/concentration/sink_necessity.hpp>
 #include <attnscope/concentration/sinks.hpp>
+#include <attnscope/concentration/sphere_keys.hpp>
 #include <attnscope/concentration/temperature_derivatives.hpp>
 #include <attnscope/concentration/weight_range.hpp>
 #include <attnscope/config.hpp>

@@ -64,6 +64,16 @@ struct Library<LogNPhase<Upper>> {
     }
 };
 
+template <bool Upper>
+struct Library<SphereKeys<Upper>> {
+    static double limit(Point point) {
+        const double n = static_cast<double>(point.size());
+        const double low = point.share<double>(), high = point.share<double>(), share = point.share<double>();
+        const auto range = attnscope::independent_keys_range(n, share * high + (1 - share) * low);
+        return Upper ? range.upper : range.lower;
+    }
+};
+
 template <>
 struct Library<TruncationGap> {
     static double limit(Point point) {

@@ -91,6 +91,8 @@ const std::vector<Target> targets = {
     target<attack::GapCounting<true>>("gap_counting", "upper", 2, 1),
     target<attack::LogNPhase<false>>("log_n_phase", "lower", 0, 1),
     target<attack::LogNPhase<true>>("log_n_phase", "upper", 0, 1),
+    target<attack::SphereKeys<false>>("sphere_keys", "lower", 3, 0),
+    target<attack::SphereKeys<true>>("sphere_keys", "upper", 3, 0),
     target<attack::EntmaxSupport<false>>("entmax_support", "lower", 1, 1),
     target<attack::EntmaxSupport<true>>("entmax_support", "upper", 1, 1),
     target<attack::EntmaxNonDispersion>("entmax_non_dispersion", "upper", 1, 1),

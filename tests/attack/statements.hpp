@@ -136,6 +136,29 @@ struct LogNPhase {
     }
 };
 
+/// E p1 where the other keys have one of two weights relative to the largest, independently.
+template <bool Upper>
+struct SphereKeys {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::pow;
+        const int n = static_cast<int>(point.size());
+        const S low = point.share<S>(), high = point.share<S>(), share = point.share<S>();
+        S expected(0), ways(1); // of k of n-1 keys being high
+        for (int k = 0; k < n; ++k) {
+            S chance = ways;
+            for (int i = 0; i < n - 1; ++i) chance *= i < k ? share : S(1 - share);
+            expected += chance / (1 + k * high + (n - 1 - k) * low);
+            ways = ways * (n - 1 - k) / (k + 1);
+        }
+        const S mu = share * high + (1 - share) * low;
+        if (!Upper) return at_least<S>(expected, 1 / (1 + (n - 1) * mu));
+        S sum(0); // (1 - (1-mu)^n)/mu = sum (1-mu)^k, which divides nothing by a small mu
+        for (int k = 0; k < n; ++k) sum = 1 + (1 - mu) * sum;
+        return at_most<S>(expected, sum / n);
+    }
+};
+
 /// A row of alpha-entmax, its keys that are near enough to have weight, and how many have.
 template <class S>
 struct Entmax {
