@@ -28,11 +28,11 @@ models::Config shape(bool quick) {
     return config;
 }
 
-void print(const train::LogLine& line, double tokens_per_second) {
-    fmt::print("step {:6.0f}  window {:4.0f}  training {:.4f}  validation {:.4f}  |gradient| {:.3f}  {:.0f} "
+void print(const train::LogLine& line, double balance, double tokens_per_second) {
+    fmt::print("step {:6.0f}  window {:4.0f}  training {:.4f}  validation {:.4f}  |gradient| {:.3f}  {}{:.0f} "
                "tokens/s\n",
                line.step, line.window, line.training_loss, line.validation_loss, line.gradient_norm,
-               tokens_per_second);
+               std::isnan(balance) ? std::string() : fmt::format("theta {:.3f}  ", balance), tokens_per_second);
     std::fflush(stdout);
 }
 
@@ -176,7 +176,7 @@ int main(int argc, char** argv) {
             require_finite("validation loss", line.validation_loss);
             require_finite("norm of the gradient", line.gradient_norm);
             trainer.require_finite(); // never over a good checkpoint
-            print(line, speed);
+            print(line, trainer.mean_balance(threads), speed);
             trainer.save(checkpoint);
             since = std::chrono::steady_clock::now();
             done = 0;

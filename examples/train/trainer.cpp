@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include <numbers>
+#include <numeric>
 
 namespace train {
 namespace {
@@ -182,6 +183,30 @@ double Trainer::validate(bool all, const models::Threads& threads) const {
         sum += network_.run(windows(text, starts, length), threads).loss * static_cast<double>(starts.size());
     }
     return sum / static_cast<double>(wanted);
+}
+
+double Trainer::mean_balance(const models::Threads& threads) const {
+    const attnscope::AnyNormalizer normalizer = network_.normalizer();
+    if (!normalizer.promises().simplex) return std::numeric_limits<double>::quiet_NaN();
+    const Index length = plan_.config.context;
+    std::vector<double> sums(static_cast<std::size_t>(length), 0.0);
+    double heads = 0;
+    network_.run(
+        windows(text_.validation(), std::array{Index(0)}, length), threads,
+        [&](Index, Index, const attnscope::HeadGroup<float>& group) {
+            heads += static_cast<double>(group.heads());
+            // The rows of a query are added up in one order, whichever thread has it.
+            threads(length - 1, [&](Index row) {
+                const auto keys = static_cast<std::size_t>(row + 2);
+                std::vector<float> logits(static_cast<std::size_t>(length)), weights(keys);
+                for (Index head = 0; head < group.heads(); ++head) {
+                    attnscope::logits_of<float>(group[head], attnscope::Mask::causal(), row + 1, logits);
+                    normalizer.apply(std::span<const float>(logits).first(keys), std::span<float>(weights));
+                    sums[keys - 1] += attnscope::balanced_mass(weights);
+                }
+            });
+        });
+    return std::accumulate(sums.begin(), sums.end(), 0.0) / (heads * static_cast<double>(length - 1));
 }
 
 const LogLine& Trainer::log(const models::Threads& threads) {

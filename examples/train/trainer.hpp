@@ -61,6 +61,10 @@ public:
     double advance(const models::Threads& threads);
     /// Mean loss over some windows, or over all of the validation text, each of the whole context.
     double validate(bool all, const models::Threads& threads) const;
+    /// How balanced rows are: the mean of theta (`balanced_mass`: |J| from the largest logit error to the sum of the
+    /// weights' changes is theta/T) over layers, heads and rows of two keys or more of the first validation window. NaN
+    /// for weights that do not sum to 1.
+    double mean_balance(const models::Threads& threads) const;
     /// Adds a line to the loss curve: losses since the last one, and a validation.
     const LogLine& log(const models::Threads& threads);
 

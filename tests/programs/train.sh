@@ -12,6 +12,7 @@ run --steps 120 --every 40 --out "$work/one" --threads 1 --sample 20 >"$work/out
 [ -s "$work/err" ] && complain "it writes to standard error: $(cat "$work/err")"
 awk '/^text / { unigram = $(NF - 1) } /^loss / { loss = $2 } END { exit !(loss > 0 && loss < unigram - 0.2) }' "$work/out" ||
     complain "it does not learn: $(cat "$work/out")"
+[ "$(grep -cE '^step .*  theta 0\.[0-9]{3}  ' "$work/out")" -eq 3 ] || complain "its lines do not say how balanced rows are"
 [ "$(wc -l <"$work/one/loss.csv")" -eq 4 ] || complain "loss.csv has not one line for each 40 steps"
 
 # The same with other threads, killed behind a checkpoint and resumed.
