@@ -96,7 +96,7 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     return capture;
 }
 
-/// Layers must be of one shape to be the tensors of a capture, and nothing beside a softcap may stand before softmax.
+/// Layers must be of one shape to be the tensors of a capture.
 void require_readable(const std::string& file, const std::vector<LlamaLayer>& layers) {
     const LlamaLayer& first = layers[0];
     for (const LlamaLayer& layer : layers) {
@@ -108,9 +108,6 @@ void require_readable(const std::string& file, const std::vector<LlamaLayer>& la
                           file, first.number, first.heads, first.key_heads, first.width, first.value_width,
                           first.sinks.empty() ? "" : " with sinks", layer.number, layer.heads, layer.key_heads,
                           layer.width, layer.value_width, layer.sinks.empty() ? "" : " with sinks");
-        if (!layer.sinks.empty() && layer.softcap != 0)
-            program::fail("{}: layer {} has a softcap and sinks, which are not read together", file,
-                          layer.number);
     }
 }
 

@@ -23,69 +23,11 @@ std::vector<Index> chosen(const std::vector<Index>& wanted, Index available, std
     return result;
 }
 
-/// The logit of a head's sink over the temperature, if it has one that counts.
+/// The logit of a head's sink, if it has one: `--normalizer` is in place of it.
 std::optional<double> sink_of(const Report& report, const HeadPlace& place) {
     const Capture& input = report.capture;
     if (input.sinks.empty() || report.settings.normalizer) return std::nullopt;
-    return input.sinks[static_cast<std::size_t>(place.layer * input.heads + place.head)] /
-           report.normalizers[static_cast<std::size_t>(place.layer)].temperature;
-}
-
-/// The normaliser of a head: that of its layer, and its sink, e^(sink/T) beside the e^(z/T) of the keys.
-attnscope::AnyNormalizer normalizer_of(const Report& report, const HeadPlace& place) {
-    const auto& [temperature, normalizer] = report.normalizers[static_cast<std::size_t>(place.layer)];
-    const std::optional<double> sink = sink_of(report, place);
-    if (!sink) return normalizer;
-    const double mass = std::exp(*sink);
-    if (!std::isfinite(mass))
-        throw std::runtime_error(
-            fmt::format("{}: tensor sinks: {} is too large", report.capture.name, *sink * temperature));
-    return program::named_normalizer(fmt::format("sink:{}", mass), temperature);
-}
-
-/// Weight on a sink: p_j e^(sink - z_j)/T of any key j, of which the largest loses no digits.
-class SinkMass {
-public:
-    SinkMass(double sink, double temperature, Index queries)
-        : sink_(sink), temperature_(temperature),
-          masses_(static_cast<std::size_t>(queries), std::numeric_limits<double>::quiet_NaN()) {}
-    void row(Index query, RowIn<double> logits, RowIn<double> weights) {
-        const auto largest = std::max_element(weights.begin(), weights.end());
-        if (largest == weights.end() || !(*largest > 0)) return;
-        const double logit = logits[static_cast<std::size_t>(largest - weights.begin())];
-        masses_[static_cast<std::size_t>(query)] = *largest * std::exp(sink_ - logit / temperature_);
-    }
-    /// Over the rows that have weights.
-    double mean() const {
-        return attnscope::finite_mean(
-            Eigen::Map<const attnscope::Column>(masses_.data(), static_cast<Index>(masses_.size())));
-    }
-
-private:
-    double sink_, temperature_;
-    std::vector<double> masses_;
-};
-
-/// Rows with the sink as one more key, the last, whose value is 0: softmax of these is what the head does, so that what is
-/// stated of softmax holds of them. Rows that see no key see no sink either.
-attnscope::Audit audit_with_sink(const program::HeadRows& rows, double sink, double temperature,
-                                 attnscope::AnalysisOptions options, const attnscope::Threads& executor) {
-    const Index queries = rows.logits.rows(), keys = rows.logits.cols();
-    attnscope::Matrix<double> logits(queries, keys + 1);
-    logits.leftCols(keys) = rows.logits;
-    for (Index query = 0; query < queries; ++query)
-        logits(query, keys) = (rows.logits.row(query).array() == -std::numeric_limits<double>::infinity()).all()
-                                  ? -std::numeric_limits<double>::infinity()
-                                  : sink;
-    options.mask = attnscope::Mask::none(); // masked keys are -inf
-    options.normalizer = attnscope::Softmax(temperature);
-    if (std::isfinite(sink))
-        for (double& delta : options.delta) delta = std::max(delta, std::abs(sink));
-    options.visit = {};
-    if (!rows.values) return attnscope::analyze_logits(logits, options, executor).audit;
-    attnscope::Matrix<double> values = attnscope::Matrix<double>::Zero(keys + 1, rows.values->cols());
-    values.topRows(keys) = *rows.values;
-    return attnscope::analyze_logits(logits, values, options, executor).audit;
+    return input.sinks[static_cast<std::size_t>(place.layer * input.heads + place.head)];
 }
 
 /// Largest |computed - stored| weight so far.
@@ -131,26 +73,11 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
     }
     std::optional<WeightDifference> difference;
     if (rows.weights) difference.emplace(*rows.weights);
-    std::optional<SinkMass> on_sink;
-    const std::optional<double> sink = sink_of(report, place);
-    const double temperature = report.normalizers[static_cast<std::size_t>(place.layer)].temperature;
-    const bool audited = options.audit || options.certificates;
-    attnscope::AnalysisOptions with_sink = options;
-    if (sink) {
-        on_sink.emplace(*sink, temperature, report.capture.queries);
-        options.audit = options.certificates = false;
-    }
-    if (difference || on_sink)
-        options.visit = [&](Index query, RowIn<double> z, RowIn<double> p) {
-            if (difference) difference->row(query, p);
-            if (on_sink) on_sink->row(query, z, p);
-        };
+    if (difference)
+        options.visit = [&](Index query, RowIn<double>, RowIn<double> p) { difference->row(query, p); };
     HeadAnalysis head = analyse(
         [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., options, executor); },
         rows.logits);
-    if (on_sink) report.sink_mass.push_back(on_sink->mean());
-    if (sink && audited)
-        head.audit = audit_with_sink(rows, *sink * temperature, temperature, std::move(with_sink), executor);
     if (difference) {
         const double before = report.weight_difference.value_or(0), now = difference->largest();
         report.weight_difference = now <= before || std::isnan(before) ? before : now;
@@ -190,8 +117,7 @@ Report analyse(Capture capture, const Settings& settings) {
                 ? "sinks: not used, --normalizer is given"
                 : "sinks: a key without a value in every row, softmax beside it; the audit takes it "
                   "for one more key with value 0");
-    bool can_stream = input.kind == Capture::Kind::queries_and_keys && !input.bias &&
-                      (input.sinks.empty() || settings.normalizer);
+    bool can_stream = input.kind == Capture::Kind::queries_and_keys && !input.bias;
     for (const Index layer : report.layers) {
         const attnscope::AnyNormalizer& normalizer =
             report.normalizers[static_cast<std::size_t>(layer)].normalizer;
@@ -215,7 +141,8 @@ Report analyse(Capture capture, const Settings& settings) {
             for (const Index head : heads) {
                 const HeadPlace place{batch, layer, head};
                 attnscope::AnalysisOptions options = settings.analysis;
-                options.normalizer = normalizer_of(report, place);
+                options.normalizer = report.normalizers[static_cast<std::size_t>(layer)].normalizer;
+                options.sink_logit = sink_of(report, place);
                 options.streamed_above = report.streamed ? 0 : std::numeric_limits<Index>::max();
                 options.seed =
                     attnscope::mixed_seed(settings.analysis.seed, static_cast<std::uint64_t>(batch),

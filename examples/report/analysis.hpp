@@ -33,7 +33,6 @@ struct Report {
     std::vector<HeadNormalizer> normalizers; ///< of each layer, without its sinks
     std::vector<HeadPlace> places;           ///< of the heads
     std::vector<HeadAnalysis> heads;
-    std::vector<double> sink_mass;           ///< of each head, mean weight on its sink; empty without sinks
     attnscope::Audit audit;                  ///< of all heads
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
     program::RowTally tally;

@@ -174,7 +174,7 @@ std::string to_text(const Report& report) {
                     : fmt::format("weights      {} weights differ from those of q and k by at most {:.3g}\n",
                                   input.loss ? "the model's own" : "stored", *report.weight_difference);
 
-    const bool on_sink = !report.sink_mass.empty();
+    const bool on_sink = report.heads.front().rows.sink_mass.size() > 0;
     fmt::format_to(out, "\n{}{}\n", attnscope::mean_legend,
                    on_sink ? "sink: weight on the key without a value.\n" : "");
     const bool unassigned = report.tally.not_one > 0 && !input.options.normalise_weights;
@@ -194,7 +194,7 @@ std::string to_text(const Report& report) {
         const HeadAnalysis& head = report.heads[i];
         if (batches) fmt::format_to(out, "{:>5} ", place.batch);
         fmt::format_to(out, "{:>5} {:>4}{}", place.layer, place.head, attnscope::mean_cells(head));
-        if (on_sink) fmt::format_to(out, " {:>9}", cell(report.sink_mass[i]));
+        if (on_sink) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.sink_mass)));
         if (unassigned) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.unassigned_mass)));
         text += '\n';
     }
@@ -286,7 +286,8 @@ std::string to_json(const Report& report, bool rows) {
         entry["layer"] = report.places[i].layer;
         entry["head"] = report.places[i].head;
         entry["mean"] = attnscope::io::mean_json(report.heads[i]);
-        if (!report.sink_mass.empty()) entry["sink_mass"] = json_number(report.sink_mass[i]);
+        if (report.heads[i].sink_logit)
+            entry["sink_mass"] = json_number(attnscope::finite_mean(report.heads[i].rows.sink_mass));
         entry["rows"] = rows ? attnscope::io::rows_json(report.heads[i]) : Json::array();
         json["heads"].push_back(std::move(entry));
     }

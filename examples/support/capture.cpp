@@ -5,6 +5,7 @@
 #include <attnscope/io/npz.hpp>
 #include <attnscope/io/safetensors.hpp>
 #include <support/failure.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
 #include <fmt/ranges.h>
@@ -170,8 +171,10 @@ void take_modifiers(Capture& capture, const Parts& parts) {
             if (std::isnan(sink) || sink == std::numeric_limits<double>::infinity())
                 fail(found->second, "sinks", fmt::format("must be logits, got {}", sink));
         for (LayerAttention& layer : capture.attention)
-            if (layer.normalizer.value_or("softmax") != "softmax")
-                fail(found->second, "sinks", "only softmax has sinks, the metadata say " + *layer.normalizer);
+            if (!named_normalizer(layer.normalizer.value_or("softmax")).takes_sink())
+                fail(found->second, "sinks",
+                     "only softmax has sinks, behind a softcap if need be; the metadata say " +
+                         *layer.normalizer);
     }
 }
 

@@ -50,6 +50,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/normalizer/softpick.hpp>
 #include <attnscope/normalizer/target_softmax.hpp>
+#include <attnscope/normalizer/with_sink.hpp>
 #include <attnscope/packets.hpp>
 #include <attnscope/planner/budget.hpp>
 #include <attnscope/planner/cache_bits.hpp>

@@ -117,7 +117,9 @@ diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^co
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
 says 'sinks: not used, --normalizer is given'
 weight 0.5
-refused 2 '--stream: only softmax of q and k is streamed' "${with_sinks[@]}" --stream
+report "${with_sinks[@]}" --stream --rows --csv "$work"
+says 'streamed     no matrix of logits'
+weight 0.333333333333333333
 "$ATTNSCOPE_BIN/attnscope-plan" "${with_sinks[@]}" >"$work/out" 2>"$work/err" || complain "plan with sinks fails: $(cat "$work/err")"
 says 'the file has sinks, what follows is about softmax without them'
 npy "$work/halves.npy" '<f4' '(1, 1, 2)' "$half$half"

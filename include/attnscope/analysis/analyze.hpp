@@ -26,6 +26,8 @@ inline std::vector<Index> examined_rows(Index queries, Index keys) {
 }
 
 inline void check_options(const AnalysisOptions& options, Index queries) {
+    require(options.sink_logits.empty(), "analyze", "sink_logits are of a group; one head has a sink_logit",
+            options.sink_logits.size());
     for (const Index n : options.counts) require(n >= 1, "analyze", "counts must be >= 1", n);
     const std::vector<Index>& some = options.expectation_queries;
     for (std::size_t i = 0; i < some.size(); ++i)
@@ -83,16 +85,16 @@ inline HeadAnalysis empty_analysis(const HeadContext& head, Index queries, Index
         for (const RowFigure& figure : stored_figures) rows.*figure.values = none;
         rows.negative.setZero(queries);
     }
-    std::vector<Index> counts = options.counts;
-    std::sort(counts.begin(), counts.end());
-    counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-    for (const Index n : counts) {
+    if (head.has_sink())
+        for (const RowFigure& figure : sink_figures) rows.*figure.values = none;
+    for (const Index n : head.counts) {
         SelectionColumns& columns = result.selections.emplace_back();
         columns.n = n;
         for (const SelectionFigure& figure : selection_figures) columns.*figure.values = none;
     }
     result.normalizer = head.normalizer.name();
-    result.temperature = head.temperature ? head.temperature : options.temperature;
+    result.temperature = head.softmax_temperature ? head.softmax_temperature : options.temperature;
+    result.sink_logit = options.sink_logit;
     result.reading = options.reading;
     result.radius = options.radius;
     result.single_precision = options.single_precision;
@@ -106,40 +108,34 @@ inline HeadAnalysis empty_analysis(const HeadContext& head, Index queries, Index
     return result;
 }
 
-/// A row without the keys behind the last one that it sees.
-inline RowIn<double> seen_part(RowIn<double> z) {
-    std::size_t n = z.size();
-    while (n > 0 && z[n - 1] == -std::numeric_limits<double>::infinity()) --n;
-    return z.first(n);
-}
-
-/// What only the caller knows of a row, and whether it is padding.
+/// What only the caller knows of a row.
 inline std::optional<double> given_delta(const AnalysisOptions& options, Index query) {
     if (options.delta.empty()) return std::nullopt;
     return detail::at(options.delta, query);
-}
-inline bool is_padding(const AnalysisOptions& options, Index query) {
-    return !options.padding.empty() && detail::at(options.padding, query);
 }
 
 /// Statements about the head as a whole, from some of its rows: evenly spaced, at most 128. `logits_of_row(query, z)`
 /// fills a row of logits before the temperature. `assumption_met`: false counts what is found as undefined.
 template <class LogitsOfRow>
-void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContext& head, bool assumption_met,
+void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContext& given, bool assumption_met,
                       const LogitsOfRow& logits_of_row) {
+    const SinkAsKey* const with_sink = given.with_sink_as_key.get();
+    const HeadContext& head = with_sink ? with_sink->context : given;
     if (!head.options.certificates || !head.is_softmax() || !head.has_values() || result.streamed ||
         head.values.rows() > most_diameter_keys)
         return;
     const Index queries = result.queries, count = std::min<Index>(queries, 128);
-    Matrix<double> some(count, result.keys);
+    Matrix<double> some(count, head.keys);
+    std::vector<double> own(static_cast<std::size_t>(result.keys)), extended;
     for (Index i = 0; i < count; ++i) {
         const Index query = queries * (i + 1) / count - 1;
-        const RowOut<double> row(some.data() + i * result.keys, static_cast<std::size_t>(result.keys));
         if (is_padding(head.options, query))
-            std::fill(row.begin(), row.end(), -std::numeric_limits<double>::infinity());
+            std::fill(own.begin(), own.end(), -std::numeric_limits<double>::infinity());
         else
-            logits_of_row(query, row);
-        for (double& z : row) z /= *head.temperature;
+            logits_of_row(query, RowOut<double>(own));
+        const RowIn<double> row = with_sink ? with_sink->extended(own, extended) : RowIn<double>(own);
+        std::transform(row.begin(), row.end(), some.data() + i * head.keys,
+                       [&](double z) { return z / *head.temperature; });
     }
     Audit found;
     audit_rank_collapse(found, MatrixView<double>(some), head.values, head.diameter);
@@ -295,7 +291,7 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
     const Index queries = head.queries(), keys = head.keys();
     check_options(options, queries);
     check_no_masked_below("analyze", options);
-    const HeadContext context(options, head.v(), options.mask, queries);
+    const HeadContext context(options, head.v(), options.mask, queries, keys);
     HeadAnalysis result = empty_analysis(context, queries, keys, false);
     result.scale = head.scale();
 
@@ -359,8 +355,8 @@ double scale_of(const Head& head) {
 template <class Head>
 HeadAnalysis unreached_analysis(const Head& head, const AnalysisOptions& options) {
     const Index queries = head.queries();
-    HeadAnalysis result =
-        empty_analysis(HeadContext(options, {}, options.mask, queries), queries, head.keys(), false);
+    HeadAnalysis result = empty_analysis(HeadContext(options, {}, options.mask, queries, head.keys()), queries,
+                                         head.keys(), false);
     result.scale = options.scale.value_or(scale_of(head));
     set_extent(result, {queries, 0, queries > 0, std::vector<bool>(static_cast<std::size_t>(queries), true)});
     return result;
@@ -371,6 +367,8 @@ HeadAnalysis unreached_analysis(const Head& head, const AnalysisOptions& options
 /// Everything about one head: see `HeadAnalysis` for what it tells, `AnalysisOptions` for what can be asked.
 /// Formula. Logits z = scale q k^T, -inf where the mask hides a key; weights of each row by the normaliser.
 /// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
+/// With a sink (`sink_logit`) the weights are those of the keys, which lack `sink_mass` from 1, and the norms those of
+/// their Jacobian. The statements about softmax are held against the rows in which the sink is one more key, of value 0.
 /// Special rows. Those that see no key, hold NaN or +inf have their status, and NaN as figures.
 /// Cost. O(queries keys (d + N d_v)) for the sets of N; memory O((queries + keys) d + keys^2) up to 8192
 /// keys. Beyond `options.streamed_above` logits selections and statements are those of some rows only, and
@@ -421,11 +419,17 @@ HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}
 /// Throws. `invalid_argument` as `analyze` of one head does.
 template <InputScalar S, Executor E = Sequential>
 LayerAnalysis analyze(const HeadGroup<S>& group, const AnalysisOptions& options = {}, E&& executor = {}) {
+    const std::vector<double>& sinks = options.sink_logits;
+    detail::require(sinks.empty() || (std::ssize(sinks) == group.heads() && !options.sink_logit), "analyze",
+                    "sink_logits must have one entry for each head, or sink_logit be the same for all",
+                    sinks.size(), group.heads());
     LayerAnalysis layer;
     Index before = 0;
     bool stopped = false;
     for (Index i = 0; i < group.heads(); ++i) {
         AnalysisOptions own = options;
+        own.sink_logits.clear();
+        if (!sinks.empty()) own.sink_logit = detail::at(sinks, i);
         own.seed = mixed_seed(options.seed, static_cast<std::uint64_t>(i));
         if (options.progress)
             own.progress = [&](Index done, Index all) {
@@ -456,7 +460,7 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
     if (values.data() != nullptr) wide = detail::row_major_copy<double>(values.map());
     const detail::HeadContext context(
         options, values.data() != nullptr ? MatrixView<double>(wide) : MatrixView<double>(), options.mask,
-        queries);
+        queries, keys);
     HeadAnalysis result = detail::empty_analysis(context, queries, keys, false);
     std::vector<Index> all(static_cast<std::size_t>(queries));
     std::iota(all.begin(), all.end(), Index(0));
@@ -511,6 +515,9 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
     check_options(options, queries);
     check_no_scale(function, options);
     if (p) check_no_masked_below(function, options);
+    if (p && options.sink_logit)
+        fail(function, "sink_logit must be left out: weights are what a sink has left of them",
+             *options.sink_logit);
 
     std::vector<StoredRow> stored;
     Mask mask = options.mask;
@@ -528,7 +535,7 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
         if (hidden && !options.normalise_weights) mask = Mask::none();
     }
 
-    const HeadContext context(options, values, mask, queries);
+    const HeadContext context(options, values, mask, queries, keys);
     if (p)
         require(
             context.normalizer.promises().shift_invariant, function,

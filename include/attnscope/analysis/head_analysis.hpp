@@ -37,6 +37,12 @@ struct RowColumns {
     /// padding.
     Column row_sum, unassigned_mass, hidden_mass;
     Eigen::Array<Index, Eigen::Dynamic, 1> negative;
+    /// Of heads with a sink, a key without value; of size 0 for others. Its weight s, and the entropy of the weights p of
+    /// the keys and s together, -sum p log p - s log s. `entropy_nats` is that of the keys alone, of p/(1 - s):
+    /// entropy_with_sink_nats = (1 - s) entropy_nats - (1 - s) log(1 - s) - s log s.
+    /// Special rows. Where no key has weight beside the sink (a row that is `empty`) s = 1 and the entropy with it
+    /// is 0; beside a key at +inf s = 0; padding has neither.
+    Column sink_mass, entropy_with_sink_nats;
 
     Index size() const { return visible.size(); }
     double mean_visible() const {
@@ -71,10 +77,18 @@ inline constexpr std::array<RowFigure, 3> stored_figures = {{
     {"", "hidden_mass", &RowColumns::hidden_mass},
 }};
 
-/// The figures that a head has: those of `row_figures`, and of `stored_figures` if it holds stored weights.
+/// Those that only heads with a sink have.
+inline constexpr std::array<RowFigure, 2> sink_figures = {{
+    {"", "sink_mass", &RowColumns::sink_mass},
+    {"", "entropy_with_sink_nats", &RowColumns::entropy_with_sink_nats},
+}};
+
+/// The figures that a head has: those of `row_figures`, of `stored_figures` if it holds stored weights, and of
+/// `sink_figures` if it has a sink.
 inline std::vector<RowFigure> figures_of(const RowColumns& rows) {
     std::vector<RowFigure> figures(row_figures.begin(), row_figures.end());
     if (rows.row_sum.size() > 0) figures.insert(figures.end(), stored_figures.begin(), stored_figures.end());
+    if (rows.sink_mass.size() > 0) figures.insert(figures.end(), sink_figures.begin(), sink_figures.end());
     return figures;
 }
 
@@ -119,6 +133,7 @@ struct HeadAnalysis {
 
     std::string normalizer;                ///< its name
     std::optional<double> temperature;     ///< of softmax
+    std::optional<double> sink_logit;      ///< of a sink beside it, before the temperature
     std::optional<double> scale;           ///< of q.k, where the head has q and k
     Reading reading = Reading::cumulative; ///< of the distance that Theorem 1(1) limits
     std::optional<double> radius;  ///< of the ball of `separable_fraction`; none: up to the nearest other

@@ -25,6 +25,10 @@ struct AnalysisOptions {
     std::optional<double> scale = {}; ///< of q.k; that of the head or 1/sqrt(d) unless given; for q and k only
     std::optional<double> temperature = {}; ///< divides the logits before the normaliser
     AnyNormalizer normalizer = {};          ///< softmax unless given; any normaliser, or one by name
+    /// Of a learned sink, a key without value beside those of every row: softmax then divides by e^{sink_logit/T} too (see
+    /// `with_sink`). A logit before the temperature, which no softcap caps; -inf: a sink without weight.
+    std::optional<double> sink_logit = {};
+    std::vector<double> sink_logits = {}; ///< of a group of heads: one for each
 
     // Parts. What is left out costs nothing, and its columns hold NaN.
     std::vector<Index> counts = {1, 2, 5, 10, 20, 50, 100}; ///< the N of the selections, each >= 1; empty: none

@@ -16,23 +16,43 @@ namespace detail {
 /// values, the square of their number, are not taken at all.
 inline constexpr Index most_gram_keys = 8192, most_diameter_keys = 4096;
 
+struct SinkAsKey;
+
+/// A row without the keys behind the last one that it sees.
+inline RowIn<double> seen_part(RowIn<double> z) {
+    std::size_t n = z.size();
+    while (n > 0 && z[n - 1] == -std::numeric_limits<double>::infinity()) --n;
+    return z.first(n);
+}
+
+inline bool is_padding(const AnalysisOptions& options, Index query) {
+    return !options.padding.empty() && detail::at(options.padding, query);
+}
+
 /// What all rows of a head share: the normaliser, the values and what is known of them. Read by several threads.
 class HeadContext {
 public:
     /// tokens: the values, one row for each key, or none; borrowed. mask: which of them a query sees.
-    HeadContext(const AnalysisOptions& asked, MatrixView<double> tokens, const Mask& mask, Index queries)
-        : options(asked), normalizer(at_temperature(asked)), values(tokens) {
+    HeadContext(const AnalysisOptions& asked, MatrixView<double> tokens, const Mask& mask, Index queries,
+                Index all_keys)
+        : options(asked), normalizer(at_temperature(asked)), values(tokens), keys(all_keys),
+          counts(asked.counts) {
+        std::sort(counts.begin(), counts.end());
+        counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
         if (const Softmax* const softmax = normalizer.target<Softmax>()) temperature = softmax->temperature();
+        softmax_temperature = temperature;
+        if (asked.sink_logit) set_sink(*asked.sink_logit, queries);
         if (!has_values()) return;
         if (values.rows() <= most_gram_keys && !options.counts.empty()) gram = gram_matrix(values);
-        if (values.rows() <= most_diameter_keys && options.certificates) {
+        if (values.rows() <= most_diameter_keys && options.certificates && !with_sink_as_key) {
             const Row<double> up_to = prefix_diameters(values, gram ? &*gram : nullptr);
             diameter = up_to[values.rows()];
             diameters = visible_diameters(up_to, mask, queries);
         }
     }
 
-    bool is_softmax() const { return temperature.has_value(); }
+    bool is_softmax() const { return temperature.has_value(); } ///< without a sink that has weight
+    bool has_sink() const { return options.sink_logit || attnscope::has_sink(normalizer); }
     bool has_values() const { return values.data() != nullptr; }
     /// Of the first n keys.
     MatrixView<double> first_values(std::size_t n) const {
@@ -44,14 +64,21 @@ public:
     }
 
     const AnalysisOptions& options;
-    AnyNormalizer normalizer; ///< at the temperature
+    AnyNormalizer normalizer; ///< at the temperature, with its sink
     MatrixView<double> values;
-    std::optional<double> temperature; ///< of softmax
+    Index keys;
+    std::vector<Index> counts;                 ///< of the selections, ascending, each once
+    std::optional<double> temperature;         ///< of softmax without a sink
+    std::optional<double> softmax_temperature; ///< of softmax, with a sink or without
+    /// Of softmax with a sink that is audited: the head in which it is one more key.
+    std::shared_ptr<const SinkAsKey> with_sink_as_key;
     std::optional<Matrix<double>> gram;
     Row<double> diameters;          ///< of the values that each query sees; empty: not known
     std::optional<double> diameter; ///< of all values
 
 private:
+    void set_sink(double logit, Index queries);
+
     static AnyNormalizer at_temperature(const AnalysisOptions& asked) {
         const AnyNormalizer& given = asked.normalizer;
         if (!asked.temperature) return given;
@@ -62,6 +89,63 @@ private:
     }
 };
 
+/// A head in which the sink is one more key, the last, whose value is 0. Softmax of these rows is what the head does, so
+/// that what is stated of softmax holds of them. Rows that see no key see no sink either.
+struct SinkAsKey {
+    /// head: with its sink in the options, and as softmax without it.
+    SinkAsKey(const HeadContext& head, Index queries)
+        : options(options_of(head)), logit(*head.options.sink_logit), values(with_zero(head.values)),
+          context(options, head.has_values() ? MatrixView<double>(values) : MatrixView<double>(), options.mask,
+                  queries, head.keys + 1) {}
+
+    /// A row of the head with the sink behind it; borrows `row`.
+    RowIn<double> extended(RowIn<double> z, std::vector<double>& row) const {
+        constexpr double masked = -std::numeric_limits<double>::infinity();
+        row.assign(static_cast<std::size_t>(context.keys), masked);
+        std::copy(z.begin(), z.end(), row.begin());
+        if (std::any_of(z.begin(), z.end(), [](double x) { return x != masked; })) row.back() = logit;
+        return row;
+    }
+    /// Its delta: that of the head, or |logit|, which no product of q and k has made.
+    std::optional<double> delta(std::optional<double> of_keys) const {
+        if (of_keys) of_keys = std::max(*of_keys, std::abs(logit));
+        return of_keys;
+    }
+
+    AnalysisOptions options;
+    double logit;
+    Matrix<double> values;
+    HeadContext context;
+
+private:
+    static AnalysisOptions options_of(const HeadContext& head) {
+        AnalysisOptions with = head.options;
+        with.mask = Mask::none(); // masked keys are -inf
+        with.normalizer = Softmax(*head.temperature);
+        with.temperature.reset();
+        with.sink_logit.reset();
+        with.visit = {};
+        return with;
+    }
+    static Matrix<double> with_zero(const MatrixView<double>& tokens) {
+        Matrix<double> result = Matrix<double>::Zero(tokens.rows() + 1, tokens.cols());
+        if (tokens.data() != nullptr) result.topRows(tokens.rows()) = tokens.map();
+        return result;
+    }
+};
+
+inline void HeadContext::set_sink(double logit, Index queries) {
+    require(logit < std::numeric_limits<double>::infinity(), "analyze", "sink_logit must be finite or -inf",
+            logit);
+    require(normalizer.takes_sink(), "analyze",
+            "only softmax has a sink_logit beside it, behind softcaps and temperatures", normalizer.name());
+    if (logit == -std::numeric_limits<double>::infinity()) return;
+    if (is_softmax() && (options.audit || options.certificates))
+        with_sink_as_key = std::make_shared<const SinkAsKey>(*this, queries);
+    normalizer = normalizer.with_sink(logit);
+    temperature.reset();
+}
+
 /// Analyses rows one after the other, in memory of its own: one for each thread. Writes into the columns of the
 /// row's query, and what is about statements into an audit.
 template <std::same_as<double> T = double> // so that only those who call it wait for the compiler
@@ -71,6 +155,8 @@ public:
         : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
           selection_auditor_({.reading = head.options.reading}) {
         if (head.gram) farthest_.emplace(*head.gram);
+        if (head.with_sink_as_key)
+            with_sink_as_key_ = std::make_unique<RowAnalyzer>(head.with_sink_as_key->context);
     }
 
     /// How far to look at a row.
@@ -84,9 +170,25 @@ public:
     void logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
                 Audit& audit) {
         const bool normal = measure(query, z, result.rows);
+        if (head_.has_sink()) measure_sink(query, z, result.rows);
         if (depth == Depth::figures) return;
+        if (with_sink_as_key_) {
+            const SinkAsKey& with_sink = *head_.with_sink_as_key;
+            with_sink_as_key_->statements(query, seen_part(with_sink.extended(z, extended_)),
+                                          with_sink.delta(delta), depth, audit);
+        } else {
+            audit_row(query, z, delta, audit);
+        }
+        if (normal) select(query, z, depth, &result.selections, audit);
+    }
+
+    /// What a row of softmax says about the statements, without its figures.
+    void statements(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, Audit& audit) {
+        row_ = meter_(softmax_, z);
+        measured_ = true;
+        weights_.assign(row_.p.begin(), row_.p.end());
         audit_row(query, z, delta, audit);
-        if (normal) select(query, z, depth, result.selections, audit);
+        if (row_.normal()) select(query, z, depth, nullptr, audit);
     }
 
     /// A row of stored weights p, and log p. Without the sum 1 it is no softmax of anything that is known: what says
@@ -112,7 +214,7 @@ public:
                 Audit assuming_one;
                 audit_row(query, log_p, {}, assuming_one);
                 audit.add_undefined(assuming_one);
-                if (statistics.normal()) select(query, log_p, depth, result.selections, audit);
+                if (statistics.normal()) select(query, log_p, depth, &result.selections, audit);
             }
         } else {
             logits(query, log_p, {}, depth, result, audit);
@@ -191,6 +293,28 @@ private:
         }
         set_first(query, row.normal(), z, rows);
         return row.normal();
+    }
+
+    /// The sink of a row that has been measured, and its entropy with it.
+    void measure_sink(Index query, RowIn<double> z, RowColumns& rows) {
+        if (is_padding(head_.options, query)) return;
+        if (!attnscope::has_sink(head_.normalizer)) { // its logit is -inf
+            rows.sink_mass[query] = detail::at(rows.status, query) == RowStatus::nan ? not_known : 0;
+            rows.entropy_with_sink_nats[query] = rows.entropy_nats[query];
+            return;
+        }
+        double mass = 0;
+        if (head_.options.single_precision) {
+            const std::vector<float> logits(z.begin(), z.end());
+            mass = head_.normalizer.sink_mass(RowIn<float>(logits));
+        } else {
+            mass = head_.normalizer.sink_mass(z);
+        }
+        rows.sink_mass[query] = mass;
+        if (mass == 1) rows.entropy_with_sink_nats[query] = 0;
+        if (detail::at(rows.status, query) != RowStatus::normal) return;
+        logs_.push_back(std::log(mass)); // behind those of the weights
+        rows.entropy_with_sink_nats[query] = row_statistics<double>(RowIn<double>(logs_)).entropy_nats();
     }
 
     template <class S>
@@ -298,32 +422,37 @@ private:
         return tokens;
     }
 
-    void select(Index query, RowIn<double> z, Depth depth, std::vector<SelectionColumns>& selections,
+    /// Selections of a row into their columns, where there are any, and what they say about the statements, unless
+    /// those are about the head in which the sink is a key.
+    void select(Index query, RowIn<double> z, Depth depth, std::vector<SelectionColumns>* columns,
                 Audit& audit) {
-        if (selections.empty()) return;
-        const AnalysisOptions& options = head_.options;
+        if (head_.counts.empty()) return;
+        const bool audited = head_.options.audit && !with_sink_as_key_;
         const RankedTokens<T> tokens = tokens_of(z);
         const Index visible = static_cast<Index>(tokens.weights.size());
         selection_auditor_.reseed(head_.seed_of(query, 2));
         if (!head_.has_values()) {
-            for (SelectionColumns& columns : selections) {
-                if (columns.n >= visible) break;
+            for (std::size_t i = 0; columns && i < columns->size(); ++i) {
+                SelectionColumns& selection = (*columns)[i];
+                if (selection.n >= visible) break;
                 double mass = 0;
-                for (const Index key : tokens.order.first(static_cast<std::size_t>(columns.n)))
+                for (const Index key : tokens.order.first(static_cast<std::size_t>(selection.n)))
                     mass += detail::at(tokens.weights, key);
-                columns.mass[query] = mass;
+                selection.mass[query] = mass;
             }
             return;
         }
         counts_.clear();
-        for (const SelectionColumns& columns : selections)
-            if (columns.n < visible) counts_.push_back(columns.n);
+        for (const Index n : head_.counts)
+            if (n < visible) counts_.push_back(n);
         if (counts_.empty()) return;
-        const RandomSubsetMoments<double> moments(tokens.weights, tokens.x);
-        const auto sets = selection_auditor_.measure(tokens, counts_, options.audit);
-        for (std::size_t i = 0; i < sets.size(); ++i)
-            set(query, sets[i], moments.expected_distance(counts_[i]), selections[i]);
-        if (!options.audit) return;
+        const auto sets = selection_auditor_.measure(tokens, counts_, audited);
+        if (columns) {
+            const RandomSubsetMoments<double> moments(tokens.weights, tokens.x);
+            for (std::size_t i = 0; i < sets.size(); ++i)
+                set(query, sets[i], moments.expected_distance(counts_[i]), (*columns)[i]);
+        }
+        if (!audited) return;
         selection_auditor_.add(audit);
         const Row<double> merit = contributions(tokens.weights, tokens.x);
         by_merit_.rank(RowIn<double>(merit.data(), static_cast<std::size_t>(visible)));
@@ -358,9 +487,10 @@ private:
     SelectionAuditor<T> selection_auditor_;
     CertificateAuditor certificate_auditor_;
     Ranking<double> ranking_, by_merit_;
+    std::unique_ptr<RowAnalyzer> with_sink_as_key_;  ///< looks at the statements in place of this one
     std::optional<FarthestTokens<double>> farthest_; ///< if the head knows the inner products of its values
     std::vector<Index> counts_;
-    std::vector<double> weights_, logs_, gathered_;
+    std::vector<double> weights_, logs_, gathered_, extended_;
     Matrix<double> gathered_values_;
 };
 

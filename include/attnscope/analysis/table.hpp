@@ -108,13 +108,18 @@ inline std::string selection_table(std::span<const HeadAnalysis> heads) {
 
 namespace detail {
 
-/// What the figures of some heads do not cover, and what is known of stored weights: a line each, where there is any.
+/// What the figures of some heads do not cover, and what is known of sinks and of stored weights: a line each, where there is any.
 inline std::string coverage_notes(std::span<const HeadAnalysis> heads) {
     std::array<Index, 4> rows{}; // by status
     Index all = 0, examined = 0, done = 0, negative = 0, counted = 0;
     bool streamed = false, cancelled = false, stored = false;
-    double sums = 0, hidden = 0;
+    double sums = 0, hidden = 0, sink_mass = 0, with_sink = 0, sinks = 0;
     for (const HeadAnalysis& head : heads) {
+        if (const double mass = finite_mean(head.rows.sink_mass); std::isfinite(mass)) {
+            ++sinks;
+            sink_mass += mass;
+            with_sink += finite_mean(head.rows.entropy_with_sink_nats);
+        }
         all += head.queries;
         done += head.extent.cancelled ? head.extent.done : head.queries;
         examined += static_cast<Index>(head.examined.size());
@@ -141,6 +146,9 @@ inline std::string coverage_notes(std::span<const HeadAnalysis> heads) {
         if (const Index count = rows[static_cast<std::size_t>(status)]; count > 0)
             others += (others.empty() ? "" : ", ") + to_text(count) + " " + std::string(name_of(status));
     if (!others.empty()) text += "rows without figures: " + others + "\n";
+    if (sinks > 0)
+        text += "sink: mean weight " + number_cell(sink_mass / sinks) + ", mean entropy of keys and sink " +
+                number_cell(with_sink / sinks) + " nats\n";
     if (stored)
         text += "stored weights: mean sum of a row " + number_cell(sums / static_cast<double>(counted)) +
                 ", on keys that the mask hides " + number_cell(hidden / static_cast<double>(counted)) +
@@ -155,6 +163,7 @@ inline std::string to_table(const HeadAnalysis& head) {
     std::string text =
         detail::to_text(head.queries) + " queries, " + detail::to_text(head.keys) + " keys, " + head.normalizer;
     if (head.temperature) text += ", temperature " + detail::to_text(*head.temperature);
+    if (head.sink_logit) text += ", sink logit " + detail::to_text(*head.sink_logit);
     if (head.scale) text += ", scale " + detail::number_cell(*head.scale);
     if (head.single_precision) text += ", single precision";
     text += "\n" + detail::coverage_notes({&head, 1});

@@ -98,6 +98,7 @@ inline nlohmann::ordered_json to_json(const HeadAnalysis& head, bool rows = fals
     json["normalizer"] = head.normalizer;
     const auto known = [](const std::optional<double>& x) { return x ? json_number(*x) : nullptr; };
     json["temperature"] = known(head.temperature);
+    json["sink_logit"] = known(head.sink_logit);
     json["scale"] = known(head.scale);
     json["scalar"] = head.single_precision ? "float" : "double";
     json["reading"] = name_of(head.reading);

@@ -176,6 +176,16 @@ public:
         return inner_.log_sum_exp(std::span<const T>(row));
     }
 
+    /// That of N at the mapped logits: the map does not touch the sink. Allocates one row.
+    template <Real T>
+    requires HasSink<N, T>
+    Accumulator<T> sink_mass(std::span<const T> z) const {
+        std::vector<T> row(z.size());
+        map_.apply(z, std::span<T>(row));
+        return inner_.sink_mass(std::span<const T>(row));
+    }
+    bool has_sink() const { return attnscope::has_sink(inner_); }
+
 private:
     template <Real T, class F>
     void with_mapped(std::span<const T> z, F&& f) const {

@@ -87,6 +87,23 @@ concept HasLogSumExp = Normalizer<N, T> && requires(const N n, std::span<const T
     { n.log_sum_exp(z) } -> std::same_as<T>;
 };
 
+/// A normaliser in which a key without value, a sink, takes its share of every row: `sink_mass(z)` is its weight.
+template <class N, class T>
+concept HasSink = Normalizer<N, T> && requires(const N n, std::span<const T> z) {
+    { n.sink_mass(z) } -> std::same_as<Accumulator<T>>;
+};
+
+/// Has it a sink? One that knows only at run time says so by `has_sink()`.
+template <class N>
+constexpr bool has_sink(const N& normalizer) {
+    if constexpr (requires {
+                      { normalizer.has_sink() } -> std::same_as<bool>;
+                  })
+        return normalizer.has_sink();
+    else
+        return HasSink<N, double>;
+}
+
 /// Weights of a row of logits.
 /// Formula. p of the normaliser.
 /// Shapes and units. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,

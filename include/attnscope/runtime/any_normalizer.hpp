@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/audit/row.hpp>
+#include <attnscope/normalizer/with_sink.hpp>
 
 #include <memory>
 
@@ -20,10 +21,13 @@ struct LinearNorms {
                                   std::same_as<N, SinkSoftmax> || std::same_as<N, SigmoidAttention>;
     static bool value(const N&) { return known; }
 };
-
-} // namespace detail
-
-namespace detail {
+template <class N>
+struct LinearNorms<MappedNormalizer<Temperature, N>> {
+    static constexpr bool known = LinearNorms<N>::known;
+    static bool value(const MappedNormalizer<Temperature, N>& normalizer) {
+        return LinearNorms<N>::value(normalizer.inner());
+    }
+};
 
 /// A scalar in which an `AnyNormalizer` computes.
 template <class T>
@@ -112,6 +116,21 @@ public:
         return model_->log_sum_exp(z);
     }
 
+    /// Has it a sink, and the weight on it; NaN where the normaliser has none.
+    bool has_sink() const { return model_->has_sink(); }
+    template <detail::ErasedScalar T>
+    double sink_mass(std::span<const T> z) const {
+        return model_->sink_mass(z);
+    }
+    /// Can it have one beside it, and the normaliser that it then is: see `attnscope::with_sink`. It keeps its name.
+    /// Throws. `invalid_argument` for what is no softmax behind softcaps and temperatures, and as `with_sink` does.
+    bool takes_sink() const { return model_->takes_sink(); }
+    AnyNormalizer with_sink(double logit) const {
+        detail::require(takes_sink(), "AnyNormalizer::with_sink",
+                        "only softmax has a sink beside it, behind softcaps and temperatures", name_);
+        return model_->with_sink(logit, name_);
+    }
+
     /// Has it a parameter of its own that people train, and which?
     bool has_parameter() const { return !model_->parameter_name().empty(); }
     std::string_view parameter_name() const { return model_->parameter_name(); }
@@ -153,6 +172,11 @@ private:
         virtual bool has_linear_norms() const = 0;
         virtual float log_sum_exp(In<float> z) const = 0;
         virtual double log_sum_exp(In<double> z) const = 0;
+        virtual bool has_sink() const = 0;
+        virtual double sink_mass(In<float> z) const = 0;
+        virtual double sink_mass(In<double> z) const = 0;
+        virtual bool takes_sink() const = 0;
+        virtual AnyNormalizer with_sink(double logit, const std::string& name) const = 0;
         virtual std::string_view parameter_name() const = 0;
         virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
         virtual void parameter_derivative(In<double> z, In<double> p, Out<double> out) const = 0;
@@ -211,6 +235,18 @@ private:
         bool has_linear_norms() const override { return detail::LinearNorms<N>::value(normalizer_); }
         float log_sum_exp(In<float> z) const override { return logarithm(z); }
         double log_sum_exp(In<double> z) const override { return logarithm(z); }
+        bool has_sink() const override { return attnscope::has_sink(normalizer_); }
+        double sink_mass(In<float> z) const override { return mass_on_sink(z); }
+        double sink_mass(In<double> z) const override { return mass_on_sink(z); }
+        bool takes_sink() const override { return attnscope::takes_sink(normalizer_); }
+        AnyNormalizer with_sink(double logit, const std::string& name) const override {
+            if constexpr (std::same_as<N, Softmax>)
+                if (normalizer_.temperature() == 1) return {SinkSoftmax::from_logit(logit), name};
+            if constexpr (TakesSink<N>)
+                return {attnscope::with_sink(normalizer_, logit), name};
+            else
+                return {SinkSoftmax(), name}; // `takes_sink` was false
+        }
         std::string_view parameter_name() const override {
             if constexpr (HasParameter<N, double>)
                 return N::parameter_name();
@@ -241,6 +277,13 @@ private:
                 return std::numeric_limits<T>::quiet_NaN();
         }
         template <class T>
+        double mass_on_sink(In<T> z) const {
+            if constexpr (HasSink<N, T>)
+                return normalizer_.sink_mass(z);
+            else
+                return std::numeric_limits<double>::quiet_NaN();
+        }
+        template <class T>
         void derivative(In<T> z, In<T> p, Out<T> out) const {
             if constexpr (HasParameter<N, T>) normalizer_.parameter_derivative(z, p, out);
         }
@@ -256,6 +299,12 @@ private:
     NormalizerTraits promises_;
     std::shared_ptr<const Base> model_;
 };
+
+/// See `AnyNormalizer::with_sink`; of no normaliser that only converts to one.
+template <std::same_as<AnyNormalizer> N>
+AnyNormalizer with_sink(const N& normalizer, double logit) {
+    return normalizer.with_sink(logit);
+}
 
 /// Norms of dp/dz of what an `AnyNormalizer` holds: formula, special rows and cost are those of its own
 /// overload.

@@ -48,6 +48,12 @@ public:
     T log_sum_exp(std::span<const T> z) const {
         return any_.log_sum_exp(z);
     }
+    template <ErasedScalar T>
+    double sink_mass(std::span<const T> z) const {
+        return any_.sink_mass(z);
+    }
+    bool has_sink() const { return any_.has_sink(); }
+    bool takes_sink() const { return any_.takes_sink(); }
     void audit(Audit& audit, RowIn<double> z, const RowFacts& facts, RowAuditor& auditor) const {
         any_.audit(audit, z, facts, auditor);
     }
@@ -55,6 +61,10 @@ public:
 private:
     AnyNormalizer any_;
 };
+template <Kind kind>
+Typed<Kind::other> with_sink(const Typed<kind>& normalizer, double logit) {
+    return Typed<Kind::other>(normalizer.any().with_sink(logit));
+}
 template <Real T, Kind kind>
 JacobianNorms<double> jacobian_norms(const Typed<kind>& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.any().template norms<T>(z, p);
