@@ -83,7 +83,7 @@ private:
         ranks_.resize(n);
         if (!std::same_as<T, long double> && n <= most_counted && detail::ranks_of<T>(scores_, ranks_)) {
             other_.resize(n);
-            for (std::size_t i = 0; i < n; ++i) detail::at(other_, ranks_[i]) = order_[i];
+            for (std::size_t i = 0; i < n; ++i) detail::at(other_, static_cast<Index>(ranks_[i])) = order_[i];
         } else {
             places_.resize(n);
             std::iota(places_.begin(), places_.end(), std::size_t(0));
