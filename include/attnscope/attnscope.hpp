@@ -62,6 +62,7 @@
 #include <attnscope/row/divergence.hpp>
 #include <attnscope/row/key_sums.hpp>
 #include <attnscope/row/row_statistics.hpp>
+#include <attnscope/row/sink_statistics.hpp>
 #include <attnscope/row/softmax_row.hpp>
 #include <attnscope/row/status.hpp>
 #include <attnscope/selection/critical_n.hpp>

@@ -213,19 +213,23 @@ void analyze_source(HeadAnalysis& result, const HeadContext& head, const Mask& m
     analyze_blocks(result, head, chosen, rows, whole, executor, gate);
 }
 
-/// Figures of rows of softmax(z/T) from a scan of z/T and the norms of its Jacobian.
-template <Real T, Index K>
-void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<Accumulator<T>>& norms,
+/// Figures of rows of softmax(z/T), beside a sink or none, from a scan of z/T and the norms of its Jacobian.
+template <Real A>
+void set_scanned(Index query, const SinkStatistics<A>& with_sink, const JacobianNorms<A>& norms,
                  double temperature, RowColumns& rows) {
-    const auto row = state.statistics();
-    detail::at(rows.status, query) = row.status;
+    const RowStatistics<A>& row = with_sink.keys();
+    detail::at(rows.status, query) = with_sink.status();
     rows.visible[query] = row.visible;
-    if (!row.normal()) return;
-    rows.log_sum_exp[query] = row.log_sum_exp();
+    if (rows.sink_mass.size() > 0) {
+        rows.sink_mass[query] = with_sink.sink_mass();
+        rows.entropy_with_sink_nats[query] = with_sink.entropy_with_sink_nats();
+    }
+    if (!with_sink.normal()) return;
+    rows.log_sum_exp[query] = with_sink.log_sum_exp();
     rows.max_logit[query] = row.max_logit * temperature;
     rows.entropy_nats[query] = row.entropy_nats();
-    rows.max_weight[query] = row.max_weight();
-    if (row.visible > 1) rows.second_weight[query] = row.second_weight();
+    rows.max_weight[query] = with_sink.max_weight();
+    if (row.visible > 1) rows.second_weight[query] = with_sink.second_weight();
     rows.participation_ratio[query] = row.participation_ratio();
     rows.logit_spread[query] = row.logit_spread() * temperature;
     rows.spectral[query] = norms.spectral.value / temperature;
@@ -235,9 +239,9 @@ void set_scanned(Index query, const RowState<T, K>& state, const JacobianNorms<A
     rows.max_entry[query] = norms.max_entry / temperature;
 }
 
-/// Are all logits of a head over a temperature finite in T, with room?
+/// Are all logits of a head and of its sink over a temperature finite in T, with room?
 template <Real T>
-bool fits_scan(const HeadView<double>& head, double temperature) {
+bool fits_scan(const HeadView<double>& head, const HeadContext& context) {
     const auto longest = [](const auto& rows) {
         double most = 0;
         for (Index i = 0; i < rows.rows(); ++i)
@@ -245,24 +249,31 @@ bool fits_scan(const HeadView<double>& head, double temperature) {
                 most = std::max(most, length);
         return most;
     };
-    const double factor = std::abs(head.scale()) / temperature,
+    const double temperature = *context.softmax_temperature, factor = std::abs(head.scale()) / temperature,
                  most = double(std::numeric_limits<T>::max()) / 4;
-    return factor <= most && longest(head.q().map()) * factor * longest(head.k().map()) <= most;
+    const double sink = context.options.sink_logit.value_or(0);
+    return (!std::isfinite(sink) || std::abs(sink) / temperature <= most) && factor <= most &&
+           longest(head.q().map()) * factor * longest(head.k().map()) <= most;
 }
 
-/// All rows of a softmax head by scans in T. False if `progress` stopped it: rows that it has reached then have no
+/// All rows of a softmax head, beside a sink or none, by scans in T. False if `progress` stopped it: rows that it has reached then have no
 /// norms.
 template <Real T, Executor E>
 bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadView<double>& head,
                   const Mask& mask, E&& executor) {
-    const double temperature = *context.temperature;
+    const double temperature = *context.softmax_temperature;
+    const std::optional<double> sink = context.options.sink_logit;
     const Matrix<T> q = head.q().map().cast<T>(), k = head.k().map().cast<T>();
     const HeadView<T> scaled(q, k, {}, static_cast<T>(head.scale() / temperature));
-    const auto found = scan(scaled, mask, {.progress = context.options.progress}, executor);
+    ScanOptions options{.progress = context.options.progress};
+    if (sink) options.sink_logit = *sink / temperature;
+    const auto found = scan(scaled, mask, options, executor);
     result.extent = found;
     JacobianScan<T> norms;
     if (context.options.sensitivity && !found.cancelled)
-        norms = scan_jacobian_norms(scaled, Softmax(), mask, {}, executor);
+        norms = context.is_softmax() ? scan_jacobian_norms(scaled, Softmax(), mask, {}, executor)
+                                     : scan_jacobian_norms(scaled, SinkSoftmax::from_logit(*options.sink_logit),
+                                                           mask, {}, executor);
     norms.rows.resize(found.rows.size());
     // Logits of the first key in the arithmetic of the rows, whose sums they are held against.
     std::vector<T> first(found.rows.size());
@@ -276,10 +287,10 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
             result.rows.status[at] = RowStatus::empty;
             continue;
         }
-        set_scanned(query, found.rows[at], norms.rows[at], temperature, result.rows);
+        const auto row = found.with_sink(query);
+        set_scanned(query, row, norms.rows[at], temperature, result.rows);
         if (result.rows.status[at] == RowStatus::normal && mask.visible(query, result.keys).contains(0))
-            result.rows.first_key_weight[query] =
-                found.rows[at].statistics().weight_of(Accumulator<T>(first[at]));
+            result.rows.first_key_weight[query] = row.weight_of(Accumulator<T>(first[at]));
     }
     if (found.cancelled) result.examined.clear();
     return !found.cancelled;
@@ -308,10 +319,10 @@ HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& 
     };
     const ProductTiles<double> source(head, executor);
     // At the smallest temperatures logits over T overflow: such heads are analysed row by row.
-    const bool scanned = result.streamed && context.is_softmax() && !options.visit &&
-                         fits_scan<double>(head, *context.temperature);
+    const bool scanned =
+        result.streamed && context.softmax_temperature && !options.visit && fits_scan<double>(head, context);
     if (scanned) {
-        const bool whole = options.single_precision && fits_scan<float>(head, *context.temperature)
+        const bool whole = options.single_precision && fits_scan<float>(head, context)
                                ? scan_figures<float>(result, context, head, options.mask, executor)
                                : scan_figures<double>(result, context, head, options.mask, executor);
         if (!whole) return result;

@@ -37,6 +37,7 @@ private:
 /// with their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any
 /// way of cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece,
 /// whatever the scalar). Masked keys (-inf) leave no trace.
+/// A sink is no key of a piece: it stands beside the whole row, `SinkStatistics(state.statistics(), logit)`.
 /// Invariant. A commutative monoid under `merge`, with the empty state as identity. Trivially copyable: it
 /// may cross threads and processes.
 /// Example, a row z, `RowIn<float>`, that is seen in two pieces:

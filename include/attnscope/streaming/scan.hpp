@@ -3,6 +3,7 @@
 
 #include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/executor.hpp>
+#include <attnscope/row/sink_statistics.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_state.hpp>
@@ -21,6 +22,10 @@ struct ScanOptions {
     std::optional<double> scale = {}; ///< of q.k, that of the head unless given; a source has its own
     double temperature = 1;           ///< divides the logits
     LogitBias bias = {};              ///< added to scale q.k
+    /// Of a learned sink, a key without value beside those of every row: o has e^{sink_logit/temperature} in its
+    /// denominator, and `Scan::with_sink` tells the figures. Before the temperature; -inf: a sink without weight.
+    std::optional<double> sink_logit = {};
+    std::vector<double> sink_logits = {}; ///< one for each of many heads (`scan_heads`)
 
     TileOptions tiles() const { return {query_tile, key_tile, progress, scale, temperature, bias}; }
 };
@@ -30,6 +35,13 @@ template <Real T, Index K>
 struct Scan : ScanExtent {
     std::vector<RowState<T, K>> rows; ///< one for each query
     Matrix<T> output; ///< [queries, d_v] if asked for; 0 for queries that see no key, NaN for NaN rows
+    std::optional<double> sink_exponent; ///< of the sink, over the temperature, as the logits in `rows` are
+
+    /// The figures of a row beside the sink of the scan; without one, those of its keys.
+    SinkStatistics<Accumulator<T>> with_sink(Index row) const {
+        return {detail::at(rows, row).statistics(),
+                sink_exponent.value_or(-std::numeric_limits<double>::infinity())};
+    }
 
     /// Rows of a status, those that were reached.
     Index count(RowStatus status) const {
@@ -65,10 +77,12 @@ public:
         std::vector<T> values;
     };
     QueryTileScan(const Source& source, const LogitMap<T>& map, Index keys, const StoredRows<T>& values,
-                  bool finite_values, const Mask& mask, Index key_tile, Workspace& workspace)
-        : source_(source), map_(map), keys_(keys), values_(values), finite_values_(finite_values), mask_(mask),
-          key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible),
-          buffer_(workspace.logits), sums_(workspace.sums), room_(workspace.values) {}
+                  bool finite_values, std::optional<double> sink, const Mask& mask, Index key_tile,
+                  Workspace& workspace)
+        : source_(source), map_(map), keys_(keys), values_(values), finite_values_(finite_values), sink_(sink),
+          mask_(mask), key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))),
+          visible_(workspace.visible), buffer_(workspace.logits), sums_(workspace.sums),
+          room_(workspace.values) {}
 
     /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
     void operator()(Index first, std::span<RowState<T, K>> states, T* output) {
@@ -156,9 +170,10 @@ private:
     void finish(Index query, const RowState<T, K>& state, const Sums& sums, RowOut<T> out) {
         switch (state.status()) {
         case RowStatus::normal: {
-            const A mass = 1 + state.statistics().r;
+            const A mass = 1 + state.statistics().r,
+                    share = sink_ ? SinkStatistics<A>(state.statistics(), *sink_).key_mass() : A(1);
             for (std::size_t c = 0; c < out.size(); ++c)
-                out[c] = static_cast<T>(sums[static_cast<Index>(c)] / mass);
+                out[c] = static_cast<T>(sums[static_cast<Index>(c)] / mass * share);
             return;
         }
         case RowStatus::nan:
@@ -194,6 +209,7 @@ private:
     Index keys_;
     const StoredRows<T>& values_;
     bool finite_values_;
+    std::optional<double> sink_; ///< over the temperature
     const Mask& mask_;
     Index key_tile_, stride_;
     std::vector<KeyRanges>& visible_;
@@ -245,6 +261,18 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         first_row.push_back(first_row.back() + job.queries);
     }
     const LogitMap<T> map("scan", given);
+    require(given.sink_logits.empty() || (given.sink_logits.size() == jobs.size() && !given.sink_logit), "scan",
+            "sink_logits must have one entry for each head, or sink_logit be the same for all",
+            given.sink_logits.size(), jobs.size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        std::optional<double> sink = given.sink_logit;
+        if (!given.sink_logits.empty()) sink = given.sink_logits[i];
+        if (!sink) continue;
+        *sink /= given.temperature;
+        require(*sink < std::numeric_limits<double>::infinity(), "scan",
+                "a sink logit must be finite or -inf, over the temperature too", *sink);
+        jobs[i].result.sink_exponent = sink;
+    }
     ProgressGate gate(tiles.progress, first_row.back());
     detail::WorkspacePool<typename Tile::Workspace> workspaces;
     const auto task = [&](Index tile) {
@@ -255,8 +283,8 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         const Index first = (tile - *(after - 1)) * tiles.query_tile,
                     rows = std::min(tiles.query_tile, job.queries - first);
         workspaces.use([&](typename Tile::Workspace& workspace) {
-            Tile scan(job.source, map, job.keys, job.values, job.finite_values, job.mask, tiles.key_tile,
-                      workspace);
+            Tile scan(job.source, map, job.keys, job.values, job.finite_values, job.result.sink_exponent,
+                      job.mask, tiles.key_tile, workspace);
             scan(first,
                  std::span(job.result.rows)
                      .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
@@ -291,6 +319,8 @@ Scan<T, K> scan_stored(Index queries, Index keys, const Source& source, const St
 /// their keys.
 /// Formula. Figures are those of `row_statistics` at temperature 1, to the same accuracy. Rows do not depend
 /// on the executor, nor on the number of threads.
+/// A sink is beside the keys of every row, once, when all of them are known: `rows` are about the keys, and
+/// `with_sink(row)` tells of both.
 /// Shapes and units. `values` [keys, d_v] is looked at only with `options.output`. Tiles that no query of
 /// theirs sees are not asked for.
 /// Special rows. As of `row_statistics`. Rows that `options.progress` kept from being scanned are NaN rows.
