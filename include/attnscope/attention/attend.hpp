@@ -7,6 +7,8 @@
 #include <attnscope/normalizer/concept.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 
+#include <ranges>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -58,7 +60,8 @@ void add_values(const LogitBlocks<T>& blocks, const QueryBlock<T>& p, bool finit
 } // namespace detail
 
 /// Attention of one head under a structural mask.
-/// Formula. p = normalizer((scale q.k + bias)/temperature), output = p v.
+/// Formula. p = normalizer((scale q.k + bias)/temperature), output = p v. A learned sink is in the normaliser:
+/// `with_sink(Softmax(), b)` has e^b in the denominator.
 /// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none.
 /// Special rows. A query that sees no key gives output 0; its log-sum-exp is that of the empty sum, -inf or with a
 /// sink log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN in
@@ -139,16 +142,51 @@ void attend(const Q&, const K&, const V&, const N&, const AttendOptions&, const 
         "attend: a mask stands before the options: attend(q, k, v, Softmax(), Mask::none(), options)");
 }
 
+/// Normalisers side by side, one for each head: a vector, an array, a span.
+template <class R, class T>
+concept NormalizerList = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
+                         Normalizer<std::ranges::range_value_t<R>, T>;
+
+namespace detail {
+
+inline void check_normalizers(std::string_view function, std::size_t normalizers, Index heads) {
+    require(static_cast<Index>(normalizers) == heads, function,
+            "there must be one normaliser for each query head", normalizers, heads);
+}
+
+/// normalizer(h): of query head h.
+template <InputScalar S, class NormalizerOf, class E>
+std::vector<Attention<ComputeScalar<S>>> attend_group(const HeadGroup<S>& group, const NormalizerOf& normalizer,
+                                                      const Mask& mask, const AttendOptions& options,
+                                                      E&& executor) {
+    std::vector<Attention<ComputeScalar<S>>> result;
+    result.reserve(static_cast<std::size_t>(group.heads()));
+    for (Index h = 0; h < group.heads(); ++h)
+        result.push_back(attend(group[h], normalizer(h), mask, options, executor));
+    return result;
+}
+
+} // namespace detail
+
 /// Attention of every head of a group, in order.
 template <InputScalar S, Normalizer<ComputeScalar<S>> N = Softmax, Executor E = Sequential>
 std::vector<Attention<ComputeScalar<S>>> attend(const HeadGroup<S>& group, const N& normalizer = {},
                                                 const Mask& mask = {}, const AttendOptions& options = {},
                                                 E&& executor = {}) {
-    std::vector<Attention<ComputeScalar<S>>> result;
-    result.reserve(static_cast<std::size_t>(group.heads()));
-    for (Index h = 0; h < group.heads(); ++h)
-        result.push_back(attend(group[h], normalizer, mask, options, executor));
-    return result;
+    return detail::attend_group(
+        group, [&](Index) -> const N& { return normalizer; }, mask, options, executor);
+}
+
+/// The same with a normaliser for each query head: heads have sinks, or temperatures, of their own.
+/// Throws. `invalid_argument` when their number is another.
+/// Example: `attend(group, std::vector{with_sink(Softmax(), 0.3), with_sink(Softmax(), -1)}, Mask::causal())`
+template <InputScalar S, NormalizerList<ComputeScalar<S>> Ns, Executor E = Sequential>
+std::vector<Attention<ComputeScalar<S>>> attend(const HeadGroup<S>& group, const Ns& normalizers,
+                                                const Mask& mask = {}, const AttendOptions& options = {},
+                                                E&& executor = {}) {
+    detail::check_normalizers("attend", std::size(normalizers), group.heads());
+    return detail::attend_group(
+        group, [&](Index h) -> const auto& { return std::data(normalizers)[h]; }, mask, options, executor);
 }
 
 } // namespace v0_1

@@ -25,7 +25,9 @@ struct GradientBuffers {
 
 /// See `AttendOptions`.
 struct AttendBackwardOptions {
-    bool parameter = false; ///< also the gradient in the normaliser's parameter (temperature, s, alpha, ...)
+    /// Also the gradient in the normaliser's parameter (temperature, s, alpha, ...); of one with a sink and no parameter of
+    /// its own, as `with_sink` makes them, in the logit of the sink.
+    bool parameter = false;
     std::optional<double> scale = {};
     double temperature = 1;
     LogitBias bias = {};
@@ -38,6 +40,17 @@ template <class N, class T>
 concept TellsParameterDerivative = requires(const N& n, std::span<const T> z, std::span<T> out) {
     { n.parameter_derivative(z, z, out) } -> std::same_as<void>;
 };
+
+/// Has it a parameter of its own? One that knows only at run time says so by `has_parameter()`.
+template <class T, class N>
+constexpr bool tells_parameter(const N& normalizer) {
+    if constexpr (requires {
+                      { normalizer.has_parameter() } -> std::same_as<bool>;
+                  })
+        return normalizer.has_parameter();
+    else
+        return TellsParameterDerivative<N, T>;
+}
 
 /// The backward pass of a head, block by block.
 template <Real T, class N>
@@ -56,8 +69,9 @@ public:
     BackwardPass(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output, const Mask& mask,
                  const AttendBackwardOptions& options)
         : blocks_("attend_backward", head, mask, options), normalizer_(normalizer), d_output_(d_output),
-          parameter_(options.parameter), finite_(head.q().map().allFinite() && head.k().map().allFinite() &&
-                                                 head.v().map().allFinite() && d_output.map().allFinite()) {}
+          parameter_(options.parameter), own_parameter_(tells_parameter<T>(normalizer)),
+          finite_(head.q().map().allFinite() && head.k().map().allFinite() && head.v().map().allFinite() &&
+                  d_output.map().allFinite()) {}
 
     Index blocks() const { return blocks_.count(); }
     Sums no_sums() const {
@@ -84,12 +98,22 @@ private:
         for (std::size_t j = 0; j < z.size(); ++j)
             if (z[j] == -std::numeric_limits<T>::infinity()) d_z[j] = T(0);
         if constexpr (TellsParameterDerivative<N, T>) {
-            if (parameter_ && status != RowStatus::empty) {
+            if (parameter_ && own_parameter_ && status != RowStatus::empty) {
                 slopes.resize(z.size());
                 normalizer_.parameter_derivative(z, RowIn<T>(p), RowOut<T>(slopes));
                 for (std::size_t j = 0; j < z.size(); ++j)
                     if (z[j] != -std::numeric_limits<T>::infinity())
                         sums.parameter += static_cast<double>(slopes[j]) * static_cast<double>(d_z[j]);
+            }
+        }
+        if constexpr (HasSink<N, T>) {
+            if (parameter_ && !own_parameter_ &&
+                status != RowStatus::empty) { // dp/db = -p s db'/db, b' its exponent
+                double sum = 0;
+                for (std::size_t j = 0; j < z.size(); ++j)
+                    if (z[j] != -std::numeric_limits<T>::infinity())
+                        sum += static_cast<double>(p[j]) * static_cast<double>(d_z[j]);
+                sums.parameter -= static_cast<double>(normalizer_.sink_mass(z)) * sum * sink_slope(normalizer_);
             }
         }
         normalizer_.vjp(z, RowIn<T>(p), RowIn<T>(d_z), d_z);
@@ -117,7 +141,7 @@ private:
     LogitBlocks<T> blocks_;
     const N& normalizer_;
     MatrixView<T> d_output_;
-    bool parameter_, finite_;
+    bool parameter_, own_parameter_, finite_;
 };
 
 } // namespace detail
@@ -152,8 +176,8 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
     fits(buffers.q, head.q());
     fits(buffers.k, head.k());
     fits(buffers.v, head.v());
-    if constexpr (!detail::TellsParameterDerivative<N, T>)
-        detail::require(!options.parameter, "attend_backward", "the normaliser must have a parameter");
+    detail::require(!options.parameter || detail::tells_parameter<T>(normalizer) || has_sink(normalizer),
+                    "attend_backward", "the normaliser must have a parameter", normalizer.name());
     using Pass = detail::BackwardPass<T, N>;
     const Pass pass(head, normalizer, d_out, mask, options);
     // Sums of a task of fewer blocks would cost more than its products.
@@ -244,20 +268,21 @@ AttentionGradient<ScalarOf<Q>> attend_backward(const Q& q, const K& k, const V& 
 template <Real T>
 struct GroupGradient {
     std::vector<Matrix<T>> q, k, v;
-    double parameter = 0;
+    double parameter = 0;           ///< over all heads
+    std::vector<double> parameters; ///< of each head
 };
 
-/// As above for a group, of half and bfloat16 too, whose gradients are in float.
-/// Shapes and units. `d_outputs`: one for each query head, in order.
-/// Throws. `invalid_argument` also when their number is another.
-template <InputScalar S, Normalizer<ComputeScalar<S>> N, Executor E = Sequential>
-GroupGradient<ComputeScalar<S>>
-attend_backward(const HeadGroup<S>& group, const N& normalizer,
-                std::type_identity_t<std::span<const Matrix<ComputeScalar<S>>>> d_outputs,
-                const Mask& mask = {}, const AttendBackwardOptions& options = {}, E&& executor = {}) {
+namespace detail {
+
+/// normalizer(h): of query head h.
+template <InputScalar S, class NormalizerOf, class E>
+GroupGradient<ComputeScalar<S>> group_backward(const HeadGroup<S>& group, const NormalizerOf& normalizer,
+                                               std::span<const Matrix<ComputeScalar<S>>> d_outputs,
+                                               const Mask& mask, const AttendBackwardOptions& options,
+                                               E&& executor) {
     using T = ComputeScalar<S>;
-    detail::require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
-                    "there must be one d_output for each query head", d_outputs.size(), group.heads());
+    require(static_cast<Index>(d_outputs.size()) == group.heads(), "attend_backward",
+            "there must be one d_output for each query head", d_outputs.size(), group.heads());
     GroupGradient<T> gradient;
     const Index shared = group.heads() / group.key_heads();
     for (Index h = 0; h < group.heads(); ++h) {
@@ -267,11 +292,39 @@ attend_backward(const HeadGroup<S>& group, const N& normalizer,
             gradient.k.push_back(Matrix<T>::Zero(head.keys(), head.k().cols()));
             gradient.v.push_back(Matrix<T>::Zero(head.keys(), head.v().cols()));
         }
-        gradient.parameter +=
-            attend_backward(head, normalizer, detail::at(d_outputs, h),
-                            {gradient.q.back(), gradient.k.back(), gradient.v.back()}, mask, options, executor);
+        gradient.parameters.push_back(attend_backward(
+            head, normalizer(h), d_outputs[static_cast<std::size_t>(h)],
+            {gradient.q.back(), gradient.k.back(), gradient.v.back()}, mask, options, executor));
+        gradient.parameter += gradient.parameters.back();
     }
     return gradient;
+}
+
+} // namespace detail
+
+/// As above for a group, of half and bfloat16 too, whose gradients are in float.
+/// Shapes and units. `d_outputs`: one for each query head, in order.
+/// Throws. `invalid_argument` also when their number is another.
+template <InputScalar S, Normalizer<ComputeScalar<S>> N, Executor E = Sequential>
+GroupGradient<ComputeScalar<S>>
+attend_backward(const HeadGroup<S>& group, const N& normalizer,
+                std::type_identity_t<std::span<const Matrix<ComputeScalar<S>>>> d_outputs,
+                const Mask& mask = {}, const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    return detail::group_backward(
+        group, [&](Index) -> const N& { return normalizer; }, d_outputs, mask, options, executor);
+}
+
+/// The same with a normaliser for each query head: heads have sinks, or temperatures, of their own.
+/// Throws. `invalid_argument` also when their number is another.
+template <InputScalar S, NormalizerList<ComputeScalar<S>> Ns, Executor E = Sequential>
+GroupGradient<ComputeScalar<S>>
+attend_backward(const HeadGroup<S>& group, const Ns& normalizers,
+                std::type_identity_t<std::span<const Matrix<ComputeScalar<S>>>> d_outputs,
+                const Mask& mask = {}, const AttendBackwardOptions& options = {}, E&& executor = {}) {
+    detail::check_normalizers("attend_backward", std::size(normalizers), group.heads());
+    return detail::group_backward(
+        group, [&](Index h) -> const auto& { return std::data(normalizers)[h]; }, d_outputs, mask, options,
+        executor);
 }
 
 } // namespace v0_1

@@ -185,6 +185,13 @@ public:
         return inner_.sink_mass(std::span<const T>(row));
     }
     bool has_sink() const { return attnscope::has_sink(inner_); }
+    double sink_slope() const {
+        const double slope = attnscope::sink_slope(inner_);
+        if constexpr (std::same_as<Map, Temperature>)
+            return slope / map_.temperature;
+        else
+            return slope;
+    }
 
 private:
     template <Real T, class F>

@@ -104,6 +104,17 @@ constexpr bool has_sink(const N& normalizer) {
         return HasSink<N, double>;
 }
 
+/// How the exponent of the sink moves with its logit: 1/T behind a temperature T, which divides it.
+template <class N>
+constexpr double sink_slope(const N& normalizer) {
+    if constexpr (requires {
+                      { normalizer.sink_slope() } -> std::same_as<double>;
+                  })
+        return normalizer.sink_slope();
+    else
+        return 1;
+}
+
 /// Weights of a row of logits.
 /// Formula. p of the normaliser.
 /// Shapes and units. z: any Eigen vector expression, `std::vector`, `std::array`, `std::span`, of float,

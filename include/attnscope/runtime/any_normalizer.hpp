@@ -118,6 +118,7 @@ public:
 
     /// Has it a sink, and the weight on it; NaN where the normaliser has none.
     bool has_sink() const { return model_->has_sink(); }
+    double sink_slope() const { return model_->sink_slope(); } ///< see `attnscope::sink_slope`
     template <detail::ErasedScalar T>
     double sink_mass(std::span<const T> z) const {
         return model_->sink_mass(z);
@@ -173,6 +174,7 @@ private:
         virtual float log_sum_exp(In<float> z) const = 0;
         virtual double log_sum_exp(In<double> z) const = 0;
         virtual bool has_sink() const = 0;
+        virtual double sink_slope() const = 0;
         virtual double sink_mass(In<float> z) const = 0;
         virtual double sink_mass(In<double> z) const = 0;
         virtual bool takes_sink() const = 0;
@@ -236,6 +238,7 @@ private:
         float log_sum_exp(In<float> z) const override { return logarithm(z); }
         double log_sum_exp(In<double> z) const override { return logarithm(z); }
         bool has_sink() const override { return attnscope::has_sink(normalizer_); }
+        double sink_slope() const override { return attnscope::sink_slope(normalizer_); }
         double sink_mass(In<float> z) const override { return mass_on_sink(z); }
         double sink_mass(In<double> z) const override { return mass_on_sink(z); }
         bool takes_sink() const override { return attnscope::takes_sink(normalizer_); }

@@ -53,6 +53,7 @@ public:
         return any_.sink_mass(z);
     }
     bool has_sink() const { return any_.has_sink(); }
+    double sink_slope() const { return any_.sink_slope(); }
     bool takes_sink() const { return any_.takes_sink(); }
     void audit(Audit& audit, RowIn<double> z, const RowFacts& facts, RowAuditor& auditor) const {
         any_.audit(audit, z, facts, auditor);
