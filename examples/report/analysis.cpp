@@ -54,6 +54,17 @@ private:
     double largest_ = 0;
 };
 
+/// The figures of a head under the normaliser that was asked for beside its own, at its temperature and without its sink.
+template <class Run>
+void add_beside(Report& report, const HeadPlace& place, attnscope::AnalysisOptions options, const Run& run) {
+    if (!report.settings.beside) return;
+    options.normalizer = program::named_normalizer(
+        *report.settings.beside, report.normalizers[static_cast<std::size_t>(place.layer)].temperature);
+    options.sink_logit.reset();
+    options.audit = options.certificates = false;
+    report.beside.push_back(run(options));
+}
+
 /// From the matrix of logits, as the file gives it.
 HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
                           const attnscope::Threads& executor) {
@@ -65,19 +76,26 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
     const auto analyse = [&](auto&& from, const auto& matrix) {
         return rows.values ? from(matrix, *rows.values) : from(matrix);
     };
-    if (report.capture.kind == Capture::Kind::weights) {
-        options.stored_scalar = rows.stored_scalar;
+    const bool stored = report.capture.kind == Capture::Kind::weights;
+    if (stored) options.stored_scalar = rows.stored_scalar;
+    const auto run = [&](const attnscope::AnalysisOptions& asked) {
+        if (stored)
+            return analyse(
+                [&](const auto&... matrices) {
+                    return attnscope::analyze_weights(matrices..., asked, executor);
+                },
+                *rows.weights);
         return analyse(
-            [&](const auto&... matrices) { return attnscope::analyze_weights(matrices..., options, executor); },
-            *rows.weights);
-    }
+            [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., asked, executor); },
+            rows.logits);
+    };
+    add_beside(report, place, options, run);
     std::optional<WeightDifference> difference;
-    if (rows.weights) difference.emplace(*rows.weights);
-    if (difference)
+    if (rows.weights && !stored) {
+        difference.emplace(*rows.weights);
         options.visit = [&](Index query, RowIn<double>, RowIn<double> p) { difference->row(query, p); };
-    HeadAnalysis head = analyse(
-        [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., options, executor); },
-        rows.logits);
+    }
+    HeadAnalysis head = run(options);
     if (difference) {
         const double before = report.weight_difference.value_or(0), now = difference->largest();
         report.weight_difference = now <= before || std::isnan(before) ? before : now;
@@ -91,8 +109,12 @@ HeadAnalysis analyse_vectors(Report& report, const HeadPlace& place, attnscope::
     const program::HeadVectors<double> vectors = program::load_vectors(report.capture, place);
     options.mask = report.capture.mask(place);
     options.scale = vectors.scale;
-    return vectors.v ? attnscope::analyze(vectors.q, vectors.k, *vectors.v, options, executor)
-                     : attnscope::analyze(vectors.q, vectors.k, options, executor);
+    const auto run = [&](const attnscope::AnalysisOptions& asked) {
+        return vectors.v ? attnscope::analyze(vectors.q, vectors.k, *vectors.v, asked, executor)
+                         : attnscope::analyze(vectors.q, vectors.k, asked, executor);
+    };
+    add_beside(report, place, options, run);
+    return run(options);
 }
 
 } // namespace
@@ -121,7 +143,12 @@ Report analyse(Capture capture, const Settings& settings) {
     for (const Index layer : report.layers) {
         const attnscope::AnyNormalizer& normalizer =
             report.normalizers[static_cast<std::size_t>(layer)].normalizer;
-        if (input.kind == Capture::Kind::weights && !normalizer.promises().shift_invariant)
+        const auto feels_shifts = [](const attnscope::AnyNormalizer& any) {
+            return !any.promises().shift_invariant;
+        };
+        if (input.kind == Capture::Kind::weights &&
+            (feels_shifts(normalizer) ||
+             (settings.beside && feels_shifts(program::named_normalizer(*settings.beside)))))
             throw program::usage_error(
                 "--normalizer: stored weights tell the logits of softmax up to a constant only, which this "
                 "normaliser would feel; it needs q and k, or logits");

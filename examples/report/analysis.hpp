@@ -14,6 +14,7 @@ using program::HeadPlace;
 struct Settings {
     std::optional<double> temperature;     ///< unless given, that of each layer, else 1
     std::optional<std::string> normalizer; ///< unless given, that of each layer, else softmax
+    std::optional<std::string> beside;     ///< figures under this one too
     std::vector<Index> layers, heads;      ///< which; empty: all
     std::optional<bool> stream; ///< unless given, heads of more than `AnalysisOptions::streamed_above` logits
     Index threads = 1;          ///< the results do not depend on them
@@ -33,6 +34,7 @@ struct Report {
     std::vector<HeadNormalizer> normalizers; ///< of each layer, without its sinks
     std::vector<HeadPlace> places;           ///< of the heads
     std::vector<HeadAnalysis> heads;
+    std::vector<HeadAnalysis> beside;        ///< the same heads under `Settings::beside`, if it is asked for
     attnscope::Audit audit;                  ///< of all heads
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
     program::RowTally tally;

@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
         "attnscope-report");
     std::vector<std::string> inputs;
     double temperature = 1;
-    std::string seed_text = "1", normalizer = "softmax", scalar = "double", layers, heads,
+    std::string seed_text = "1", normalizer = "softmax", beside, scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
                 reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
@@ -94,6 +94,14 @@ int main(int argc, char** argv) {
         app.add_option("--temperature", temperature, "divides the logits, > 0 [as the file says, else 1]");
     const auto* normalizer_option = app.add_option(
         "--normalizer", normalizer, program::normalizer_help() + " [as the file says, else softmax]");
+    const auto* beside_option =
+        app.add_option(
+               "--beside", beside,
+               "also the figures of every head under this normaliser, named as for --normalizer, without "
+               "softcaps and sinks of the file")
+            ->check([](const std::string& text) {
+                return text.empty() ? std::string("must not be empty") : std::string();
+            });
     app.add_option("--scalar", scalar, "in which weights and norms are computed: float or double")
         ->capture_default_str();
     const auto capture_options = program::add_capture_options(app);
@@ -137,12 +145,19 @@ int main(int argc, char** argv) {
             throw program::usage_error(
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
         if (temperature_option->count() > 0) settings.temperature = temperature;
-        try {
-            program::named_normalizer(normalizer, temperature);
-        } catch (const attnscope::invalid_argument& error) {
-            throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
-        }
+        const auto known = [&](std::string_view option, const std::string& name) {
+            try {
+                program::named_normalizer(name, temperature);
+            } catch (const attnscope::invalid_argument& error) {
+                throw program::usage_error(fmt::format("{}: {}", option, error.what()));
+            }
+        };
+        known("--normalizer", normalizer);
         if (normalizer_option->count() > 0) settings.normalizer = normalizer;
+        if (beside_option->count() > 0) {
+            known("--beside", beside);
+            settings.beside = beside;
+        }
         if (scalar != "float" && scalar != "double")
             throw program::usage_error(fmt::format("--scalar must be float or double, got {}", scalar));
         settings.analysis.single_precision = scalar == "float";

@@ -199,6 +199,18 @@ std::string to_text(const Report& report) {
         text += '\n';
     }
 
+    if (!report.beside.empty()) {
+        fmt::format_to(out, "\nThe same heads under {}, without a sink:\n", *settings.beside);
+        if (batches) fmt::format_to(out, "{:>5} ", "batch");
+        fmt::format_to(out, "{:>5} {:>4}{}\n", "layer", "head", attnscope::mean_titles());
+        for (std::size_t i = 0; i < report.beside.size(); ++i) {
+            const HeadPlace& place = report.places[i];
+            if (batches) fmt::format_to(out, "{:>5} ", place.batch);
+            fmt::format_to(out, "{:>5} {:>4}{}\n", place.layer, place.head,
+                           attnscope::mean_cells(report.beside[i]));
+        }
+    }
+
     // Summary over heads.
     Index rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
     for (const HeadAnalysis& head : report.heads)
@@ -288,6 +300,12 @@ std::string to_json(const Report& report, bool rows) {
         entry["mean"] = attnscope::io::mean_json(report.heads[i]);
         if (report.heads[i].sink_logit)
             entry["sink_mass"] = json_number(attnscope::finite_mean(report.heads[i].rows.sink_mass));
+        if (!report.beside.empty()) {
+            const HeadAnalysis& other = report.beside[i];
+            entry["beside"]["normalizer"] = other.normalizer;
+            entry["beside"]["mean"] = attnscope::io::mean_json(other);
+            entry["beside"]["rows"] = rows ? attnscope::io::rows_json(other) : Json::array();
+        }
         entry["rows"] = rows ? attnscope::io::rows_json(report.heads[i]) : Json::array();
         json["heads"].push_back(std::move(entry));
     }

@@ -117,6 +117,13 @@ diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^co
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
 says 'sinks: not used, --normalizer is given'
 weight 0.5
+# Beside the file's own normaliser another one: the weights of both.
+report "${with_sinks[@]}" --beside softmax --json "$work/json"
+[ "$(grep -c '"max_weight": 0.333' "$work/json")" -eq 1 ] && [ "$(grep -c '"max_weight": 0.5,' "$work/json")" -eq 1 ] ||
+    complain "JSON does not have both normalisers: $(grep max_weight "$work/json")"
+report "${with_sinks[@]}" --beside softmax
+says 'The same heads under softmax, without a sink:'
+refused 2 '--beside: make_normalizer: a normaliser must be one of' "${with_sinks[@]}" --beside nothing
 report "${with_sinks[@]}" --stream --rows --csv "$work"
 says 'streamed     no matrix of logits'
 weight 0.333333333333333333
