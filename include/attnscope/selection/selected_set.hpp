@@ -62,25 +62,25 @@ public:
         for (std::size_t i = 0; i < sets.size(); ++i) sets[i].begin(p, x, selected[i], metric);
 
         // The weighted vectors of a block of keys, kept by the first set for all.
-        Matrix<A>& block = sets.front().block_;
-        block.resize(block_keys, d);
+        Matrix<A>& y = sets.front().block_;
+        y.resize(block_keys + 1, d);
         A total_length = 0;
         for (Index first = 0; first < n; first += block_keys) {
-            const Index count = std::min(block_keys, n - first);
-            std::array<A, static_cast<std::size_t>(block_keys)> squares{}, lengths{};
-            for (Index k = 0; k < count; ++k) {
-                const A square =
-                    weigh(detail::at(p, first + k), x.row(first + k).data(), d, block.data() + k * d);
-                detail::at(squares, k) = square;
-                total_length += detail::at(lengths, k) = std::sqrt(square);
+            A* const sum = y.data() + block_keys * d;
+            std::fill_n(sum, d, A(0));
+            Block block{first, std::min(block_keys, n - first), y.data(), sum};
+            for (Index k = 0; k < block.count; ++k) {
+                A* const own = y.data() + k * d;
+                const A square = weigh(detail::at(p, first + k), x.row(first + k).data(), d, own, sum),
+                        length = std::sqrt(square);
+                detail::at(block.squares, k) = square;
+                detail::at(block.lengths, k) = length;
+                block.mass += A(detail::at(p, first + k));
+                block.total_square += square;
+                block.total_length += length;
             }
-            for (SelectedSet& set : sets)
-                if (count == block_keys)
-                    set.template add_keys<block_keys>(first, block.data(), squares.data(), lengths.data());
-                else
-                    for (Index k = 0; k < count; ++k)
-                        set.template add_keys<1>(first + k, block.data() + k * d, squares.data() + k,
-                                                 lengths.data() + k);
+            total_length += block.total_length;
+            for (SelectedSet& set : sets) set.add_block(block);
         }
         for (SelectedSet& set : sets) set.total_length_ = total_length;
     }
@@ -133,10 +133,20 @@ public:
     A offset(Index i) const { return detail::at(offsets_, i); }
 
 private:
-    static constexpr Index block_keys = 4;
+    static constexpr Index block_keys = 16;
+    using PerKey = std::array<A, static_cast<std::size_t>(block_keys)>;
 
-    /// y = p x, and |y|^2.
-    static A weigh(T p, const T* x, Index d, A* y) {
+    /// Some keys of the row: what they are to every set.
+    struct Block {
+        Index first, count;
+        const A* y;   ///< their weighted vectors
+        const A* sum; ///< of them
+        A mass = 0, total_length = 0, total_square = 0;
+        PerKey squares{}, lengths{}; ///< |y|^2 and |y|, 0 behind the last
+    };
+
+    /// y = p x, added to `sum`, and |y|^2.
+    static A weigh(T p, const T* x, Index d, A* y, A* sum) {
         using P = detail::Packet<A>;
         const P weight = A(p);
         P square = A(0);
@@ -145,10 +155,11 @@ private:
             wide = x;
         else
             wide = std::copy(x, x + d, y) - d;
-        detail::for_each_lane<A>(d, [&](const auto& lane) {
+        detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             const auto product = lane(wide, A(0)) * weight;
             square = madd(product, product, square);
             lane.store(y, product);
+            lane.store(sum, lane(sum, A(0)) + product);
         });
         return reduce_add(square);
     }
@@ -169,68 +180,106 @@ private:
             detail::at(member_, i) = 1;
             s_ += weighted(i);
         }
-        length_ = s_.norm();
+        square_ = s_.squaredNorm();
+        length_ = std::sqrt(square_);
         sums_ = {};
-        distances_.resize(p.size());
-        offsets_.resize(p.size());
+        const Index whole = (n + block_keys - 1) / block_keys * block_keys;
+        distances_.resize(static_cast<std::size_t>(whole));
+        offsets_.resize(static_cast<std::size_t>(whole));
     }
 
-    /// The distances of `count` keys from `first` on, whose weighted vectors y, |y|^2 and |y| are given; adds to the
-    /// remainder what is not selected of them.
+    /// The distances of some keys, and what is summed over the others among them.
+    void add_block(const Block& block) {
+        const Index d = x_.cols();
+        PerKey products{};
+        Index k = 0;
+        for (; k + 4 <= block.count; k += 4) multiply<4>(block.y + k * d, products.data() + k);
+        for (; k < block.count; ++k) multiply<1>(block.y + k * d, products.data() + k);
+        if (metric_ == Metric::euclidean)
+            set_distances(block, products);
+        else
+            set_cosines(block, products);
+
+        const char* const member = member_.data() + block.first;
+        if (std::none_of(member, member + block.count, [](char inside) { return inside != 0; })) {
+            sums_.tail += block.mass;
+            sums_.tail_length += block.total_length;
+            sums_.tail_squares += block.total_square;
+            sums_.contrast += detail::sum_lanes<A>(block.count, [&](const auto& lane) {
+                return abs(detail::Packet<A>(length_) - lane(block.lengths.data(), length_));
+            });
+            add_to_rest(std::array{block.sum});
+            return;
+        }
+        std::array<const A*, static_cast<std::size_t>(block_keys)> others;
+        std::size_t left = 0;
+        for (k = 0; k < block.count; ++k) {
+            const A weight = A(detail::at(p_, block.first + k)), length = detail::at(block.lengths, k);
+            if (member[k] != 0) {
+                sums_.mass += weight;
+                continue;
+            }
+            sums_.tail += weight;
+            sums_.tail_length += length;
+            sums_.tail_squares += detail::at(block.squares, k);
+            sums_.contrast += std::abs(length_ - length);
+            others[left++] = block.y + k * d;
+        }
+        add_to_rest(std::span<const A* const>(others).first(left));
+    }
+
+    /// <y, s> of `count` keys.
     template <Index count>
-    void add_keys(Index first, const A* y, const A* squares, const A* lengths) {
+    void multiply(const A* y, A* products) const {
         using P = detail::Packet<A>;
         const Index d = x_.cols();
-        const char* const member = member_.data() + first;
-        bool any = false;
-        for (Index k = 0; k < count; ++k) any = any || member[k] != 0;
-        constexpr auto size = std::size_t(count);
-        P inner[size], apart[size], chosen[size];
-        const P zero = A(0), half = A(0.5);
-        detail::unrolled<count>([&](auto k) {
-            inner[k] = apart[k] = zero;
-            chosen[k] = A(member[k]);
-        });
-        const auto add = [&](const auto& lane, const auto& outside) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+        P sum[std::size_t(count)];
+        detail::unrolled<count>([&](auto k) { sum[k] = A(0); });
+        detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             const P s = lane(s_.data(), A(0));
-            P rest = lane(rest_.data(), A(0));
             detail::unrolled<count>([&](auto k) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-                const P own = lane(y + k * d, A(0)), gap = s - own;
-                inner[k] = madd(own, s, inner[k]);
-                apart[k] = madd(gap, gap, apart[k]);
-                rest += outside(own, k);
+                sum[k] = madd(lane(y + k * d, A(0)), s, sum[k]);
             });
-            lane.store(rest_.data(), rest);
-        };
-        if (any)
-            detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-                add(lane, [&](P own, auto k) { return select_below(chosen[k], half, own, zero); });
-            });
-        else
-            detail::for_each_lane<A>(d, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-                add(lane, [](P own, auto) { return own; });
-            });
-        Sums sums = sums_; // a copy, that they stay in registers
-        detail::unrolled<count>([&](auto k) {
-            const auto at = static_cast<std::size_t>(first + k);
-            const A weight = A(p_[at]), product = reduce_add(inner[k]);
-            if (member[k]) {
-                sums.mass += weight;
-            } else {
-                sums.tail += weight;
-                sums.tail_length += lengths[k];
-                sums.tail_squares += squares[k];
-                sums.contrast += std::abs(length_ - lengths[k]);
-            }
-            if (metric_ == Metric::euclidean) {
-                distances_[at] = std::sqrt(reduce_add(apart[k]));
-                offsets_[at] = squares[k] - 2 * product;
-            } else {
-                offsets_[at] = -product / (lengths[k] * length_ + A(1e-12));
-                distances_[at] = 1 + offsets_[at];
-            }
         });
-        sums_ = sums;
+        detail::unrolled<count>([&](auto k) { products[k] = reduce_add(sum[k]); });
+    }
+
+    /// D^2 = |s|^2 + (|y|^2 - 2 <y, s>), where no more than half of it cancels, else from the vectors.
+    void set_distances(const Block& block, const PerKey& products) {
+        using P = detail::Packet<A>;
+        constexpr std::uint32_t all = static_cast<std::uint32_t>((std::uint64_t{1} << P::size) - 1);
+        const P square = square_, half = A(0.5), minus_two = A(-2);
+        for (Index k = 0; k < block_keys; k += P::size) {
+            const P own = P::load(block.squares.data() + k),
+                    offset = madd(minus_two, P::load(products.data() + k), own), far = square + offset;
+            offset.store(offsets_.data() + block.first + k);
+            sqrt(far).store(distances_.data() + block.first + k);
+            const std::uint32_t exact = mask_not_below(far, half * (square + own));
+            if (exact == all) continue;
+            for (Index i = k; i < std::min(k + P::size, block.count); ++i)
+                if ((exact >> (i - k) & 1u) == 0)
+                    detail::at(distances_, block.first + i) = direct_distance(block.y + i * x_.cols());
+        }
+    }
+    void set_cosines(const Block& block, const PerKey& products) {
+        for (Index k = 0; k < block.count; ++k) {
+            const A cosine = detail::at(products, k) / (detail::at(block.lengths, k) * length_ + A(1e-12));
+            detail::at(offsets_, block.first + k) = -cosine;
+            detail::at(distances_, block.first + k) = 1 - cosine;
+        }
+    }
+    A direct_distance(const A* y) const {
+        return std::sqrt(detail::sum_lanes<A>(x_.cols(), [&](const auto& lane) {
+            const auto gap = lane(s_.data(), A(0)) - lane(y, A(0));
+            return gap * gap;
+        }));
+    }
+    void add_to_rest(std::span<const A* const> vectors) {
+        detail::for_each_lane<A>(x_.cols(), [&](const auto& lane) {
+            detail::Packet<A> rest = lane(rest_.data(), A(0));
+            for (const A* const y : vectors) rest += lane(y, A(0));
+            lane.store(rest_.data(), rest);
+        });
     }
     auto weighted(Index i) const {
         const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(x_.row(i).data(), 1, x_.cols());
@@ -252,6 +301,7 @@ private:
         A tail_length = 0, tail_squares = 0, contrast = 0; ///< over the others
     } sums_;
     A total_length_ = 0;
+    A square_ = 0; ///< |s|^2
     A length_ = 0; ///< |s|; below half of it the distance itself is the finer measure
     Metric metric_ = Metric::euclidean;
 };

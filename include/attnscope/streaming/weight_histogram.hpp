@@ -42,7 +42,7 @@ void add_to_histogram(WeightHistogram& histogram, RowIn<T> z) {
     for (const T x : z) {
         if (x == -std::numeric_limits<T>::infinity()) continue;
         const double bits = ((top - static_cast<double>(x)) + mass) * 1.4426950408889634;
-        ++detail::at(histogram.count, std::clamp(bits, 0.0, 127.0));
+        ++histogram.count[static_cast<std::size_t>(std::clamp(bits, 0.0, 127.0))];
         ++histogram.pairs;
     }
 }

@@ -38,6 +38,8 @@ struct Instructions<double, 8> : GenericInstructions<double> {
     static std::uint32_t mask_not_below(__m512d x, __m512d limit) {
         return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
     }
+    // Eigen's is a Newton step from an estimate, and NaN of +inf.
+    static __m512d sqrt(__m512d x) { return _mm512_sqrt_pd(x); }
     static __m512d load_partial(const double* source, Index count, double fill) {
         return _mm512_mask_loadu_pd(_mm512_set1_pd(fill), first(count), source);
     }

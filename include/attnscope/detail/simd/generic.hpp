@@ -43,6 +43,14 @@ struct GenericInstructions {
             return mask;
         }
     }
+    /// sqrt x, correctly rounded in double and long double. Eigen's of floats is right to 2 units, but 0 of denormals and
+    /// NaN of +inf.
+    static Raw sqrt(Raw x) {
+        if constexpr (scalar)
+            return std::sqrt(x);
+        else
+            return Eigen::internal::psqrt(x);
+    }
     /// The first `count` < size elements; the rest is `fill`. Nothing else is read.
     static Raw load_partial(const T* source, Index count, T fill) {
         if constexpr (scalar) {

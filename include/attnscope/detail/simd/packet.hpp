@@ -62,7 +62,8 @@ public:
     friend EIGEN_ALWAYS_INLINE Packet madd(Packet a, Packet b, Packet c) {
         return of(Eigen::internal::pmadd(a.raw, b.raw, c.raw));
     }
-    friend EIGEN_ALWAYS_INLINE Packet sqrt(Packet x) { return of(Eigen::internal::psqrt(x.raw)); }
+    /// sqrt x, correctly rounded but for float: there to 2 units, 0 of denormals, NaN of +inf.
+    friend EIGEN_ALWAYS_INLINE Packet sqrt(Packet x) { return of(Target::sqrt(x.raw)); }
     friend EIGEN_ALWAYS_INLINE Packet abs(Packet x) { return of(Eigen::internal::pabs(x.raw)); }
     /// log x for normal x > 0
     friend EIGEN_ALWAYS_INLINE Packet log(Packet x) {
