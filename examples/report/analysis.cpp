@@ -133,12 +133,17 @@ Report analyse(Capture capture, const Settings& settings) {
         report.normalizers.push_back(
             {temperature, program::named_normalizer(layer.normalizer.value_or("softmax"), temperature)});
     }
-    if (!input.sinks.empty())
+    if (!input.sinks.empty()) {
+        const bool softcaps =
+            std::any_of(report.normalizers.begin(), report.normalizers.end(), [](const HeadNormalizer& layer) {
+                return !layer.normalizer.target<attnscope::Softmax>();
+            });
+        const std::string audited = softcaps ? "of rows behind a softcap nothing is stated"
+                                             : "the audit takes it for one more key with value 0";
         input.assumptions.push_back(
-            settings.normalizer
-                ? "sinks: not used, --normalizer is given"
-                : "sinks: a key without a value in every row, softmax beside it; the audit takes it "
-                  "for one more key with value 0");
+            settings.normalizer ? "sinks: not used, --normalizer is given"
+                                : "sinks: a key without a value in every row, softmax beside it; " + audited);
+    }
     bool can_stream = input.kind == Capture::Kind::queries_and_keys && !input.bias;
     for (const Index layer : report.layers) {
         const attnscope::AnyNormalizer& normalizer =

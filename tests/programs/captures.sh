@@ -117,6 +117,12 @@ diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^co
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
 says 'sinks: not used, --normalizer is given'
 weight 0.5
+# Behind a softcap, which caps the logits and not the sink: two keys of logit tanh(2) beside a sink of logit 0.
+header='{"__metadata__":{"normalizer":"softcap:1|softmax"},"k":{"dtype":"F32","shape":[1,2,1],"data_offsets":[0,8]},"q":{"dtype":"F32","shape":[1,1,1],"data_offsets":[8,12]},"sinks":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}'
+printf "\\x$(printf %02x ${#header})\\x00\\x00\\x00\\x00\\x00\\x00\\x00%s$two$two$one$zero" "$header" >"$work/capped.safetensors"
+report "$work/capped.safetensors" --rows --csv "$work"
+weight 0.419929191815159307
+says 'of rows behind a softcap nothing is stated'
 # Beside the file's own normaliser another one: the weights of both.
 report "${with_sinks[@]}" --beside softmax --json "$work/json"
 [ "$(grep -c '"max_weight": 0.333' "$work/json")" -eq 1 ] && [ "$(grep -c '"max_weight": 0.5,' "$work/json")" -eq 1 ] ||
