@@ -1,10 +1,11 @@
-// Holds the paper's statements about selections against one row: Theorem 1, Corollary 2, Theorem 2.
+// Holds the statements about selections against one row: Theorem 1, Corollary 2, Theorem 2 and truncation.
 #pragma once
 
 #include <attnscope/audit/audit.hpp>
 #include <attnscope/selection/separability_bounds.hpp>
 #include <attnscope/selection/theorem1_fixed.hpp>
 #include <attnscope/selection/theorem1_random.hpp>
+#include <attnscope/selection/truncation.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -55,7 +56,8 @@ public:
     /// The draws of the rows to come are those of a new auditor with this seed.
     void reseed(std::uint64_t seed) { generator_ = SplitMix64(seed); }
 
-    /// theorem1_fixed, on the top-N set of each N in `counts` and on one random set of N tokens. What is not
+    /// theorem1_fixed on the top-N set of each N in `counts` and on one random set of N tokens; of weights that sum to 1
+    /// also truncation_output on these sets, and truncation_gap on the top-N sets, where the set has weight. What is not
     /// in 1 <= N < n is left out.
     /// Cost. O(n d) a set, without `gram` O(N n d) more.
     void operator()(Audit& audit, const Tokens& tokens, std::span<const Index> counts) {
@@ -75,14 +77,31 @@ public:
         for (const SelectedSet<T>& set : sets)
             measured_.push_back({&set, tokens.farthest ? fixed_set_geometry(set, *tokens.farthest)
                                                        : fixed_set_geometry(set, tokens.gram)});
+        gaps_.clear();
+        for (std::size_t i = 0; i < top_; ++i) {
+            const std::size_t count = chosen_[i].size();
+            const A last = A(detail::at(tokens.weights, tokens.order[count - 1])),
+                    next = A(detail::at(tokens.weights, tokens.order[count]));
+            gaps_.push_back(next < last ? std::log(last) - std::log(next) : A(0));
+        }
         return std::span(measured_).first(top_);
     }
 
-    /// The second half: theorem1_fixed on every set that was measured.
+    /// The second half: the statements on every set that was measured. The gap is log(p_(N)/p_(N+1)) of the weights, for
+    /// softmax that of the logits over T.
     void add(Audit& audit) const {
-        for (const MeasuredSet<T>& measured : measured_) {
-            audit.add(theorem1_fixed_published(*measured.set, measured.geometry, options_.reading));
-            audit.add(theorem1_fixed_sharp(*measured.set, measured.geometry, options_.reading));
+        for (std::size_t i = 0; i < measured_.size(); ++i) {
+            const SelectedSet<T>& set = *measured_[i].set;
+            audit.add(theorem1_fixed_published(set, measured_[i].geometry, options_.reading));
+            audit.add(theorem1_fixed_sharp(set, measured_[i].geometry, options_.reading));
+            // A sum that misses 1 by rounding moves the share of the others by as much.
+            const A missing = std::abs(set.mass() + set.tail_mass() - A(1));
+            if (!(set.mass() > A(0) && missing < A(1e-3))) continue;
+            audit.add(truncation_output_bound(set, measured_[i].geometry.spread));
+            if (i < top_)
+                audit.add(truncation_gap_bound(set, gaps_[i],
+                                               missing + std::numeric_limits<A>::epsilon() *
+                                                             static_cast<A>(set.size() + 8)));
         }
     }
 
@@ -167,6 +186,7 @@ private:
     std::vector<MeasuredSet<T>> measured_;
     std::vector<std::span<const Index>> chosen_; ///< keys of each set, `top_` of them by weight
     std::size_t top_ = 0;
+    std::vector<A> gaps_;                  ///< of the top-N sets
     std::vector<std::vector<Index>> keys_; ///< of random sets
     std::vector<double> selected_;
 };

@@ -14,6 +14,7 @@
 #include <attnscope/selection/separability_bounds.hpp>
 #include <attnscope/selection/theorem1_fixed.hpp>
 #include <attnscope/selection/theorem1_random.hpp>
+#include <attnscope/selection/truncation.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 #include <attnscope/sensitivity/head_jacobian.hpp>
 #include <attnscope/sensitivity/lp_norm.hpp>
@@ -57,6 +58,8 @@ inline constexpr auto statements = std::to_array<const Statement*>({
     &log_n_phase_statement,
     &score_deficit_sharp_statement,
     &spectral_bracket_sharp_statement,
+    &truncation_gap_statement,
+    &truncation_output_statement,
     &missed_tokens_sharp_statement,
     &perturbation_tv_sharp_statement,
     &perturbation_kl_sharp_statement,

@@ -65,11 +65,14 @@ Bound<Accumulator<T>> truncation_gap_bound(const SelectedSet<T>& set, Accumulato
                                            Accumulator<T> relative_error) {
     using A = Accumulator<T>;
     const A limit = truncation_mass_by_gap(set.size(), set.selected_count(), gap);
+    // Beyond the logarithm of the smallest normal number the gap has no say, and what is below it comes in steps.
+    const A counted = std::min(gap, -std::log(std::numeric_limits<A>::min()));
     return upper_bound<A>(truncation_gap_statement,
                           {.limit = limit,
                            .measured = set.tail_mass(),
                            .tolerance = relative_error * set.tail_mass() +
-                                        std::numeric_limits<A>::epsilon() * (2 * gap + 8) * limit,
+                                        std::numeric_limits<A>::epsilon() * (2 * counted + 8) * limit +
+                                        static_cast<A>(set.size()) * std::numeric_limits<A>::min(),
                            .trivial = 1});
 }
 

@@ -56,6 +56,16 @@ TEST_CASE("24,000 random rows: sharp forms hold, published Theorem 1(1) fails", 
         CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).checked == selections);
         CHECK(audit.at(attnscope::theorem1_fixed_sharp_statement).max_tightness() == 1);
         CHECK(violations(audit, "theorem1_fixed", Form::published) > 1000);
+        // Of the two about truncation: the top-N sets, and all sets, that have weight.
+        for (const auto* statement :
+             {&attnscope::truncation_gap_statement, &attnscope::truncation_output_statement}) {
+            const attnscope::AuditRecord& record = audit.at(*statement);
+            CHECK(record.checked > selections / 3);
+            CHECK(record.checked <=
+                  (statement == &attnscope::truncation_gap_statement ? selections / 2 : selections));
+            CHECK(record[Verdict::undefined] == 0);
+            CHECK(record.max_tightness() == 1);
+        }
         // Expectations were not asked for.
         CHECK(audit.at(attnscope::theorem1_random_sharp_statement).checked == 0);
         CHECK(audit.at(attnscope::theorem2_upper_sharp_statement).checked == 0);
@@ -101,7 +111,7 @@ TEST_CASE("random rows with expectations: sharp forms hold, published ones fail"
     std::size_t rows_of_n = 0, with_sphere = 0;
     for_each_random_row(seed + 1, 900, [&](int, const Tokens<double>& tokens, SplitMix64&) {
         const std::vector<Index> order = reference_order(tokens.weights());
-        const attnscope::RankedTokens ranked{tokens.weights(), tokens.vectors(), order};
+        const attnscope::RankedTokens<> ranked{tokens.weights(), tokens.vectors(), order};
         auditor(audit, ranked, counts);
         auditor.expectations(audit, ranked, counts);
         for (const Index count : counts) {
@@ -161,4 +171,25 @@ TEST_CASE("equal seeds audit alike", "[selection][audit]") {
     };
     CHECK(table(1) == table(1));
     CHECK(table(1).second != table(2).second);
+}
+
+TEST_CASE("truncation is audited where weights underflow, and not where they do not sum to 1",
+          "[selection][audit]") {
+    const Matrix<double> x = Matrix<double>::Identity(4, 4);
+    const std::vector<Index> order = {0, 1, 2, 3}, one = {1, 2, 3};
+    attnscope::SelectionAuditor<> auditor;
+    Audit audit;
+    for (const double tiny : {0.0, 5e-324, 3e-320, 1e-300}) {
+        const std::vector<double> p = {1, tiny, tiny, tiny / 2};
+        auditor(audit, {attnscope::RowIn<double>(p), attnscope::MatrixView<double>(x), order}, one);
+    }
+    CHECK(audit.at(attnscope::truncation_gap_statement).checked == 12);
+    CHECK(audit.at(attnscope::truncation_output_statement).checked >= 12); // random sets may have no weight
+    CHECK(audit.sharp_violations() == 0);
+    const std::vector<double> half = {0.3, 0.1, 0.05, 0.05};
+    Audit other;
+    auditor(other, {attnscope::RowIn<double>(half), attnscope::MatrixView<double>(x), order}, one);
+    CHECK(other.at(attnscope::truncation_gap_statement).checked == 0);
+    CHECK(other.at(attnscope::truncation_output_statement).checked == 0);
+    CHECK(other.at(attnscope::theorem1_fixed_sharp_statement).checked == 6);
 }

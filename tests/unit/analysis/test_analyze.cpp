@@ -132,8 +132,9 @@ TEST_CASE("analyze: a part that is left out changes nothing else", "[analysis]")
     const ExactHead exact = some_head(20, 20);
     const AnalysisOptions all{.mask = Mask::causal(), .counts = {1, 4}};
     const HeadAnalysis right = analyze(exact.q, exact.k, exact.v, all);
-    const std::set<std::string_view> of_selections = {"theorem1_fixed", "theorem1_random", "corollary2",
-                                                      "theorem2_lower", "theorem2_upper",  "missed_tokens"};
+    const std::set<std::string_view> of_selections = {"theorem1_fixed", "theorem1_random",  "corollary2",
+                                                      "theorem2_lower", "theorem2_upper",   "missed_tokens",
+                                                      "truncation_gap", "truncation_output"};
     // The certificates are what is left when the audit is.
     AnalysisOptions no_audit = all, no_certificates = all, no_norms = all, no_counts = all;
     no_audit.audit = no_certificates.certificates = no_norms.sensitivity = false;
