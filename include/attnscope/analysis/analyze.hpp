@@ -167,8 +167,9 @@ void analyze_blocks(HeadAnalysis& result, const HeadContext& head, std::span<con
     };
     const auto task = [&](Index number) {
         if (gate.stopped()) return;
-        if (number == 0) return whole(of_whole); // the longest comes first
-        const Index block = number - 1, begin = block * analysis_block,
+        // The longest come first: the head as a whole, then the block that has the expectations as a rule.
+        if (number == 0) return whole(of_whole);
+        const Index block = number == 1 ? blocks - 1 : number - 2, begin = block * analysis_block,
                     end = std::min(count, begin + analysis_block);
         workspaces.use([&](std::optional<RowAnalyzer<>>& analyzer) {
             if (!analyzer) analyzer.emplace(head);
