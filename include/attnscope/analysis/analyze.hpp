@@ -257,8 +257,8 @@ bool fits_scan(const HeadView<double>& head, const HeadContext& context) {
            longest(head.q().map()) * factor * longest(head.k().map()) <= most;
 }
 
-/// All rows of a softmax head, beside a sink or none, by scans in T. False if `progress` stopped it: rows that it has reached then have no
-/// norms.
+/// All rows of a softmax head, beside a sink or none, by scans in T. False if `progress` stopped it: rows that it has
+/// reached then have no norms.
 template <Real T, Executor E>
 bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadView<double>& head,
                   const Mask& mask, E&& executor) {
@@ -378,9 +378,9 @@ HeadAnalysis unreached_analysis(const Head& head, const AnalysisOptions& options
 
 /// Everything about one head: see `HeadAnalysis` for what it tells, `AnalysisOptions` for what can be asked.
 /// Formula. Logits z = scale q k^T, -inf where the mask hides a key; weights of each row by the normaliser.
-/// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
 /// With a sink (`sink_logit`) the weights are those of the keys, which lack `sink_mass` from 1, and the norms those of
 /// their Jacobian. The statements about softmax are held against the rows in which the sink is one more key, of value 0.
+/// Shapes and units. q [queries, d], k [keys, d], v [keys, d_v] or none. Any scalar; computed in double.
 /// Special rows. Those that see no key, hold NaN or +inf have their status, and NaN as figures.
 /// Cost. O(queries keys (d + N d_v)) for the sets of N; memory O((queries + keys) d + keys^2) up to 8192
 /// keys. Beyond `options.streamed_above` logits selections and statements are those of some rows only, and

@@ -108,7 +108,8 @@ inline std::string selection_table(std::span<const HeadAnalysis> heads) {
 
 namespace detail {
 
-/// What the figures of some heads do not cover, and what is known of sinks and of stored weights: a line each, where there is any.
+/// What the figures of some heads do not cover, and what is known of sinks and of stored weights: a line each, where
+/// there is any.
 inline std::string coverage_notes(std::span<const HeadAnalysis> heads) {
     std::array<Index, 4> rows{}; // by status
     Index all = 0, examined = 0, done = 0, negative = 0, counted = 0;

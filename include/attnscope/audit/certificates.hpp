@@ -25,9 +25,10 @@ struct CertificateOptions {
            most_change = 10; ///< size of a drawn box or logit error, in units of the temperature
 };
 
-/// Holds the certificates about softmax rows against them: critical_temperature, gap_counting, log_n_phase and score_deficit on the row
-/// itself, box on a random box around it, perturbation_tv, _kl, _output, _gap, _mean_kl and _mean_tv on a random logit error.
-/// Sizes are drawn, evenly in their logarithm, so that boxes and errors are now narrow, now wide.
+/// Holds the certificates about softmax rows against them: critical_temperature, gap_counting, log_n_phase and
+/// score_deficit on the row itself, box on a random box around it, perturbation_tv, _kl, _output, _gap, _mean_kl and
+/// _mean_tv on a random logit error. Sizes are drawn, evenly in their logarithm, so that boxes and errors are now
+/// narrow, now wide.
 /// Special rows. What is not normal is not counted.
 /// Cost. O(n log n + n d); memory is kept from row to row.
 /// Example:

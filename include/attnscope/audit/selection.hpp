@@ -23,9 +23,9 @@ struct RankedTokens {
     RowIn<T> weights;             ///< [n]
     MatrixView<T> x;              ///< [n, d], their vectors
     std::span<const Index> order; ///< [n], their ranking by weight: see `Ranking`
-    const Matrix<Accumulator<T>>* gram =
-        nullptr; ///< inner products of vectors that begin with x, where they are known
-    const FarthestTokens<Accumulator<T>>* farthest = nullptr; ///< of the n tokens, where they are known
+    /// Inner products of vectors that begin with x, and the farthest of the n tokens, where they are known.
+    const Matrix<Accumulator<T>>* gram = nullptr;
+    const FarthestTokens<Accumulator<T>>* farthest = nullptr;
 };
 
 /// One set of tokens and what Theorem 1(1) is made of.
