@@ -11,9 +11,10 @@ declare -A below=(
     [concentration]="row normalizer attention" [selection]="row normalizer attention"
     [sensitivity]="row normalizer attention"
     [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings"
-    [planner]="row normalizer attention $wings"
-    [runtime]="row normalizer attention $wings audit streaming planner"
-    [analysis]="row normalizer attention $wings audit streaming planner runtime"
+    [cache]="row normalizer attention $wings"
+    [planner]="row normalizer attention $wings cache"
+    [runtime]="row normalizer attention $wings audit streaming cache planner"
+    [analysis]="row normalizer attention $wings audit streaming cache planner runtime"
 )
 
 # climbs <file>:<#include line>...: says which of them point up; the umbrella and fmt.hpp may see everything.

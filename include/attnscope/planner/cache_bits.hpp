@@ -1,6 +1,7 @@
 // In how few bits may the keys of a head be stored?
 #pragma once
 
+#include <attnscope/cache/format.hpp>
 #include <attnscope/planner/share.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>
 

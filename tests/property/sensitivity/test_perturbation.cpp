@@ -1,4 +1,5 @@
 // What logit errors and quantised keys do to a row: limits, where they are attained, and the storage formats.
+#include <attnscope/cache/format.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>
 #include <attnscope/sensitivity/rank_collapse.hpp>
