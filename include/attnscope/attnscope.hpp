@@ -17,8 +17,6 @@
 #include <attnscope/audit/selection.hpp>
 #include <attnscope/audit/statements.hpp>
 #include <attnscope/bound.hpp>
-#include <attnscope/cache/format.hpp>
-#include <attnscope/cache/hadamard.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/capacity.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>

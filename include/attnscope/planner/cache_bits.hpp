@@ -38,9 +38,11 @@ CacheFigures cache_figures(const HeadView<T>& head, const CacheFormat& format, c
     const Matrix<T> stored = through_cache(head.k(), format);
     // A uniform error over a quantum is sub-Gaussian of its own variance, quantum^2/12.
     const Matrix<double> variances = cache_quanta(head.k(), format).template cast<double>().cwiseAbs2() / 12;
+    Matrix<T> measured = head.q().map(); // against what is stored
+    if (format.rotation) measured = hadamard_rotate(head.q(), *format.rotation);
     const auto error_size = [&](Index query) {
         const Eigen::VectorXd all =
-            variances * head.q().map().row(query).template cast<double>().cwiseAbs2().transpose();
+            variances * measured.row(query).template cast<double>().cwiseAbs2().transpose();
         double largest = 0;
         mask.visible(query, head.keys()).for_each([&](Index key) {
             if (!(all[key] <= largest)) largest = all[key]; // takes NaN in
