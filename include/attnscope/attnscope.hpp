@@ -78,6 +78,11 @@
 #include <attnscope/selection/theorem1_random.hpp>
 #include <attnscope/selection/top_n.hpp>
 #include <attnscope/selection/truncation.hpp>
+#include <attnscope/selector/block_reading.hpp>
+#include <attnscope/selector/eviction.hpp>
+#include <attnscope/selector/key_blocks.hpp>
+#include <attnscope/selector/key_sets.hpp>
+#include <attnscope/selector/row_selectors.hpp>
 #include <attnscope/sensitivity/family_norms.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
@@ -103,6 +108,7 @@
 #include <attnscope/streaming/row_state.hpp>
 #include <attnscope/streaming/scan.hpp>
 #include <attnscope/streaming/selection_scan.hpp>
+#include <attnscope/streaming/set_scan.hpp>
 #include <attnscope/streaming/value_state.hpp>
 #include <attnscope/streaming/weight_histogram.hpp>
 #include <attnscope/types.hpp>

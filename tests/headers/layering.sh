@@ -10,11 +10,11 @@ declare -A below=(
     [root]="" [detail]="" [problems]="" [io]="row normalizer attention $wings audit streaming analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
     [concentration]="row normalizer attention" [selection]="row normalizer attention"
     [sensitivity]="row normalizer attention"
-    [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings"
+    [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings selector" [selector]="row normalizer attention selection"
     [cache]="row normalizer attention $wings"
     [planner]="row normalizer attention $wings cache"
     [runtime]="row normalizer attention $wings audit streaming cache planner"
-    [analysis]="row normalizer attention $wings audit streaming cache planner runtime"
+    [analysis]="row normalizer attention $wings selector audit streaming cache planner runtime"
 )
 
 # climbs <file>:<#include line>...: says which of them point up; the umbrella and fmt.hpp may see everything.

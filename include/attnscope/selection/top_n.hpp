@@ -3,7 +3,11 @@
 
 #include <attnscope/detail/lanes.hpp>
 
+#include <algorithm>
+#include <array>
 #include <bit>
+#include <cmath>
+#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -68,11 +72,31 @@ public:
             order_.clear();
             return;
         }
-        if (!rank_above_threshold(scores, n)) rank(scores);
+        if (gather_above_threshold(scores, n))
+            order_scores();
+        else
+            rank(scores);
         order_.resize(static_cast<std::size_t>(n));
     }
 
-    /// Keys from the largest score to the smallest.
+    /// The n largest, by ascending key instead; gives the least of their scores. Faster than ranking them.
+    /// Special rows. NaN ranks last. With n = 0 the result is +inf.
+    /// Throws. `invalid_argument` unless 0 <= n <= size.
+    T select(RowIn<T> scores, Index n) {
+        const Index size = detail::size<T>(scores);
+        detail::require(n >= 0 && n <= size, "Ranking", "n must be in [0, size]", n, size);
+        order_.clear();
+        if (n == 0) return std::numeric_limits<T>::infinity();
+        if constexpr (!std::same_as<T, long double>)
+            if (gather_above_threshold(scores, n)) return select_gathered(n);
+        rank(scores);
+        order_.resize(static_cast<std::size_t>(n));
+        const T least = detail::at(scores, order_.back());
+        std::sort(order_.begin(), order_.end());
+        return least;
+    }
+
+    /// Keys from the largest score to the smallest; after `select` by ascending key.
     std::span<const Index> order() const { return order_; }
     Index size() const { return static_cast<Index>(order_.size()); }
 
@@ -98,23 +122,44 @@ private:
         std::swap(order_, other_);
     }
 
-    /// The n largest, 0 < n, and perhaps some more. False, and nothing done, where a threshold does not help:
-    /// NaN among the scores, most of them to be ranked, many ties, no bits to halve.
-    bool rank_above_threshold(RowIn<T> scores, Index n) {
+    /// The keys of the n largest, 0 < n, and perhaps some more, ascending, and their scores. False where a threshold does
+    /// not help: NaN among the scores, most of them to be ranked, many ties, no bits to halve.
+    bool gather_above_threshold(RowIn<T> scores, Index n) {
         if constexpr (std::same_as<T, long double>) {
             return false;
         } else {
             const Index size = detail::size<T>(scores), enough = n + n / 8 + 8;
             if (enough >= size || reached(scores, -std::numeric_limits<T>::infinity()) < size) return false;
-            const T limit = threshold(scores, n, enough);
+            const T limit = threshold(scores, n, enough + enough / 2);
             const Index found = reached(scores, limit);
             if (found > 2 * enough) return false;
             order_.resize(static_cast<std::size_t>(found));
             scores_.resize(order_.size());
             gather(scores, limit);
-            order_scores();
             return true;
         }
+    }
+
+    /// `select` among gathered keys.
+    T select_gathered(Index n) {
+        const T limit = threshold(scores_, n, n);
+        T least = std::numeric_limits<T>::infinity();
+        for (const T score : scores_) least = score >= limit ? std::min(least, score) : least;
+        const auto keep = [&](const auto& wanted) {
+            std::size_t kept = 0;
+            for (std::size_t i = 0; i < order_.size(); ++i) { // without a branch
+                order_[kept] = order_[i];
+                kept += wanted(scores_[i]) ? 1 : 0;
+            }
+            order_.resize(kept);
+        };
+        const Index reaching = reached(scores_, least);
+        Index ties = n - (reaching - std::count(scores_.begin(), scores_.end(), least));
+        if (reaching == n)
+            keep([&](T score) { return score >= least; });
+        else
+            keep([&](T score) { return score > least || (score == least && ties-- > 0); });
+        return least;
     }
 
     /// How many scores are at least `limit`.
@@ -134,6 +179,20 @@ private:
         const detail::RowRange<T> range = detail::row_range<T>(scores);
         if (reached(scores, range.max) >= count) return range.max;
         auto above = detail::descending_key(range.max), below = detail::descending_key(range.min);
+        // A guess from every so-many-th score often ends the search.
+        constexpr Index sampled = 256;
+        if (const Index step = detail::size<T>(scores) / sampled; step >= 4) {
+            std::array<T, static_cast<std::size_t>(sampled)> sample;
+            for (Index i = 0; i < sampled; ++i) detail::at(sample, i) = detail::at(scores, i * step);
+            const double expected = static_cast<double>(count) / static_cast<double>(step);
+            const auto place = static_cast<Index>(expected + 1.5 * std::sqrt(expected)) + 1;
+            if (place < sampled) {
+                const T guess = threshold(RowIn<T>(sample), place, place + place / 8);
+                const Index found = reached(scores, guess);
+                if (found >= count && found <= enough) return guess;
+                (found < count ? above : below) = detail::descending_key(guess);
+            }
+        }
         while (below - above > 1) {
             const auto middle = above + (below - above) / 2;
             const Index found = reached(scores, detail::score_of<T>(middle));
