@@ -114,6 +114,8 @@ const std::vector<Target> targets = {
     target<attack::Theorem2<true>>("theorem2_upper", "upper", 4, 0),
     target<attack::TruncationGap>("truncation_gap", "upper", 1, 1),
     target<attack::TruncationOutput>("truncation_output", "upper", 1, 3),
+    target<attack::BlockRecall>("block_recall", "lower", 3, 1),
+    target<attack::BlockOutput>("block_output", "upper", 1, 3),
     target<attack::MissedTokens>("missed_tokens", "upper", 1, 1),
     target<attack::Corollary3>("corollary3", "upper", 1, 1),
     target<attack::Lemma2>("lemma2", "upper", 0, 2),

@@ -527,6 +527,78 @@ struct TruncationOutput {
     }
 };
 
+/// What is known of a block of logits: no more than u, this mean, at most this variance.
+template <class S>
+S most_block_mass(const std::vector<S>& z, S u, S more_variance) {
+    using std::exp;
+    const S n(static_cast<int>(z.size())), mean = sum(z) / n;
+    S variance = more_variance;
+    for (const S& x : z) variance += (x - mean) * (x - mean) / n;
+    const S above = u - mean;
+    if (!(above > 0) || !(variance > 0)) return n * exp(u);
+    const S w = variance / (above * above + variance);
+    return n * ((1 - w) * exp(S(mean - variance / above)) + w * exp(u));
+}
+
+struct BlockRecall {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::exp;
+        const S read = point.positive<S>();
+        const S more = std::max(point.real<S>(), S(0)), variance = std::max(point.real<S>(), S(0));
+        std::vector<S> z = point.reals<S>(point.size());
+        const S top = largest(z);
+        S mass(0);
+        for (S& x : z) mass += exp(x -= top);
+        return at_least<S>(read / (read + mass), read / (read + most_block_mass<S>(z, more, variance)));
+    }
+};
+
+struct BlockOutput {
+    template <class S>
+    static Sides<S> at(Point point) {
+        using std::exp;
+        const S read = point.positive<S>();
+        const std::size_t n = point.size(), first = (n + 1) / 2;
+        S mass = read, spread(0), limit_mass = read, limit_spread(0), longest_value(0);
+        std::vector<S> total(2, S(0));
+        struct Block {
+            S least, most, reach;
+        };
+        std::vector<Block> blocks;
+        for (const std::size_t keys : {first, n - first}) {
+            if (keys == 0) continue;
+            std::vector<S> z = point.reals<S>(keys), centre(2, S(0));
+            for (S& x : z) x = std::clamp(x, S(-40), S(40));
+            std::vector<std::vector<S>> values;
+            for (std::size_t i = 0; i < keys; ++i) {
+                values.push_back(point.reals<S>(2)); // from o_I
+                centre = plus(centre, values[i], S(S(1) / S(static_cast<int>(keys))));
+                total = plus(total, values[i], exp(z[i]));
+                mass += exp(z[i]);
+                longest_value = std::max(longest_value, length(values[i]));
+            }
+            S radius(0);
+            for (const auto& value : values) radius = std::max(radius, length(plus(value, centre, S(-1))));
+            const S count(static_cast<int>(keys));
+            blocks.push_back({count * exp(S(sum(z) / count)), most_block_mass<S>(z, largest(z), S(0)),
+                              length(centre) + radius});
+        }
+        // All corners of the box of masses.
+        for (std::size_t corner = 0; corner < (std::size_t(1) << blocks.size()); ++corner) {
+            S all = read, far(0);
+            for (std::size_t b = 0; b < blocks.size(); ++b) {
+                const S own = (corner >> b & 1) != 0 ? blocks[b].most : blocks[b].least;
+                all += own;
+                far += own * blocks[b].reach;
+            }
+            if (far * limit_mass > limit_spread * all) limit_mass = all, limit_spread = far;
+        }
+        spread = length(total);
+        return at_most<S>(spread / mass, limit_spread / limit_mass, S(4) * longest_value);
+    }
+};
+
 struct MissedTokens {
     template <class S>
     static Sides<S> at(Point point) {

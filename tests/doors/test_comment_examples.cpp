@@ -261,6 +261,34 @@ TEST_CASE("the examples of selections", "[doors][examples]") {
     }
 }
 
+TEST_CASE("the examples of selectors", "[doors][examples]") {
+    const Matrix<float> q = drawn_matrix(3, 8), k = drawn_matrix(40, 8), v = k;
+    const HeadView<float> head(q.topRows(3), k.topRows(3), v.topRows(3));
+    {
+        const std::vector<std::vector<Index>> block_lists{{0}, {0}, {0}};
+        const KeySets lists(std::vector<std::vector<Index>>{{0}, {0, 1}, {2, 0}});
+        const KeySets same = KeySets::csr(std::vector<Index>{0, 1, 3, 5}, std::vector<Index>{0, 0, 1, 2, 0});
+        const KeySets blocks = KeySets::blocks(16, block_lists, head.keys(), Mask::causal());
+        const auto figures = scan_selection(head, lists, Mask::causal());
+        CHECK(figures.rows[2].selected == 2);
+        CHECK(same(2).size() == 2);
+        CHECK(blocks(2).size() == 3);
+    }
+    {
+        const auto kept = scan_selection(head, SinkWindow(4, 252, Mask::causal(), head.keys()), Mask::causal());
+        const double loss = kept.mean(&SelectionFigures<double>::lost);
+        CHECK(loss == 0);
+    }
+    {
+        const Index query = 2;
+        const KeyBlocks<float> blocks(head.k(), 16, head.v());
+        const BlockReader<float> reader(head, blocks, Mask::causal());
+        const auto read = reader.until(query, 0.99);
+        CHECK(read.kept == 1);
+    }
+    CHECK(evict(HeavyHitters(1), head, {.budget = 2})(2).size() == 2);
+}
+
 TEST_CASE("the example of problems", "[doors][examples]") {
     SplitMix64 random(1);
     const auto head = problems::synthetic_head(256, 64, {.sink = 6}, random);

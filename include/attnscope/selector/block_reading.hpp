@@ -24,6 +24,7 @@ struct BlockReading {
 };
 
 /// Reads blocks of the keys of a head, for one query after the other, and certifies what was read.
+/// Invariant. Borrowed: head and blocks must outlive it.
 /// Formula. With S = sum e^z over the read keys and E_B >= the mass of an unread block B (`most_block_mass`, or
 /// n e^most where the query sees n of its keys but not all),
 ///       kept = S/(S + sum_B E_B).
@@ -31,7 +32,6 @@ struct BlockReading {
 /// where not all is seen),
 ///       |o - o_I| <= max over such M of sum_B M_B g_B/(S + sum_B M_B).
 /// Shapes and units. As of the head; masses as shares of 1.
-/// Invariant. Borrowed: head and blocks must outlive it.
 /// Special rows. A query that sees no key has kept = 1, output = 0. What a NaN is read into is NaN.
 /// Example, so many blocks as 99 % of the mass need for certain:
 ///     const KeyBlocks<float> blocks(head.k(), 16, head.v());
