@@ -82,6 +82,7 @@
 #include <attnscope/selector/eviction.hpp>
 #include <attnscope/selector/key_blocks.hpp>
 #include <attnscope/selector/key_sets.hpp>
+#include <attnscope/selector/policy.hpp>
 #include <attnscope/selector/row_selectors.hpp>
 #include <attnscope/sensitivity/family_norms.hpp>
 #include <attnscope/sensitivity/finite_difference.hpp>
@@ -103,6 +104,7 @@
 #include <attnscope/streaming/leaders.hpp>
 #include <attnscope/streaming/logit_tiles.hpp>
 #include <attnscope/streaming/order_scan.hpp>
+#include <attnscope/streaming/policy_scan.hpp>
 #include <attnscope/streaming/progress.hpp>
 #include <attnscope/streaming/row_scan.hpp>
 #include <attnscope/streaming/row_state.hpp>

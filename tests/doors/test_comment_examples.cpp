@@ -286,6 +286,10 @@ TEST_CASE("the examples of selectors", "[doors][examples]") {
         const auto read = reader.until(query, 0.99);
         CHECK(read.kept == 1);
     }
+    for (const SelectionPolicy& policy : selection_policies("window,h2o,quest", std::vector<Index>{64, 256})) {
+        const auto summary = summarize(scan_policy(policy, head, Mask::causal()), policy.budget);
+        std::cout << policy.name() << " keeps " << summary.kept << '\n';
+    }
     CHECK(evict(HeavyHitters(1), head, {.budget = 2})(2).size() == 2);
 }
 
