@@ -1,12 +1,30 @@
 #include "output.hpp"
 
+#include <attnscope/cache/format_name.hpp>
 #include <attnscope/planner/plan_head.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/program.hpp>
 
 #include <mutex>
+#include <set>
 
 namespace plan {
+
+std::vector<attnscope::CacheFormat> cache_formats(std::string_view list, bool keys) {
+    std::vector<attnscope::CacheFormat> formats;
+    for (std::size_t at = 0; at <= list.size();) {
+        const std::size_t end = std::min(list.find(',', at), list.size());
+        std::string name(list.substr(at, end - at));
+        if (name.starts_with("kivi")) name = "affine" + name.substr(4) + (keys ? ":channel32" : ":token32");
+        try {
+            formats.push_back(attnscope::cache_format(name));
+        } catch (const attnscope::invalid_argument& error) {
+            throw program::usage_error(fmt::format("--formats: {}", error.what()));
+        }
+        at = end + 1;
+    }
+    return formats;
+}
 
 bool has_plain_keys(const program::Capture& capture) {
     return capture.kind == program::Capture::Kind::queries_and_keys && !capture.bias && capture.tokens.empty();
@@ -25,6 +43,7 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
     const Index heads_of_batch = capture.layers * capture.heads, heads = std::ssize(batches) * heads_of_batch;
     program::RowTally tally;
     result.heads.resize(static_cast<std::size_t>(heads));
+    std::set<std::string> left_out;
     program::Progress progress("planning heads", static_cast<std::size_t>(heads));
     std::mutex mutex; // the file is read, and progress shown, by one at a time
     attnscope::Threads{threads}(heads, [&](Index i) {
@@ -57,14 +76,33 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
                 std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
             };
         }
+        attnscope::PlanQuestion asked = question;
+        std::vector<std::string> unfit;
+        if (question.bits) {
+            const auto fit = [&](std::vector<attnscope::CacheFormat>& formats, Index width) {
+                std::erase_if(formats, [&](const attnscope::CacheFormat& format) {
+                    const bool out = !attnscope::fits_cache(format, width);
+                    if (out) unfit.push_back(attnscope::name_of(format));
+                    return out;
+                });
+            };
+            fit(asked.key_formats, input.k->cols());
+            fit(asked.value_formats, input.values->cols());
+        }
         PlacedPlan& own = result.heads[static_cast<std::size_t>(i)];
-        static_cast<attnscope::HeadPlan&>(own) = attnscope::plan_head(input, question);
+        static_cast<attnscope::HeadPlan&>(own) = attnscope::plan_head(input, asked);
         own.batch = place.batch;
         own.layer = place.layer;
         own.head = place.head;
         const std::lock_guard lock(mutex);
+        left_out.insert(unfit.begin(), unfit.end());
         progress.step();
     });
+    result.formats_left_out.assign(left_out.begin(), left_out.end());
+    std::vector<const std::vector<attnscope::CacheChoice>*> choices;
+    for (const PlacedPlan& head : result.heads)
+        if (head.bits && !head.bits->choices.empty()) choices.push_back(&head.bits->choices);
+    result.choices = attnscope::pooled_choices(choices);
     for (const std::string& line : findings_of(capture, tally)) result.assumptions.push_back(line);
     result.warnings = warnings_of(capture, tally);
     if (tally.not_one > 0 && !capture.options.normalise_weights)

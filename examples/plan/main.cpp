@@ -33,7 +33,10 @@ int main(int argc, char** argv) {
         "attnscope-plan");
     std::vector<std::string> inputs;
     std::string length = "131072", weight, output_error, mass, share, growth, key_scale = "channel", json,
-                rows = "64", seed = "1";
+                rows = "64", seed = "1",
+                formats =
+                    "f16,q8_0,q8_0+rotated,q5_1,q5_0,q4_1,q4_0,q4_0+rotated,e4m3,nf4,int8:token,int4:token,"
+                    "kivi4,kivi2";
     std::vector<std::string> entropy, participation;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool bits = false;
@@ -60,7 +63,14 @@ int main(int argc, char** argv) {
         "keys to keep so that |o - o_kept| <= this times |o|; with --bits, what the bits may cause [0.01]");
     const auto* mass_option =
         app.add_option("--mass", mass, "keys to keep so that this share of the weight stays");
-    app.add_flag("--bits", bits, "fewest bits of the key cache");
+    app.add_flag("--bits", bits, "fewest bits of the key cache, and fewest bytes of keys and values");
+    const auto* formats_option =
+        app.add_option(
+               "--formats", formats,
+               "of keys and values that --bits tries, in every pair: f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, "
+               "nf4, "
+               "e4m3, e5m2, intBITS, affineBITS, kiviBITS, with :channel or :token and a group, and +rotated")
+            ->capture_default_str();
     const auto* key_scale_option =
         app.add_option("--key-scale", key_scale, "of the key cache: one for each channel or token")
             ->capture_default_str();
@@ -118,6 +128,8 @@ int main(int argc, char** argv) {
         question.scale = key_scale == "channel" ? attnscope::CacheScale::channel : attnscope::CacheScale::token;
         question.rows = program::whole_number<Index>("--rows", rows, 1, Index(1) << 20);
         question.bits = bits;
+        question.key_formats = plan::cache_formats(formats, true);
+        question.value_formats = plan::cache_formats(formats, false);
         if (question.output_error) question.bits_error = *question.output_error;
         const Index thread_count = program::whole_number<Index>("--threads", threads, 1, 1024);
         const auto seed_number = program::whole_number<std::uint64_t>("--seed", seed, 0, ~std::uint64_t(0));
@@ -138,6 +150,8 @@ int main(int argc, char** argv) {
         }
         if (key_scale_option->count() > 0 && !question.bits)
             throw program::usage_error("--key-scale: only --bits stores keys");
+        if (formats_option->count() > 0 && !question.bits)
+            throw program::usage_error("--formats: only --bits stores keys and values");
         if (question.output_error && !capture.v)
             throw program::usage_error("--output-error: the capture has no values v (--mass does without)");
         if (question.bits && !(capture.v && has_keys))

@@ -1,5 +1,7 @@
 #include "output.hpp"
 
+#include <attnscope/cache/format_name.hpp>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -207,6 +209,47 @@ std::string budget_text(const Plan& plan, std::optional<attnscope::BudgetPlan> P
     return text;
 }
 
+/// The largest error of a share of the rows of a head, over the heads.
+double worst_head(const Plan& plan, std::size_t choice) {
+    double worst = 0;
+    for (const PlacedPlan& head : plan.heads)
+        if (head.bits && choice < head.bits->choices.size())
+            worst = std::max(worst, attnscope::need_for_share(head.bits->choices[choice].error,
+                                                              plan.question.budget_share()));
+    return worst;
+}
+
+std::string formats_text(const Plan& plan) {
+    std::string text;
+    const double share = plan.question.budget_share(), tolerance = plan.question.bits_error;
+    if (!plan.formats_left_out.empty())
+        text += fmt::format("  formats left out, as their blocks do not divide the channels: {}\n",
+                            fmt::join(plan.formats_left_out, ", "));
+    if (plan.choices.empty()) return text;
+    text += fmt::format(
+        "  formats of keys and values, bytes of a token in a head against the error that {} of all rows "
+        "keep:\n    of {} pairs those that no other beats in both\n",
+        percent(share), plan.choices.size());
+    text += fmt::format("    {:<18} {:<18} {:>8} {:>10} {:>10} {:>11} {:>9}\n", "keys", "values", "bytes",
+                        "error", "worst head", "certified", "same key");
+    for (const std::size_t i : attnscope::pareto_line(plan.choices, share)) {
+        const attnscope::CacheChoice& one = plan.choices[i];
+        text += fmt::format("    {:<18} {:<18} {:>8.4g} {:>10} {:>10} {:>11} {:>9}\n", name_of(one.keys),
+                            name_of(one.values), one.bytes,
+                            percent(attnscope::need_for_share(one.error, share)), percent(worst_head(plan, i)),
+                            percent(attnscope::need_for_share(one.limit, share)), number(one.argmax_kept));
+    }
+    const auto fewest = [&](bool certified) {
+        const auto found = attnscope::fewest_cache_bytes(plan.choices, tolerance, share, certified);
+        if (!found) return std::string("none of these");
+        const attnscope::CacheChoice& one = plan.choices[*found];
+        return fmt::format("{:.4g} bytes, keys {}, values {}", one.bytes, name_of(one.keys),
+                           name_of(one.values));
+    };
+    text += fmt::format("    one pair for all heads: {}\n      certified: {}\n", fewest(false), fewest(true));
+    return text;
+}
+
 std::string bits_text(const Plan& plan) {
     const attnscope::PlanQuestion& question = plan.question;
     std::string text = fmt::format("\nBits of the key cache (one scale for each {}) that move the output by at "
@@ -232,10 +275,16 @@ std::string bits_text(const Plan& plan) {
               percent);
     lines.add("error at fp8 e5m2", with([](const attnscope::BitsPlan& own) { return own.float8_e5m2; }),
               percent);
+    if (!plan.choices.empty())
+        lines.add("fewest bytes of keys and values", with([](const attnscope::BitsPlan& own) {
+                      return own.fewest ? own.choices[*own.fewest].bytes
+                                        : std::numeric_limits<double>::quiet_NaN();
+                  }));
     text += lines.text();
     text += held_out(
         plan, [](const PlacedPlan& head) { return &head.bits->confirmation; },
         fmt::format("promised share {}", percent(question.budget_share())));
+    text += formats_text(plan);
     return text;
 }
 
@@ -252,6 +301,28 @@ Json confirmation_json(const attnscope::PlanConfirmation& found) {
         json["held"] = found.held;
     }
     return json;
+}
+
+Json choice_json(const attnscope::CacheChoice& one, double share) {
+    return {{"keys", name_of(one.keys)},
+            {"values", name_of(one.values)},
+            {"bytes_per_token", one.bytes},
+            {"error", number_json(attnscope::need_for_share(one.error, share))},
+            {"certified", number_json(attnscope::need_for_share(one.limit, share))},
+            {"argmax_kept", number_json(one.argmax_kept)}};
+}
+
+Json formats_json(const Plan& plan) {
+    const double share = plan.question.budget_share();
+    Json pairs = Json::array();
+    for (std::size_t i = 0; i < plan.choices.size(); ++i) {
+        Json one = choice_json(plan.choices[i], share);
+        one["worst_head_error"] = number_json(worst_head(plan, i));
+        one["on_pareto_line"] = false;
+        pairs.push_back(one);
+    }
+    for (const std::size_t i : attnscope::pareto_line(plan.choices, share)) pairs[i]["on_pareto_line"] = true;
+    return {{"left_out", plan.formats_left_out}, {"pairs", pairs}};
 }
 
 } // namespace
@@ -411,11 +482,17 @@ std::string to_json(const Plan& plan) {
             bits["int4"] = number_json(head.bits->int4);
             bits["float8_e4m3"] = number_json(head.bits->float8_e4m3);
             bits["float8_e5m2"] = number_json(head.bits->float8_e5m2);
+            const auto choice = [&](const std::optional<std::size_t>& found) {
+                return found ? choice_json(head.bits->choices[*found], question.budget_share()) : Json(nullptr);
+            };
+            bits["fewest_bytes"] = choice(head.bits->fewest);
+            bits["fewest_bytes_certified"] = choice(head.bits->fewest_certified);
             own["bits"] = bits;
         }
         heads.push_back(own);
     }
     json["heads"] = heads;
+    if (question.bits) json["cache_formats"] = formats_json(plan);
     return json.dump(1) + "\n";
 }
 

@@ -24,7 +24,13 @@ struct Plan {
     bool causal = false;
     std::vector<std::string> assumptions, warnings; ///< about the capture, a line each
     std::vector<PlacedPlan> heads;
+    std::vector<attnscope::CacheChoice> choices; ///< formats of the cache, on the rows of all heads
+    std::vector<std::string> formats_left_out;   ///< whose blocks do not divide the channels, by name
 };
+
+/// The formats of a list of names with commas between them, of keys (else of values): those of `cache_format`, and kivi2
+/// to kivi8 for KIVI's groups of either. Throws `usage_error` for another name, or none.
+std::vector<attnscope::CacheFormat> cache_formats(std::string_view list, bool keys);
 
 /// Do q, k and the mask alone say what the logits are?
 bool has_plain_keys(const program::Capture& capture);

@@ -36,6 +36,26 @@ grep -q 'certificate' "$work/out" && complain "a mass needs no certificate"
 plan --bits --key-scale token --output-error 0.05
 grep -q 'one scale for each token) that move the output by at most 5 %' "$work/out" || complain "the key scale is not told"
 
+
+# Formats of keys and values: a line that falls in the error as it rises in bytes, the same in the JSON.
+plan --bits --output-error 0.02 --formats f16,q8_0,q4_0+rotated,kivi2,nf4 --json "$work/formats.json"
+grep -q 'of 25 pairs those that no other beats in both' "$work/out" || complain "not every pair of formats is tried"
+sed -n '/^    keys  /,/^    one pair/p' "$work/out" | sed '1d;$d' >"$work/line"
+awk '{ if (NR > 1 && !($3 > bytes && $4 + 0 < error)) bad = 1; bytes = $3; error = $4 + 0 } END { exit bad || NR < 3 }' \
+    "$work/line" || complain "no Pareto line: $(cat "$work/line")"
+grep -q '^    f16  *f16  *256 ' "$work/line" || complain "halves of 64 + 64 channels take 256 bytes"
+grep -q '^    affine2:channel32  *affine2:token32  *48 ' "$work/line" || complain "KIVI's 2 bits take 48 bytes"
+[ "$(grep -c '"on_pareto_line": true' "$work/formats.json")" -eq "$(wc -l <"$work/line")" ] || complain "JSON has another line"
+[ "$(grep -c '"on_pareto_line"' "$work/formats.json")" -eq 25 ] || complain "JSON has not 25 pairs"
+[ "$(grep -c '"fewest_bytes"' "$work/formats.json")" -eq 8 ] || complain "JSON has no answer for each head"
+grep -q 'one pair for all heads: 1[0-9][0-9] bytes, keys q8_0, values ' "$work/out" || complain "fewest bytes: $(cat "$work/out")"
+plan --bits --formats q4_0 --output-error 1e-9
+grep -q 'one pair for all heads: none of these' "$work/out" || complain "q4_0 keeps 1e-9"
+refused 2 '--formats: only --bits stores keys and values' --mass 0.5 --formats q4_0
+refused 2 '--formats: cache_format: a format is f16, bf16' --bits --formats q4_0,q4_2
+refused 2 '+rotated behind any, got q9' --bits --formats q9
+refused 2 '+rotated behind any, got ' --bits --formats 'q4_0,'
+
 # What no temperature can do is said in one line.
 plan --entropy 30 --length 64
 grep -q 'no temperature gives it to [0-9]* of [0-9]* rows, none to the share in 8 heads: it is more than a row' "$work/out" ||
@@ -105,6 +125,7 @@ for capture in gpt2-heads/john_smith_n9 tiny-gpt2/reference_192 stories260k/refe
     at_least "$capture, top-p" "$(least 'applied top-p: share of rows within')" 0.98
     plan "$data/$capture.safetensors" --bits
     at_least "$capture, bits" "$(least 'applied: share of rows within')" 0.99
+    grep -q '^    one pair for all heads: [0-9.]* bytes, keys ' "$work/out" || complain "$capture, no formats: $(cat "$work/out")"
     plan "$data/$capture.safetensors" --entropy
 done
 exit "$failed"

@@ -36,7 +36,7 @@ struct CacheFormat {
     int bits = 8; ///< of integers, 2 to 24; of affine ones 2 to 8
     CacheScale scale = CacheScale::channel;
     /// How many of them share it: tokens of a channel, or channels of a token; 0: all. Tokens behind the last whole
-    /// group stay as they are, KIVI's residual.
+    /// group are halves until it is whole, KIVI's residual.
     Index group = 0;
     /// Seed of a `hadamard_rotate` before and back after it, of every token.
     std::optional<std::uint64_t> rotation = {};
@@ -388,7 +388,7 @@ void for_each_stored(MatrixView<T> x, const CacheFormat& given, const Visit& vis
         }
         for (; first < length; ++first) {
             const auto [token, channel] = place(line, first);
-            visit(token, channel, Stored<T>{at(x.row(token), channel), T(0), T(0)});
+            visit(token, channel, store_float(at(x.row(token), channel), float_format(CacheNumber::float16)));
         }
     }
 }
@@ -425,7 +425,7 @@ Matrix<T> in_cache(std::string_view function, MatrixView<T> x, const CacheFormat
 /// share its scale NaN; where there is none, it concerns itself alone, and 8-bit floats turn infinities into their
 /// largest numbers. What needs a scale
 /// beyond its type (65504 for halves) becomes infinite or NaN, as in ggml; a scale that underflows leaves zeros.
-/// Tokens behind the last whole group of a channel stay as they are.
+/// Tokens behind the last whole group of a channel are halves.
 /// Cost. O(tokens d), with a rotation O(tokens d log d); allocates the result.
 /// Throws. `invalid_argument` unless bits are in [2, 24], of affine integers in [2, 8], integers have a scale, and d is
 /// a multiple of a block or group of channels.
@@ -444,8 +444,7 @@ Matrix<T> through_cache(MatrixView<T> x, const CacheFormat& format) {
 /// integers and floats: scale * quantum(x/scale). q4_0, q5_0: the step, and twice that for the highest code, which also
 /// stands for the numbers up to a step above it. nf4: the wider of the two gaps of a quantile.
 /// Shapes and units. x [tokens, d], and the result; of a rotated format about the entries of `hadamard_rotate(x, seed)`.
-/// Special rows. Zeros that share a scale have 0; what shares one with a NaN or an infinity has NaN; tokens that stay as
-/// they are have 0.
+/// Special rows. Zeros that share a scale have 0; what shares one with a NaN or an infinity has NaN.
 /// Cost. O(tokens d), allocates the result.
 /// Throws. As `through_cache`.
 template <Real T>
@@ -479,10 +478,17 @@ Matrix<T> cache_error_limits(MatrixView<T> x, const CacheFormat& format) {
     return limits;
 }
 
+/// Do so many channels fit the blocks or groups of a format?
+/// Cost. O(1).
+constexpr bool fits_cache(const CacheFormat& given, Index width) {
+    const CacheFormat format = detail::settled(given);
+    return format.scale != CacheScale::token || format.group <= 0 || width % format.group == 0;
+}
+
 /// Bytes that a token takes, its share of the scales included.
 /// Formula. d bits/8, and for every scale 2 bytes (ggml, which counts q8_0 as 34 for 32 numbers), 4 for a minimum and a
 /// step (affine, q4_1, q5_1), or 4 as a float (nf4, symmetric integers, scaled 8-bit floats). A scale of a channel
-/// counts for its group of tokens, for all of them without groups.
+/// counts for its group of tokens, for all of them without groups; tokens behind the last whole group count as halves.
 /// Shapes and units. width: channels of a token; tokens: in the cache.
 /// Cost. O(1).
 /// Throws. As `through_cache`, and unless width and tokens are >= 1.
@@ -517,10 +523,13 @@ inline double cache_bytes(const CacheFormat& given, Index width, Index tokens) {
         }
     };
     const auto [bits, scale] = bits_and_scale();
-    const Index all = format.scale == CacheScale::token ? width : tokens;
-    const double channels = static_cast<double>(width),
-                 sharing = static_cast<double>(format.group > 0 ? format.group : all);
-    return channels * (bits / 8 + (format.scale == CacheScale::none ? 0 : scale / sharing));
+    const Index all = format.scale == CacheScale::token ? width : tokens,
+                group = format.group > 0 ? format.group : all;
+    const double channels = static_cast<double>(width), sharing = static_cast<double>(group);
+    const double bytes = channels * (bits / 8 + (format.scale == CacheScale::none ? 0 : scale / sharing));
+    if (format.scale != CacheScale::channel) return bytes;
+    const double left = static_cast<double>(tokens % group) / static_cast<double>(tokens);
+    return (1 - left) * bytes + left * 2 * channels;
 }
 
 /// As above from any Eigen matrix.

@@ -310,9 +310,7 @@ private:
 /// O((queries + keys)(d + d_v)).
 /// Throws. `invalid_argument` for a head without values, formats that do not fit d or d_v, top < 0, an outlier factor
 /// that is not > 0, and queries that are not there.
-/// Example:
-///     const auto stored = measure_cache(head, Mask::causal(), {CacheNumber::q8_0}, {CacheNumber::q4_0});
-///     const double kept = stored.summary().argmax_kept, bytes = stored.key_bytes + stored.value_bytes;
+/// Example: `measure_cache(head, Mask::causal(), {CacheNumber::q8_0}, {CacheNumber::q4_0}).summary().argmax_kept`
 template <Real T>
 CacheMeasurement measure_cache(const HeadView<T>& head, const Mask& mask, const CacheFormat& key_format,
                                const CacheFormat& value_format, const CacheOptions& options = {}) {

@@ -1,7 +1,7 @@
-// In how few bits may the keys of a head be stored?
+// In how few bits may the keys of a head be stored, and in which formats its keys and values?
 #pragma once
 
-#include <attnscope/cache/format.hpp>
+#include <attnscope/cache/measure_cache.hpp>
 #include <attnscope/planner/share.hpp>
 #include <attnscope/sensitivity/quantized_keys.hpp>
 
@@ -105,6 +105,187 @@ CacheBits fewest_cache_bits(const HeadView<T>& head, CacheScale scale, const Mas
         if (expecting) bits.expected = count;
     }
     return bits;
+}
+
+/// Keys in one format, values in another, and what that does to rows.
+struct CacheChoice {
+    CacheFormat keys, values;
+    double bytes = 0;          ///< of a token, keys and values
+    std::vector<double> error; ///< |o' - o|/|o| of each row; 0/0 = 0
+    std::vector<double> limit; ///< certified: `CachedRow::limit` over |o|
+    double argmax_kept = 0;    ///< share of rows
+};
+
+/// Tries every pair of a format of the keys and one of the values on the `queries` of a head (all, unless given), in
+/// double: figures of `measure_cache`, at the cost of each format once and a product a pair.
+/// Shapes and units. Result: the pairs of the first format of the keys first.
+/// Special rows. As of `measure_cache`.
+/// Cost. O(keys^2 d_v), and a row O(formats of keys * keys (d + formats of values * d_v)); memory O(keys (d + d_v)) a
+/// format.
+/// Throws. `invalid_argument` for a head without values or keys, formats that do not fit d or d_v (`fits_cache`), and
+/// queries that are not there.
+template <Real T>
+std::vector<CacheChoice>
+cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFormat> key_formats,
+              std::span<const CacheFormat> value_formats, std::optional<std::span<const Index>> queries = {}) {
+    detail::require(head.has_values() && head.keys() > 0 && head.k().cols() > 0 && head.v().cols() > 0,
+                    "cache_choices", "there must be keys and values to store", head.keys());
+    const auto wide = [](const auto& matrix) -> Matrix<double> { return matrix.template cast<double>(); };
+    const Matrix<double> q = wide(head.q().map()), k = wide(head.k().map()), v = wide(head.v().map());
+    std::vector<Matrix<double>> keys, displacements;
+    for (const CacheFormat& format : key_formats) keys.push_back(wide(through_cache(head.k(), format)));
+    for (const CacheFormat& format : value_formats)
+        displacements.push_back(wide(through_cache(head.v(), format)) - v);
+    const Row<double> diameters = visible_diameters(MatrixView<double>(v), mask, head.queries());
+    std::vector<CacheChoice> choices;
+    for (const CacheFormat& a : key_formats)
+        for (const CacheFormat& b : value_formats)
+            choices.push_back(
+                {a,
+                 b,
+                 cache_bytes(a, head.k().cols(), head.keys()) + cache_bytes(b, head.v().cols(), head.keys()),
+                 {},
+                 {},
+                 0});
+
+    std::vector<Index> seen;
+    std::vector<double> z, moved, p;
+    Matrix<double> weights, change, values, apart;
+    std::vector<Perturbation<double>> rows(keys.size());
+    double count = 0;
+    const double scale = static_cast<double>(head.scale());
+    const auto look_at = [&](Index query) {
+        detail::require(query >= 0 && query < head.queries(), "cache_choices", "query must be in [0, queries)",
+                        query, head.queries());
+        seen.clear();
+        mask.visible(query, head.keys()).for_each([&](Index key) { seen.push_back(key); });
+        const Index n = static_cast<Index>(seen.size()), formats = static_cast<Index>(keys.size());
+        z.resize(seen.size());
+        moved.resize(seen.size());
+        p.resize(seen.size());
+        const auto logits = [&](const Matrix<double>& of, std::vector<double>& out) {
+            for (std::size_t i = 0; i < seen.size(); ++i) out[i] = scale * q.row(query).dot(of.row(seen[i]));
+        };
+        const auto gather = [&](const Matrix<double>& of, Matrix<double>& out) {
+            out.resize(n, of.cols());
+            for (std::size_t i = 0; i < seen.size(); ++i) out.row(static_cast<Index>(i)) = of.row(seen[i]);
+        };
+        logits(k, z);
+        Softmax{}.apply<double>(RowIn<double>(z), RowOut<double>(p));
+        const Eigen::Map<const Eigen::RowVectorXd> before(p.data(), n);
+        gather(v, values);
+        const double length = (before * values).stableNorm();
+        weights.resize(formats, n);
+        for (Index f = 0; f < formats; ++f) {
+            logits(detail::at(keys, f), moved);
+            detail::at(rows, f) =
+                measure_perturbation(RowIn<double>(z), RowIn<double>(moved), {}, diameters[query]);
+            Softmax{}.apply<double>(RowIn<double>(moved),
+                                    RowOut<double>(weights.row(f).data(), static_cast<std::size_t>(n)));
+        }
+        // Changes of weights add up to 0: against one value, what all have in common cancels exactly.
+        if (n > 0) values.rowwise() -= Eigen::RowVectorXd(values.row(0));
+        change.noalias() = (weights.rowwise() - before) * values;
+        const auto relative = [&](double x) { return x == 0 ? 0.0 : x / length; };
+        for (Index g = 0; g < static_cast<Index>(displacements.size()); ++g) {
+            gather(detail::at(displacements, g), apart);
+            const Matrix<double> moves = change + weights * apart;
+            double farthest = 0;
+            for (Index i = 0; i < n; ++i)
+                if (const double norm = apart.row(i).norm(); !(norm <= farthest))
+                    farthest = norm; // takes NaN in
+            for (Index f = 0; f < formats; ++f) {
+                CacheChoice& choice = detail::at(choices, f * static_cast<Index>(displacements.size()) + g);
+                CachedRow row;
+                row.weights = detail::at(rows, f);
+                row.displacement = farthest;
+                const double range = row.weights.range; // NaN of a row that is not normal
+                choice.error.push_back(range == range ? relative(moves.row(f).stableNorm()) : range);
+                choice.limit.push_back(relative(row.limit()));
+                choice.argmax_kept += row.argmax_kept() ? 1 : 0;
+            }
+        }
+        count += 1;
+    };
+    if (queries)
+        for (const Index query : *queries) look_at(query);
+    else
+        for (Index query = 0; query < head.queries(); ++query) look_at(query);
+    for (CacheChoice& choice : choices) choice.argmax_kept /= count;
+    return choices;
+}
+
+/// The same choices of several heads as one: rows one after the other, bytes and argmax_kept as means over heads and rows.
+/// Cost. O(rows).
+/// Throws. `invalid_argument` unless all heads have tried the same pairs.
+inline std::vector<CacheChoice> pooled_choices(const std::vector<const std::vector<CacheChoice>*>& heads) {
+    std::vector<CacheChoice> pooled;
+    double bytes = 0;
+    for (const auto* own : heads) {
+        if (pooled.empty())
+            for (const CacheChoice& choice : *own) pooled.push_back({choice.keys, choice.values, 0, {}, {}, 0});
+        detail::require(own->size() == pooled.size(), "pooled_choices", "heads must have tried the same pairs",
+                        own->size(), pooled.size());
+        for (std::size_t i = 0; i < pooled.size(); ++i) {
+            const CacheChoice& one = (*own)[i];
+            CacheChoice& all = pooled[i];
+            detail::require(one.keys == all.keys && one.values == all.values, "pooled_choices",
+                            "heads must have tried the same pairs");
+            all.bytes += one.bytes;
+            all.argmax_kept += one.argmax_kept * static_cast<double>(one.error.size());
+            all.error.insert(all.error.end(), one.error.begin(), one.error.end());
+            all.limit.insert(all.limit.end(), one.limit.begin(), one.limit.end());
+        }
+        bytes += 1;
+    }
+    for (CacheChoice& all : pooled) {
+        all.bytes /= bytes;
+        all.argmax_kept /= static_cast<double>(all.error.size());
+    }
+    return pooled;
+}
+
+/// The choices that no other one beats: none has as few bytes and as small an error, that of the share of the rows.
+/// Shapes and units. Result: places of the choices, bytes ascending and errors descending.
+/// Special rows. Choices whose error is NaN have no part; of equals the first.
+/// Cost. O(choices (rows + log choices)).
+/// Throws. `invalid_argument` unless share is in (0,1].
+inline std::vector<std::size_t> pareto_line(std::span<const CacheChoice> choices, double share) {
+    std::vector<double> errors;
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+        errors.push_back(need_for_share(choices[i].error, share));
+        if (errors[i] == errors[i]) order.push_back(i);
+    }
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+        return choices[a].bytes != choices[b].bytes ? choices[a].bytes < choices[b].bytes
+                                                    : errors[a] < errors[b];
+    });
+    std::vector<std::size_t> line;
+    for (const std::size_t i : order)
+        if (line.empty() || errors[i] < errors[line.back()]) line.push_back(i);
+    return line;
+}
+
+/// The choice of the fewest bytes that keeps the error (or, `certified`, the limit) of a share of the rows within a
+/// tolerance; of several the one of the smallest error. Empty if none does.
+/// Cost. O(choices rows).
+/// Throws. `invalid_argument` unless tolerance > 0 and share is in (0,1].
+inline std::optional<std::size_t> fewest_cache_bytes(std::span<const CacheChoice> choices, double tolerance,
+                                                     double share, bool certified = false) {
+    detail::require(tolerance > 0, "fewest_cache_bytes", "tolerance must be > 0", tolerance);
+    std::optional<std::size_t> best;
+    double least = 0;
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+        const double need = need_for_share(certified ? choices[i].limit : choices[i].error, share);
+        if (!(need <= tolerance)) continue;
+        if (best && !(choices[i].bytes < choices[*best].bytes ||
+                      (choices[i].bytes == choices[*best].bytes && need < least)))
+            continue;
+        best = i;
+        least = need;
+    }
+    return best;
 }
 
 } // namespace v0_1

@@ -32,6 +32,8 @@ struct PlanQuestion {
     double bits_error = 0.01;                      ///< relative output error that it may cause
     CacheScale scale = CacheScale::channel;
     Index rows = 64; ///< of each head, evenly spaced over the queries
+    /// Formats of keys and of values that `bits` tries in every pair; none unless given.
+    std::vector<CacheFormat> key_formats = {}, value_formats = {};
 
     double aim_share() const { return share.value_or(0.5); }
     double budget_share() const { return share.value_or(0.99); }
@@ -103,6 +105,10 @@ struct BitsPlan {
     double int8 = 0, int4 = 0, float8_e4m3 = 0,
            float8_e5m2 = 0;        ///< relative output error of the share of the rows
     PlanConfirmation confirmation; ///< share of the rows within the tolerance
+    /// Every pair of the formats asked about, and the one of the fewest bytes that serves the share of the rows, by its
+    /// error and by its certificate; empty if none does.
+    std::vector<CacheChoice> choices;
+    std::optional<std::size_t> fewest, fewest_certified;
 };
 
 /// What `plan_head` answers.

@@ -314,6 +314,10 @@ public:
                                          tolerance, share, rows.queries);
     }
 
+    std::vector<CacheChoice> choices(const PlannedRows& rows, const PlanQuestion& question) const {
+        return cache_choices<double>(head_, mask_, question.key_formats, question.value_formats, rows.queries);
+    }
+
 private:
     std::span<const double> diameters() const {
         return {diameters_.data(), static_cast<std::size_t>(diameters_.size())};
@@ -344,6 +348,11 @@ inline BitsPlan plan_bits(const PlannedRows& all, const PlannedRows& first, cons
     const auto figures = trial.figures(all, {CacheNumber::integer, tried, question.scale});
     plan.confirmation.applied = within(figures);
     plan.argmax_kept = figures.argmax_kept;
+    if (!question.key_formats.empty() && !question.value_formats.empty()) {
+        plan.choices = trial.choices(all, question);
+        plan.fewest = fewest_cache_bytes(plan.choices, tolerance, share);
+        plan.fewest_certified = fewest_cache_bytes(plan.choices, tolerance, share, true);
+    }
     if (first.size() < 2 || second.size() < 2) return plan;
     const CacheBits early = trial.fewest(first, question.scale, tolerance, share);
     if (early.measured > 16) return plan; // nothing is promised
@@ -379,8 +388,8 @@ inline LengthPlan plan_length(const PlannedRows& rows, const PlanQuestion& quest
 /// has empty answers (rows = 0).
 /// Cost. O(rows of the question (keys log keys + keys d)) for each answer; bits try every format on these
 /// rows.
-/// Throws. `invalid_argument` for a question about the output without values, or about bits without q, k and
-/// values.
+/// Throws. `invalid_argument` for a question about the output without values, about bits without q, k and
+/// values, or about formats that do not fit the channels of keys or values.
 inline HeadPlan plan_head(const PlanInput& head, const PlanQuestion& question) {
     detail::require(!question.output_error || head.values, "plan_head",
                     "a question about the output needs values");

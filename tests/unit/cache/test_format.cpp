@@ -1,5 +1,5 @@
 // The formats of caches: ggml's bit for bit, the others against what defines them, and limits on what they lose.
-#include <attnscope/cache/format.hpp>
+#include <attnscope/cache/format_name.hpp>
 #include <support/scalars.hpp>
 
 #include <Eigen/Core>
@@ -261,7 +261,8 @@ TEST_CASE("affine integers of groups are those of their definition", "[cache][fo
         };
         for (Index first = 0; first + 32 <= 75; first += 32)
             for (Index j = 0; j < 64; ++j) check(x.col(j).segment(first, 32), keys.col(j).segment(first, 32));
-        CHECK(keys.bottomRows(75 - 64) == x.bottomRows(75 - 64)); // the last group is not whole yet
+        // The last group is not whole yet.
+        CHECK(keys.bottomRows(75 - 64) == through_cache(x.bottomRows(75 - 64), {CacheNumber::float16}));
         for (Index i = 0; i < 75; ++i)
             for (Index first = 0; first < 64; first += 32)
                 check(x.row(i).segment(first, 32), values.row(i).segment(first, 32));
@@ -396,7 +397,10 @@ TEST_CASE("bytes of a token count its scales", "[cache][format]") {
     CHECK(cache_bytes(float8_cache(CacheNumber::float8_e4m3, CacheScale::token), 128, 7) == 132);
     CHECK(cache_bytes(integer_cache(4, CacheScale::token), 128, 7) == 68);
     CHECK(cache_bytes(integer_cache(4), 128, 512) == 65); // 128 scales for 512 tokens
-    CHECK(cache_bytes(kivi_keys(2), 128, 1000) == 32 + 128 * 4 / 32.0);
+    CHECK(cache_bytes(kivi_keys(2), 128, 1024) == 32 + 128 * 4 / 32.0);
+    CHECK(std::abs(cache_bytes(kivi_keys(2), 128, 1000) - (992 * 48 + 8 * 256) / 1000.0) <
+          1e-12); // the rest in halves
+    CHECK(cache_bytes(kivi_keys(2), 128, 31) == 256);
     CHECK(cache_bytes(kivi_values(2), 128, 1000) == 32 + 4 * 4);
     CHECK(cache_bytes(rotated({CacheNumber::q4_0}), 128, 7) == 72);
     CHECK_THROWS_WITH(cache_bytes({}, 0, 7), "cache_bytes: there must be channels and tokens, got 0 and 7");
@@ -453,4 +457,35 @@ TEST_CASE("what a format refuses, and rows that are not numbers", "[cache][forma
     CHECK(through_cache(y, {CacheNumber::float16})(1, 41) == 2);
     CHECK(through_cache(Matrix<double>::Constant(1, 1, 65519.9), {CacheNumber::float16})(0, 0) == 65504);
     CHECK(through_cache(Matrix<double>::Constant(1, 1, 65520), {CacheNumber::float16})(0, 0) == infinity);
+}
+
+TEST_CASE("formats have names that are read back", "[cache][format]") {
+    for (const CacheFormat& format : all_formats()) {
+        const CacheFormat again = cache_format(name_of(format));
+        CAPTURE(name_of(format), name_of(again));
+        CHECK(name_of(again) == name_of(format));
+        SplitMix64 random(5);
+        const Matrix<double> x = some_rows<double>(random, 0);
+        CHECK(through_cache(x, again) == through_cache(x, format));
+        CHECK(cache_bytes(again, 64, 48) == cache_bytes(format, 64, 48));
+    }
+    CHECK(name_of({CacheNumber::q4_0}) == "q4_0");
+    CHECK(name_of(rotated({CacheNumber::q8_0}, 7)) == "q8_0+rotated7");
+    CHECK(name_of(kivi_keys(2)) == "affine2:channel32");
+    CHECK(name_of(CacheFormat{}) == "int8:channel");
+    CHECK(cache_format("affine2:token32") == kivi_values(2));
+    CHECK(cache_format("int4") == integer_cache(4));
+    CHECK(cache_format("e4m3") == float8_cache(CacheNumber::float8_e4m3));
+    CHECK(cache_format("e5m2:token16+rotated3") ==
+          rotated(float8_cache(CacheNumber::float8_e5m2, CacheScale::token, 16), 3));
+    for (const char* bad :
+         {"", "q4", "q4_0:token", "int", "int1", "int25", "affine9", "int4:tokens", "int4:token0",
+          "int4:", "int4+", "int4+rotatedx", "int4+rotated-1", "f16:channel", "+rotated", "int4:token-3"})
+        CHECK_THROWS_WITH(cache_format(bad),
+                          Catch::Matchers::ContainsSubstring("cache_format: a format is f16, ") &&
+                              Catch::Matchers::ContainsSubstring(std::string("got ") + bad));
+    CHECK(fits_cache({CacheNumber::q4_0}, 96));
+    CHECK(!fits_cache({CacheNumber::nf4}, 96));
+    CHECK(fits_cache(kivi_keys(2), 7));
+    CHECK(!fits_cache(kivi_values(2), 7));
 }
