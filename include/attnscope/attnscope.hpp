@@ -17,6 +17,10 @@
 #include <attnscope/audit/selection.hpp>
 #include <attnscope/audit/statements.hpp>
 #include <attnscope/bound.hpp>
+#include <attnscope/cache/format.hpp>
+#include <attnscope/cache/format_name.hpp>
+#include <attnscope/cache/hadamard.hpp>
+#include <attnscope/cache/measure_cache.hpp>
 #include <attnscope/concentration/box_bounds.hpp>
 #include <attnscope/concentration/capacity.hpp>
 #include <attnscope/concentration/critical_temperature.hpp>
