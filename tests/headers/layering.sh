@@ -7,7 +7,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/include/attnscope
 # folder: what its headers may include beside themselves, the root and detail. The three wings never see each other.
 wings="concentration selection sensitivity"
 declare -A below=(
-    [root]="" [detail]="" [problems]="" [io]="row normalizer attention $wings audit streaming analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
+    [root]="" [detail]="" [problems]="" [io]="row normalizer attention $wings selector audit streaming analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
     [concentration]="row normalizer attention" [selection]="row normalizer attention"
     [sensitivity]="row normalizer attention"
     [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings selector" [selector]="row normalizer attention selection"

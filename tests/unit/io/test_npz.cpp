@@ -6,6 +6,7 @@
 
 #include <attnscope/io/file_kind.hpp>
 #include <attnscope/io/json.hpp>
+#include <attnscope/io/key_sets.hpp>
 #include <attnscope/io/npz.hpp>
 #include <attnscope/io/safetensors.hpp>
 
@@ -105,6 +106,20 @@ const std::string two_floats = npy("<f4", "(2,)", std::string("\0\0\x80\x3f\0\0\
                   integers = npy("<i2", "(1, 3)", std::string("\1\0\2\0\xff\xff", 6));
 
 } // namespace
+
+TEST_CASE("npz: sets of keys", "[io][npz][selector]") {
+    const attnscope_test::TemporaryFolder folder;
+    const std::string keys =
+        npy("<i4", "(2, 2)", little(0, 4) + little(0xffffffff, 4) + little(1, 4) + little(0, 4));
+    const attnscope::io::KeySetsFile sets(folder.write("sets.npz", archive({{"keys.npy", keys}})));
+    CHECK(sets.queries() == 2);
+    const auto list = sets.sets(3, 2, 2, {})(1);
+    CHECK(std::vector<Eigen::Index>(list.begin(), list.end()) == std::vector<Eigen::Index>{1, 0});
+    CHECK(has(message_of([&] {
+                  (void)attnscope::io::KeySetsFile(folder.write("q.npz", archive({{"q.npy", two_floats}})));
+              }),
+              "there are no sets of keys"));
+}
 
 TEST_CASE("npz: arrays come out as their .npy files say", "[io][npz]") {
     for (const bool wide : {false, true})
