@@ -290,7 +290,8 @@ TEST_CASE("the examples of selectors", "[doors][examples]") {
         const auto summary = summarize(scan_policy(policy, head, Mask::causal()), policy.budget);
         std::cout << policy.name() << " keeps " << summary.kept << '\n';
     }
-    CHECK(evict(HeavyHitters(1), head, {.budget = 2})(2).size() == 2);
+    const KeySets cached = evict(HeavyHitters(1), head, {.budget = 2});
+    CHECK(cached(2).size() == 2);
 }
 
 TEST_CASE("the example of problems", "[doors][examples]") {

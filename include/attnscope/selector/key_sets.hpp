@@ -114,13 +114,15 @@ public:
     Index queries() const { return static_cast<Index>(offsets_.size()) - 1; }
     /// The keys of a query.
     /// Throws. `invalid_argument` for a query that has no set.
-    std::span<const Index> operator()(Index query) const {
+    std::span<const Index> operator()(Index query) const& {
         detail::require(query >= 0 && query < queries(), "KeySets", "there must be a set for every query",
                         query, queries());
         const Index begin = detail::at(offsets_, query);
         return std::span(keys_).subspan(static_cast<std::size_t>(begin),
                                         static_cast<std::size_t>(detail::at(offsets_, query + 1) - begin));
     }
+    std::span<const Index>
+    operator()(Index query) const&& = delete;                   ///< of temporary sets: keep them in a variable
     std::span<const Index> offsets() const { return offsets_; } ///< as of `csr`
     std::span<const Index> keys() const { return keys_; }       ///< as of `csr`
 

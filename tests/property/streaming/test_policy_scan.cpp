@@ -53,6 +53,8 @@ TEST_CASE("select_by gives the sets of the selectors", "[selector][policy]") {
     const auto sets = [&](const std::string& name) {
         return select_by(selection_policies(name, {})[0], head, mask, 10, 7).sets;
     };
+    const KeySets window = sets("window:8:4"), drawn = sets("random:5"), quest = sets("quest:12:4"),
+                  certain = sets("certified:0.9:4"), top = sets("top:5");
     const EvictionOptions cache{.budget = 12, .prompt = 10};
     const std::vector<std::pair<KeySets, KeySets>> pairs = {
         {sets("h2o:12:5"), evict(HeavyHitters(5), head, cache)},
@@ -63,12 +65,12 @@ TEST_CASE("select_by gives the sets of the selectors", "[selector][policy]") {
     std::vector<double> z(static_cast<std::size_t>(n));
     for (Index query = 0; query < n; ++query) {
         for (const auto& [ours, wanted] : pairs) CHECK(list(ours(query)) == list(wanted(query)));
-        CHECK(list(sets("window:8:4")(query)) == SinkWindow(4, 8, mask, n)(query));
-        CHECK(list(sets("random:5")(query)) == RandomKeys(5, 7, mask, n)(query));
-        CHECK(list(sets("quest:12:4")(query)) == reader.best(query, 12).keys);
-        CHECK(list(sets("certified:0.9:4")(query)) == reader.until(query, 0.9).keys);
+        CHECK(list(window(query)) == SinkWindow(4, 8, mask, n)(query));
+        CHECK(list(drawn(query)) == RandomKeys(5, 7, mask, n)(query));
+        CHECK(list(quest(query)) == reader.best(query, 12).keys);
+        CHECK(list(certain(query)) == reader.until(query, 0.9).keys);
         logits_of<double>(head, mask, query, out(z));
-        CHECK(list(sets("top:5")(query)) == TopKeys(5)(ScoredRow<double>{query, 0, in(z)}));
+        CHECK(list(top(query)) == TopKeys(5)(ScoredRow<double>{query, 0, in(z)}));
     }
 }
 

@@ -113,8 +113,8 @@ TEST_CASE("npz: sets of keys", "[io][npz][selector]") {
         npy("<i4", "(2, 2)", little(0, 4) + little(0xffffffff, 4) + little(1, 4) + little(0, 4));
     const attnscope::io::KeySetsFile sets(folder.write("sets.npz", archive({{"keys.npy", keys}})));
     CHECK(sets.queries() == 2);
-    const auto list = sets.sets(3, 2, 2, {})(1);
-    CHECK(std::vector<Eigen::Index>(list.begin(), list.end()) == std::vector<Eigen::Index>{1, 0});
+    const auto own = sets.sets(3, 2, 2, {});
+    CHECK(std::vector<Eigen::Index>(own(1).begin(), own(1).end()) == std::vector<Eigen::Index>{1, 0});
     CHECK(has(message_of([&] {
                   (void)attnscope::io::KeySetsFile(folder.write("q.npz", archive({{"q.npy", two_floats}})));
               }),

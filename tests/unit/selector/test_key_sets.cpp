@@ -70,7 +70,8 @@ TEST_CASE("KeySets: what is no set is refused by query and key", "[selector]") {
                }),
                Catch::Matchers::ContainsSubstring("1 and 2"));
     CHECK_THROWS_AS(KeySets::bits(std::vector<bool>(5), 2, 3), invalid_argument);
-    CHECK_THROWS_AS(KeySets(Lists{{0}})(1), invalid_argument);
+    const KeySets one(Lists{{0}});
+    CHECK_THROWS_AS(one(1), invalid_argument);
 }
 
 TEST_CASE("TopKeys and TopMass take the best keys, the smaller first among equals", "[selector]") {
