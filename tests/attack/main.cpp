@@ -129,6 +129,7 @@ const std::vector<Target> targets = {
     target<attack::PerturbationTv>("perturbation_tv", "upper", 0, 2),
     target<attack::PerturbationKl>("perturbation_kl", "upper", 0, 2),
     target<attack::PerturbationOutput>("perturbation_output", "upper", 0, 4),
+    target<attack::CacheOutput>("cache_output", "upper", 0, 6),
     target<attack::PerturbationGap>("perturbation_gap", "lower", 0, 2),
     target<attack::PerturbationMean<true>>("perturbation_mean_kl", "upper", 1, 2),
     target<attack::PerturbationMean<false>>("perturbation_mean_tv", "upper", 1, 2),

@@ -813,6 +813,28 @@ struct PerturbationOutput {
     }
 };
 
+/// Values move as well: what they move by is the displacement.
+struct CacheOutput {
+    template <class S>
+    static Sides<S> at(Point point) {
+        const Moved<S> moved(point);
+        Rows<S> values;
+        std::vector<S> change(2, S(0));
+        S diameter(0), displacement(0);
+        for (std::size_t i = 0; i < moved.p.size(); ++i) {
+            values.push_back(point.reals<S>(2));
+            const std::vector<S> step = point.reals<S>(2);
+            change = plus(change, values[i], S(moved.q[i] - moved.p[i]));
+            change = plus(change, step, moved.q[i]);
+            displacement = std::max(displacement, length(step));
+            for (std::size_t j = 0; j < i; ++j)
+                diameter = std::max(diameter, length(plus(values[i], values[j], S(-1))));
+        }
+        return at_most<S>(length(change), diameter * moved.limit() + displacement,
+                          S(4) * (longest(values) + displacement));
+    }
+};
+
 struct PerturbationGap {
     template <class S>
     static Sides<S> at(Point point) {

@@ -37,6 +37,7 @@ void hadamard(T* row, Index width) {
 /// 1 or -1 for every channel, the diagonal of D.
 template <Real T>
 Row<T> hadamard_signs(Index width, std::uint64_t seed) {
+    if (seed == 0) return Row<T>::Ones(width);
     SplitMix64 random(seed);
     Row<T> signs(width);
     for (Index i = 0; i < width; ++i) signs[i] = (random() >> 63) != 0 ? T(-1) : T(1);
@@ -46,7 +47,8 @@ Row<T> hadamard_signs(Index width, std::uint64_t seed) {
 } // namespace detail
 
 /// Every row of x rotated.
-/// Formula. R x = H D x, D a diagonal of signs drawn from the seed, H the Hadamard matrix over the root of its size.
+/// Formula. R x = H D x, D a diagonal of signs drawn from the seed (0: all of them +), H the Hadamard matrix over the
+/// root of its size.
 /// R is orthogonal: (R q).(R k) = q.k, and |R x| = |x|. A width of 2^k m, m odd, has m blocks of 2^k on the diagonal
 /// of H. Queries and keys of a head need the same seed. The error is (k + 3) u |x| at most, in the length of a row.
 /// Shapes and units. x [rows, width], and the result.
