@@ -1,6 +1,7 @@
 #include <attnscope/problems/heads.hpp>
 #include <support/capture.hpp>
 
+#include <algorithm>
 #include <memory>
 
 namespace program {
@@ -39,10 +40,16 @@ Capture synthetic_capture(std::uint64_t seed) {
         heads_of.heads = heads;
         heads_of.rows = tokens;
         heads_of.cols = width;
-        heads_of.read = [data](Index first, Index count) {
-            const auto begin = data->begin() + first;
-            return std::vector<double>(begin, begin + count);
+        const auto slice = [data](auto zero) {
+            return [data](Index first, Index count) {
+                std::vector<decltype(zero)> part(static_cast<std::size_t>(count));
+                std::transform(data->begin() + first, data->begin() + first + count, part.begin(),
+                               [](double x) { return static_cast<decltype(zero)>(x); });
+                return part;
+            };
         };
+        heads_of.read = slice(0.0);
+        heads_of.read_floats = slice(0.0F);
         return heads_of;
     };
     Capture capture;
