@@ -219,8 +219,31 @@ double worst_head(const Plan& plan, std::size_t choice) {
     return worst;
 }
 
+/// Which channels of the keys, or values, stand out: a line, the heads of the largest ratios first.
+std::string outliers_text(const Plan& plan, std::string_view name,
+                          std::vector<attnscope::OutlierChannel> attnscope::BitsPlan::*which) {
+    std::vector<std::pair<const PlacedPlan*, attnscope::OutlierChannel>> found;
+    Index heads = 0;
+    for (const PlacedPlan& head : plan.heads)
+        if (head.bits && !((*head.bits).*which).empty()) {
+            ++heads;
+            for (const attnscope::OutlierChannel& one : (*head.bits).*which) found.emplace_back(&head, one);
+        }
+    if (found.empty()) return {};
+    std::stable_sort(found.begin(), found.end(),
+                     [](const auto& a, const auto& b) { return a.second.ratio > b.second.ratio; });
+    std::string text = fmt::format("  channels of the {} whose mean stands out, in {} of {} heads:", name,
+                                   heads, plan.heads.size());
+    for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 4); ++i)
+        text += fmt::format("{} ({}, {}) channel {}, {:.1f} times the usual size", i > 0 ? ";" : "",
+                            found[i].first->layer, found[i].first->head, found[i].second.channel,
+                            found[i].second.ratio);
+    return text + (found.size() > 4 ? fmt::format("; and {} more\n", found.size() - 4) : std::string("\n"));
+}
+
 std::string formats_text(const Plan& plan) {
-    std::string text;
+    std::string text = outliers_text(plan, "keys", &attnscope::BitsPlan::key_outliers) +
+                       outliers_text(plan, "values", &attnscope::BitsPlan::value_outliers);
     const double share = plan.question.budget_share(), tolerance = plan.question.bits_error;
     if (!plan.formats_left_out.empty())
         text += fmt::format("  formats left out, as their blocks do not divide the channels: {}\n",
@@ -247,6 +270,9 @@ std::string formats_text(const Plan& plan) {
                            name_of(one.values));
     };
     text += fmt::format("    one pair for all heads: {}\n      certified: {}\n", fewest(false), fewest(true));
+    text += held_out(
+        plan, [](const PlacedPlan& head) { return &head.bits->fewest_confirmation; },
+        fmt::format("promised share {}", percent(share)), ", the formats of each head");
     return text;
 }
 
@@ -310,6 +336,13 @@ Json choice_json(const attnscope::CacheChoice& one, double share) {
             {"error", number_json(attnscope::need_for_share(one.error, share))},
             {"certified", number_json(attnscope::need_for_share(one.limit, share))},
             {"argmax_kept", number_json(one.argmax_kept)}};
+}
+
+Json outliers_json(const std::vector<attnscope::OutlierChannel>& outliers) {
+    Json list = Json::array();
+    for (const attnscope::OutlierChannel& one : outliers)
+        list.push_back({{"channel", one.channel}, {"mean", one.mean}, {"ratio", number_json(one.ratio)}});
+    return list;
 }
 
 Json formats_json(const Plan& plan) {
@@ -487,6 +520,9 @@ std::string to_json(const Plan& plan) {
             };
             bits["fewest_bytes"] = choice(head.bits->fewest);
             bits["fewest_bytes_certified"] = choice(head.bits->fewest_certified);
+            bits["fewest_bytes_confirmation"] = confirmation_json(head.bits->fewest_confirmation);
+            bits["key_outliers"] = outliers_json(head.bits->key_outliers);
+            bits["value_outliers"] = outliers_json(head.bits->value_outliers);
             own["bits"] = bits;
         }
         heads.push_back(own);

@@ -45,6 +45,10 @@ void all(const Matrix<T>& m, const std::vector<T>& z) {
     heads<T>(head, m);
     (void)(fewest_cache_bits(head, CacheScale::channel, Mask(), z, MatrixView<T>(m), 0.1, 0.9),
            head_curves(head, {}));
+    const std::vector<CacheFormat> formats = {cache_format("q4_0"), rotated(kivi_keys())};
+    (void)(through_cache(head, formats[0], formats[1]), cache_quanta(m, formats[0]),
+           cache_error_limits(m, formats[1]), measure_cache(head, Mask(), formats[0], formats[1], {.top = 1}),
+           cache_choices(head, Mask(), formats, formats));
 }
 
 } // namespace

@@ -109,6 +109,9 @@ struct BitsPlan {
     /// error and by its certificate; empty if none does.
     std::vector<CacheChoice> choices;
     std::optional<std::size_t> fewest, fewest_certified;
+    PlanConfirmation fewest_confirmation; ///< of `fewest`: share of the rows within the tolerance
+    std::vector<OutlierChannel> key_outliers,
+        value_outliers; ///< channels that stand out, by `outlier_channels`
 };
 
 /// What `plan_head` answers.

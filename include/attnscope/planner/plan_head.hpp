@@ -328,6 +328,24 @@ private:
     Matrix<double> outputs_;
 };
 
+/// The pair of the fewest bytes on the rows that it was made from, and that of the first half on the rows of the second.
+inline PlanConfirmation confirm_choice(const CacheTrial& trial, const BitsPlan& plan, const PlannedRows& first,
+                                       const PlannedRows& second, const PlanQuestion& question) {
+    PlanConfirmation confirmation;
+    const double share = question.budget_share(), tolerance = question.bits_error;
+    const auto within = [&](const CacheChoice& choice) {
+        return share_of(choice.error, [&](double x) { return x <= tolerance; });
+    };
+    confirmation.applied = plan.fewest ? within(plan.choices[*plan.fewest]) : 0;
+    if (first.size() < 2 || second.size() < 2) return confirmation;
+    const auto early = fewest_cache_bytes(trial.choices(first, question), tolerance, share);
+    if (!early) return confirmation; // nothing is promised
+    confirmation.has_held_out = true;
+    confirmation.held_out = within(trial.choices(second, question)[*early]);
+    confirmation.held = confirmation.held_out >= share;
+    return confirmation;
+}
+
 inline BitsPlan plan_bits(const PlannedRows& all, const PlannedRows& first, const PlannedRows& second,
                           const PlanInput& head, const Row<double>& diameters, const PlanQuestion& question) {
     const CacheTrial trial(head, diameters, {&all, &first, &second});
@@ -336,6 +354,8 @@ inline BitsPlan plan_bits(const PlannedRows& all, const PlannedRows& first, cons
         return share_of(figures.error, [&](double x) { return x <= tolerance; });
     };
     BitsPlan plan;
+    plan.key_outliers = outlier_channels(*head.k);
+    plan.value_outliers = outlier_channels(*head.values);
     plan.bits = trial.fewest(all, question.scale, tolerance, share);
     const auto error_of = [&](CacheNumber number, int bits) {
         return need_for_share(trial.figures(all, {number, bits, question.scale}).error, share);
@@ -352,6 +372,7 @@ inline BitsPlan plan_bits(const PlannedRows& all, const PlannedRows& first, cons
         plan.choices = trial.choices(all, question);
         plan.fewest = fewest_cache_bytes(plan.choices, tolerance, share);
         plan.fewest_certified = fewest_cache_bytes(plan.choices, tolerance, share, true);
+        plan.fewest_confirmation = confirm_choice(trial, plan, first, second, question);
     }
     if (first.size() < 2 || second.size() < 2) return plan;
     const CacheBits early = trial.fewest(first, question.scale, tolerance, share);

@@ -1,6 +1,6 @@
 // Formats of keys and values against each other: bytes, errors, and the line of those that no other beats.
 #include <attnscope/cache/format_name.hpp>
-#include <attnscope/planner/cache_bits.hpp>
+#include <attnscope/planner/plan_head.hpp>
 #include <support/scalars.hpp>
 
 using namespace attnscope_test;
@@ -169,4 +169,49 @@ TEST_CASE("choices of several heads and of special ones", "[planner][cache]") {
     CHECK_THROWS_AS(
         cache_choices(HeadView<double>(q, k, v), Mask(), std::vector<CacheFormat>{{CacheNumber::nf4}}, formats),
         invalid_argument);
+}
+
+TEST_CASE("the plan of a head tries the formats asked about", "[planner][cache]") {
+    SplitMix64 random = generator(test_seed(), 54);
+    Matrix<double> q = 2 * normal<double>(random, 80, 32), k = normal<double>(random, 80, 32);
+    const Matrix<double> v = normal<double>(random, 80, 32);
+    k.col(7).array() -= 40;
+    PlanQuestion question{.bits = true, .bits_error = 0.03, .rows = 79};
+    CHECK(plan_head(q, k, v, question, Mask::causal()).bits->choices.empty());
+    for (const char* name : {"f16", "q8_0", "q8_0+rotated", "q4_0"}) {
+        question.key_formats.push_back(cache_format(name));
+        question.value_formats.push_back(cache_format(name));
+    }
+    const HeadPlan plan = plan_head(q, k, v, question, Mask::causal());
+    REQUIRE(plan.bits);
+    const BitsPlan& bits = *plan.bits;
+    REQUIRE(bits.choices.size() == 16);
+    // The rows that see two keys or more.
+    std::vector<Index> queries(79);
+    for (std::size_t i = 0; i < 79; ++i) queries[i] = static_cast<Index>(i) + 1;
+    const auto expected = cache_choices(HeadView<double>(q, k, v), Mask::causal(), question.key_formats,
+                                        question.value_formats, queries);
+    for (std::size_t i = 0; i < 16; ++i) {
+        CHECK(bits.choices[i].error == expected[i].error);
+        CHECK(bits.choices[i].limit == expected[i].limit);
+        CHECK(bits.choices[i].bytes == expected[i].bytes);
+    }
+    CHECK(bits.fewest == fewest_cache_bytes(expected, 0.03, 0.99));
+    CHECK(bits.fewest_certified == fewest_cache_bytes(expected, 0.03, 0.99, true));
+    REQUIRE(bits.fewest);
+    CHECK(bits.fewest_confirmation.applied >= 0.99);
+    CHECK(bits.fewest_confirmation.has_held_out);
+    CHECK(bits.fewest_confirmation.held == (bits.fewest_confirmation.held_out >= 0.99));
+    REQUIRE(bits.key_outliers.size() == 1);
+    CHECK(bits.key_outliers.front().channel == 7);
+    CHECK(bits.value_outliers.empty());
+    question.bits_error = 1e-9;
+    const HeadPlan none = plan_head(q, k, v, question, Mask::causal());
+    CHECK(!none.bits->fewest);
+    CHECK(none.bits->fewest_confirmation.applied == 0);
+    CHECK(!none.bits->fewest_confirmation.has_held_out);
+    question.key_formats.push_back({CacheNumber::nf4});
+    CHECK_THROWS_WITH(
+        plan_head(q, k, v, question, Mask::causal()),
+        "through_cache: the channels must be a multiple of the format's block or group, got 32 and 64");
 }
