@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
     app.add_option("--policy", policies,
                    "NAME[:BUDGET[:PARAMETER]],...: top; window:LAST[:SINKS]; h2o[:BUDGET[:LAST]]; "
                    "snapkv[:BUDGET[:OBSERVED]]; tova; quest[:BUDGET[:BLOCK]]; random; "
-                   "certified[:MASS[:BLOCK]]; none")
+                   "certified[:MASS[:BLOCK]], ranged and hindsight likewise; none")
         ->capture_default_str();
     app.add_option("--budget", budgets, "keys a query, for policies without their own")->capture_default_str();
     app.add_option("--sets", sets, "also the sets of this safetensors or .npz file, as an engine made them");

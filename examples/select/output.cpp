@@ -176,8 +176,9 @@ std::string to_svg(const Result& result) {
         if (policy.policy && keys == keys && kept == kept) curves[policy.policy->kind][keys] = kept;
         if (!policy.policy || policy.policy->kind != Kind::top) mapped = mapped ? mapped : &policy;
     }
-    constexpr std::array<std::string_view, 8> colours = {"#333333", "#3366aa", "#cc3311", "#228833",
-                                                         "#d97706", "#8b4a9c", "#0e7c86", "#999999"};
+    constexpr std::array<std::string_view, 10> colours = {"#333333", "#3366aa", "#cc3311", "#228833",
+                                                          "#d97706", "#8b4a9c", "#0e7c86", "#b0a010",
+                                                          "#aa4477", "#999999"};
     std::string script = "set terminal svg size 1000,400 font 'sans,12' background '#ffffff'\nset multiplot\n"
                          "set style fill solid\n";
     std::string plots;

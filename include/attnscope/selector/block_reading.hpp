@@ -116,7 +116,8 @@ private:
             reading.visible_blocks = static_cast<Index>(places_.size());
             for (Place& place : places_) {
                 place.most = most_block_mass(place.logits, place.seen.count(), shift_);
-                const bool whole = place.seen.count() == reader.blocks_.keys_of(place.block).size();
+                const bool whole = reader.blocks_.has_moments() &&
+                                   place.seen.count() == reader.blocks_.keys_of(place.block).size();
                 place.least = static_cast<A>(place.seen.count()) *
                               std::exp((whole ? place.logits.mean : place.logits.least) - shift_);
             }

@@ -22,21 +22,23 @@ struct SelectionPolicy {
         tova,      ///< those that the last query looked at
         quest,     ///< blocks of keys by the limit of their logits
         certified, ///< blocks of keys until a share of the mass is certain
+        ranged,    ///< the same from the least and largest keys of blocks alone
+        hindsight, ///< the fewest blocks that hold a share of the mass, which nobody knows before reading all
         random
     };
-    static constexpr std::array<std::string_view, 8> names = {"top",  "window", "h2o",       "snapkv",
-                                                              "tova", "quest",  "certified", "random"};
+    static constexpr std::array<std::string_view, 10> names = {
+        "top", "window", "h2o", "snapkv", "tova", "quest", "certified", "ranged", "hindsight", "random"};
 
     Kind kind = Kind::top;
-    Index budget = 256; ///< keys of each set; 0: as many as `mass` needs (certified)
+    Index budget = 256; ///< keys of each set; 0: as many as `mass` needs
     Index parameter =
-        0; ///< window: sinks; h2o: last keys; snapkv: queries that are observed; quest, certified: block size
-    double mass = 0; ///< of certified: the share that must be certain
+        0; ///< window: sinks; h2o: last keys; snapkv: queries that are observed; of policies of blocks: their size
+    double mass = 0; ///< of certified, ranged and hindsight: the share
 
     /// As `selection_policies` reads it.
     std::string name() const {
         std::string text(names[static_cast<std::size_t>(kind)]);
-        if (kind == Kind::certified) {
+        if (has_mass()) {
             std::array<char, 32> digits{};
             const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), mass).ptr;
             text += ":" + std::string(digits.data(), end);
@@ -47,7 +49,10 @@ struct SelectionPolicy {
         return text;
     }
     bool has_parameter() const { return kind != Kind::top && kind != Kind::tova && kind != Kind::random; }
-    bool reads_blocks() const { return kind == Kind::quest || kind == Kind::certified; }
+    /// Does it read until a share of the mass is there, whatever that takes?
+    bool has_mass() const { return kind == Kind::certified || kind == Kind::ranged || kind == Kind::hindsight; }
+    /// Does it look at blocks, whose share is told?
+    bool reads_blocks() const { return kind == Kind::quest || has_mass(); }
     /// Is it a cache that forgets, in the order of decoding?
     bool evicts() const { return kind == Kind::h2o || kind == Kind::snapkv || kind == Kind::tova; }
 };
@@ -81,13 +86,15 @@ inline SelectionPolicy policy_of(std::string_view text, std::optional<Index> bud
     const auto found = std::find(names.begin(), names.end(), parts.front());
     if (found == names.end())
         fail("selection_policies",
-             "a policy must be top, window, h2o, snapkv, tova, quest, certified or random", std::string(text));
+             "a policy must be top, window, h2o, snapkv, tova, quest, certified, ranged, hindsight or "
+             "random",
+             std::string(text));
     SelectionPolicy policy;
     policy.kind = static_cast<Kind>(found - names.begin());
     const std::size_t most_parts = policy.has_parameter() ? 3 : 2;
     require(parts.size() <= most_parts, "selection_policies",
             "a policy must have no more numbers than it knows", std::string(text));
-    if (policy.kind == Kind::certified) {
+    if (policy.has_mass()) {
         policy.budget = 0;
         policy.mass = parts.size() > 1 ? policy_number<double>(text, parts[1], 0, 1) : 0.99;
     } else if (parts.size() > 1) {
@@ -111,14 +118,15 @@ inline SelectionPolicy policy_of(std::string_view text, std::optional<Index> bud
 
 /// Policies of a list NAME[:BUDGET[:PARAMETER]],...: "quest:64:16,h2o:256,window:252:4,top". One without a budget comes once
 /// with each of `budgets`. window:W:S is the last W keys and S sinks, window:B or with one of the budgets B keys of which 4
-/// are sinks; certified[:MASS[:BLOCK]] reads blocks until that share of the mass (0.99) is certain.
+/// are sinks; certified[:MASS[:BLOCK]] and ranged read blocks until that share of the mass (0.99) is certain, hindsight those that hold
+/// it.
 /// Throws. `invalid_argument` that names the policy, for names and numbers that are none, and a policy without any budget.
 inline std::vector<SelectionPolicy> selection_policies(std::string_view text, std::span<const Index> budgets) {
     std::vector<SelectionPolicy> policies;
     for (std::string_view rest = text;;) {
         const std::size_t comma = rest.find(',');
         const std::string_view one = rest.substr(0, comma);
-        if (one.find(':') != one.npos || one == "certified") {
+        if (one.find(':') != one.npos || one == "certified" || one == "ranged" || one == "hindsight") {
             policies.push_back(detail::policy_of(one, {}));
         } else {
             detail::policy_of(one, Index(1)); // its name first
@@ -138,9 +146,53 @@ inline std::vector<SelectionPolicy> selection_policies(std::string_view text, st
 /// The sets of a policy, and what it is certain of, for each query; NaN where it is of nothing.
 struct PolicySets {
     KeySets sets;
-    std::vector<double> certified_kept, certified_output; ///< of policies that read blocks; else empty
-    std::vector<double> blocks_read;                      ///< share of those that hold a visible key; likewise
+    std::vector<double> certified_kept,
+        certified_output;            ///< of policies that know limits of blocks; else empty
+    std::vector<double> blocks_read; ///< share of those that hold a visible key; of blocks
 };
+
+namespace detail {
+
+/// The visible keys of the fewest blocks that hold a share of the softmax mass of a row, and the share of blocks.
+struct FewestBlocks {
+    std::vector<Index> keys;
+    double share = 0;
+};
+template <Real T>
+FewestBlocks fewest_blocks(RowIn<T> z, Index size, double mass) {
+    using A = Accumulator<T>;
+    FewestBlocks result;
+    const A top = A(row_max<T>(z));
+    if (!std::isfinite(top)) return result;
+    std::vector<std::pair<A, Index>> blocks; // of those with a visible key
+    A all = 0;
+    constexpr T hidden = -std::numeric_limits<T>::infinity();
+    for (Index first = 0; first < detail::size<T>(z); first += size) {
+        A own = 0;
+        bool seen = false;
+        for (Index key = first; key < std::min(first + size, detail::size<T>(z)); ++key) {
+            own += std::exp(A(at(z, key)) - top);
+            seen = seen || at(z, key) != hidden;
+        }
+        if (seen) blocks.emplace_back(own, first);
+        all += own;
+    }
+    std::stable_sort(blocks.begin(), blocks.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    A kept = 0;
+    Index read = 0;
+    for (const auto& [own, first] : blocks) {
+        if (read > 0 && kept >= static_cast<A>(mass) * all) break;
+        kept += own;
+        ++read;
+        for (Index key = first; key < std::min(first + size, detail::size<T>(z)); ++key)
+            if (at(z, key) != hidden) result.keys.push_back(key);
+    }
+    result.share = static_cast<double>(read) / static_cast<double>(blocks.size());
+    return result;
+}
+
+} // namespace detail
 
 /// What a policy selects for every query of a head.
 /// Formula. Policies of blocks look at each query by itself, those that evict run a cache in the order of decoding, after
@@ -183,9 +235,21 @@ PolicySets select_by(const SelectionPolicy& policy, const H& head, const Mask& m
     case Kind::tova:
         result.sets = evict(LastQuery(), view, cache, mask);
         break;
+    case Kind::hindsight: {
+        std::vector<T> z(static_cast<std::size_t>(view.keys()));
+        for (Index query = 0; query < view.queries(); ++query) {
+            logits_of<T>(view, mask, query, RowOut<T>(z));
+            const auto blocks = detail::fewest_blocks<T>(RowIn<T>(z), policy.parameter, policy.mass);
+            result.sets.add(blocks.keys);
+            result.blocks_read.push_back(blocks.share);
+        }
+        break;
+    }
     case Kind::quest:
-    case Kind::certified: {
-        const KeyBlocks<T> blocks(view.k(), policy.parameter, view.has_values() ? view.v() : MatrixView<T>());
+    case Kind::certified:
+    case Kind::ranged: {
+        const KeyBlocks<T> blocks(view.k(), policy.parameter, view.has_values() ? view.v() : MatrixView<T>(),
+                                  policy.kind == Kind::ranged ? BlockSummary::range : BlockSummary::moments);
         const BlockReader<T> reader(view, blocks, mask);
         for (Index query = 0; query < view.queries(); ++query) {
             const auto reading = policy.kind == Kind::quest ? reader.best(query, policy.budget)

@@ -42,7 +42,7 @@ PolicyScan<Accumulator<T>> scan_policy(const SelectionPolicy& policy, const H& h
                         (!options.tiles.bias && options.tiles.temperature == 1),
                     "scan_policy", "this policy looks at q and k alone, neither bias nor temperature",
                     policy.name());
-    detail::require(!policy.reads_blocks() || !options.sink_logit, "scan_policy",
+    detail::require(!(policy.reads_blocks() || policy.has_mass()) || !options.sink_logit, "scan_policy",
                     "a certificate knows nothing of a sink", policy.name());
     const StoredHead<T> scaled = detail::take_scale(stored, options.tiles).head;
     PolicySets sets = select_by(policy, scaled, mask, options.prompt, options.seed);

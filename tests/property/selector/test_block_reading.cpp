@@ -102,7 +102,8 @@ TEST_CASE("what blocks hold unread is certain: a million readings of random rows
         const MaskRule rule =
             round % 2 == 0 ? MaskRule{.causal = true, .offset = keys - queries} : random_rule(random, keys);
         const Mask mask = rule.mask();
-        const KeyBlocks<double> blocks(MatrixView<double>(head.k), size, MatrixView<double>(head.v));
+        const KeyBlocks<double> blocks(MatrixView<double>(head.k), size, MatrixView<double>(head.v),
+                                       round % 8 == 0 ? BlockSummary::range : BlockSummary::moments);
         const BlockReader<double> reader(head.view(), blocks, mask);
         for (Index query = 0; query < queries; ++query, ++rows) {
             const KeyRanges visible = mask.visible(query, keys);

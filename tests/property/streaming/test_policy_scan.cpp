@@ -74,6 +74,45 @@ TEST_CASE("select_by gives the sets of the selectors", "[selector][policy]") {
     }
 }
 
+TEST_CASE("hindsight reads the fewest blocks that hold the mass", "[selector][policy]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random(seed);
+    const Index n = 24, size = 5;
+    const Matrix<double> q = normal<double>(random, n, 4, 1.5), k = normal<double>(random, n, 4, 1.5);
+    const HeadView<double> head(q, k);
+    const auto sets = select_by(selection_policies("hindsight:0.8:5", {})[0], head);
+    for (Index query = 0; query < n; ++query) {
+        // All sets of blocks.
+        std::vector<double> mass;
+        double all = 0;
+        for (Index key = 0; key <= query; ++key) {
+            if (key % size == 0) mass.push_back(0);
+            double z = 0;
+            for (Index c = 0; c < 4; ++c) z += q(query, c) * k(key, c) / 2;
+            mass.back() += std::exp(z);
+            all += std::exp(z);
+        }
+        std::size_t fewest = mass.size();
+        for (std::size_t set = 0; set < (std::size_t(1) << mass.size()); ++set) {
+            double kept = 0;
+            std::size_t count = 0;
+            for (std::size_t b = 0; b < mass.size(); ++b)
+                if ((set >> b & 1) != 0) kept += mass[b], ++count;
+            if (kept >= 0.8 * all) fewest = std::min(fewest, count);
+        }
+        CHECK(sets.blocks_read[std::size_t(query)] ==
+              static_cast<double>(fewest) / static_cast<double>(mass.size()));
+        double kept = 0;
+        for (const Index key : sets.sets(query)) {
+            double z = 0;
+            for (Index c = 0; c < 4; ++c) z += q(query, c) * k(key, c) / 2;
+            kept += std::exp(z);
+        }
+        CHECK(kept >= 0.8 * all);
+    }
+}
+
 TEST_CASE("scan_policy and summarize: means and worst rows of the policy's sets", "[selector][policy]") {
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
@@ -84,7 +123,8 @@ TEST_CASE("scan_policy and summarize: means and worst rows of the policy's sets"
     const HeadView<double> head(q, k, v);
     double best = 0;
     for (const SelectionPolicy& policy : selection_policies(
-             "top:12,window:8:4,h2o:12,snapkv:12,tova:12,quest:12:4,random:12,certified:0.9:4", {})) {
+             "top:12,window:8:4,h2o:12,snapkv:12,tova:12,quest:12:4,random:12,certified:0.9:4,ranged:0.9:4",
+             {})) {
         CAPTURE(policy.name());
         PolicyScanOptions options;
         options.geometry = true;
@@ -111,13 +151,15 @@ TEST_CASE("scan_policy and summarize: means and worst rows of the policy's sets"
         CHECK((summary.limit_used > 0 && summary.limit_used <= 1));
         CHECK(summary.distance > 0);
         CHECK((summary.separable_fraction >= 0 && summary.separable_fraction <= 1));
-        if (policy.reads_blocks()) {
+        if (policy.kind == Kind::hindsight) {
+            CHECK(summary.blocks_read < 1);
+        } else if (policy.reads_blocks()) {
             CHECK(summary.certified_kept <= summary.kept);
             CHECK((summary.blocks_read > 0 && summary.blocks_read <= 1));
         } else {
             CHECK(std::isnan(summary.certified_kept));
         }
-        if (policy.kind == Kind::certified) {
+        if (policy.has_mass()) {
             CHECK(summary.kept_least >= 0.9);
             continue;
         }
