@@ -16,6 +16,7 @@ struct Settings {
     std::optional<std::string> normalizer; ///< unless given, that of each layer, else softmax
     std::optional<std::string> beside;     ///< figures under this one too
     std::vector<Index> layers, heads;      ///< which; empty: all
+    std::optional<double> qk_clip;         ///< largest logit that a head may have: QK-clip is told
     std::optional<bool> stream; ///< unless given, heads of more than `AnalysisOptions::streamed_above` logits
     Index threads = 1;          ///< the results do not depend on them
     attnscope::AnalysisOptions analysis; ///< counts, reading, radius, scalar, seed

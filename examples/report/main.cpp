@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
         "analysed.",
         "attnscope-report");
     std::vector<std::string> inputs;
-    double temperature = 1;
+    double temperature = 1, qk_clip = 0;
     std::string seed_text = "1", normalizer = "softmax", beside, scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
                 reading = "cumulative", ball_radius = "nearest", json, csv;
@@ -121,6 +121,8 @@ int main(int argc, char** argv) {
     };
     app.add_option("--layers", layers, "such as 0,3-5 [all]")->check(not_empty);
     app.add_option("--heads", heads, "such as 0,3-5 [all]")->check(not_empty);
+    const auto* qk_clip_option = app.add_option(
+        "--qk-clip", qk_clip, "largest logit that a head may have: also the factor of QK-clip for each head");
     app.add_flag("--rows", rows, "every row in JSON and CSV");
     app.add_flag("--statements", statements,
                  "only list what the audit checks: id, form, provenance, inequality, conditions, source");
@@ -185,6 +187,11 @@ int main(int argc, char** argv) {
         settings.analysis.seed = program::whole_number<std::uint64_t>(
             "--seed", seed_text, 0, std::numeric_limits<std::uint64_t>::max());
         settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);
+        if (qk_clip_option->count() > 0) {
+            if (!(qk_clip > 0) || !std::isfinite(qk_clip))
+                throw program::usage_error(fmt::format("--qk-clip must be > 0 and finite, got {}", qk_clip));
+            settings.qk_clip = qk_clip;
+        }
         if (stream || no_stream) settings.stream = stream;
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));

@@ -5,6 +5,7 @@
 #include <attnscope/fmt.hpp>
 #include <attnscope/io/analysis_csv.hpp>
 #include <attnscope/io/analysis_json.hpp>
+#include <attnscope/planner/qk_clip.hpp>
 #include <support/program.hpp>
 
 #include <nlohmann/json.hpp>
@@ -119,6 +120,14 @@ Json stored_weights_json(const Report& report) {
     return json;
 }
 
+/// The largest logit of a head; NaN where none is known.
+double max_logit_of(const HeadAnalysis& head) {
+    double most = std::numeric_limits<double>::quiet_NaN();
+    for (const double x : head.rows.max_logit)
+        if (!(x <= most) && x == x) most = x;
+    return most;
+}
+
 std::string cell(double x) { return std::isfinite(x) ? fmt::format("{:.4g}", x) : "-"; }
 
 } // namespace
@@ -211,6 +220,23 @@ std::string to_text(const Report& report) {
         }
     }
 
+    if (settings.qk_clip) {
+        fmt::format_to(
+            out, "\nQK-clip: heads whose largest logit is above {}, and the factor that brings it there\n",
+            *settings.qk_clip);
+        Index clipped = 0, known = 0;
+        for (std::size_t i = 0; i < report.heads.size(); ++i) {
+            const double most = max_logit_of(report.heads[i]);
+            known += most == most;
+            if (!(most > *settings.qk_clip)) continue;
+            ++clipped;
+            fmt::format_to(out, "  ({})  {}  {}\n", place_of(static_cast<Index>(i), ", "), cell(most),
+                           cell(attnscope::qk_clip_factor(most, *settings.qk_clip)));
+        }
+        fmt::format_to(out, "  {} of {} heads{}\n", clipped, report.heads.size(),
+                       known == 0 ? "; no logit is known" : "");
+    }
+
     // Summary over heads.
     Index rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
     for (const HeadAnalysis& head : report.heads)
@@ -300,6 +326,11 @@ std::string to_json(const Report& report, bool rows) {
         entry["mean"] = attnscope::io::mean_json(report.heads[i]);
         if (report.heads[i].sink_logit)
             entry["sink_mass"] = json_number(attnscope::finite_mean(report.heads[i].rows.sink_mass));
+        if (report.settings.qk_clip) {
+            const double most = max_logit_of(report.heads[i]);
+            entry["max_logit"] = json_number(most);
+            entry["qk_clip_factor"] = json_number(attnscope::qk_clip_factor(most, *report.settings.qk_clip));
+        }
         if (!report.beside.empty()) {
             const HeadAnalysis& other = report.beside[i];
             entry["beside"]["normalizer"] = other.normalizer;

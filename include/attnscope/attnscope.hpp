@@ -60,6 +60,7 @@
 #include <attnscope/planner/cache_bits.hpp>
 #include <attnscope/planner/growth.hpp>
 #include <attnscope/planner/length.hpp>
+#include <attnscope/planner/qk_clip.hpp>
 #include <attnscope/planner/share.hpp>
 #include <attnscope/planner/temperature.hpp>
 #include <attnscope/random.hpp>

@@ -247,6 +247,15 @@ cmp -s run/out run/one || wrong "threads change the results"
 accepted --heads 1,3 --seed 2
 cmp -s run/out first/text && wrong "the seed changes nothing"
 
+# ---- QK-clip: the factor brings the largest logit to the limit
+accepted --qk-clip 10
+grep -q '^QK-clip: heads whose largest logit is above 10' run/out || wrong "--qk-clip tells nothing"
+accepted --qk-clip 10 --json -
+awk -F'[:,]' '/"max_logit"/ { most = $2 } /"qk_clip_factor"/ { n++; want = most > 10 ? 10 / most : 1
+    if ($2 - want > 1e-12 || want - $2 > 1e-12) bad = 1 } END { exit n != 8 || bad }' run/out ||
+    wrong "factors of QK-clip"
+refused 2 "--qk-clip must be > 0 and finite, got 0" --qk-clip 0
+
 # ---- long work: a line that counts on a terminal, silence elsewhere, and nothing left when it is killed
 capture long.safetensors '{"logits":{"dtype":"F32","shape":[4000,256,256],"data_offsets":[0,1048576000]}}' 1048576000
 "$report" long.safetensors --json long.json >run/out 2>run/err &
