@@ -137,7 +137,7 @@ constexpr FloatFormat float_format(CacheNumber number) {
 template <Real T>
 T float_quantum(T x, const FloatFormat& format) {
     int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
-    std::frexp(x, &exponent);
+    if (std::frexp(x, &exponent) == T(0)) exponent = format.smallest;
     return std::ldexp(T(1), std::max(exponent - 1, format.smallest) - format.mantissa);
 }
 
@@ -255,7 +255,7 @@ void store_nf4(RowIn<T> x, T largest, StoredBlock<T> out) {
         return;
     }
     const auto level = [](std::size_t i) { return static_cast<T>(nf4_levels[i]); };
-    const T rounding = 4 * unit_of<T> * largest + std::abs(largest - scale);
+    const T rounding = 4 * unit_of<T> * largest;
     for (std::size_t i = 0; i < x.size(); ++i) {
         const T y = x[i] / scale;
         std::size_t code = 0;

@@ -236,6 +236,11 @@ TEST_CASE("halves and 8-bit floats are the nearest ones", "[cache][format]") {
     const Matrix<double> limits = cache_error_limits(y, float8_cache(CacheNumber::float8_e4m3));
     CHECK(limits(0, 2) >= 1e9 - 448);
     CHECK(limits(0, 3) == infinity);
+    // The numbers next to 0.
+    const Matrix<double> zero = Matrix<double>::Zero(1, 1);
+    CHECK(cache_quanta(zero, float8_cache(CacheNumber::float8_e4m3))(0, 0) == 0x1p-9);
+    CHECK(cache_quanta(zero, float8_cache(CacheNumber::float8_e5m2))(0, 0) == 0x1p-16);
+    CHECK(cache_quanta(zero, {CacheNumber::float16})(0, 0) == 0x1p-24);
 }
 
 TEST_CASE("affine integers of groups are those of their definition", "[cache][format]") {
