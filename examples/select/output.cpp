@@ -195,10 +195,10 @@ std::string to_svg(const Result& result) {
     }
     if (!plots.empty())
         script +=
-            fmt::format("set lmargin at screen 0.07\nset rmargin at screen 0.45\nset tmargin at screen 0.88\n"
+            fmt::format("set lmargin at screen 0.07\nset rmargin at screen 0.40\nset tmargin at screen 0.88\n"
                         "set bmargin at screen 0.16\nset title 'Mass kept, mean over heads and rows'\n"
                         "set logscale x 2\nset xlabel 'keys a query'\nset ylabel '%'\nset yrange [0:100]\n"
-                        "set grid lc rgb '#dddddd'\nset key bottom right\nplot {}\n"
+                        "set grid lc rgb '#dddddd'\nset key at screen 0.545, screen 0.86 right top\nplot {}\n"
                         "unset logscale\nunset grid\n",
                         plots);
     if (mapped) {
@@ -208,12 +208,12 @@ std::string to_svg(const Result& result) {
                 script += fmt::format("{} {} {}\n", head.place.head, head.place.layer,
                                       number(100 * (1 - head.figures.kept)));
         script += fmt::format(
-            "EOD\nset lmargin at screen 0.56\nset rmargin at screen 0.9\nset tmargin at screen 0.88\n"
+            "EOD\nset lmargin at screen 0.60\nset rmargin at screen 0.9\nset tmargin at screen 0.88\n"
             "set bmargin at screen 0.16\nset title {}\nset xlabel 'head'\nset ylabel 'layer'\n"
             "set xrange [-0.5:{}.5]\nset yrange [{}.5:-0.5]\nset cbrange [0:*]\n"
             "set cblabel '% of the mass'\nset xtics {} nomirror\nset ytics {} nomirror\n"
             "set palette defined (0 '#fff8e8', 0.5 '#f0a050', 1 '#902010')\n"
-            "plot $map using 1:2:3 with image notitle\n",
+            "plot $map using 1:2:3 with image pixels notitle\n",
             gnuplot::quoted("Lost by " + (mapped->policy ? mapped->name : std::string("the file's sets"))),
             result.heads - 1, result.layers - 1, result.heads > 16 ? 4 : 1, result.layers > 16 ? 4 : 1);
     }

@@ -96,6 +96,13 @@ refused 1 "$work/missing.safetensors" "$work/missing.safetensors"
 runs --policy h2o:32 --prompt 200 --csv "$work/heads.csv"
 awk -F, 'NR > 1 && $5 != 56 { exit 1 }' "$work/heads.csv" || complain "rows of the prompt are counted"
 
+# The table of docs/selectors.md: a line for every policy, with the means of the CSV.
+ATTNSCOPE_BIN="$ATTNSCOPE_BIN" "$ATTNSCOPE_SOURCE/examples/selectors_table.sh" "--policy h2o:32,top:32 --prompt 200" >"$work/table" ||
+    complain "selectors_table.sh fails"
+[ "$(grep -c '^| `' "$work/table")" -eq 2 ] || complain "the table has not a line for each policy"
+[ "$(sed -n 's/^| `h2o:32:16` | 32 | \([0-9.]*\) .*/\1/p' "$work/table")" = "$(awk -v x="$(mean h2o:32:16 kept)" 'BEGIN { printf "%.1f", 100 * x }')" ] ||
+    complain "the table has other means: $(cat "$work/table")"
+
 # A picture, where gnuplot is.
 if command -v gnuplot >/dev/null; then
     runs --policy top,h2o --budget 16,64 --picture "$work/picture.svg"
