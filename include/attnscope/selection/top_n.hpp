@@ -79,24 +79,23 @@ public:
         order_.resize(static_cast<std::size_t>(n));
     }
 
-    /// The n largest, by ascending key instead; gives the least of their scores. Faster than ranking them.
+    /// The n-th largest score, without a ranking: `order()` means nothing afterwards.
     /// Special rows. NaN ranks last. With n = 0 the result is +inf.
+    /// Cost. As of the n largest, without what it takes to order them.
     /// Throws. `invalid_argument` unless 0 <= n <= size.
-    T select(RowIn<T> scores, Index n) {
+    T nth_largest(RowIn<T> scores, Index n) {
         const Index size = detail::size<T>(scores);
         detail::require(n >= 0 && n <= size, "Ranking", "n must be in [0, size]", n, size);
-        order_.clear();
         if (n == 0) return std::numeric_limits<T>::infinity();
-        if constexpr (!std::same_as<T, long double>)
-            if (gather_above_threshold(scores, n)) return select_gathered(n);
+        if constexpr (!std::same_as<T, long double>) {
+            if (gather_above_threshold(scores, n)) return nth_by_counting(scores_, n);
+            if (reached(scores, -std::numeric_limits<T>::infinity()) == size) return nth_by_counting(scores, n);
+        }
         rank(scores);
-        order_.resize(static_cast<std::size_t>(n));
-        const T least = detail::at(scores, order_.back());
-        std::sort(order_.begin(), order_.end());
-        return least;
+        return detail::at(scores, detail::at(order_, n - 1));
     }
 
-    /// Keys from the largest score to the smallest; after `select` by ascending key.
+    /// Keys from the largest score to the smallest.
     std::span<const Index> order() const { return order_; }
     Index size() const { return static_cast<Index>(order_.size()); }
 
@@ -140,26 +139,16 @@ private:
         }
     }
 
-    /// `select` among gathered keys.
-    T select_gathered(Index n) {
-        const T limit = threshold(scores_, n, n);
-        T least = std::numeric_limits<T>::infinity();
-        for (const T score : scores_) least = score >= limit ? std::min(least, score) : least;
-        const auto keep = [&](const auto& wanted) {
-            std::size_t kept = 0;
-            for (std::size_t i = 0; i < order_.size(); ++i) { // without a branch
-                order_[kept] = order_[i];
-                kept += wanted(scores_[i]) ? 1 : 0;
-            }
-            order_.resize(kept);
-        };
-        const Index reaching = reached(scores_, least);
-        Index ties = n - (reaching - std::count(scores_.begin(), scores_.end(), least));
-        if (reaching == n)
-            keep([&](T score) { return score >= least; });
-        else
-            keep([&](T score) { return score > least || (score == least && ties-- > 0); });
-        return least;
+    /// The n-th largest of scores without NaN, 0 < n.
+    static T nth_by_counting(RowIn<T> scores, Index n) {
+        using P = detail::Packet<T>;
+        const P limit = threshold(scores, n, n), none = std::numeric_limits<T>::infinity();
+        P least = none;
+        detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
+            const P score = lane(scores.data(), std::numeric_limits<T>::infinity());
+            least = min(least, select_below(score, limit, none, score));
+        });
+        return reduce_min(least);
     }
 
     /// How many scores are at least `limit`.

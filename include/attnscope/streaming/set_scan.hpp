@@ -173,7 +173,7 @@ private:
         std::vector<Index> last_query; ///< of each key, that which selected it last
         Ranking<T> ranking;
         std::vector<T> kept_logits; ///< in the order of the selected
-        std::vector<A> kept_weights;
+        std::vector<T> kept_weights, logits;
         // Of the geometry.
         std::vector<T> sorted, weights;
         std::vector<Index> places, selected;
@@ -227,9 +227,12 @@ private:
         if (row_range<T>(RowIn<T>(z)).min == hidden) figures.visible -= std::count(z.begin(), z.end(), hidden);
         space.kept_logits.clear();
         for (const Index key : selected) space.kept_logits.push_back(detail::at(z, key - row.first));
-        const T least = space.ranking.select(RowIn<T>(z), std::min(figures.selected, figures.visible));
-        const std::span<const Index> best = space.ranking.order();
-        count_best(RowIn<T>(z), top, least, best, space, figures);
+        const Index best = std::min(figures.selected, figures.visible);
+        const T least = space.ranking.nth_largest(RowIn<T>(z), best);
+        const Index above = best == 0 ? Index(0) : count_above(RowIn<T>(z), least);
+        count_found(top, least, best - above, space.kept_logits, figures);
+        figures.missed = best - figures.found;
+        space.logits.assign(z.begin(), z.end());
         if (options_.geometry) prepare_geometry(query, row, space, figures);
 
         // Beside the largest of all, the sink included, so that no weight overflows.
@@ -240,8 +243,9 @@ private:
             figures.status = RowStatus::nan;
             return;
         }
-        A best_mass = 0;
-        for (const Index place : best) best_mass += A(detail::at(z, place));
+        const A best_mass = best == 0 ? A(0)
+                                      : mass_above(RowIn<T>(space.logits), RowIn<T>(z), least) +
+                                            static_cast<A>(best - above) * std::exp(A(least) - shift);
         const A selected_mass = add_selected(row, shift, selected, space, sums);
         const A kept = selected_mass + std::exp(sink_ - shift);
         if (options_.geometry) keep_weights(RowIn<T>(z), space);
@@ -261,19 +265,31 @@ private:
         if (options_.geometry && values_.has_width()) add_geometry(row.first, sums, selected, space, figures);
     }
 
-    /// Which of the best keys are selected.
-    static void count_best(RowIn<T> z, T top, T least, std::span<const Index> best, const Workspace& space,
-                           Figures& figures) {
-        Index above = 0, found = 0, ties = 0;
-        for (const Index place : best) above += detail::at(z, place) > least;
-        for (const T x : space.kept_logits) {
+    static Index count_above(RowIn<T> z, T limit) {
+        using P = Packet<T>;
+        const P most = limit;
+        Index above = static_cast<Index>(z.size());
+        for_each_lane<T>(static_cast<Index>(z.size()), [&](const auto& lane) {
+            above -= std::popcount(mask_not_below(most, lane(z.data(), std::numeric_limits<T>::infinity())));
+        });
+        return above;
+    }
+    static A mass_above(RowIn<T> z, RowIn<T> weights, T limit) {
+        const Packet<T> most = limit, none = T(0);
+        return sum_lanes<T>(static_cast<Index>(z.size()), [&](const auto& lane) {
+            return select_below(most, lane(z.data(), hidden), lane(weights.data(), T(0)), none);
+        });
+    }
+    /// Which of the best keys are selected: those above the least of them, and of those that tie with it no more than
+    /// are among the best.
+    static void count_found(T top, T least, Index best_ties, std::span<const T> kept, Figures& figures) {
+        Index found = 0, ties = 0;
+        for (const T x : kept) {
             found += x > least;
             ties += x == least;
             figures.top_key = figures.top_key || x == top;
         }
-        const Index size = static_cast<Index>(best.size());
-        figures.found = found + std::min(ties, size - above);
-        figures.missed = size - figures.found;
+        figures.found = found + std::min(ties, best_ties);
     }
 
     /// The mass of the selected, and the mean of their values, the sink's 0 among them. Relative to their own largest
@@ -289,14 +305,54 @@ private:
         A mass = 0;
         const bool with_values = values_.has_width();
         if (with_values) sums.mean.setZero(values_.view().cols());
+        space.kept_weights.resize(selected.size());
         for (std::size_t i = 0; i < selected.size(); ++i) {
-            const A weight = relative ? std::exp(A(space.kept_logits[i]) - own)
-                                      : A(detail::at(row.logits, selected[i] - row.first));
-            mass += weight;
-            if (with_values && weight > A(0)) sums.mean += weight * value(selected[i]);
+            const T weight = relative ? static_cast<T>(std::exp(A(space.kept_logits[i]) - own))
+                                      : detail::at(row.logits, selected[i] - row.first);
+            space.kept_weights[i] = weight;
+            mass += A(weight);
         }
+        if (with_values) add_values(selected, space.kept_weights, sums.mean);
         if (with_values) sums.mean /= mass + sink;
         return relative ? mass * std::exp(own - shift) : mass;
+    }
+
+    /// Adds weight v over the selected; sums of 64 keys in T.
+    void add_values(std::span<const Index> selected, std::span<const T> weights, Vector& sum) const {
+        if (!values_.finite()) { // a product with a weight of 0 would keep NaN and infinity alive
+            for (std::size_t i = 0; i < selected.size(); ++i)
+                if (weights[i] != T(0)) sum += A(weights[i]) * value(selected[i]);
+            return;
+        }
+        constexpr std::size_t block = 64;
+        using P = Packet<T>;
+        constexpr Index packets = 4;
+        const MatrixView<T>& v = values_.view();
+        const Index width = v.cols(), together = width / (packets * P::size) * (packets * P::size);
+        for (std::size_t first = 0; first < selected.size(); first += block) {
+            const std::size_t end = std::min(selected.size(), first + block);
+            Index c = 0;
+            for (; c < together; c += packets * P::size) {
+                P part[std::size_t(packets)];
+                unrolled<packets>([&](auto k) ATTNSCOPE_DETAIL_INLINE_LAMBDA { part[k] = T(0); });
+                for (std::size_t i = first; i < end; ++i) {
+                    const P weight = weights[i];
+                    const T* const x = v.row(selected[i]).data() + c;
+                    unrolled<packets>([&](auto k) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                        part[k] = madd(weight, P::load(x + k * P::size), part[k]);
+                    });
+                }
+                std::array<T, static_cast<std::size_t>(packets * P::size)> stored;
+                unrolled<packets>(
+                    [&](auto k) ATTNSCOPE_DETAIL_INLINE_LAMBDA { part[k].store(stored.data() + k * P::size); });
+                for (Index j = 0; j < packets * P::size; ++j) sum[c + j] += A(detail::at(stored, j));
+            }
+            for (; c < width; ++c) {
+                T part = 0;
+                for (std::size_t i = first; i < end; ++i) part += weights[i] * v.row(selected[i]).data()[c];
+                sum[c] += A(part);
+            }
+        }
     }
 
     /// The largest distance of another visible value from the mean of all.
