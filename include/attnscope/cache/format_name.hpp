@@ -79,7 +79,7 @@ inline bool read_cache_format(std::string_view text, CacheFormat& format) {
         if (named == named_cache_numbers.end()) return false;
         format.number = named->number;
         scaled = format.number == CacheNumber::float8_e4m3 || format.number == CacheNumber::float8_e5m2;
-        format.scale = CacheScale::none;
+        if (scaled) format.scale = CacheScale::none; // unless told below
     }
     if (colon == std::string_view::npos) return true;
     return scaled && read_scale(text.substr(colon + 1), format);

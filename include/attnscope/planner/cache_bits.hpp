@@ -116,27 +116,20 @@ struct CacheChoice {
     double argmax_kept = 0;    ///< share of rows
 };
 
-/// Tries every pair of a format of the keys and one of the values on the `queries` of a head (all, unless given), in
-/// double: figures of `measure_cache`, at the cost of each format once and a product a pair.
-/// Shapes and units. Result: the pairs of the first format of the keys first.
-/// Special rows. As of `measure_cache`.
-/// Cost. O(keys^2 d_v), and a row O(formats of keys * keys (d + formats of values * d_v)); memory O(keys (d + d_v)) a
-/// format.
-/// Throws. `invalid_argument` for a head without values or keys, formats that do not fit d or d_v (`fits_cache`), and
-/// queries that are not there.
+namespace detail {
+
+/// `cache_choices` of a head with keys and values, whose diameters are known.
 template <Real T>
-std::vector<CacheChoice>
-cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFormat> key_formats,
-              std::span<const CacheFormat> value_formats, std::optional<std::span<const Index>> queries = {}) {
-    detail::require(head.has_values() && head.keys() > 0 && head.k().cols() > 0 && head.v().cols() > 0,
-                    "cache_choices", "there must be keys and values to store", head.keys());
+std::vector<CacheChoice> try_choices(const HeadView<T>& head, const Mask& mask, const Row<double>& diameters,
+                                     std::span<const CacheFormat> key_formats,
+                                     std::span<const CacheFormat> value_formats,
+                                     std::optional<std::span<const Index>> queries) {
     const auto wide = [](const auto& matrix) -> Matrix<double> { return matrix.template cast<double>(); };
     const Matrix<double> q = wide(head.q().map()), k = wide(head.k().map()), v = wide(head.v().map());
     std::vector<Matrix<double>> keys, displacements;
     for (const CacheFormat& format : key_formats) keys.push_back(wide(through_cache(head.k(), format)));
     for (const CacheFormat& format : value_formats)
         displacements.push_back(wide(through_cache(head.v(), format)) - v);
-    const Row<double> diameters = visible_diameters(MatrixView<double>(v), mask, head.queries());
     std::vector<CacheChoice> choices;
     for (const CacheFormat& a : key_formats)
         for (const CacheFormat& b : value_formats)
@@ -155,8 +148,8 @@ cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFo
     double count = 0;
     const double scale = static_cast<double>(head.scale());
     const auto look_at = [&](Index query) {
-        detail::require(query >= 0 && query < head.queries(), "cache_choices", "query must be in [0, queries)",
-                        query, head.queries());
+        require(query >= 0 && query < head.queries(), "cache_choices", "query must be in [0, queries)", query,
+                head.queries());
         seen.clear();
         mask.visible(query, head.keys()).for_each([&](Index key) { seen.push_back(key); });
         const Index n = static_cast<Index>(seen.size()), formats = static_cast<Index>(keys.size());
@@ -177,9 +170,8 @@ cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFo
         const double length = (before * values).stableNorm();
         weights.resize(formats, n);
         for (Index f = 0; f < formats; ++f) {
-            logits(detail::at(keys, f), moved);
-            detail::at(rows, f) =
-                measure_perturbation(RowIn<double>(z), RowIn<double>(moved), {}, diameters[query]);
+            logits(at(keys, f), moved);
+            at(rows, f) = measure_perturbation(RowIn<double>(z), RowIn<double>(moved), {}, diameters[query]);
             Softmax{}.apply<double>(RowIn<double>(moved),
                                     RowOut<double>(weights.row(f).data(), static_cast<std::size_t>(n)));
         }
@@ -188,16 +180,16 @@ cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFo
         change.noalias() = (weights.rowwise() - before) * values;
         const auto relative = [&](double x) { return x == 0 ? 0.0 : x / length; };
         for (Index g = 0; g < static_cast<Index>(displacements.size()); ++g) {
-            gather(detail::at(displacements, g), apart);
+            gather(at(displacements, g), apart);
             const Matrix<double> moves = change + weights * apart;
             double farthest = 0;
             for (Index i = 0; i < n; ++i)
                 if (const double norm = apart.row(i).norm(); !(norm <= farthest))
                     farthest = norm; // takes NaN in
             for (Index f = 0; f < formats; ++f) {
-                CacheChoice& choice = detail::at(choices, f * static_cast<Index>(displacements.size()) + g);
+                CacheChoice& choice = at(choices, f * static_cast<Index>(displacements.size()) + g);
                 CachedRow row;
-                row.weights = detail::at(rows, f);
+                row.weights = at(rows, f);
                 row.displacement = farthest;
                 const double range = row.weights.range; // NaN of a row that is not normal
                 choice.error.push_back(range == range ? relative(moves.row(f).stableNorm()) : range);
@@ -213,6 +205,27 @@ cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFo
         for (Index query = 0; query < head.queries(); ++query) look_at(query);
     for (CacheChoice& choice : choices) choice.argmax_kept /= count;
     return choices;
+}
+
+} // namespace detail
+
+/// Tries every pair of a format of the keys and one of the values on the `queries` of a head (all, unless given), in
+/// double: figures of `measure_cache`, at the cost of each format once and a product a pair.
+/// Shapes and units. Result: the pairs of the first format of the keys first.
+/// Special rows. As of `measure_cache`.
+/// Cost. O(keys^2 d_v), and a row O(formats of keys * keys (d + formats of values * d_v)); memory O(keys (d + d_v)) a
+/// format.
+/// Throws. `invalid_argument` for a head without values or keys, formats that do not fit d or d_v (`fits_cache`), and
+/// queries that are not there.
+template <Real T>
+std::vector<CacheChoice>
+cache_choices(const HeadView<T>& head, const Mask& mask, std::span<const CacheFormat> key_formats,
+              std::span<const CacheFormat> value_formats, std::optional<std::span<const Index>> queries = {}) {
+    detail::require(head.has_values() && head.keys() > 0 && head.k().cols() > 0 && head.v().cols() > 0,
+                    "cache_choices", "there must be keys and values to store", head.keys());
+    const Matrix<double> v = head.v().map().template cast<double>();
+    return detail::try_choices(head, mask, visible_diameters(MatrixView<double>(v), mask, head.queries()),
+                               key_formats, value_formats, queries);
 }
 
 /// The same choices of several heads as one: rows one after the other, bytes and argmax_kept as means over heads and rows.

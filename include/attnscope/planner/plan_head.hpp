@@ -315,7 +315,8 @@ public:
     }
 
     std::vector<CacheChoice> choices(const PlannedRows& rows, const PlanQuestion& question) const {
-        return cache_choices<double>(head_, mask_, question.key_formats, question.value_formats, rows.queries);
+        return try_choices<double>(head_, mask_, diameters_, question.key_formats, question.value_formats,
+                                   rows.queries);
     }
 
 private:

@@ -480,6 +480,8 @@ TEST_CASE("formats have names that are read back", "[cache][format]") {
     CHECK(name_of(CacheFormat{}) == "int8:channel");
     CHECK(cache_format("affine2:token32") == kivi_values(2));
     CHECK(cache_format("int4") == integer_cache(4));
+    CHECK(cache_format("q4_0") == CacheFormat{CacheNumber::q4_0});
+    CHECK(cache_format("f16+rotated") == rotated({CacheNumber::float16}));
     CHECK(cache_format("e4m3") == float8_cache(CacheNumber::float8_e4m3));
     CHECK(cache_format("e5m2:token16+rotated3") ==
           rotated(float8_cache(CacheNumber::float8_e5m2, CacheScale::token, 16), 3));
