@@ -48,6 +48,25 @@ public:
         for (std::size_t i = 0; i < statements.size(); ++i) records_[i].statement = statements[i];
     }
 
+    /// The audit that has these records, as `records()` gave them, and so many `unknown_rows()`.
+    /// Throws. `invalid_argument` unless there is one record for each statement, in the order of the table, whose verdicts add
+    /// up to the rows that were checked.
+    static Audit of_records(std::span<const AuditRecord> records, std::size_t unknown_rows) {
+        detail::require(records.size() == statements.size(), "Audit::of_records",
+                        "there must be a record for each statement", records.size(), statements.size());
+        Audit audit;
+        for (std::size_t i = 0; i < records.size(); ++i) {
+            std::size_t verdicts = 0;
+            for (const std::size_t count : records[i].count) verdicts += count;
+            detail::require(records[i].statement == statements[i] && verdicts == records[i].checked,
+                            "Audit::of_records", "records must stand in the order of the table, and add up",
+                            statements[i]->id);
+            audit.records_[i] = records[i];
+        }
+        audit.unknown_rows_ = unknown_rows;
+        return audit;
+    }
+
     /// Adds the sides of one statement on one row.
     /// Throws. `invalid_argument` unless all of them point to one statement of the table `statements`.
     template <Real T>
