@@ -116,6 +116,7 @@
 #include <attnscope/streaming/scan.hpp>
 #include <attnscope/streaming/selection_scan.hpp>
 #include <attnscope/streaming/set_scan.hpp>
+#include <attnscope/streaming/shards.hpp>
 #include <attnscope/streaming/value_state.hpp>
 #include <attnscope/streaming/weight_histogram.hpp>
 #include <attnscope/types.hpp>
