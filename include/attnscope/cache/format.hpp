@@ -5,6 +5,7 @@
 #include <attnscope/cache/hadamard.hpp>
 
 #include <array>
+#include <bit>
 #include <optional>
 
 namespace attnscope {
@@ -114,8 +115,8 @@ inline void require_cache(std::string_view function, const CacheFormat& given, I
 
 /// A binary floating-point format.
 struct FloatFormat {
-    int mantissa;         ///< bits behind the point
-    int smallest;         ///< exponent of the smallest normal number
+    double step;          ///< the distance of the numbers from 1 to 2
+    double smallest;      ///< normal number
     double largest;       ///< finite number
     bool infinite = true; ///< beyond it lies infinity; else the largest stands for what is beyond
 };
@@ -123,22 +124,33 @@ struct FloatFormat {
 constexpr FloatFormat float_format(CacheNumber number) {
     switch (number) {
     case CacheNumber::float8_e4m3:
-        return {3, -6, 448, false};
+        return {0x1p-3, 0x1p-6, 448, false};
     case CacheNumber::float8_e5m2:
-        return {2, -14, 57344, false};
+        return {0x1p-2, 0x1p-14, 57344, false};
     case CacheNumber::bfloat16:
-        return {7, -126, 0x1.fep127};
+        return {0x1p-7, 0x1p-126, 0x1.fep127};
     default:
-        return {10, -14, 65504}; // of a half
+        return {0x1p-10, 0x1p-14, 65504}; // of a half
+    }
+}
+
+/// The largest power of two that is not above |x|, of finite numbers; at most the smallest normal number below that.
+template <Real T>
+T power_below(T x) {
+    if constexpr (std::same_as<T, long double>) {
+        int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
+        return std::frexp(x, &exponent) == T(0) ? T(0) : std::ldexp(T(1), exponent - 1);
+    } else {
+        using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+        constexpr Bits exponent = std::bit_cast<Bits>(std::numeric_limits<T>::infinity());
+        return std::bit_cast<T>(std::bit_cast<Bits>(x) & exponent);
     }
 }
 
 /// The distance of the numbers of the format near x.
 template <Real T>
 T float_quantum(T x, const FloatFormat& format) {
-    int exponent = 0; // x = f 2^exponent, 1/2 <= |f| < 1
-    if (std::frexp(x, &exponent) == T(0)) exponent = format.smallest;
-    return std::ldexp(T(1), std::max(exponent - 1, format.smallest) - format.mantissa);
+    return std::max(power_below(x), static_cast<T>(format.smallest)) * static_cast<T>(format.step);
 }
 
 /// The nearest number of the format to x, ties to even. All steps are exact but the one to an integer.
