@@ -56,20 +56,22 @@ private:
 
 /// The figures of a head under the normaliser that was asked for beside its own, at its temperature and without its sink.
 template <class Run>
-void add_beside(Report& report, const HeadPlace& place, attnscope::AnalysisOptions options, const Run& run) {
-    if (!report.settings.beside) return;
+std::optional<HeadAnalysis> beside(const Report& report, const HeadPlace& place,
+                                   attnscope::AnalysisOptions options, const Run& run) {
+    if (!report.settings.beside) return std::nullopt;
     options.normalizer = program::named_normalizer(
         *report.settings.beside, report.normalizers[static_cast<std::size_t>(place.layer)].temperature);
     options.sink_logit.reset();
     options.audit = options.certificates = false;
-    report.beside.push_back(run(options));
+    return run(options);
 }
 
 /// From the matrix of logits, as the file gives it.
-HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
-                          const attnscope::Threads& executor) {
+UnitResult analyse_rows(const Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
+                        const attnscope::Threads& executor) {
+    UnitResult unit;
     const program::HeadRows rows = load_head(report.capture, place);
-    report.tally.merge(rows.tally);
+    unit.tally = rows.tally;
     options.mask = rows.mask;
     options.delta = rows.delta;
     options.normalise_weights = report.capture.options.normalise_weights;
@@ -89,23 +91,21 @@ HeadAnalysis analyse_rows(Report& report, const HeadPlace& place, attnscope::Ana
             [&](const auto&... matrices) { return attnscope::analyze_logits(matrices..., asked, executor); },
             rows.logits);
     };
-    add_beside(report, place, options, run);
+    unit.beside = beside(report, place, options, run);
     std::optional<WeightDifference> difference;
     if (rows.weights && !stored) {
         difference.emplace(*rows.weights);
         options.visit = [&](Index query, RowIn<double>, RowIn<double> p) { difference->row(query, p); };
     }
-    HeadAnalysis head = run(options);
-    if (difference) {
-        const double before = report.weight_difference.value_or(0), now = difference->largest();
-        report.weight_difference = now <= before || std::isnan(before) ? before : now;
-    }
-    return head;
+    unit.head = run(options);
+    if (difference) unit.weight_difference = difference->largest();
+    return unit;
 }
 
 /// From q and k, without the matrix of logits.
-HeadAnalysis analyse_vectors(Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
-                             const attnscope::Threads& executor) {
+UnitResult analyse_vectors(const Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
+                           const attnscope::Threads& executor) {
+    UnitResult unit;
     const program::HeadVectors<double> vectors = program::load_vectors(report.capture, place);
     options.mask = report.capture.mask(place);
     options.scale = vectors.scale;
@@ -113,19 +113,48 @@ HeadAnalysis analyse_vectors(Report& report, const HeadPlace& place, attnscope::
         return vectors.v ? attnscope::analyze(vectors.q, vectors.k, *vectors.v, asked, executor)
                          : attnscope::analyze(vectors.q, vectors.k, asked, executor);
     };
-    add_beside(report, place, options, run);
-    return run(options);
+    unit.beside = beside(report, place, options, run);
+    unit.head = run(options);
+    return unit;
 }
 
-} // namespace
+UnitResult analyse_unit(const Report& report, const HeadPlace& place, const attnscope::Threads& executor) {
+    const Capture& input = report.capture;
+    const Settings& settings = report.settings;
+    attnscope::AnalysisOptions options = settings.analysis;
+    options.normalizer = report.normalizers[static_cast<std::size_t>(place.layer)].normalizer;
+    options.sink_logit = sink_of(report, place);
+    options.streamed_above = report.streamed ? 0 : std::numeric_limits<Index>::max();
+    options.seed =
+        attnscope::mixed_seed(settings.analysis.seed, static_cast<std::uint64_t>(place.batch),
+                              static_cast<std::uint64_t>(place.layer), static_cast<std::uint64_t>(place.head));
+    for (Index query = 0; query < input.queries; ++query)
+        options.padding.push_back(input.is_padding(place, query));
+    return report.streamed ? analyse_vectors(report, place, options, executor)
+                           : analyse_rows(report, place, options, executor);
+}
 
-Report analyse(Capture capture, const Settings& settings) {
+/// Adds a head behind those that are there.
+void add_unit(Report& report, const HeadPlace& place, UnitResult unit) {
+    report.places.push_back(place);
+    report.tally.merge(unit.tally);
+    report.audit.merge(unit.head.audit);
+    if (unit.weight_difference) {
+        const double before = report.weight_difference.value_or(0), now = *unit.weight_difference;
+        report.weight_difference = now <= before || std::isnan(before) ? before : now;
+    }
+    report.heads.push_back(std::move(unit.head));
+    if (unit.beside) report.beside.push_back(std::move(*unit.beside));
+}
+
+/// Everything of a report but what its heads say.
+Report prepare(Capture capture, const Settings& settings) {
     Report report;
     report.capture = std::move(capture);
     report.settings = settings;
     Capture& input = report.capture;
     report.layers = chosen(settings.layers, input.layers, "layer");
-    const std::vector<Index> heads = chosen(settings.heads, input.heads, "head");
+    (void)chosen(settings.heads, input.heads, "head"); // refused before any work
     for (program::LayerAttention& layer : input.attention) {
         if (settings.temperature) layer.temperature = settings.temperature;
         if (settings.normalizer) layer.normalizer = settings.normalizer;
@@ -165,29 +194,98 @@ Report analyse(Capture capture, const Settings& settings) {
     if (report.streamed && !can_stream)
         throw program::usage_error("--stream: only softmax of q and k is streamed");
 
-    const attnscope::Threads executor(settings.threads);
-    const std::vector<Index> batches = input.chosen_batches();
-    program::Progress progress("analysing heads", batches.size() * report.layers.size() * heads.size());
-    for (const Index batch : batches)
-        for (const Index layer : report.layers)
-            for (const Index head : heads) {
-                const HeadPlace place{batch, layer, head};
-                attnscope::AnalysisOptions options = settings.analysis;
-                options.normalizer = report.normalizers[static_cast<std::size_t>(layer)].normalizer;
-                options.sink_logit = sink_of(report, place);
-                options.streamed_above = report.streamed ? 0 : std::numeric_limits<Index>::max();
-                options.seed =
-                    attnscope::mixed_seed(settings.analysis.seed, static_cast<std::uint64_t>(batch),
-                                          static_cast<std::uint64_t>(layer), static_cast<std::uint64_t>(head));
-                for (Index query = 0; query < input.queries; ++query)
-                    options.padding.push_back(input.is_padding(place, query));
-                report.places.push_back(place);
-                report.heads.push_back(report.streamed ? analyse_vectors(report, place, options, executor)
-                                                       : analyse_rows(report, place, options, executor));
-                report.audit.merge(report.heads.back().audit);
-                progress.step();
-            }
     return report;
+}
+
+/// The heads of a report as units of work, in their order.
+std::vector<attnscope::WorkUnit> units_of(const Report& report) {
+    const Capture& input = report.capture;
+    std::vector<attnscope::WorkUnit> units;
+    for (const Index batch : input.chosen_batches())
+        for (const Index layer : report.layers) {
+            const double pairs =
+                attnscope::visible_pairs(input.mask({batch, layer, 0}), input.queries, input.keys);
+            for (const Index head : chosen(report.settings.heads, input.heads, "head"))
+                units.push_back({batch, layer, head, pairs});
+        }
+    return units;
+}
+HeadPlace place_of(const attnscope::WorkUnit& unit) { return {unit.document, unit.layer, unit.head}; }
+
+} // namespace
+
+Report analyse(Capture capture, const Settings& settings, const UnitStates* states) {
+    Report report = prepare(std::move(capture), settings);
+    const std::vector<attnscope::WorkUnit> units = units_of(report);
+    const attnscope::Threads executor(settings.threads);
+    program::Progress progress("analysing heads", units.size());
+    for (const attnscope::WorkUnit& unit : units) {
+        const HeadPlace place = place_of(unit);
+        std::optional<UnitResult> done = states ? states->read(place) : std::nullopt;
+        if (!done) {
+            done = analyse_unit(report, place, executor);
+            if (states) states->write(place, *done);
+        }
+        add_unit(report, place, std::move(*done));
+        progress.step();
+    }
+    return report;
+}
+
+Report merge(Capture capture, const Settings& settings, const UnitStates& states) {
+    Report report = prepare(std::move(capture), settings);
+    std::vector<std::string> missing;
+    for (const attnscope::WorkUnit& unit : units_of(report)) {
+        const HeadPlace place = place_of(unit);
+        std::optional<UnitResult> done = states.read(place);
+        if (!done) {
+            missing.push_back(states.name_of(place));
+            continue;
+        }
+        if (missing.empty()) add_unit(report, place, std::move(*done));
+    }
+    if (!missing.empty())
+        throw std::runtime_error(fmt::format("{}: {} of the states are missing, the first is {}",
+                                             states.folder(), missing.size(), missing.front()));
+    return report;
+}
+
+ShardDone analyse_shard(Capture capture, const Settings& settings, const UnitStates& states,
+                        const attnscope::Shard& shard) {
+    const Report report = prepare(std::move(capture), settings);
+    const std::vector<attnscope::WorkUnit> units = units_of(report);
+    const std::vector<Index> own = shard.units(units);
+    const attnscope::Threads executor(settings.threads);
+    program::Progress progress("analysing heads", own.size());
+    ShardDone done{static_cast<Index>(units.size()), static_cast<Index>(own.size()), 0};
+    for (const Index number : own) {
+        const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
+        if (states.read(place))
+            ++done.there;
+        else
+            states.write(place, analyse_unit(report, place, executor));
+        progress.step();
+    }
+    return done;
+}
+
+Estimate estimate(Capture capture, const Settings& settings, double seconds) {
+    const Report report = prepare(std::move(capture), settings);
+    const std::vector<attnscope::WorkUnit> units = units_of(report);
+    Estimate result;
+    result.units = static_cast<Index>(units.size());
+    for (const attnscope::WorkUnit& unit : units) result.pairs += unit.pairs;
+    const attnscope::Threads one(1);
+    const auto start = std::chrono::steady_clock::now();
+    double tried = 0;
+    for (const attnscope::WorkUnit& unit : units) {
+        analyse_unit(report, place_of(unit), one);
+        tried += unit.pairs;
+        result.calibration = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (result.calibration > seconds) break;
+    }
+    result.core_hours = tried > 0 ? result.calibration * result.pairs / tried / 3600 : 0;
+    return result;
 }
 
 } // namespace report

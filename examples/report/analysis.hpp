@@ -1,7 +1,10 @@
 // The chosen heads of a capture, analysed.
 #pragma once
 
+#include "states.hpp"
+
 #include <attnscope/analysis/analyze.hpp>
+#include <attnscope/streaming/shards.hpp>
 #include <support/capture.hpp>
 
 namespace report {
@@ -42,8 +45,30 @@ struct Report {
     bool streamed = false; ///< no matrix of logits was held
 };
 
-/// Analyses the chosen heads. Throws `usage_error` for a layer or head that is not there, and for a normaliser
-/// that stored weights cannot serve or that cannot be streamed.
-Report analyse(Capture capture, const Settings& settings);
+/// Analyses the chosen heads; with `states`, those alone that have none yet, which get one. Throws `usage_error` for a layer
+/// or head that is not there, and for a normaliser that stored weights cannot serve or that cannot be streamed.
+Report analyse(Capture capture, const Settings& settings, const UnitStates* states = nullptr);
+
+/// The same report from states alone: nothing is analysed. Throws as above, and names the first state that is missing.
+Report merge(Capture capture, const Settings& settings, const UnitStates& states);
+
+/// What a shard had to do.
+struct ShardDone {
+    Index units = 0; ///< of all shards
+    Index own = 0, there = 0;
+};
+/// Analyses the heads of a shard that have no state yet. Throws as `analyse`.
+ShardDone analyse_shard(Capture capture, const Settings& settings, const UnitStates& states,
+                        const attnscope::Shard& shard);
+
+/// What all of it will take.
+struct Estimate {
+    Index units = 0;
+    double pairs = 0;       ///< of a query and a key that it sees
+    double calibration = 0; ///< seconds of trying, on one thread
+    double core_hours = 0;
+};
+/// Tries the first heads for so many seconds, or all. Throws as `analyse`.
+Estimate estimate(Capture capture, const Settings& settings, double seconds = 10);
 
 } // namespace report

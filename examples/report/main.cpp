@@ -6,6 +6,8 @@
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <thread>
 
 namespace {
@@ -68,6 +70,40 @@ void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
     if (!selections) analysis.counts.clear();
 }
 
+/// What results depend on beside the input: the options that were given, but for those that choose heads and outputs.
+/// chosen: also what chooses heads.
+std::vector<std::string> configuration_of(const CLI::App& app, bool chosen) {
+    constexpr std::array<std::string_view, 12> idle = {"INPUT",   "--threads", "--states", "--shard",
+                                                       "--merge", "--dry-run", "--json",   "--csv",
+                                                       "--rows",  "--layers",  "--heads",  "--qk-clip"};
+    std::vector<std::string> words;
+    for (const CLI::Option* const option : app.get_options()) {
+        const std::string name = option->get_name();
+        const bool chooses = name == "--layers" || name == "--heads";
+        if (option->count() == 0 ||
+            (std::find(idle.begin(), idle.end(), name) != idle.end() && !(chooses && chosen)))
+            continue;
+        words.push_back(name);
+        if (option->get_items_expected_max() > 0)
+            for (const std::string& value : option->results()) words.push_back(value);
+    }
+    return words;
+}
+
+/// Leaves beside the states how they were made, for attnscope-merge.
+void write_run(const std::string& folder, std::vector<std::string> words,
+               const std::vector<std::string>& inputs) {
+    for (const std::string& input : inputs) {
+        const auto path = input.find('=') == input.npos ? 0 : input.find('=') + 1;
+        words.push_back(input.substr(0, path) + std::filesystem::absolute(input.substr(path)).string());
+    }
+    const nlohmann::ordered_json json = {{"schema", "attnscope.run/1"}, {"arguments", words}};
+    const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n",
+                      file = (std::filesystem::path(folder) / "run.json").string();
+    // Many processes write the same.
+    if (!std::filesystem::exists(file)) attnscope::io::write_file(file, text);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -82,7 +118,8 @@ int main(int argc, char** argv) {
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
                 reading = "cumulative", ball_radius = "nearest", json, csv;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
-    bool rows = false, statements = false, stream = false, no_stream = false;
+    std::string states, shard_text;
+    bool rows = false, statements = false, stream = false, no_stream = false, merge = false, dry_run = false;
     app.add_option(
         "INPUT", inputs,
         "a safetensors or .npz file with q,k | logits | weights, each [heads,n,d], [layers,heads,n,d] or "
@@ -132,6 +169,16 @@ int main(int argc, char** argv) {
                                      "more than 2^26 logits]");
     app.add_flag("--no-stream", no_stream, "the matrix of logits, whatever its size")->excludes(stream_flag);
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
+    app.add_option("--states", states,
+                   "folder for the results of heads: those that are there are not computed again")
+        ->check(not_empty);
+    auto* shard_option =
+        app.add_option("--shard", shard_text, "NUMBER/COUNT: only this part of the heads, into --states");
+    auto* merge_flag =
+        app.add_flag("--merge", merge, "only what is in --states: nothing is computed")->excludes(shard_option);
+    app.add_flag("--dry-run", dry_run,
+                 "only heads, pairs and an estimate of the time, from ten seconds of trying")
+        ->excludes(merge_flag);
     app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
         ->check(not_empty);
     app.add_option("--csv", csv,
@@ -204,9 +251,51 @@ int main(int argc, char** argv) {
         read.insert(read.end(), inputs.begin(), inputs.end());
         program::require_outputs(outputs, read);
 
+        if (states.empty() && (merge || !shard_text.empty()))
+            throw program::usage_error(fmt::format("{} needs --states", merge ? "--merge" : "--shard"));
+        std::optional<attnscope::Shard> shard;
+        if (!shard_text.empty()) {
+            try {
+                shard = attnscope::Shard::parse(shard_text);
+            } catch (const attnscope::invalid_argument& error) {
+                throw program::usage_error(fmt::format("--shard: {}", error.what()));
+            }
+            if (!json.empty() || !csv.empty())
+                throw program::usage_error(
+                    "--shard: a part makes no --json or --csv; run again without --shard for these");
+        }
+        std::optional<report::UnitStates> unit_states;
+        if (!states.empty()) {
+            if (!inputs.empty() && models::is_model(inputs.front()))
+                throw program::usage_error(
+                    "--states: a model computes its heads while they are read; save them with "
+                    "attnscope-capture, and name that file");
+            if (!std::filesystem::is_directory(states))
+                throw std::runtime_error(fmt::format("{}: the folder for --states does not exist", states));
+            std::string configuration;
+            for (const std::string& word : configuration_of(app, false))
+                configuration += fmt::format("{}:{}\n", word.size(), word);
+            unit_states.emplace(states, configuration, inputs);
+            if (!merge) write_run(states, configuration_of(app, true), inputs);
+        }
+
         program::Capture capture =
             model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
-        const report::Report report = report::analyse(std::move(capture), settings);
+        if (dry_run) {
+            const report::Estimate all = report::estimate(std::move(capture), settings);
+            return fmt::print("{} heads, {:.4g} pairs of a query and a key that it sees\nabout {:.3g} core "
+                              "hours, from {:.1f} "
+                              "seconds of trying on one thread\n",
+                              all.units, all.pairs, all.core_hours, all.calibration);
+        }
+        if (shard) {
+            const auto done = report::analyse_shard(std::move(capture), settings, *unit_states, *shard);
+            return fmt::print("shard {}/{}: {} of {} heads, {} were there\n", shard->number, shard->count,
+                              done.own, done.units, done.there);
+        }
+        const report::Report report =
+            merge ? report::merge(std::move(capture), settings, *unit_states)
+                  : report::analyse(std::move(capture), settings, unit_states ? &*unit_states : nullptr);
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);
         if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
