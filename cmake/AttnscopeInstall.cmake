@@ -1,4 +1,4 @@
-# Headers, the CMake package: find_package(attnscope [COMPONENTS special io fmt tensor]), and attnscope.pc of the core,
+# Headers, the CMake package: find_package(attnscope [COMPONENTS special io fmt mpi tensor]), and attnscope.pc of the core,
 # which finds its headers from where it stands.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -7,7 +7,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/attnscope")
 install(TARGETS attnscope attnscope_tensor EXPORT attnscopeTargets INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT attnscopeTargets NAMESPACE attnscope:: DESTINATION "${package_dir}")
-foreach(component IN ITEMS special io fmt)
+foreach(component IN ITEMS special io fmt mpi)
     install(TARGETS attnscope_${component} EXPORT attnscope_${component})
     install(EXPORT attnscope_${component} NAMESPACE attnscope:: DESTINATION "${package_dir}"
             FILE attnscope_${component}.cmake)

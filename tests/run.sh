@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 {
     need_packages "${test_packages[@]}"
-    want_packages libllama-dev parallel # for models in GGUF files, and a recipe of examples/cluster
+    want_packages libllama-dev parallel libopenmpi-dev openmpi-bin # models in GGUF files; many machines
     announce 60 "everything"
     configure ATTNSCOPE_BUILD_EXAMPLES=ON ATTNSCOPE_BUILD_TESTS=ON ATTNSCOPE_BUILD_BENCHMARKS=ON
     cmake --build "$build" --parallel "$jobs"

@@ -232,6 +232,27 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
     return report;
 }
 
+Report analyse_on(Capture capture, const Settings& settings, const UnitStates* states, const UnitRunner& run) {
+    Report report = prepare(std::move(capture), settings);
+    const std::vector<attnscope::WorkUnit> units = units_of(report);
+    const attnscope::Threads executor(settings.threads);
+    const auto results = run(static_cast<Index>(units.size()), [&](Index number) {
+        const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
+        std::optional<UnitResult> done = states ? states->read(place) : std::nullopt;
+        if (!done) {
+            done = analyse_unit(report, place, executor);
+            if (states) states->write(place, *done);
+        }
+        return state_of(place, *done).bytes();
+    });
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        attnscope::io::StateReader in("the result of a rank", results[i]);
+        const HeadPlace place = place_of(units[i]);
+        add_unit(report, place, unit_of(in, place));
+    }
+    return report;
+}
+
 Report merge(Capture capture, const Settings& settings, const UnitStates& states) {
     Report report = prepare(std::move(capture), settings);
     std::vector<std::string> missing;

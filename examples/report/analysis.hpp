@@ -49,6 +49,13 @@ struct Report {
 /// or head that is not there, and for a normaliser that stored weights cannot serve or that cannot be streamed.
 Report analyse(Capture capture, const Settings& settings, const UnitStates* states = nullptr);
 
+/// Calls work(i), i = 0 ... count-1, somewhere, and gives the bytes of all of them in their order; nothing where the report is
+/// not wanted.
+using UnitRunner = std::function<std::vector<std::vector<std::byte>>(
+    Index count, const std::function<std::vector<std::byte>(Index)>& work)>;
+/// As `analyse`, by many processes; a report without heads where it is not wanted.
+Report analyse_on(Capture capture, const Settings& settings, const UnitStates* states, const UnitRunner& run);
+
 /// The same report from states alone: nothing is analysed. Throws as above, and names the first state that is missing.
 Report merge(Capture capture, const Settings& settings, const UnitStates& states);
 

@@ -10,6 +10,10 @@
 
 #include <thread>
 
+#if ATTNSCOPE_REPORT_MPI
+#include <attnscope/mpi.hpp>
+#endif
+
 namespace {
 
 using attnscope::Index;
@@ -106,18 +110,50 @@ void write_run(const std::string& folder, std::vector<std::string> words,
 
 } // namespace
 
+#if ATTNSCOPE_REPORT_MPI
+constexpr const char* program_name = "attnscope-report-mpi";
+
+/// From the first to the last call of MPI.
+class MpiSession {
+public:
+    MpiSession(int& argc, char**& argv) {
+        int provided = 0;
+        MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+        if (rank_ == 0) return;
+        // One of them speaks: results and errors, which all of them have alike.
+        program::errors_are_told = false;
+        if (!std::freopen("/dev/null", "w", stdout)) MPI_Abort(MPI_COMM_WORLD, 1);
+    }
+    ~MpiSession() { MPI_Finalize(); }
+    int rank() const { return rank_; }
+
+private:
+    int rank_ = 0;
+};
+#else
+constexpr const char* program_name = "attnscope-report";
+#endif
+
 int main(int argc, char** argv) {
+#if ATTNSCOPE_REPORT_MPI
+    const MpiSession session(argc, argv);
+#endif
     CLI::App app(
         "How concentrated is each attention row, how sensitively does it react, and which of the bounds of "
         "arXiv:2508.17821 on that hold, are vacuous or are violated? Without INPUT, synthetic heads are "
         "analysed.",
-        "attnscope-report");
+        program_name);
     std::vector<std::string> inputs;
     double temperature = 1, qk_clip = 0;
     std::string seed_text = "1", normalizer = "softmax", beside, scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
                 reading = "cumulative", ball_radius = "nearest", json, csv;
+#if ATTNSCOPE_REPORT_MPI
+    std::string threads = "1"; // of each rank
+#else
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+#endif
     std::string states, shard_text;
     bool rows = false, statements = false, stream = false, no_stream = false, merge = false, dry_run = false;
     app.add_option(
@@ -279,8 +315,23 @@ int main(int argc, char** argv) {
             if (!merge) write_run(states, configuration_of(app, true), inputs);
         }
 
-        program::Capture capture =
-            model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
+        const auto open = [&] {
+            return model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
+        };
+#if ATTNSCOPE_REPORT_MPI
+        if (dry_run || shard || merge)
+            throw program::usage_error("--dry-run, --shard and --merge are attnscope-report's");
+        if (!inputs.empty() && models::is_model(inputs.front()))
+            throw program::usage_error("a model computes its heads while they are read; save them with "
+                                       "attnscope-capture, and name that file");
+        std::optional<program::Capture> capture;
+        attnscope::agree(MPI_COMM_WORLD, [&] { capture = open(); });
+        const report::Report report = report::analyse_on(
+            std::move(*capture), settings, unit_states ? &*unit_states : nullptr,
+            [](Index count, const auto& work) { return attnscope::run_units(MPI_COMM_WORLD, count, work); });
+        if (session.rank() != 0) return;
+#else
+        program::Capture capture = open();
         if (dry_run) {
             const report::Estimate all = report::estimate(std::move(capture), settings);
             return fmt::print("{} heads, {:.4g} pairs of a query and a key that it sees\nabout {:.3g} core "
@@ -296,6 +347,7 @@ int main(int argc, char** argv) {
         const report::Report report =
             merge ? report::merge(std::move(capture), settings, *unit_states)
                   : report::analyse(std::move(capture), settings, unit_states ? &*unit_states : nullptr);
+#endif
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);
         if (!json.empty()) program::write_whole(json, report::to_json(report, rows));

@@ -42,6 +42,30 @@ RowTally read_tally(StateReader& in) {
 
 } // namespace
 
+StateWriter state_of(const program::HeadPlace& place, const UnitResult& unit) {
+    StateWriter out;
+    for (const program::Index number : {place.batch, place.layer, place.head}) out.index(number);
+    attnscope::io::write(out, unit.head);
+    out.flag(unit.beside.has_value());
+    if (unit.beside) attnscope::io::write(out, *unit.beside);
+    report::write(out, unit.tally);
+    out.optional_real(unit.weight_difference);
+    return out;
+}
+
+UnitResult unit_of(StateReader& in, const program::HeadPlace& place) {
+    UnitResult unit;
+    const program::HeadPlace stored{in.count(), in.count(), in.count()};
+    if (stored.batch != place.batch || stored.layer != place.layer || stored.head != place.head)
+        in.fail(fmt::format("this is batch {}, layer {}, head {}", stored.batch, stored.layer, stored.head));
+    unit.head = attnscope::io::read_head_analysis(in);
+    if (in.flag()) unit.beside = attnscope::io::read_head_analysis(in);
+    unit.tally = read_tally(in);
+    unit.weight_difference = in.optional_real();
+    in.finish();
+    return unit;
+}
+
 UnitStates::UnitStates(std::string folder, std::string_view configuration,
                        const std::vector<std::string>& inputs)
     : folder_(std::move(folder)) {
@@ -81,17 +105,7 @@ std::optional<UnitResult> UnitStates::read(const program::HeadPlace& place) cons
                 fmt::format("{}: is of another {}: name another folder, or remove it", name,
                             state.label.input != label_.input ? "input" : "version or other options"));
         StateReader in = state.reader(name);
-        UnitResult unit;
-        const program::HeadPlace stored{in.count(), in.count(), in.count()};
-        if (stored.batch != place.batch || stored.layer != place.layer || stored.head != place.head)
-            in.fail(
-                fmt::format("this is batch {}, layer {}, head {}", stored.batch, stored.layer, stored.head));
-        unit.head = attnscope::io::read_head_analysis(in);
-        if (in.flag()) unit.beside = attnscope::io::read_head_analysis(in);
-        unit.tally = read_tally(in);
-        unit.weight_difference = in.optional_real();
-        in.finish();
-        return unit;
+        return unit_of(in, place);
     } catch (const attnscope::io_error& error) {
         program::warn("attnscope-report", fmt::format("not used: {}", error.what()));
         return std::nullopt;
@@ -99,14 +113,7 @@ std::optional<UnitResult> UnitStates::read(const program::HeadPlace& place) cons
 }
 
 void UnitStates::write(const program::HeadPlace& place, const UnitResult& unit) const {
-    StateWriter out;
-    for (const program::Index number : {place.batch, place.layer, place.head}) out.index(number);
-    attnscope::io::write(out, unit.head);
-    out.flag(unit.beside.has_value());
-    if (unit.beside) attnscope::io::write(out, *unit.beside);
-    report::write(out, unit.tally);
-    out.optional_real(unit.weight_difference);
-    attnscope::io::write_state(name_of(place), label_, out);
+    attnscope::io::write_state(name_of(place), label_, state_of(place, unit));
 }
 
 } // namespace report

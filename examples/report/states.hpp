@@ -14,6 +14,11 @@ struct UnitResult {
     std::optional<double> weight_difference;
 };
 
+/// A unit as bytes, and back.
+/// Throws. `io_error` that names `file`, for a unit of another place and bytes that are none.
+attnscope::io::StateWriter state_of(const program::HeadPlace& place, const UnitResult& unit);
+UnitResult unit_of(attnscope::io::StateReader& in, const program::HeadPlace& place);
+
 /// The states of a folder, of one configuration and input. docs/states.md describes the files.
 class UnitStates {
 public:

@@ -68,6 +68,9 @@ inline double positive_number(std::string_view option, std::string_view text,
     return value;
 }
 
+/// Is this process the one of many that tells what went wrong?
+inline bool errors_are_told = true;
+
 /// One line on standard error. Names and values from files are quoted in messages: they shall not break the
 /// line, drive a terminal or fill the screen.
 inline void print_line(std::string_view program, std::string_view message) {
@@ -99,7 +102,7 @@ inline void remove_unfinished_at_signals() {
 template <class Work>
 int run(CLI::App& app, int argc, char** argv, Work&& work) {
     const auto complain = [&](std::string_view message, int status) {
-        print_line(app.get_name(), message);
+        if (errors_are_told) print_line(app.get_name(), message);
         return status;
     };
 #ifdef SIGXFSZ
