@@ -34,6 +34,13 @@ void heads(const H& head, const Matrix<T>& d_output) {
     (void)(scan_value_moments(head), attend(head, Softmax(), mask),
            attend_backward(head, Softmax(), d_output, mask));
     const std::vector<Index> counts = {1, 2};
+    SelectionScanOptions selection;
+    selection.geometry = true;
+    (void)(scan_selection(head, evict(HeavyHitters(2), head, {.budget = 4}), mask, selection),
+           scan_selection(head, TopKeys(2), mask), scan_selection(head, TopMass(0.5), mask));
+    for (const SelectionPolicy& policy :
+         selection_policies("snapkv,tova,window,quest,certified,hindsight,random", counts))
+        (void)summarize(scan_policy(policy, head, mask));
     scan_distances(head, counts, Softmax(), [](Index, std::span<const Index>, auto) {});
     scan_distance_curves(head, 2, [](Index, std::span<const Index>, const auto&) {});
 }
@@ -57,5 +64,8 @@ void conversions(const Matrix<float>& narrow, const Matrix<double>& wide, const 
     all<float>(narrow, {1.0F});
     all<double>(wide, {1.0});
     heads<float>(HeadView(half, half, half), narrow);
-    (void)analyze(narrow, narrow, narrow, {.counts = {1}});
+    io::StateWriter state;
+    io::write(state, analyze(narrow, narrow, narrow, {.counts = {1}}));
+    io::StateReader reader("state", state.bytes());
+    (void)(io::read_head_analysis(reader), io::KeySetsFile("sets").sets(0, 0, 1, Mask()));
 }
