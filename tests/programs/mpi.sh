@@ -35,7 +35,7 @@ options=(--seed 9 --select 1,2,5,10,20,50,100)
 "$program" "${options[@]}" --json "$work/one.json" >/dev/null || complain "one process fails"
 mkdir "$work/states"
 ranks 2 "$mpi" "${options[@]}" --states "$work/states" >/dev/null 2>"$work/err" &
-for _ in $(seq 300); do
+for _ in $(seq 3000); do
     [ "$(find "$work/states" -name '*.state' | wc -l)" -ge 2 ] && break
     sleep 0.01
 done

@@ -67,7 +67,7 @@ one="$work/killed-one"
 whole "$one" --seed 5 --select 1,2,5,10,20,50,100
 mkdir "$work/killed"
 "$program" --seed 5 --select 1,2,5,10,20,50,100 --states "$work/killed" --threads 1 >/dev/null 2>&1 &
-for _ in $(seq 200); do
+for _ in $(seq 3000); do
     [ "$(find "$work/killed" -name '*.state' | wc -l)" -ge 2 ] && break
     sleep 0.01
 done
