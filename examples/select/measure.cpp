@@ -84,6 +84,14 @@ Result measure(const Capture& capture, const Settings& settings) {
     result.warnings = capture.warnings;
     if (!capture.sinks.empty())
         result.assumptions.push_back("sinks: a key without a value in every row, which every selection keeps");
+    const bool forgets = std::any_of(settings.policies.begin(), settings.policies.end(),
+                                     [](const SelectionPolicy& policy) { return policy.evicts(); });
+    if (forgets &&
+        std::any_of(capture.attention.begin(), capture.attention.end(),
+                    [](const program::LayerAttention& layer) { return !layer.causal.value_or(false); }))
+        result.warnings.push_back(
+            "the heads are not causal (--causal says that they are): a cache that forgets gets all keys "
+            "with the first query, and cuts them before it knows any weight");
     for (const SelectionPolicy& policy : settings.policies)
         result.policies.push_back({policy.name(), policy, {}});
     std::optional<attnscope::io::KeySetsFile> file;

@@ -54,9 +54,10 @@ std::string place_of(const HeadSelection& head, bool batches) {
 } // namespace
 
 std::string to_text(const Result& result) {
-    std::string text = fmt::format("{}: {} {} with {} {}, {} queries, {} keys\n", result.source, result.layers,
-                                   result.layers == 1 ? "layer" : "layers", result.heads,
-                                   result.heads == 1 ? "head" : "heads", result.queries, result.keys);
+    std::string text =
+        fmt::format("{}: {} {} with {} {}, {} queries, {} keys\n", attnscope::printable(result.source),
+                    result.layers, result.layers == 1 ? "layer" : "layers", result.heads,
+                    result.heads == 1 ? "head" : "heads", result.queries, result.keys);
     for (const std::string& line : result.assumptions) text += fmt::format("  assumed: {}\n", line);
     for (const std::string& line : result.warnings) text += fmt::format("  warning: {}\n", line);
     text += "\nMeans over the rows that see more keys than the budget, then over the heads. Mass in percent.\n";
@@ -143,7 +144,8 @@ std::string to_json(const Result& result) {
         }
         json["policies"].push_back(std::move(one));
     }
-    return json.dump(1) + "\n";
+    // A file's name need not be UTF-8.
+    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::string to_csv(const Result& result) {

@@ -92,6 +92,19 @@ refused 2 "--budget must be a whole number from 1 to 1099511627776, got 0" --bud
 refused 2 "--prompt must be a whole number" --prompt -1
 refused 1 "$work/missing.safetensors" "$work/missing.safetensors"
 
+# What is not causal is said; names need not be text.
+name="$work/n"$'\xff\n'"ame.safetensors"
+printf '%b' '\x98\x00\x00\x00\x00\x00\x00\x00' >"$name"
+header='{"q":{"dtype":"F32","shape":[4,2],"data_offsets":[0,32]},"k":{"dtype":"F32","shape":[4,2],"data_offsets":[32,64]}}'
+printf '%s%*s' "$header" $((152 - ${#header})) '' >>"$name"
+head -c 64 /dev/zero >>"$name"
+runs "$name" --policy h2o:2 --json "$work/named.json"
+grep -q 'warning: the heads are not causal' "$work/out" || complain "nothing is said of heads that are not causal"
+[ "$(head -1 "$work/out" | grep -c 'ame.safetensors')" -eq 1 ] || complain "a name breaks the first line"
+grep -q '"schema"' "$work/named.json" || complain "no JSON of a name that is no text"
+runs "$name" --policy h2o:2 --causal
+grep -q 'warning' "$work/out" && complain "causal heads get a warning"
+
 # A prompt is not counted.
 runs --policy h2o:32 --prompt 200 --csv "$work/heads.csv"
 awk -F, 'NR > 1 && $5 != 56 { exit 1 }' "$work/heads.csv" || complain "rows of the prompt are counted"
