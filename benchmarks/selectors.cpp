@@ -91,10 +91,10 @@ void add_judges(Index length) {
 
     const PeerFiles files;
     const std::vector<PeerRun> runs =
-        run_peer("selectors.py", files.write("q.npy", head->q, {length, width}) +
-                                     files.write("k.npy", head->k, {length, width}) +
-                                     files.write("v.npy", head->v, {length, width}) +
-                                     files.write("selected.npy", head->selected, {length, length}) + "3");
+        run_peer("judge_selectors.py", files.write("q.npy", head->q, {length, width}) +
+                                           files.write("k.npy", head->k, {length, width}) +
+                                           files.write("v.npy", head->v, {length, width}) +
+                                           files.write("selected.npy", head->selected, {length, length}) + "3");
     if (runs.empty()) return;
     verify_close(runs.front().checksum, kept + error, 1e-3L, 0, "PyTorch, " + row, "mean mass and error");
     add_peer(row, "PyTorch", work, runs);

@@ -1,6 +1,6 @@
 """Mass and output error of selected keys of every causal query of one head, with PyTorch.
 
-Usage: selectors.py Q.npy K.npy V.npy SELECTED.npy REPETITIONS
+Usage: judge_selectors.py Q.npy K.npy V.npy SELECTED.npy REPETITIONS
 q, k, v [n, d]; selected [queries, keys], 1 where a key is selected. Prints one line a repetition, "seconds checksum"; the
 checksum is the mean mass that is kept plus the mean of |o - o_I|.
 """
