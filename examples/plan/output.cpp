@@ -2,7 +2,7 @@
 
 #include <attnscope/cache/format_name.hpp>
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <functional>
