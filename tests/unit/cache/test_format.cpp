@@ -251,9 +251,20 @@ TEST_CASE("affine integers of groups are those of their definition", "[cache][fo
                              values = through_cache(x, kivi_values(bits));
         const auto check = [&](auto&& block, auto&& stored) {
             const double levels = std::ldexp(1.0, bits) - 1;
-            const double low = static_cast<double>(Eigen::half(static_cast<float>(block.minCoeff()))),
-                         step = static_cast<double>(
-                             Eigen::half(static_cast<float>((block.maxCoeff() - block.minCoeff()) / levels)));
+            // Eigen's half of a double is rounded twice, by way of float: the nearest of it and its neighbours.
+            const auto half_of = [](double number) {
+                const auto near = static_cast<int>(
+                    Eigen::numext::bit_cast<std::uint16_t>(Eigen::half(static_cast<float>(number))));
+                double nearest = std::numeric_limits<double>::infinity();
+                for (const int bits_of : {near, near - 1, near + 1}) {
+                    const auto found = static_cast<double>(static_cast<float>(
+                        Eigen::numext::bit_cast<Eigen::half>(static_cast<std::uint16_t>(bits_of))));
+                    if (std::abs(found - number) < std::abs(nearest - number)) nearest = found;
+                }
+                return nearest;
+            };
+            const double low = half_of(block.minCoeff()),
+                         step = half_of((block.maxCoeff() - block.minCoeff()) / levels);
             for (Index i = 0; i < block.size(); ++i) {
                 double nearest = low;
                 for (int code = 0; code <= levels; ++code)
