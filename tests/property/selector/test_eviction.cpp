@@ -1,5 +1,6 @@
 // Caches of few keys: the sets of every policy against a plain replay, and that no policy sees the future.
 #include <attnscope/selector/eviction.hpp>
+#include <support/key_lists.hpp>
 #include <support/masked_heads.hpp>
 #include <support/scalars.hpp>
 
@@ -9,14 +10,6 @@ using namespace attnscope_test;
 using namespace attnscope;
 
 namespace {
-
-using Lists = std::vector<std::vector<Index>>;
-
-Lists lists_of(const KeySets& sets) {
-    Lists lists;
-    for (Index i = 0; i < sets.queries(); ++i) lists.emplace_back(sets(i).begin(), sets(i).end());
-    return lists;
-}
 
 struct Random {
     Matrix<double> q, k;

@@ -1,5 +1,6 @@
 // Sets of keys from files of engines: every form, one file for all layers or each, and what is refused.
 #include <support/catch.hpp>
+#include <support/key_lists.hpp>
 #include <support/temporary_file.hpp>
 
 #include <attnscope/io/key_sets.hpp>
@@ -11,6 +12,7 @@ using attnscope::io_error;
 using attnscope::KeySets;
 using attnscope::Mask;
 using attnscope::io::KeySetsFile;
+using attnscope_test::lists_of;
 using attnscope_test::TemporaryFolder;
 
 /// A safetensors file of I64 arrays: name, shape, numbers.
@@ -33,12 +35,6 @@ std::string file_of(const std::vector<Array>& arrays) {
     std::string length;
     for (int i = 0; i < 8; ++i) length += static_cast<char>(header.size() >> (8 * i) & 0xff);
     return length + header + data;
-}
-
-std::vector<std::vector<Index>> lists_of(const KeySets& sets) {
-    std::vector<std::vector<Index>> lists;
-    for (Index i = 0; i < sets.queries(); ++i) lists.emplace_back(sets(i).begin(), sets(i).end());
-    return lists;
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 // Sets of keys from outside, and selectors that need no past: what they are and what they refuse.
 #include <attnscope/selector/key_sets.hpp>
 #include <attnscope/selector/row_selectors.hpp>
+#include <support/key_lists.hpp>
 #include <support/mask_reference.hpp>
 #include <support/scalars.hpp>
 
@@ -11,13 +12,6 @@ using namespace attnscope;
 
 namespace {
 
-using Lists = std::vector<std::vector<Index>>;
-
-Lists lists_of(const KeySets& sets) {
-    Lists lists;
-    for (Index i = 0; i < sets.queries(); ++i) lists.emplace_back(sets(i).begin(), sets(i).end());
-    return lists;
-}
 template <class F>
 std::string message(const F& f) {
     try {
