@@ -9,6 +9,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 namespace attnscope {
@@ -34,6 +35,13 @@ T score_of(Bits key) {
 }
 
 } // namespace detail
+
+/// The n-th largest of a row's scores.
+template <Real T>
+struct NthLargest {
+    T score;
+    Index larger; ///< so many scores are larger: n - 1 without ties; every number is larger than NaN
+};
 
 /// Orders the keys of rows by descending score, equal scores by ascending index, NaN last. Keeps its memory
 /// from row to row.
@@ -79,20 +87,33 @@ public:
         order_.resize(static_cast<std::size_t>(n));
     }
 
-    /// The n-th largest score, without a ranking: `order()` means nothing afterwards.
-    /// Special rows. NaN ranks last. With n = 0 the result is +inf.
+    /// The n-th largest score and how many are larger, without a ranking: `order()` means nothing afterwards.
+    /// Special rows. NaN ranks last. With n = 0 the score is +inf.
     /// Cost. As of the n largest, without what it takes to order them.
     /// Throws. `invalid_argument` unless 0 <= n <= size.
-    T nth_largest(RowIn<T> scores, Index n) {
+    NthLargest<T> nth_largest(RowIn<T> scores, Index n) {
         const Index size = detail::size<T>(scores);
         detail::require(n >= 0 && n <= size, "Ranking", "n must be in [0, size]", n, size);
-        if (n == 0) return std::numeric_limits<T>::infinity();
+        if (n == 0) return {std::numeric_limits<T>::infinity(), 0};
         if constexpr (!std::same_as<T, long double>) {
-            if (gather_above_threshold(scores, n)) return nth_by_counting(scores_, n);
-            if (reached(scores, -std::numeric_limits<T>::infinity()) == size) return nth_by_counting(scores, n);
+            if (const auto range = range_of_numbers(scores)) {
+                const Index enough = worth_gathering(n);
+                if (enough < size) {
+                    const Threshold limit = threshold(scores, *range, n, enough + enough / 2);
+                    if (limit.reached <= 2 * enough) {
+                        gather_scores(scores, limit);
+                        return nth_by_counting(scores_, {detail::row_range<T>(scores_).min, range->max}, n);
+                    }
+                }
+                return nth_by_counting(scores, *range, n);
+            }
         }
         rank(scores);
-        return detail::at(scores, detail::at(order_, n - 1));
+        const auto score = [&](Index place) { return detail::at(scores, detail::at(order_, place)); };
+        const T least = score(n - 1);
+        Index larger = n - 1;
+        while (larger > 0 && (score(larger - 1) == least || score(larger - 1) != score(larger - 1))) --larger;
+        return {least, larger};
     }
 
     /// Keys from the largest score to the smallest.
@@ -121,34 +142,50 @@ private:
         std::swap(order_, other_);
     }
 
+    /// How many scores above a threshold are few enough to be looked at one by one, when n are asked for.
+    static Index worth_gathering(Index n) { return n + n / 8 + 8; }
+
     /// The keys of the n largest, 0 < n, and perhaps some more, ascending, and their scores. False where a threshold does
     /// not help: NaN among the scores, most of them to be ranked, many ties, no bits to halve.
     bool gather_above_threshold(RowIn<T> scores, Index n) {
         if constexpr (std::same_as<T, long double>) {
             return false;
         } else {
-            const Index size = detail::size<T>(scores), enough = n + n / 8 + 8;
-            if (enough >= size || reached(scores, -std::numeric_limits<T>::infinity()) < size) return false;
-            const T limit = threshold(scores, n, enough + enough / 2);
-            const Index found = reached(scores, limit);
-            if (found > 2 * enough) return false;
-            order_.resize(static_cast<std::size_t>(found));
-            scores_.resize(order_.size());
+            const Index enough = worth_gathering(n);
+            if (enough >= detail::size<T>(scores)) return false;
+            const auto range = range_of_numbers(scores);
+            if (!range) return false;
+            const Threshold limit = threshold(scores, *range, n, enough + enough / 2);
+            if (limit.reached > 2 * enough) return false;
             gather(scores, limit);
             return true;
         }
     }
 
-    /// The n-th largest of scores without NaN, 0 < n.
-    static T nth_by_counting(RowIn<T> scores, Index n) {
+    /// The n-th largest of scores in a range, 0 < n.
+    static NthLargest<T> nth_by_counting(RowIn<T> scores, const detail::RowRange<T>& range, Index n) {
         using P = detail::Packet<T>;
-        const P limit = threshold(scores, n, n), none = std::numeric_limits<T>::infinity();
+        const P limit = threshold(scores, range, n, n).score, none = std::numeric_limits<T>::infinity();
         P least = none;
         detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
             const P score = lane(scores.data(), std::numeric_limits<T>::infinity());
             least = min(least, select_below(score, limit, none, score));
         });
-        return reduce_min(least);
+        const P score = reduce_min(least);
+        Index larger = detail::size<T>(scores);
+        detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
+            larger -=
+                std::popcount(mask_not_below(score, lane(scores.data(), -std::numeric_limits<T>::infinity())));
+        });
+        constexpr Index size = P::size;
+        if (const Index last = detail::size<T>(scores) % size; last != 0) larger += size - last; // the padding
+        return {reduce_min(score), larger};
+    }
+
+    /// Smallest and largest score; nothing where one is NaN.
+    static std::optional<detail::RowRange<T>> range_of_numbers(RowIn<T> scores) {
+        if (reached(scores, -std::numeric_limits<T>::infinity()) < detail::size<T>(scores)) return std::nullopt;
+        return detail::row_range<T>(scores);
     }
 
     /// How many scores are at least `limit`.
@@ -163,11 +200,26 @@ private:
         return found;
     }
 
-    /// A score that at least `count` scores reach, and at most `enough` unless they tie. No NaN.
-    static T threshold(RowIn<T> scores, Index count, Index enough) {
-        const detail::RowRange<T> range = detail::row_range<T>(scores);
-        if (reached(scores, range.max) >= count) return range.max;
+    struct Threshold {
+        T score;
+        Index reached; ///< by so many
+    };
+    /// A score that at least `count` > 0 scores reach, and at most `enough` unless they tie.
+    static Threshold threshold(RowIn<T> scores, const detail::RowRange<T>& range, Index count, Index enough) {
+        // Every score is below the one, at least `count` reach the other.
         auto above = detail::descending_key(range.max), below = detail::descending_key(range.min);
+        --above;
+        Index reached_below = detail::size<T>(scores);
+        const auto bound_found = [&](auto middle, Index found) {
+            if (found < count) {
+                above = middle;
+                return false;
+            }
+            below = middle;
+            reached_below = found;
+            return found <= enough;
+        };
+        if (reached_below <= enough) return {range.min, reached_below};
         // A guess from every so-many-th score often ends the search.
         constexpr Index sampled = 256;
         if (const Index step = detail::size<T>(scores) / sampled; step >= 4) {
@@ -176,35 +228,50 @@ private:
             const double expected = static_cast<double>(count) / static_cast<double>(step);
             const auto place = static_cast<Index>(expected + 1.5 * std::sqrt(expected)) + 1;
             if (place < sampled) {
-                const T guess = threshold(RowIn<T>(sample), place, place + place / 8);
+                const T guess = threshold(RowIn<T>(sample), range, place, place + place / 8).score;
                 const Index found = reached(scores, guess);
-                if (found >= count && found <= enough) return guess;
-                (found < count ? above : below) = detail::descending_key(guess);
+                if (bound_found(detail::descending_key(guess), found)) return {guess, found};
             }
         }
         while (below - above > 1) {
             const auto middle = above + (below - above) / 2;
-            const Index found = reached(scores, detail::score_of<T>(middle));
-            (found < count ? above : below) = middle;
-            if (found >= count && found <= enough) break;
+            if (bound_found(middle, reached(scores, detail::score_of<T>(middle)))) break;
         }
-        return detail::score_of<T>(below);
+        return {detail::score_of<T>(below), reached_below};
     }
 
-    /// The keys that reach the limit, ascending, and their scores.
-    void gather(RowIn<T> scores, T limit) {
-        using P = detail::Packet<T>;
-        const P floor = limit;
-        Index* key = order_.data();
-        T* score = scores_.data();
+    /// Calls each(i) for the places of scores that reach the limit, ascending.
+    template <class F>
+    static void for_each_reaching(RowIn<T> scores, T limit, const F& each) {
+        const detail::Packet<T> floor = limit;
         detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
             for (std::uint32_t mask =
                      mask_not_below(lane(scores.data(), std::numeric_limits<T>::quiet_NaN()), floor);
-                 mask != 0; mask &= mask - 1) {
-                *key = lane.i + std::countr_zero(mask);
-                *score++ = detail::at(scores, *key++);
-            }
+                 mask != 0; mask &= mask - 1)
+                each(lane.i + std::countr_zero(mask));
         });
+    }
+    /// The keys that reach the limit, ascending, and their scores.
+    void gather(RowIn<T> scores, const Threshold& limit) {
+        order_.resize(static_cast<std::size_t>(limit.reached));
+        scores_.resize(order_.size());
+        Index* key = order_.data();
+        T* score = scores_.data();
+        for_each_reaching(scores, limit.score, [&](Index i) {
+            *key++ = i;
+            *score++ = detail::at(scores, i);
+        });
+    }
+    /// The scores alone.
+    void gather_scores(RowIn<T> scores, const Threshold& limit) {
+        using P = detail::Packet<T>;
+        scores_.resize(static_cast<std::size_t>(limit.reached + P::size)); // whole packets are stored
+        const P floor = limit.score;
+        T* score = scores_.data();
+        detail::for_each_lane<T>(detail::size<T>(scores), [&](const auto& lane) {
+            score += store_not_below(lane(scores.data(), -std::numeric_limits<T>::infinity()), floor, score);
+        });
+        scores_.resize(static_cast<std::size_t>(limit.reached));
     }
 
     // Least significant digit first; every pass is stable, so ties keep ascending indices.

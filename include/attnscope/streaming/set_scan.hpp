@@ -173,7 +173,7 @@ private:
         std::vector<Index> last_query; ///< of each key, that which selected it last
         Ranking<T> ranking;
         std::vector<T> kept_logits; ///< in the order of the selected
-        std::vector<T> kept_weights, logits;
+        std::vector<T> kept_weights;
         // Of the geometry.
         std::vector<T> sorted, weights;
         std::vector<Index> places, selected;
@@ -187,8 +187,9 @@ private:
         T* const begin = tile.data() + i * tile.outerStride();
         const VisibleRow<T> row = visible_row<T>(visible, first_key, begin);
         const auto use = [&](const auto& selected) {
-            check(query, visible, selected, space);
-            measure(query, row, std::span<const Index>(selected), space, detail::at(space.rows, i), figures);
+            take(query, visible, row, selected, space);
+            measure(query, visible, row, std::span<const Index>(selected), space, detail::at(space.rows, i),
+                    figures);
         };
         if constexpr (std::invocable<const Selector&, const ScoredRow<T>&>)
             use(selector_(ScoredRow<T>{query, row.first, RowIn<T>(row.logits)}));
@@ -202,37 +203,39 @@ private:
         std::fill(own_end, end, T(0));
     }
 
-    /// Every key of a row must be one that it sees, once. Marks them in `last_query`.
+    /// Every key of a row must be one that it sees, once. Marks them in `last_query` and takes their logits.
     template <class Keys>
-    void check(Index query, const KeyRanges& visible, const Keys& selected, Workspace& space) const {
-        for (const Index key : selected) {
+    void take(Index query, const KeyRanges& visible, const VisibleRow<T>& row, const Keys& selected,
+              Workspace& space) const {
+        const std::span<const Index> keys(selected);
+        space.kept_logits.resize(keys.size());
+        Index* const last_query = space.last_query.data();
+        const T* const logits = row.logits.data();
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            const Index key = keys[i];
             require(visible.contains(key), "scan_selection",
                     "a selected key must be one that the query sees: query, key", query, key);
-            require(detail::at(space.last_query, key) != query, "scan_selection",
+            require(std::exchange(last_query[key], query) != query, "scan_selection",
                     "a key must be selected once: query, key", query, key);
-            detail::at(space.last_query, key) = query;
+            space.kept_logits[i] = logits[key - row.first];
         }
     }
 
     /// Everything but what comes from the values of the others, whose weights it leaves in place of the logits, 0 of the
     /// selected.
-    void measure(Index query, const VisibleRow<T>& row, std::span<const Index> selected, Workspace& space,
-                 RowSums& sums, Figures& figures) {
+    void measure(Index query, const KeyRanges& visible, const VisibleRow<T>& row,
+                 std::span<const Index> selected, Workspace& space, RowSums& sums, Figures& figures) {
         const RowOut<T> z = row.logits;
-        const T top = row_max<T>(RowIn<T>(z));
+        const auto [lowest, top] = row_range<T>(RowIn<T>(z));
         figures.status = std::isfinite(top) ? RowStatus::normal : classify<T>(RowIn<T>(z));
         if (!figures.normal()) return;
         figures.selected = static_cast<Index>(selected.size());
         figures.visible = static_cast<Index>(z.size());
-        if (row_range<T>(RowIn<T>(z)).min == hidden) figures.visible -= std::count(z.begin(), z.end(), hidden);
-        space.kept_logits.clear();
-        for (const Index key : selected) space.kept_logits.push_back(detail::at(z, key - row.first));
+        if (lowest == hidden) figures.visible -= std::count(z.begin(), z.end(), hidden);
         const Index best = std::min(figures.selected, figures.visible);
-        const T least = space.ranking.nth_largest(RowIn<T>(z), best);
-        const Index above = best == 0 ? Index(0) : count_above(RowIn<T>(z), least);
-        count_found(top, least, best - above, space.kept_logits, figures);
+        const auto [least, larger] = space.ranking.nth_largest(RowIn<T>(z), best);
+        count_found(top, least, best - larger, space.kept_logits, figures);
         figures.missed = best - figures.found;
-        space.logits.assign(z.begin(), z.end());
         if (options_.geometry) prepare_geometry(query, row, space, figures);
 
         // Beside the largest of all, the sink included, so that no weight overflows.
@@ -243,13 +246,11 @@ private:
             figures.status = RowStatus::nan;
             return;
         }
-        const A best_mass = best == 0 ? A(0)
-                                      : mass_above(RowIn<T>(space.logits), RowIn<T>(z), least) +
-                                            static_cast<A>(best - above) * std::exp(A(least) - shift);
+        const A best_mass = mass_of_best(RowIn<T>(z), best, least, shift);
         const A selected_mass = add_selected(row, shift, selected, space, sums);
         const A kept = selected_mass + std::exp(sink_ - shift);
         if (options_.geometry) keep_weights(RowIn<T>(z), space);
-        for (const Index key : selected) detail::at(z, key - row.first) = T(0);
+        for (const Index key : selected) z.data()[key - row.first] = T(0);
         sums.tail =
             sum_lanes<T>(static_cast<Index>(z.size()), [&](const auto& lane) { return lane(z.data(), T(0)); });
         sums.all = kept + sums.tail;
@@ -261,59 +262,59 @@ private:
             sums.d1 = Figures::nan;
             return;
         }
-        sums.d1 = reach_of_others(query, space) + reach_of(selected);
+        sums.d1 = reach_of_others(query, visible, figures, space) + reach_of(selected);
         if (options_.geometry && values_.has_width()) add_geometry(row.first, sums, selected, space, figures);
     }
 
-    static Index count_above(RowIn<T> z, T limit) {
-        using P = Packet<T>;
-        const P most = limit;
-        Index above = static_cast<Index>(z.size());
-        for_each_lane<T>(static_cast<Index>(z.size()), [&](const auto& lane) {
-            above -= std::popcount(mask_not_below(most, lane(z.data(), std::numeric_limits<T>::infinity())));
-        });
-        return above;
-    }
-    static A mass_above(RowIn<T> z, RowIn<T> weights, T limit) {
+    /// The sum of the `best` largest weights, the least of them of the logit `least`. Ties of weights among different
+    /// logits weigh the same.
+    static A mass_of_best(RowIn<T> weights, Index best, T least, A shift) {
+        if (best == 0) return A(0);
+        T limit;
+        exp_sum<true, T>(RowIn<T>(&least, 1), static_cast<T>(shift), T(1), &limit);
         const Packet<T> most = limit, none = T(0);
-        return sum_lanes<T>(static_cast<Index>(z.size()), [&](const auto& lane) {
-            return select_below(most, lane(z.data(), hidden), lane(weights.data(), T(0)), none);
+        Index larger = 0;
+        const A mass = sum_lanes<T>(static_cast<Index>(weights.size()), [&](const auto& lane) {
+            const auto weight = lane(weights.data(), T(0));
+            larger += Packet<T>::size - std::popcount(mask_not_below(most, weight));
+            return select_below(most, weight, weight, none);
         });
+        return mass + static_cast<A>(best - larger) * std::exp(A(least) - shift);
     }
     /// Which of the best keys are selected: those above the least of them, and of those that tie with it no more than
     /// are among the best.
     static void count_found(T top, T least, Index best_ties, std::span<const T> kept, Figures& figures) {
-        Index found = 0, ties = 0;
+        std::uint32_t found = 0, ties = 0, tops = 0;
         for (const T x : kept) {
             found += x > least;
             ties += x == least;
-            figures.top_key = figures.top_key || x == top;
+            tops += x == top;
         }
-        figures.found = found + std::min(ties, best_ties);
+        figures.top_key = tops > 0;
+        figures.found = static_cast<Index>(found) + std::min(static_cast<Index>(ties), best_ties);
     }
 
     /// The mass of the selected, and the mean of their values, the sink's 0 among them. Relative to their own largest
     /// weight where that is far below all weights.
     A add_selected(const VisibleRow<T>& row, A shift, std::span<const Index> selected, Workspace& space,
                    RowSums& sums) const {
-        A own = sink_;
-        for (const T x : space.kept_logits) own = std::max(own, A(x));
+        const A own = std::max(sink_, A(row_max<T>(space.kept_logits)));
         if (!(own > -std::numeric_limits<A>::infinity())) return A(0);
         constexpr A far = 60;
         const bool relative = shift - own > far;
         const A sink = std::exp(sink_ - (relative ? own : shift));
-        A mass = 0;
-        const bool with_values = values_.has_width();
-        if (with_values) sums.mean.setZero(values_.view().cols());
         space.kept_weights.resize(selected.size());
-        for (std::size_t i = 0; i < selected.size(); ++i) {
-            const T weight = relative ? static_cast<T>(std::exp(A(space.kept_logits[i]) - own))
-                                      : detail::at(row.logits, selected[i] - row.first);
-            space.kept_weights[i] = weight;
-            mass += A(weight);
+        T* const weights = space.kept_weights.data();
+        for (std::size_t i = 0; i < selected.size(); ++i)
+            weights[i] = relative ? static_cast<T>(std::exp(A(space.kept_logits[i]) - own))
+                                  : row.logits.data()[selected[i] - row.first];
+        const A mass = sum_lanes<T>(static_cast<Index>(selected.size()),
+                                    [&](const auto& lane) { return lane(weights, T(0)); });
+        if (values_.has_width()) {
+            sums.mean.setZero(values_.view().cols());
+            add_values(selected, space.kept_weights, sums.mean);
+            sums.mean /= mass + sink;
         }
-        if (with_values) add_values(selected, space.kept_weights, sums.mean);
-        if (with_values) sums.mean /= mass + sink;
         return relative ? mass * std::exp(own - shift) : mass;
     }
 
@@ -356,11 +357,19 @@ private:
     }
 
     /// The largest distance of another visible value from the mean of all.
-    A reach_of_others(Index query, const Workspace& space) const {
-        const KeyRanges visible = mask_.visible(query, keys_);
-        for (const Index key : values_.by_radius())
-            if (visible.contains(key) && detail::at(space.last_query, key) != query) return values_.radius(key);
-        return A(0);
+    A reach_of_others(Index query, const KeyRanges& visible, const Figures& figures,
+                      const Workspace& space) const {
+        if (figures.selected == visible.count()) return A(0);
+        const auto other = [&](Index key) { return detail::at(space.last_query, key) != query; };
+        // Among the farthest of all there is mostly one; else those of the row are looked through.
+        constexpr std::size_t tried = 64;
+        for (const Index key : values_.by_radius().first(std::min(tried, values_.by_radius().size())))
+            if (visible.contains(key) && other(key)) return values_.radius(key);
+        A most = 0;
+        if (values_.has_width())
+            visible.for_each(
+                [&](Index key) { most = other(key) ? std::max(most, values_.radius(key)) : most; });
+        return most;
     }
     A reach_of(std::span<const Index> selected) const {
         A most = sink_ > -std::numeric_limits<A>::infinity() ? values_.sink_radius() : A(0);

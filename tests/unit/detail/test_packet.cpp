@@ -94,6 +94,21 @@ TEMPLATE_TEST_CASE("packets have quotients, roots, extremes and masks", "[packet
     CHECK_FALSE(any_below(a, x.front()));
     for (std::size_t i = 0; i < x.size(); ++i) // the place of every limit
         CHECK(std::countr_zero(mask_not_below(a, x[i])) == static_cast<int>(i));
+    // Those at two of three places, one after the other.
+    auto mixed = x;
+    std::vector<T> wanted;
+    for (std::size_t i = 0; i < mixed.size(); ++i) {
+        if (i % 3 == 1)
+            mixed[i] = -100;
+        else
+            wanted.push_back(mixed[i]);
+    }
+    std::vector<T> stored(x.size(), T(7));
+    REQUIRE(store_not_below(P::load(mixed.data()), P(x.front()), stored.data()) ==
+            static_cast<Index>(wanted.size()));
+    CHECK(std::equal(wanted.begin(), wanted.end(), stored.begin()));
+    CHECK(store_not_below(a, P(x.front()), stored.data()) == P::size);
+    CHECK(std::equal(x.begin(), x.end(), stored.begin()));
 }
 
 TEMPLATE_TEST_CASE("packets take NaN as said", "[packet]", float, double, long double) {
@@ -105,6 +120,9 @@ TEMPLATE_TEST_CASE("packets take NaN as said", "[packet]", float, double, long d
     CHECK_FALSE(any_below(one, nan));
     CHECK(mask_not_below(nan, one) == 0);
     CHECK(mask_not_below(one, nan) == 0);
+    typename P::Elements stored;
+    CHECK(store_not_below(nan, one, stored.data()) == 0);
+    CHECK(store_not_below(one, nan, stored.data()) == 0);
     CHECK(std::isnan(reduce_add(one + nan)));
 }
 

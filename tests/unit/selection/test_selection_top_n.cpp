@@ -198,11 +198,14 @@ TEMPLATE_TEST_CASE("ranking: the n largest of every length, of every kind of sco
                     once.rank(in(scores), static_cast<Index>(n));
                     again.rank(in(scores), static_cast<Index>(n));
                     Ranking<T> selected;
-                    const T least = selected.nth_largest(in(scores), static_cast<Index>(n));
+                    const auto [least, larger] = selected.nth_largest(in(scores), static_cast<Index>(n));
                     const T wanted =
                         n == 0 ? std::numeric_limits<T>::infinity() : scores[std::size_t(expected.back())];
+                    const auto above = std::count_if(scores.begin(), scores.end(), [&](T x) {
+                        return x > wanted || (x == x && wanted != wanted);
+                    });
                     const bool equal =
-                        (least == wanted || (least != least && wanted != wanted)) &&
+                        (least == wanted || (least != least && wanted != wanted)) && larger == above &&
                         std::vector<Index>(once.order().begin(), once.order().end()) == expected &&
                         std::vector<Index>(again.order().begin(), again.order().end()) == expected &&
                         once.size() == static_cast<Index>(n);

@@ -4,6 +4,8 @@
 
 #include <attnscope/detail/simd/generic.hpp>
 
+#include <bit>
+
 #ifdef EIGEN_VECTORIZE_AVX512
 namespace attnscope {
 inline namespace v0_1 {
@@ -17,6 +19,12 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     static bool any_below(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
     static std::uint32_t mask_not_below(__m512 x, __m512 limit) {
         return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+    }
+    static Index store_not_below(__m512 x, __m512 limit, float* target) {
+        const __mmask16 mask = _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+        _mm512_storeu_ps(target,
+                         _mm512_maskz_compress_ps(mask, x)); // a masked store is slow on some processors
+        return std::popcount(static_cast<std::uint32_t>(mask));
     }
     static __m512 load_partial(const float* source, Index count, float fill) {
         return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
@@ -37,6 +45,12 @@ struct Instructions<double, 8> : GenericInstructions<double> {
     static bool any_below(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ) != 0; }
     static std::uint32_t mask_not_below(__m512d x, __m512d limit) {
         return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
+    }
+    static Index store_not_below(__m512d x, __m512d limit, double* target) {
+        const __mmask8 mask = _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
+        _mm512_storeu_pd(target,
+                         _mm512_maskz_compress_pd(mask, x)); // a masked store is slow on some processors
+        return std::popcount(static_cast<std::uint32_t>(mask));
     }
     // Eigen's is a Newton step from an estimate, and NaN of +inf.
     static __m512d sqrt(__m512d x) { return _mm512_sqrt_pd(x); }

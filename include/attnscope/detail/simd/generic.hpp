@@ -43,6 +43,22 @@ struct GenericInstructions {
             return mask;
         }
     }
+    /// Stores the elements of x that are at least `limit`, one after the other; how many there are.
+    static Index store_not_below(Raw x, Raw limit, T* target) {
+        if constexpr (scalar) {
+            *target = x;
+            return x >= limit;
+        } else {
+            // All of them, the next where a smaller one stood: a branch would be mispredicted.
+            const auto a = elements(x), b = elements(limit);
+            Index stored = 0;
+            for (std::size_t i = 0; i < a.size(); ++i) {
+                target[stored] = a[i];
+                stored += a[i] >= b[i];
+            }
+            return stored;
+        }
+    }
     /// sqrt x, correctly rounded in double and long double. Eigen's of floats is right to 2 units, but 0 of denormals and
     /// NaN of +inf.
     static Raw sqrt(Raw x) {

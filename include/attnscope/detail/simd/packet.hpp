@@ -90,6 +90,11 @@ public:
     friend EIGEN_ALWAYS_INLINE std::uint32_t mask_not_below(Packet x, Packet limit) {
         return Target::mask_not_below(x.raw, limit.raw);
     }
+    /// Stores the elements of x that are at least `limit`, one after the other; how many there are. Whole packets of
+    /// `target` may be overwritten.
+    friend EIGEN_ALWAYS_INLINE Index store_not_below(Packet x, Packet limit, T* target) {
+        return Target::store_not_below(x.raw, limit.raw, target);
+    }
 
     friend EIGEN_ALWAYS_INLINE T reduce_add(Packet x) { return Eigen::internal::predux(x.raw); }
     friend EIGEN_ALWAYS_INLINE T reduce_max(Packet x) { return Eigen::internal::predux_max(x.raw); }
