@@ -102,6 +102,7 @@
 #include <attnscope/sensitivity/rank_collapse.hpp>
 #include <attnscope/sensitivity/softmax_norms.hpp>
 #include <attnscope/sensitivity/spectral_norm.hpp>
+#include <attnscope/streaming/block_scan.hpp>
 #include <attnscope/streaming/column_scan.hpp>
 #include <attnscope/streaming/distance_scan.hpp>
 #include <attnscope/streaming/divergence_scan.hpp>

@@ -105,6 +105,33 @@ TEST_CASE("the examples of rows and normalisers", "[doors][examples]") {
 
 TEST_CASE("the examples of heads and scans", "[doors][examples]") {
     {
+        const Index a = 5, b = 7, d = 4;
+        const std::vector<float> numbers = drawn((a + b) * 3 * d);
+        const MatrixView<float> q(numbers.data(), a + b, d), k_here(q.data() + q.rows() * d, a, d),
+            k_there(k_here.data() + a * d, b, d), v_here(k_there.data() + b * d, a, d),
+            v_there(v_here.data() + a * d, b, d);
+        const Mask mask = Mask::causal();
+        const ScanOptions options{.output = true};
+        BlockScan<float> all = scan_block(HeadView(q, k_here, v_here), {0, 0, a + b}, mask, options);
+        all.merge(scan_block(HeadView(q, k_there, v_there), {0, a, a + b}, mask, options));
+        const Scan<float, 8> result = all.finish(); // rows and output of every query
+        const MatrixView<float> k(k_here.data(), a + b, d), v(v_here.data(), a + b, d);
+        CHECK(result.output.isApprox(scan(HeadView(q, k, v), mask, options).output));
+
+        const Scan<float, 8> whole = scan(HeadView(q, k), mask);
+        std::vector<double> totals;
+        for (const auto& row : whole.rows) totals.push_back(row.statistics().log_sum_exp());
+        const auto half = [&](Index begin, Index end) {
+            return scan_block_columns(HeadView(MatrixView<float>(q.row(begin).data(), end - begin, d), k),
+                                      {begin, 0, a + b},
+                                      std::vector(totals.begin() + begin, totals.begin() + end), mask);
+        };
+        ColumnSums first = half(0, 4), second = half(4, a + b);
+        first.merge(second);
+        const ColumnScan columns = first.mean();
+        CHECK(columns.mass.isApprox(scan_column_mass(HeadView(q, k), whole, mask).mass, 1e-5));
+    }
+    {
         const Index n = 12, d = 4;
         const std::vector<float> buffer = drawn(n * 3 * d);
         const Eigen::Map<const Matrix<float>> qkv(buffer.data(), n, 3 * d);

@@ -3,6 +3,8 @@
 
 #include <attnscope/streaming/scan.hpp>
 
+#include <utility>
+
 namespace attnscope {
 inline namespace v0_1 {
 
@@ -13,6 +15,125 @@ struct ColumnScan : ScanExtent {
     /// such queries, or if `cancelled`.
     double row_sum = std::numeric_limits<double>::quiet_NaN();
 };
+
+/// What a run of keys collects from some queries.
+/// Invariant. `merge` adds other queries; sums are exact counts, and weights added in the order of merging.
+/// Example, of the queries in two halves, `first` and `second`:
+///     first.merge(second);
+///     const ColumnScan columns = first.mean();
+struct ColumnSums {
+    Index first_key = 0;
+    Row<double> weight;     ///< [keys] the sum of the weights on the key
+    Row<double> seen;       ///< [keys] over so many queries
+    double rows_in_all = 0; ///< queries that give weight to some key of the head
+
+    /// Adds what the same keys collect from other queries.
+    /// Throws. `invalid_argument` for other keys.
+    void merge(const ColumnSums& other) {
+        detail::require(other.first_key == first_key && other.weight.size() == weight.size(),
+                        "ColumnSums::merge", "both must be of the same keys: first, how many", other.first_key,
+                        other.weight.size());
+        weight += other.weight;
+        seen += other.seen;
+        rows_in_all += other.rows_in_all;
+    }
+    /// Adds the keys behind, of the same queries.
+    /// Throws. `invalid_argument` unless they begin where these end, and for other queries.
+    void append(const ColumnSums& next) {
+        detail::require(next.first_key == first_key + weight.size() && next.rows_in_all == rows_in_all,
+                        "ColumnSums::append",
+                        "the next keys must begin where these end, of the same queries: first key, end",
+                        next.first_key, first_key + weight.size());
+        const auto joined = [](const Row<double>& a, const Row<double>& b) {
+            Row<double> all(a.size() + b.size());
+            all << a, b;
+            return all;
+        };
+        weight = joined(weight, next.weight);
+        seen = joined(seen, next.seen);
+    }
+    /// Mean weights, of all keys and all queries of a head.
+    /// Throws. `invalid_argument` if the weights of a query sum to less than 15/16 or more than 17/16 on average.
+    ColumnScan mean() const {
+        ColumnScan result;
+        result.all = result.done = weight.size();
+        if (rows_in_all > 0) {
+            result.row_sum = weight.sum() / rows_in_all;
+            detail::require(
+                std::abs(result.row_sum - 1) <= 1.0 / 16 || std::isnan(result.row_sum), "scan_column_mass",
+                "the weights of a query must sum to 1 with its log-sum-exp, on average", result.row_sum);
+        }
+        result.mass = (seen > 0).select(weight / seen, std::numeric_limits<double>::quiet_NaN());
+        return result;
+    }
+};
+
+namespace detail {
+
+/// The sums of a block of a head. Queries and keys of the source are those of the block.
+template <Real T, class Source, Real L, class E>
+std::pair<ColumnSums, ScanExtent> column_sums(const char* function, const BlockPlace& place, Index queries,
+                                              Index keys, const Source& source, RowIn<L> log_sum_exp,
+                                              const Mask& mask, const TileOptions& given, E&& executor) {
+    require(static_cast<Index>(log_sum_exp.size()) == queries, function,
+            "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
+    const TileOptions options = checked_tiles(given, keys);
+    ColumnSums result{place.key, Row<double>::Zero(keys), Row<double>::Zero(keys), 0};
+    Row<double>&mass = result.weight, &seen = result.seen;
+    const LogitMap<T> map(function, options);
+    ProgressGate gate(options.progress, keys);
+    const auto visible_keys = [&](Index query, Index begin, Index end) {
+        return clipped(mask.visible(place.query + query, place.keys), place.key + begin, place.key + end);
+    };
+    const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
+    const auto task = [&](Index number) {
+        if (gate.stopped()) return;
+        using P = Packet<T>;
+        const P most = T(64); // of a logarithm that is none: its exponential is seen in the sum
+        const Index key = number * width, cols = std::min(width, keys - key);
+        std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
+            sums(static_cast<std::size_t>(cols));
+        for (Index query = 0; query < queries; query += options.query_tile) {
+            const Index rows = std::min(options.query_tile, queries - query);
+            bool any = false;
+            for (Index i = 0; i < rows && !any; ++i) any = visible_keys(query + i, key, key + cols).count() > 0;
+            if (!any) continue;
+            source(query, key, TileOut<T>(buffer.data(), rows, cols, Eigen::OuterStride<>(cols)));
+            for (Index i = 0; i < rows; ++i)
+                map(place.query + query + i, place.key + key,
+                    RowOut<T>(buffer.data() + i * cols, static_cast<std::size_t>(cols)));
+            std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
+            for (Index i = 0; i < rows; ++i) {
+                const L total = detail::at(log_sum_exp, query + i);
+                if (!(std::abs(total) <= std::numeric_limits<L>::max())) continue;
+                const KeyRanges visible = visible_keys(query + i, key, key + cols);
+                // In two parts: what T loses of the log-sum-exp would be lost of every weight.
+                const T rounded = static_cast<T>(total);
+                const P shift = rounded, rest = static_cast<T>(total - L(rounded));
+                for (const KeyRange& range : {visible.lead, visible.body}) {
+                    const Index first = range.begin - place.key;
+                    const T* const z = buffer.data() + i * cols + (first - key);
+                    T* const to = sums.data() + (first - key);
+                    for_each_lane<T>(range.size(), [&](const auto& lane) {
+                        const auto x = (lane(z, -std::numeric_limits<T>::infinity()) - shift) - rest;
+                        const auto p = exp_nonpositive(select_below(most, x, most, x));
+                        lane.store(to, lane(to) + p);
+                    });
+                    seen.segment(first, range.size()) += 1;
+                }
+            }
+            for (Index j = 0; j < cols; ++j) mass[key + j] += static_cast<double>(detail::at(sums, j));
+        }
+        gate.pass(key, key + cols);
+    };
+    executor((keys + width - 1) / width, task);
+    for (Index query = 0; query < queries; ++query)
+        result.rows_in_all += std::abs(detail::at(log_sum_exp, query)) <= std::numeric_limits<L>::max() &&
+                              mask.visible(place.query + query, place.keys).count() > 0;
+    return {std::move(result), gate.extent()};
+}
+
+} // namespace detail
 
 /// Mean weight of each key over the queries that see it, as `column_mass` of the dense weights.
 /// Formula. Weights are e^{z - log-sum-exp}. Error: relative u |z - log-sum-exp| a weight of logit z, u of T,
@@ -32,68 +153,11 @@ ColumnScan scan_column_mass(Index queries, Index keys, const Source& source, con
     using L = RowScalar<Totals>;
     const RowHolder<L> held(totals);
     const RowIn<L> log_sum_exp = held.get();
-    detail::require(static_cast<Index>(log_sum_exp.size()) == queries, "scan_column_mass",
-                    "there must be one log-sum-exp for each query", log_sum_exp.size(), queries);
-    const TileOptions options = detail::checked_tiles(given, keys);
-    Row<double> mass = Row<double>::Zero(keys), seen = Row<double>::Zero(keys);
-    const detail::LogitMap<T> map("scan_column_mass", options);
-    detail::ProgressGate gate(options.progress, keys);
-    const Index width = std::min<Index>(options.key_tile, 256); // enough tasks for short heads too
-    const auto task = [&](Index number) {
-        if (gate.stopped()) return;
-        using P = detail::Packet<T>;
-        const P most = T(64); // of a logarithm that is none: its exponential is seen in the sum
-        const Index key = number * width, cols = std::min(width, keys - key);
-        std::vector<T> buffer(static_cast<std::size_t>(options.query_tile * cols)),
-            sums(static_cast<std::size_t>(cols));
-        for (Index query = 0; query < queries; query += options.query_tile) {
-            const Index rows = std::min(options.query_tile, queries - query);
-            bool any = false;
-            for (Index i = 0; i < rows && !any; ++i)
-                any = detail::clipped(mask.visible(query + i, keys), key, key + cols).count() > 0;
-            if (!any) continue;
-            source(query, key, TileOut<T>(buffer.data(), rows, cols, Eigen::OuterStride<>(cols)));
-            for (Index i = 0; i < rows; ++i)
-                map(query + i, key, RowOut<T>(buffer.data() + i * cols, static_cast<std::size_t>(cols)));
-            std::fill(sums.begin(), sums.end(), T(0)); // of one tile in T, of all in double
-            for (Index i = 0; i < rows; ++i) {
-                const L total = detail::at(log_sum_exp, query + i);
-                if (!(std::abs(total) <= std::numeric_limits<L>::max())) continue;
-                const KeyRanges visible = detail::clipped(mask.visible(query + i, keys), key, key + cols);
-                // In two parts: what T loses of the log-sum-exp would be lost of every weight.
-                const T rounded = static_cast<T>(total);
-                const P shift = rounded, rest = static_cast<T>(total - L(rounded));
-                for (const KeyRange& range : {visible.lead, visible.body}) {
-                    const T* const z = buffer.data() + i * cols + (range.begin - key);
-                    T* const to = sums.data() + (range.begin - key);
-                    detail::for_each_lane<T>(range.size(), [&](const auto& lane) {
-                        const auto x = (lane(z, -std::numeric_limits<T>::infinity()) - shift) - rest;
-                        const auto p = exp_nonpositive(select_below(most, x, most, x));
-                        lane.store(to, lane(to) + p);
-                    });
-                    seen.segment(range.begin, range.size()) += 1;
-                }
-            }
-            for (Index j = 0; j < cols; ++j) mass[key + j] += static_cast<double>(detail::at(sums, j));
-        }
-        gate.pass(key, key + cols);
-    };
-    executor((keys + width - 1) / width, task);
-    ColumnScan result;
-    static_cast<ScanExtent&>(result) = gate.extent();
-    Index weighed = 0;
-    for (Index query = 0; query < queries; ++query)
-        weighed += std::abs(detail::at(log_sum_exp, query)) <= std::numeric_limits<L>::max() &&
-                   mask.visible(query, keys).count() > 0;
-    if (weighed > 0 && !result.cancelled) {
-        result.row_sum = mass.sum() / static_cast<double>(weighed);
-        detail::require(
-            std::abs(result.row_sum - 1) <= 1.0 / 16 || std::isnan(result.row_sum), "scan_column_mass",
-            "the weights of a query must sum to 1 with its log-sum-exp, on average", result.row_sum);
-    }
-    for (Index key = 0; key < keys; ++key) // what was not reached has been seen by none
-        mass[key] = seen[key] > 0 ? mass[key] / seen[key] : std::numeric_limits<double>::quiet_NaN();
-    result.mass = std::move(mass);
+    auto [sums, extent] = detail::column_sums<T>("scan_column_mass", {0, 0, keys}, queries, keys, source,
+                                                 log_sum_exp, mask, given, executor);
+    if (extent.cancelled) sums.rows_in_all = 0; // what was not reached has been seen by none
+    ColumnScan result = sums.mean();
+    static_cast<ScanExtent&>(result) = extent;
     return result;
 }
 

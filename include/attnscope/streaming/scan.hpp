@@ -30,6 +30,12 @@ struct ScanOptions {
     TileOptions tiles() const { return {query_tile, key_tile, progress, scale, temperature, bias}; }
 };
 
+/// Where a block of a head begins, and how many keys the head has: masks, biases and keys are those of the whole head.
+struct BlockPlace {
+    Index query = 0, key = 0, keys = 0;
+    friend bool operator==(const BlockPlace&, const BlockPlace&) = default;
+};
+
 /// What a scan tells.
 template <Real T, Index K>
 struct Scan : ScanExtent {
@@ -64,7 +70,7 @@ inline KeyRanges clipped(const KeyRanges& visible, Index begin, Index end) {
     return {clip(visible.lead), clip(visible.body)};
 }
 
-/// One tile of queries of a scan.
+/// One tile of queries of a scan of a block of a head. Queries and keys of the source and of the values are those of the block.
 template <Real T, Index K, class Source>
 class QueryTileScan {
 public:
@@ -76,21 +82,24 @@ public:
         Matrix<A> sums;
         std::vector<T> values;
     };
-    QueryTileScan(const Source& source, const LogitMap<T>& map, Index keys, const StoredRows<T>& values,
-                  bool finite_values, std::optional<double> sink, const Mask& mask, Index key_tile,
+    QueryTileScan(const Source& source, const LogitMap<T>& map, const BlockPlace& place, Index keys,
+                  const StoredRows<T>& values, bool finite_values, const Mask& mask, Index key_tile,
                   Workspace& workspace)
-        : source_(source), map_(map), keys_(keys), values_(values), finite_values_(finite_values), sink_(sink),
-          mask_(mask), key_tile_(key_tile), stride_(padded(std::min(key_tile, keys))),
-          visible_(workspace.visible), buffer_(workspace.logits), sums_(workspace.sums),
-          room_(workspace.values) {}
+        : source_(source), map_(map), place_(place), keys_(keys), values_(values),
+          finite_values_(finite_values), mask_(mask), key_tile_(key_tile),
+          stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible), buffer_(workspace.logits),
+          sums_(workspace.sums), room_(workspace.values) {}
 
-    /// Scans queries first ... first + states.size() - 1. `output`: their first row, or null.
-    void operator()(Index first, std::span<RowState<T, K>> states, T* output) {
+    /// Scans queries first ... first + states.size() - 1. With `output`, gives output(i, sums) for each of them the sums of
+    /// its values: sum e^{z - m} v, m its largest logit; sum v over its keys at +inf where there are any; NaN where a
+    /// logit is.
+    template <class Output>
+    void operator()(Index first, std::span<RowState<T, K>> states, bool output, const Output& give) {
         const Index rows = static_cast<Index>(states.size()), width = values_.cols();
         visible_.clear();
         KeyRange seen{keys_, 0};
         for (Index i = 0; i < rows; ++i) {
-            visible_.push_back(mask_.visible(first + i, keys_));
+            visible_.push_back(visible(first + i));
             if (visible_.back().count() == 0) continue;
             seen.begin = std::min(seen.begin, visible_.back().hull().begin);
             seen.end = std::max(seen.end, visible_.back().hull().end);
@@ -108,16 +117,29 @@ public:
             TileOut<T> tile(buffer_.data(), rows, cols, Eigen::OuterStride<>(stride_));
             source_(first, key, tile);
             for (Index i = 0; i < rows; ++i)
-                map_(first + i, key, RowOut<T>(tile.data() + i * stride_, static_cast<std::size_t>(cols)));
-            for (Index i = 0; i < rows; ++i) add(i, key, tile, detail::at(states, i), output != nullptr);
+                map_(place_.query + first + i, place_.key + key,
+                     RowOut<T>(tile.data() + i * stride_, static_cast<std::size_t>(cols)));
+            for (Index i = 0; i < rows; ++i) add(i, key, tile, detail::at(states, i), output);
             if (output) add_values(key, tile);
         }
-        for (Index i = 0; output && i < rows; ++i)
-            finish(first + i, detail::at(states, i), sums_.row(i),
-                   RowOut<T>(output + i * width, static_cast<std::size_t>(width)));
+        for (Index i = 0; output && i < rows; ++i) {
+            finish(first + i, detail::at(states, i), i);
+            give(i, RowIn<A>(sums_.data() + i * width, static_cast<std::size_t>(width)));
+        }
     }
 
 private:
+    /// The keys of the block that a query of it sees, counted from its first.
+    KeyRanges visible(Index query) const {
+        KeyRanges ranges = clipped(mask_.visible(place_.query + query, place_.keys), place_.key,
+                                   saturated_sum(place_.key, keys_));
+        for (KeyRange* const range : {&ranges.lead, &ranges.body}) {
+            range->begin -= place_.key;
+            range->end -= place_.key;
+        }
+        return ranges;
+    }
+
     /// Rows of a tile begin at a packet, and not all in the same set of the cache.
     static Index padded(Index cols) {
         constexpr Index line = std::max<Index>(16, Packet<T>::size);
@@ -133,14 +155,15 @@ private:
         };
         if (!terms) {
             for (const KeyRange& range : {ranges.lead, ranges.body})
-                state.add(RowIn<T>(span(range)), range.begin);
+                state.add(RowIn<T>(span(range)), place_.key + range.begin);
             return;
         }
         A factor = 1;
         if (ranges.lead.size() > 0)
-            factor *= state.add(RowIn<T>(span(ranges.lead)), ranges.lead.begin, span(ranges.lead));
+            factor *= state.add(RowIn<T>(span(ranges.lead)), place_.key + ranges.lead.begin, span(ranges.lead));
         if (ranges.body.size() > 0) {
-            const A again = state.add(RowIn<T>(span(ranges.body)), ranges.body.begin, span(ranges.body));
+            const A again =
+                state.add(RowIn<T>(span(ranges.body)), place_.key + ranges.body.begin, span(ranges.body));
             for (T& x : span(ranges.lead)) x = static_cast<T>(A(x) * again);
             factor *= again;
         }
@@ -166,50 +189,45 @@ private:
                 if (tile(i, j) != T(0)) sums_.row(i) += A(tile(i, j)) * values.map().row(j).template cast<A>();
     }
 
-    template <class Sums>
-    void finish(Index query, const RowState<T, K>& state, const Sums& sums, RowOut<T> out) {
+    /// What the sums of a row are if it is not normal.
+    void finish(Index query, const RowState<T, K>& state, Index row) {
+        auto sums = sums_.row(row);
         switch (state.status()) {
-        case RowStatus::normal: {
-            const A mass = 1 + state.statistics().r,
-                    share = sink_ ? SinkStatistics<A>(state.statistics(), *sink_).key_mass() : A(1);
-            for (std::size_t c = 0; c < out.size(); ++c)
-                out[c] = static_cast<T>(sums[static_cast<Index>(c)] / mass * share);
+        case RowStatus::normal:
             return;
-        }
         case RowStatus::nan:
-            std::fill(out.begin(), out.end(), std::numeric_limits<T>::quiet_NaN());
+            sums.setConstant(std::numeric_limits<A>::quiet_NaN());
             return;
         case RowStatus::empty:
-            std::fill(out.begin(), out.end(), T(0));
+            sums.setZero();
             return;
         case RowStatus::infinite:
             break;
         }
         // The keys at +inf share the mass: once more through this one row, which is rare.
-        Row<A> mean = Row<A>::Zero(static_cast<Index>(out.size()));
+        sums.setZero();
         std::vector<T> logits(static_cast<std::size_t>(key_tile_));
-        const KeyRanges visible = mask_.visible(query, keys_);
+        const KeyRanges seen = visible(query);
         for (Index key = 0; key < keys_; key += key_tile_) {
             const Index cols = std::min(key_tile_, keys_ - key);
-            const KeyRanges ranges = clipped(visible, key, key + cols);
+            const KeyRanges ranges = clipped(seen, key, key + cols);
             if (ranges.count() == 0) continue;
             source_(query, key, TileOut<T>(logits.data(), 1, cols, Eigen::OuterStride<>(cols)));
-            map_(query, key, RowOut<T>(logits.data(), static_cast<std::size_t>(cols)));
+            map_(place_.query + query, place_.key + key,
+                 RowOut<T>(logits.data(), static_cast<std::size_t>(cols)));
             ranges.for_each([&](Index at) {
                 if (detail::at(logits, at - key) == std::numeric_limits<T>::infinity())
-                    mean += values_.read(at, 1, room_).map().row(0).template cast<A>().array();
+                    sums += values_.read(at, 1, room_).map().row(0).template cast<A>();
             });
         }
-        mean /= static_cast<A>(state.infinite_keys());
-        for (std::size_t c = 0; c < out.size(); ++c) out[c] = static_cast<T>(mean[static_cast<Index>(c)]);
     }
 
     const Source& source_;
     const LogitMap<T>& map_;
-    Index keys_;
+    BlockPlace place_;
+    Index keys_; ///< of the block
     const StoredRows<T>& values_;
     bool finite_values_;
-    std::optional<double> sink_; ///< over the temperature
     const Mask& mask_;
     Index key_tile_, stride_;
     std::vector<KeyRanges>& visible_;
@@ -217,6 +235,21 @@ private:
     Matrix<A>& sums_;
     std::vector<T>& room_;
 };
+
+/// The output of a row from the sums of its values, as `QueryTileScan` gives them. `sink`: over the temperature.
+template <Real T, Index K>
+void write_output(const RowState<T, K>& state, RowIn<Accumulator<T>> sums, std::optional<double> sink,
+                  RowOut<T> out) {
+    using A = Accumulator<T>;
+    A mass = 1, share = 1;
+    if (state.status() == RowStatus::normal) {
+        mass = 1 + state.statistics().r;
+        if (sink) share = SinkStatistics<A>(state.statistics(), *sink).key_mass();
+    } else if (state.status() == RowStatus::infinite) {
+        mass = static_cast<A>(state.infinite_keys());
+    }
+    for (std::size_t c = 0; c < out.size(); ++c) out[c] = static_cast<T>(sums[c] / mass * share);
+}
 
 /// One head of a scan, and where its figures go.
 template <Real T, Index K, class Source>
@@ -283,12 +316,14 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         const Index first = (tile - *(after - 1)) * tiles.query_tile,
                     rows = std::min(tiles.query_tile, job.queries - first);
         workspaces.use([&](typename Tile::Workspace& workspace) {
-            Tile scan(job.source, map, job.keys, job.values, job.finite_values, job.result.sink_exponent,
-                      job.mask, tiles.key_tile, workspace);
-            scan(first,
-                 std::span(job.result.rows)
-                     .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-                 given.output ? job.result.output.data() + first * job.values.cols() : nullptr);
+            Tile scan(job.source, map, {0, 0, job.keys}, job.keys, job.values, job.finite_values, job.mask,
+                      tiles.key_tile, workspace);
+            const auto states = std::span(job.result.rows)
+                                    .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+            scan(first, states, given.output, [&](Index i, RowIn<Accumulator<T>> sums) {
+                write_output<T, K>(detail::at(states, i), sums, job.result.sink_exponent,
+                                   RowOut<T>(job.result.output.row(first + i).data(), sums.size()));
+            });
         });
         gate.pass(first_row[number] + first, first_row[number] + first + rows);
     };
