@@ -173,7 +173,7 @@ std::vector<HeadAnalysis> analyze_heads(MPI_Comm comm, Index count, const Analyz
     for (const auto& bytes : run_units(comm, count, [&](Index head) {
              io::StateWriter out;
              io::write(out, analyze(head));
-             return out.bytes();
+             return std::move(out).bytes();
          })) {
         io::StateReader in("a rank's analysis", bytes);
         heads.push_back(io::read_head_analysis(in));

@@ -71,6 +71,10 @@ PieceRange<T> piece_range(RowIn<T> z) {
 template <Real T, Index K>
 class Leaders {
 public:
+    Leaders() = default;
+    Leaders(const std::array<T, static_cast<std::size_t>(K)>& logits,
+            const std::array<Index, static_cast<std::size_t>(K)>& keys)
+        : logits_(logits), keys_(keys) {}
     bool empty() const { return keys_[0] < 0; }
     /// The i-th largest and its key, 0 <= i < K; -inf and -1 where there is none.
     T logit(Index i) const { return detail::at(logits_, i); }

@@ -101,10 +101,10 @@ public:
     }
 
     /// The keys with the largest logits, from the largest down, ties by smaller key: min(K, finite_keys) of
-    /// them.
+    /// them. Of a row with NaN some may be missing.
     LeadingKeys<T, K> leaders() const {
         LeadingKeys<T, K> result;
-        for (Index i = 0; i < std::min(K, finite_); ++i) result.add({leaders_.key(i), leaders_.logit(i)});
+        for (Index i = 0; i < K && leaders_.key(i) >= 0; ++i) result.add({leaders_.key(i), leaders_.logit(i)});
         return result;
     }
     /// The i-th of them, 0 <= i < leaders().size().
@@ -143,6 +143,65 @@ public:
         for (Index i = 0; i < std::min({k, K, finite_}); ++i)
             sum += std::exp(A(leading_logit(i)) - A(leading_logit(0)));
         return status() == RowStatus::normal ? sum / (1 + sums_.r) : RowStatistics<A>::nan();
+    }
+
+    /// All that a state consists of, for those who store it.
+    struct Parts {
+        std::array<A, 5>
+            sums{}; ///< of the keys but the first leader, u = its logit - z: e^-u, u e^-u, e^-2u, e^-3u, u^2 e^-u
+        Index finite = 0, nan = 0, infinite = 0;                ///< keys
+        Index infinite_key = std::numeric_limits<Index>::max(); ///< the first of the infinite ones
+        T smallest = std::numeric_limits<T>::infinity();        ///< finite logit
+        std::array<T, static_cast<std::size_t>(K)> logits{};    ///< the largest, descending; then -inf
+        std::array<Index, static_cast<std::size_t>(K)> keys{};  ///< of these; then -1
+    };
+    Parts parts() const {
+        Parts parts{
+            {sums_.r, sums_.t, sums_.q, sums_.c, sums_.v}, finite_, nan_, infinite_, infinite_key_, smallest_};
+        for (Index i = 0; i < K; ++i) {
+            detail::at(parts.logits, i) = leaders_.logit(i);
+            detail::at(parts.keys, i) = leaders_.key(i);
+        }
+        return parts;
+    }
+    /// The state of these parts.
+    /// Throws. `invalid_argument` for parts that no row has: what is wrong with them.
+    static RowState of(const Parts& parts) {
+        const auto need = [](bool holds, const char* rule) { detail::require(holds, "RowState::of", rule); };
+        need(parts.finite >= 0 && parts.nan >= 0 && parts.infinite >= 0, "counts of keys must be >= 0");
+        // Beside NaN, keys are counted that nothing else is known of.
+        auto known = static_cast<std::size_t>(std::min(K, parts.finite));
+        while (parts.nan > 0 && known > 0 && parts.keys[known - 1] == -1) --known;
+        for (const A sum : parts.sums)
+            need(sum >= A(0) && sum <= std::numeric_limits<A>::max() && (known > 1 || sum == A(0)),
+                 "sums must be finite and >= 0, and 0 of less than two keys");
+        constexpr Index none = std::numeric_limits<Index>::max();
+        need(parts.infinite > 0 ? parts.infinite_key >= 0 && parts.infinite_key < none
+                                : parts.infinite_key == none,
+             "the first key at +inf must be there if, and only if, there are any");
+        for (std::size_t i = 0; i < parts.logits.size(); ++i) {
+            const T z = parts.logits[i];
+            if (i < known)
+                need(std::abs(z) <= std::numeric_limits<T>::max() && parts.keys[i] >= 0 &&
+                         (i == 0 || detail::Leaders<T, K>::precedes(parts.logits[i - 1], parts.keys[i - 1], z,
+                                                                    parts.keys[i])),
+                     "the largest logits must be finite and descend, ties by ascending key");
+            else
+                need(z == lowest && parts.keys[i] == -1, "there must be as many largest logits as keys, or K");
+        }
+        need(known == 0 ? parts.smallest == std::numeric_limits<T>::infinity()
+                        : std::abs(parts.smallest) <= std::numeric_limits<T>::max() &&
+                              parts.smallest <= parts.logits[known - 1],
+             "the smallest logit must be finite and no larger than the others");
+        RowState state;
+        state.sums_ = {parts.sums[0], parts.sums[1], parts.sums[2], parts.sums[3], parts.sums[4]};
+        state.finite_ = parts.finite;
+        state.nan_ = parts.nan;
+        state.infinite_ = parts.infinite;
+        state.infinite_key_ = parts.infinite_key;
+        state.smallest_ = parts.smallest;
+        state.leaders_ = {parts.logits, parts.keys};
+        return state;
     }
 
     /// The same to the last bit.

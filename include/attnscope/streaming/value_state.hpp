@@ -21,8 +21,15 @@ template <Real A>
 class ValueState {
 public:
     explicit ValueState(std::span<A> mean) : mean_(mean) {}
+    /// A state that was stored: mean as it was, not zero.
+    /// Throws. `invalid_argument` for a mass or a scatter below 0.
+    ValueState(std::span<A> mean, A mass, A scatter) : mean_(mean), mass_(mass), scatter_(scatter) {
+        detail::require(!(mass < A(0)) && !(scatter < A(0)), "ValueState", "mass and scatter must be >= 0",
+                        mass, scatter);
+    }
 
     A mass() const { return mass_; }
+    A scatter() const { return scatter_; }
     std::span<const A> mean() const { return mean_; }
     /// Tr Var = scatter/W: the mean squared distance from the mean. NaN without mass.
     A variance() const { return mass_ > A(0) ? scatter_ / mass_ : std::numeric_limits<A>::quiet_NaN(); }

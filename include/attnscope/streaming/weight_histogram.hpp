@@ -16,6 +16,13 @@ struct WeightHistogram {
     std::uint64_t left_out = 0; ///< visible keys of rows with NaN or +inf
     friend bool operator==(const WeightHistogram&, const WeightHistogram&) = default;
 
+    /// Adds the counts of other pairs.
+    void merge(const WeightHistogram& other) {
+        for (std::size_t i = 0; i < count.size(); ++i) count[i] += other.count[i];
+        pairs += other.pairs;
+        left_out += other.left_out;
+    }
+
     /// Share of the pairs with a weight of at most 2^-b. NaN if there are no pairs.
     double share_below(std::size_t b) const {
         std::uint64_t sum = 0;
@@ -68,9 +75,7 @@ HistogramScan scan_histogram(Index queries, Index keys, const Source& source, co
             WeightHistogram row;
             add_to_histogram<T>(row, RowIn<T>(z));
             const std::lock_guard lock(guard);
-            for (std::size_t i = 0; i < row.count.size(); ++i) all.count[i] += row.count[i];
-            all.pairs += row.pairs;
-            all.left_out += row.left_out;
+            all.merge(row);
         },
         mask, options, executor);
     return result;
