@@ -114,9 +114,21 @@ TEST_CASE("the examples of heads and scans", "[doors][examples]") {
         const ScanOptions options{.output = true};
         BlockScan<float> all = scan_block(HeadView(q, k_here, v_here), {0, 0, a + b}, mask, options);
         all.merge(scan_block(HeadView(q, k_there, v_there), {0, a, a + b}, mask, options));
-        const Scan<float, 8> result = all.finish(); // rows and output of every query
+        const Scan<float> result = all.finish(); // rows and output of every query
         const MatrixView<float> k(k_here.data(), a + b, d), v(v_here.data(), a + b, d);
         CHECK(result.output.isApprox(scan(HeadView(q, k, v), mask, options).output));
+
+        const Index queries = q.rows(), keys = k.rows();
+        const auto head_of = [&](KeyRange some, KeyRange of) {
+            return HeadView(MatrixView<float>(q.row(some.begin).data(), some.size(), d),
+                            MatrixView<float>(k.row(of.begin).data(), of.size(), d));
+        };
+        const BlockGrid grid(queries, keys, mask, {.queries = 4096, .keys = 16384});
+        BlockMerger<float> merger(grid);
+        for (Index i = 0; i < grid.size(); ++i)
+            merger.take(scan_block(head_of(grid[i].queries, grid[i].keys), grid.place(i), mask));
+        const Scan<float> merged = merger.finish();
+        CHECK(merged.rows == scan(HeadView(q, k), mask).rows);
 
         const Scan<float, 8> whole = scan(HeadView(q, k), mask);
         std::vector<double> totals;

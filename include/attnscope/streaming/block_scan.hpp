@@ -14,7 +14,7 @@ inline namespace v0_1 {
 /// Example, of a head whose keys are on two machines, a and b of them:
 ///     BlockScan<float> all = scan_block(HeadView(q, k_here, v_here), {0, 0, a + b}, mask, options);
 ///     all.merge(scan_block(HeadView(q, k_there, v_there), {0, a, a + b}, mask, options));
-///     const Scan<float, 8> result = all.finish(); // rows and output of every query
+///     const Scan<float> result = all.finish(); // rows and output of every query
 template <Real T, Index K = 8>
 class BlockScan {
 public:
@@ -193,6 +193,157 @@ ColumnSums scan_block_columns(const H& head, const BlockPlace& place, const Tota
     detail::require(!extent.cancelled, "scan_block_columns", "progress has ended it: half a block is none");
     return std::move(sums);
 }
+
+/// A head cut into blocks, those without a pair that sees each other left out, in the order in which they are merged: the keys
+/// of one block of queries, then those of the next. The cut does not depend on who scans, and so neither do the bits.
+/// Example, on threads of your own, `head_of(queries, keys)` being the rows of q, and those of k and v, of these ranges:
+///     const BlockGrid grid(queries, keys, mask, {.queries = 4096, .keys = 16384});
+///     BlockMerger<float> merger(grid);
+///     for (Index i = 0; i < grid.size(); ++i)
+///         merger.take(scan_block(head_of(grid[i].queries, grid[i].keys), grid.place(i), mask));
+///     const Scan<float> merged = merger.finish();
+class BlockGrid {
+public:
+    /// Of a block.
+    struct Size {
+        Index queries = 16384, keys = 65536;
+    };
+    struct Block {
+        KeyRange queries, keys;
+    };
+
+    /// Cost. O(queries keys/size.keys).
+    /// Throws. `invalid_argument` for counts below 0 and sizes below 1.
+    BlockGrid(Index queries, Index keys, const Mask& mask, const Size& size) : queries_(queries), keys_(keys) {
+        detail::require(queries >= 0 && keys >= 0, "BlockGrid", "queries and keys must be >= 0", queries, keys);
+        detail::require(size.queries >= 1 && size.keys >= 1, "BlockGrid", "a block must have queries and keys",
+                        size.queries, size.keys);
+        for (Index query = 0; query < queries;) {
+            const KeyRange own{query, query + std::min(size.queries, queries - query)};
+            for (Index key = 0; key < keys;) {
+                const KeyRange part{key, key + std::min(size.keys, keys - key)};
+                bool seen = false;
+                for (Index i = own.begin; i < own.end && !seen; ++i)
+                    seen = detail::clipped(mask.visible(i, keys), part.begin, part.end).count() > 0;
+                if (seen) blocks_.push_back({own, part});
+                key = part.end;
+            }
+            query = own.end;
+        }
+    }
+    BlockGrid(Index queries, Index keys, const Mask& mask = {}) : BlockGrid(queries, keys, mask, Size{}) {}
+
+    Index size() const { return static_cast<Index>(blocks_.size()); }
+    const Block& operator[](Index i) const { return detail::at(blocks_, i); }
+    BlockPlace place(Index i) const { return {(*this)[i].queries.begin, (*this)[i].keys.begin, keys_}; }
+    Index queries() const { return queries_; } ///< of the head
+    Index keys() const { return keys_; }
+
+private:
+    Index queries_, keys_;
+    std::vector<Block> blocks_;
+};
+
+/// The scan of a head from those of its blocks, which come in the order of the grid. The grid must outlive it.
+/// Cost. Memory of the result, and of one block.
+template <Real T, Index K = 8>
+class BlockMerger {
+public:
+    using A = Accumulator<T>;
+
+    explicit BlockMerger(const BlockGrid& grid, std::optional<double> sink_exponent = {})
+        : grid_(grid), sink_(sink_exponent) {
+        result_.rows.resize(static_cast<std::size_t>(grid.queries()));
+        result_.sink_exponent = sink_exponent;
+        result_.all = result_.done = grid.queries();
+    }
+
+    /// The next block.
+    /// Throws. `invalid_argument` unless it is the next of the grid, and for an output of another width.
+    void take(BlockScan<T, K> block) {
+        detail::require(next_ < grid_.size() && block.place() == grid_.place(next_) &&
+                            block.keys() == grid_[next_].keys.size() &&
+                            block.queries() == grid_[next_].queries.size(),
+                        "BlockMerger::take", "blocks must come in the order of the grid: number, first key",
+                        next_, block.place().key);
+        if (next_ == 0)
+            result_.output.setZero(block.sums().cols() > 0 ? grid_.queries() : 0, block.sums().cols());
+        detail::require(block.sums().cols() == result_.output.cols(), "BlockMerger::take",
+                        "all blocks must have an output, of one width, or none", block.sums().cols(),
+                        result_.output.cols());
+        const bool first = next_ == 0 || grid_[next_ - 1].queries.begin != grid_[next_].queries.begin;
+        ++next_;
+        if (first) queries_ = nothing(block.place().query, block.queries(), 0, 0);
+        skip_to(block.place().key);
+        queries_.merge(block);
+        if (next_ < grid_.size() && grid_[next_].queries.begin == block.place().query) return;
+        skip_to(grid_.keys());
+        Scan<T, K> done = queries_.finish(sink_);
+        const Index begin = block.place().query;
+        std::copy(done.rows.begin(), done.rows.end(), result_.rows.begin() + begin);
+        if (done.output.size() > 0) result_.output.middleRows(begin, done.output.rows()) = done.output;
+    }
+
+    /// The scan.
+    /// Throws. `invalid_argument` unless all blocks have come.
+    Scan<T, K> finish() {
+        detail::require(next_ == grid_.size(), "BlockMerger::finish", "all blocks must have come: so many, of",
+                        next_, grid_.size());
+        return std::move(result_);
+    }
+
+private:
+    /// A block in which nothing is seen.
+    BlockScan<T, K> nothing(Index query, Index queries, Index key, Index keys) const {
+        const Index width = result_.output.cols();
+        return {{query, key, grid_.keys()},
+                keys,
+                std::vector<RowState<T, K>>(static_cast<std::size_t>(queries)),
+                Matrix<A>::Zero(width > 0 ? queries : 0, width)};
+    }
+    void skip_to(Index key) {
+        const Index end = queries_.keys();
+        if (key > end) queries_.merge(nothing(queries_.place().query, queries_.queries(), end, key - end));
+    }
+
+    const BlockGrid& grid_;
+    std::optional<double> sink_;
+    Index next_ = 0;
+    BlockScan<T, K> queries_;
+    Scan<T, K> result_;
+};
+
+/// What keys collect from all queries, from the blocks of a grid in its order. The grid must outlive it.
+class ColumnMerger {
+public:
+    explicit ColumnMerger(const BlockGrid& grid) : grid_(grid) {
+        all_.weight = all_.seen = Row<double>::Zero(grid.keys());
+    }
+    /// The next block.
+    /// Throws. `invalid_argument` unless its keys are those of the next block of the grid.
+    void take(const ColumnSums& block) {
+        detail::require(next_ < grid_.size() && block.first_key == grid_[next_].keys.begin &&
+                            block.weight.size() == grid_[next_].keys.size(),
+                        "ColumnMerger::take", "blocks must come in the order of the grid: number, first key",
+                        next_, block.first_key);
+        all_.weight.segment(block.first_key, block.weight.size()) += block.weight;
+        all_.seen.segment(block.first_key, block.seen.size()) += block.seen;
+        if (next_ == 0 || grid_[next_ - 1].queries.begin != grid_[next_].queries.begin)
+            all_.rows_in_all += block.rows_in_all;
+        ++next_;
+    }
+    /// Throws. `invalid_argument` unless all blocks have come, and as `ColumnSums::mean`.
+    ColumnScan finish() const {
+        detail::require(next_ == grid_.size(), "ColumnMerger::finish", "all blocks must have come: so many, of",
+                        next_, grid_.size());
+        return all_.mean();
+    }
+
+private:
+    const BlockGrid& grid_;
+    Index next_ = 0;
+    ColumnSums all_;
+};
 
 } // namespace v0_1
 } // namespace attnscope

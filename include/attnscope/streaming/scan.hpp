@@ -37,7 +37,7 @@ struct BlockPlace {
 };
 
 /// What a scan tells.
-template <Real T, Index K>
+template <Real T, Index K = 8>
 struct Scan : ScanExtent {
     std::vector<RowState<T, K>> rows; ///< one for each query
     Matrix<T> output; ///< [queries, d_v] if asked for; 0 for queries that see no key, NaN for NaN rows

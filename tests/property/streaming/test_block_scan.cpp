@@ -229,6 +229,89 @@ TEST_CASE("blocks of a head: special rows", "[streaming][block_scan]") {
     CHECK(sunk.with_sink(0).sink_mass() == Catch::Approx(beside.with_sink(0).sink_mass()).epsilon(1e-14));
 }
 
+TEMPLATE_TEST_CASE("a grid of blocks is the head", "[streaming][block_scan]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    Worst identity, columns;
+    std::deque<std::string> texts;
+    for (int trial = 0; trial < 60; ++trial) {
+        SplitMix64 random = generator(seed, trial, 2);
+        const Index queries = 1 + random.below(40), keys = 1 + random.below(60);
+        const bool output = random.below(2) == 0;
+        const OwnHead<T> head = exact_head<T>(random, queries, keys, 2);
+        const MaskRule rule = random_rule(random, keys);
+        const Mask mask = rule.mask();
+        const BlockGrid grid(queries, keys, mask,
+                             {.queries = 1 + random.below(20), .keys = 1 + random.below(30)});
+        const Where where{texts.emplace_back(rule.text()),
+                          static_cast<std::size_t>(keys),
+                          double(trial),
+                          seed,
+                          scalar_name<T>(),
+                          "grid"};
+        const ScanOptions options{.output = output};
+        const auto block = [&](Index i) {
+            const auto& [of, part] = grid[i];
+            return OwnHead<T>{head.q.middleRows(of.begin, of.size()),
+                              head.k.middleRows(part.begin, part.size()),
+                              head.v.middleRows(part.begin, part.size()), head.scale};
+        };
+        BlockMerger<T, 4> merger(grid);
+        for (Index i = 0; i < grid.size(); ++i)
+            merger.take(scan_block<4>(block(i).view(), grid.place(i), mask, options));
+        const auto got = merger.finish(), whole = scan<4>(head.view(), mask, options);
+        // Of every pair that sees each other, once.
+        Index pairs = 0;
+        for (Index i = 0; i < grid.size(); ++i)
+            for (Index query = grid[i].queries.begin; query < grid[i].queries.end; ++query)
+                for (Index key = grid[i].keys.begin; key < grid[i].keys.end; ++key)
+                    pairs += rule.sees(query, key);
+        Index all = 0;
+        std::vector<double> totals;
+        for (Index i = 0; i < queries; ++i) {
+            const auto& row = got.rows[std::size_t(i)];
+            all += row.finite_keys();
+            totals.push_back(row.statistics().log_sum_exp());
+            identity.meet(row.finite_keys() == whole.rows[std::size_t(i)].finite_keys() &&
+                              row.leaders() == whole.rows[std::size_t(i)].leaders(),
+                          where);
+        }
+        identity.meet(pairs == all, where);
+        identity.meet(got.output.rows() == (output && grid.size() > 0 ? queries : 0), where);
+        if (got.output.size() > 0)
+            for (Index i = 0; i < got.output.size(); ++i)
+                columns.meet(std::abs(Ref(got.output.data()[i]) - Ref(whole.output.data()[i])),
+                             unit_roundoff<T> * (64 + 2 * static_cast<Ref>(keys)) * 10, where);
+        ColumnMerger column_merger(grid);
+        for (Index i = 0; i < grid.size(); ++i) {
+            const auto& of = grid[i].queries;
+            column_merger.take(
+                scan_block_columns(block(i).view(), grid.place(i),
+                                   std::vector(totals.begin() + of.begin, totals.begin() + of.end), mask));
+        }
+        const ColumnScan merged = column_merger.finish(), direct = scan_column_mass(head.view(), totals, mask);
+        for (Index key = 0; key < keys; ++key) {
+            const double a = merged.mass[key], b = direct.mass[key];
+            if (!(a == a && b == b))
+                identity.meet(a != a && b != b, where);
+            else
+                columns.meet(std::abs(Ref(a) - Ref(b)), 20 * unit_roundoff<T> * Ref(b), where);
+        }
+    }
+    ATTNSCOPE_CHECK_WORST(identity);
+    ATTNSCOPE_CHECK_WORST(columns);
+
+    const BlockGrid grid(4, 6, Mask::none(), {2, 3});
+    REQUIRE(grid.size() == 4);
+    BlockMerger<T, 4> merger(grid);
+    const BlockScan<T, 4> second({0, 3, 6}, 3, std::vector<RowState<T, 4>>(2), {});
+    CHECK_THROWS_WITH(merger.take(second), Catch::Matchers::ContainsSubstring("order"));
+    CHECK_THROWS_AS(merger.finish(), invalid_argument);
+    CHECK_THROWS_AS(ColumnMerger(grid).finish(), invalid_argument);
+    CHECK_THROWS_AS(BlockGrid(4, 6, Mask::none(), {0, 3}), invalid_argument);
+    CHECK_THROWS_AS(BlockGrid(-1, 6), invalid_argument);
+}
+
 TEST_CASE("blocks of a head: what must fit", "[streaming][block_scan]") {
     SplitMix64 random = generator(test_seed(), 3);
     const OwnHead<float> head = exact_head<float>(random, 4, 6, 2);
