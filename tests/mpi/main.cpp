@@ -62,6 +62,48 @@ std::vector<std::byte> bytes_of(const HeadAnalysis& head) {
     return out.bytes();
 }
 
+/// A head whose blocks the ranks scan: to the bit as one process merges them, and to rounding as it is scanned whole.
+void test_blocks(MPI_Comm comm) {
+    const int rank = rank_of(comm);
+    SplitMix64 random(3);
+    const Index queries = 70, keys = 90;
+    const Matrix<float> q = drawn(random, queries, 6).cast<float>(), k = drawn(random, keys, 6).cast<float>(),
+                        v = drawn(random, keys, 3).cast<float>();
+    const Mask mask = Mask::causal_bottom_right(queries, keys);
+    const BlockGrid grid(queries, keys, mask, {.queries = 16, .keys = 32});
+    const auto head_of = [&](KeyRange of, KeyRange part) {
+        return HeadView<float>(MatrixView<float>(q.row(of.begin).data(), of.size(), q.cols()),
+                               MatrixView<float>(k.row(part.begin).data(), part.size(), k.cols()),
+                               MatrixView<float>(v.row(part.begin).data(), part.size(), v.cols()));
+    };
+    const ScanOptions options{.output = true};
+    const auto rows = scan_blocks(comm, grid, head_of, mask, options, 0.5);
+    std::vector<double> totals;
+    for (const auto& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
+    const auto columns = scan_block_columns(comm, grid, head_of, totals, mask);
+    require(message_of([&] {
+                scan_block_columns(comm, grid, head_of, std::vector<double>(3), mask);
+            }).find("one log-sum-exp for each query") != std::string::npos,
+            "too few totals are taken");
+    totals.assign(totals.size(), 0);
+    require(!message_of([&] { scan_block_columns(comm, grid, head_of, totals, mask); }).empty(),
+            "totals that do not fit are taken");
+    if (rank != 0) return require(rows.rows.empty() && columns.mass.size() == 0, "results belong to rank 0");
+
+    BlockMerger<float> merger(grid, 0.5);
+    for (Index i = 0; i < grid.size(); ++i)
+        merger.take(scan_block(head_of(grid[i].queries, grid[i].keys), grid.place(i), mask, options));
+    const auto alone = merger.finish();
+    require(rows.rows == alone.rows && rows.output == alone.output, "ranks have other bits than one process");
+    ScanOptions with_sink = options;
+    with_sink.sink_logit = 0.5;
+    const HeadView<float> head(q, k, v);
+    const auto whole = scan(head, mask, with_sink);
+    require(rows.output.isApprox(whole.output, 1e-5f), "the output of blocks is not that of the head");
+    require(columns.mass.isApprox(scan_column_mass(head, scan(head, mask), mask).mass, 1e-5),
+            "the columns of blocks are not those of the head");
+}
+
 void run_tests(MPI_Comm comm) {
     const int rank = rank_of(comm);
     int size = 1;
@@ -86,6 +128,27 @@ void run_tests(MPI_Comm comm) {
         require(bytes_of(heads[i]) == bytes_of(analysis(static_cast<Index>(i))),
                 "an analysis is not that of one process");
     require(rank != 0 || heads.size() == 9, "heads are missing");
+
+    // One at a time, in the order of the units, whoever had them; progress counts up on rank 0 alone.
+    Index next = 0, last_begun = -1;
+    for_each_unit(
+        comm, 50, unit,
+        [&](Index i, const std::vector<std::byte>& bytes) {
+            require(i == next++ && bytes == unit(i), "units come out of their order");
+        },
+        [&](Index i, Index count) {
+            require(rank == 0 && count == 50 && i > last_begun, "progress does not count up");
+            last_begun = i;
+        });
+    require(next == (rank == 0 ? 50 : 0), "units are missing");
+    const std::string refused = message_of([&] {
+        for_each_unit(comm, 50, unit, [](Index i, const std::vector<std::byte>&) {
+            if (i == 7) throw std::runtime_error("no room for unit 7");
+        });
+    });
+    require(refused == "rank 0: no room for unit 7", "what rank 0 could not take is lost");
+
+    test_blocks(comm);
 
     // Whoever gets unit 5 throws: all ranks say so, and no more than a few units are begun afterwards.
     int begun = 0;
