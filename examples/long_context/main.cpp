@@ -1,6 +1,7 @@
 // attnscope-long-context: exact statistics of every row of one long head, without the matrix of its weights.
 
 #include <attnscope/attnscope.hpp>
+#include <attnscope/streaming/shards.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <support/capture.hpp>
@@ -8,10 +9,15 @@
 
 #include <sys/resource.h>
 
+#if ATTNSCOPE_EXAMPLE_MPI
+#include <attnscope/mpi.hpp>
+#include <support/mpi_session.hpp>
+#endif
+
 namespace {
 
 using namespace attnscope;
-using State = RowState<float, 8>;
+using State = RowState<float>;
 
 struct LoadedHead {
     std::string name;
@@ -95,21 +101,104 @@ void print_figure(std::string_view name, const std::vector<State>& rows, Figure&
                at(0.75), at(1), rows.back().status() == RowStatus::normal ? figure(rows.back()) : std::nan(""));
 }
 
-double pairs_of(const Mask& mask, Index queries, Index keys) {
-    double pairs = 0;
-    for (Index i = 0; i < queries; ++i) pairs += static_cast<double>(mask.visible(i, keys).count());
-    return pairs;
-}
+/// The scan of a head, whole or in blocks, on the ranks of MPI or in this process.
+class HeadScan {
+public:
+    HeadScan(const LoadedHead& head, const std::optional<BlockGrid::Size>& blocks, const Threads& executor)
+        : head_(head), executor_(executor) {
+        if (blocks) grid_.emplace(head.q.rows(), head.k.rows(), head.mask, *blocks);
+    }
+
+    /// Of the rows. Elsewhere than on rank 0, nothing.
+    Scan<float> rows(bool output) const {
+        ScanOptions options{.output = output};
+        if (!grid_) {
+            program::Progress progress("scanning row", static_cast<std::size_t>(head_.q.rows()));
+            options.progress = [&](Index done, Index) {
+                progress.reach(static_cast<std::size_t>(done));
+                return true;
+            };
+            return scan(block({0, head_.q.rows()}, {0, head_.k.rows()}), head_.mask, options, executor_);
+        }
+        program::Progress progress("scanning block", static_cast<std::size_t>(grid_->size()));
+        const auto begin_unit = [&](Index i, Index) { progress.reach(static_cast<std::size_t>(i)); };
+#if ATTNSCOPE_EXAMPLE_MPI
+        return scan_blocks(MPI_COMM_WORLD, *grid_, head_of_, head_.mask, options, {}, executor_, begin_unit);
+#else
+        BlockMerger<float> merger(*grid_);
+        for (Index i = 0; i < grid_->size(); ++i) {
+            begin_unit(i, 0);
+            merger.take(scan_block(head_of_((*grid_)[i].queries, (*grid_)[i].keys), grid_->place(i), head_.mask,
+                                   options, executor_));
+        }
+        return merger.finish();
+#endif
+    }
+
+    /// Of what the keys collect from the rows of that scan.
+    Row<double> columns(const Scan<float>& rows) const {
+        if (!grid_)
+            return scan_column_mass(block({0, head_.q.rows()}, {0, head_.k.rows()}), rows, head_.mask, {},
+                                    executor_)
+                .mass;
+        std::vector<double> totals;
+        for (const State& row : rows.rows) totals.push_back(row.statistics().log_sum_exp());
+#if ATTNSCOPE_EXAMPLE_MPI
+        return scan_block_columns(MPI_COMM_WORLD, *grid_, head_of_, std::move(totals), head_.mask, {},
+                                  executor_)
+            .mass;
+#else
+        ColumnMerger merger(*grid_);
+        for (Index i = 0; i < grid_->size(); ++i) {
+            const auto& [queries, keys] = (*grid_)[i];
+            merger.take(
+                scan_block_columns(head_of_(queries, keys), grid_->place(i),
+                                   std::vector(totals.begin() + queries.begin, totals.begin() + queries.end),
+                                   head_.mask, {}, executor_));
+        }
+        return merger.finish().mass;
+#endif
+    }
+
+private:
+    HeadView<float> block(const KeyRange& queries, const KeyRange& keys) const {
+        const auto part = [](const Matrix<float>& m, const KeyRange& range) {
+            return MatrixView<float>(m.data() + range.begin * m.cols(), range.size(), m.cols());
+        };
+        return {part(head_.q, queries), part(head_.k, keys),
+                head_.v.size() > 0 ? part(head_.v, keys) : MatrixView<float>(), head_.scale};
+    }
+
+    const LoadedHead& head_;
+    const Threads& executor_;
+    std::optional<BlockGrid> grid_;
+    std::function<HeadView<float>(KeyRange, KeyRange)> head_of_ = [this](KeyRange queries, KeyRange keys) {
+        return block(queries, keys);
+    };
+};
 
 } // namespace
 
+#if ATTNSCOPE_EXAMPLE_MPI
+constexpr const char *program_name = "attnscope-long-context-mpi", *block_help = "";
+constexpr bool many_ranks = true;
+#else
+constexpr const char *program_name = "attnscope-long-context", *block_help = " [the whole head at once]";
+constexpr bool many_ranks = false;
+#endif
+
 int main(int argc, char** argv) {
+#if ATTNSCOPE_EXAMPLE_MPI
+    const program::MpiSession session(argc, argv);
+#endif
     CLI::App app("Exact statistics of every row of one attention head, of any length, in memory O(length): "
                  "entropy, weights, "
                  "sensitivity, the keys that collect weight. Without INPUT, a synthetic head is scanned.",
-                 "attnscope-long-context");
+                 program_name);
+    std::string query_block = "16384", key_block = "65536";
     std::string input, layer = "0", number = "0", length = "131072", width = "64", seed = "1",
-                       threads = std::to_string(std::max(1u, std::thread::hardware_concurrency()));
+                       threads = many_ranks ? std::string("1") // of each rank
+                                            : std::to_string(std::max(1u, std::thread::hardware_concurrency()));
     bool output = false, no_sinks = false;
     app.add_option(
         "INPUT", input,
@@ -124,6 +213,15 @@ int main(int argc, char** argv) {
     app.add_flag("--no-sinks", no_sinks, "leave out the second pass, which finds the keys that collect weight");
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
     app.add_option("--seed", seed, "of the synthetic head")->capture_default_str();
+    auto* const query_block_option = app.add_option(
+        "--query-block", query_block,
+        fmt::format("queries of a block: blocks are scanned apart and merged in their order{}", block_help));
+    auto* const key_block_option =
+        app.add_option("--key-block", key_block, fmt::format("keys of a block{}", block_help));
+    if (many_ranks) {
+        query_block_option->capture_default_str();
+        key_block_option->capture_default_str();
+    }
 
     return program::run(app, argc, argv, [&] {
         program::keep_memory();
@@ -136,50 +234,60 @@ int main(int argc, char** argv) {
         if (options_of_capture.causal == false && options_of_capture.window)
             throw program::usage_error("--window: without the causal mask there is no window");
         LoadedHead head;
-        if (input.empty()) {
-            if (options_of_capture.batch || options_of_capture.nhd || options_of_capture.scale)
-                throw program::usage_error("--batch, --layout, --scale: there is no INPUT");
-            head = synthetic_head(n, d, static_cast<std::uint64_t>(seed_number));
-            std::array<program::LayerAttention, 1> own;
-            own[0].causal = options_of_capture.causal.value_or(true);
-            try {
-                if (options_of_capture.window)
-                    program::set_attention(own, "window", *options_of_capture.window, "--window");
-            } catch (const std::runtime_error& error) {
-                throw program::usage_error(error.what());
+        const auto load = [&] {
+            if (input.empty()) {
+                if (options_of_capture.batch || options_of_capture.nhd || options_of_capture.scale)
+                    throw program::usage_error("--batch, --layout, --scale: there is no INPUT");
+                head = synthetic_head(n, d, static_cast<std::uint64_t>(seed_number));
+                std::array<program::LayerAttention, 1> own;
+                own[0].causal = options_of_capture.causal.value_or(true);
+                try {
+                    if (options_of_capture.window)
+                        program::set_attention(own, "window", *options_of_capture.window, "--window");
+                } catch (const std::runtime_error& error) {
+                    throw program::usage_error(error.what());
+                }
+                head.mask = program::mask_of(own[0], n, n);
+                const Index window = own[0].window.value_or(0);
+                head.mask_name = fmt::format("{}{}", *own[0].causal ? "causal" : "every query sees every key",
+                                             window > 0 ? fmt::format(", window {}", window) : "");
+            } else {
+                program::Capture capture = program::open_capture({input}, 0, options_of_capture);
+                for (program::LayerAttention& own : capture.attention)
+                    if (!own.causal) own.causal = true;
+                const auto batches = capture.chosen_batches();
+                if (batches.size() > 1)
+                    capture.assumptions.push_back("batch 0 is scanned (--batch B picks another)");
+                head = scanned_head(capture, {batches.front(),
+                                              program::whole_number<Index>("--layer", layer, 0, 1 << 20),
+                                              program::whole_number<Index>("--head", number, 0, 1 << 20)});
             }
-            head.mask = program::mask_of(own[0], n, n);
-            const Index window = own[0].window.value_or(0);
-            head.mask_name = fmt::format("{}{}", *own[0].causal ? "causal" : "every query sees every key",
-                                         window > 0 ? fmt::format(", window {}", window) : "");
-        } else {
-            program::Capture capture = program::open_capture({input}, 0, options_of_capture);
-            for (program::LayerAttention& own : capture.attention)
-                if (!own.causal) own.causal = true;
-            const auto batches = capture.chosen_batches();
-            if (batches.size() > 1)
-                capture.assumptions.push_back("batch 0 is scanned (--batch B picks another)");
-            head = scanned_head(capture,
-                                {batches.front(), program::whole_number<Index>("--layer", layer, 0, 1 << 20),
-                                 program::whole_number<Index>("--head", number, 0, 1 << 20)});
-        }
+        };
+#if ATTNSCOPE_EXAMPLE_MPI
+        agree(MPI_COMM_WORLD, load);
+#else
+        load();
+#endif
         if (output && head.v.size() == 0) throw program::usage_error("--output: the input has no tensor v");
         const Index queries = head.q.rows(), keys = head.k.rows();
-        const HeadView<float> view(
-            head.q, head.k, head.v.size() > 0 ? MatrixView<float>(head.v) : MatrixView<float>(), head.scale);
         const Mask& mask = head.mask;
-        const double pairs = pairs_of(mask, queries, keys);
+        const double pairs = visible_pairs(mask, queries, keys);
+        std::optional<BlockGrid::Size> blocks;
+        if (many_ranks || query_block_option->count() + key_block_option->count() > 0)
+            blocks = {program::whole_number<Index>("--query-block", query_block, 1, Index(1) << 24),
+                      program::whole_number<Index>("--key-block", key_block, 1, Index(1) << 24)};
+        const HeadScan head_scan(head, blocks, executor);
         fmt::print("head      {}\nshape     {} queries, {} keys, width {}, {}\n",
                    attnscope::printable(head.name), queries, keys, head.q.cols(), head.mask_name);
         for (const std::string& note : head.notes) fmt::print("taken     {}\n", note);
 
-        Scan<float, 8> result;
-        program::Progress progress("scanning row", static_cast<std::size_t>(queries));
-        const ScanOptions options{.output = output, .progress = [&](Index done, Index) {
-                                      progress.reach(static_cast<std::size_t>(done));
-                                      return true;
-                                  }};
-        const double first = seconds_of([&] { result = scan(view, mask, options, executor); });
+        Scan<float> result;
+        const double first = seconds_of([&] { result = head_scan.rows(output); });
+        Row<double> mass;
+        const double second = no_sinks ? 0 : seconds_of([&] { mass = head_scan.columns(result); });
+#if ATTNSCOPE_EXAMPLE_MPI
+        if (session.rank() != 0) return;
+#endif
         fmt::print("rows      {} normal, {} empty, {} with +inf, {} with NaN\n\n",
                    result.count(RowStatus::normal), result.count(RowStatus::empty),
                    result.count(RowStatus::infinite), result.count(RowStatus::nan));
@@ -210,10 +318,7 @@ int main(int argc, char** argv) {
             fmt::print("  {}: {:.5g}\n", last.leading_key(i),
                        last.statistics().weight_of(static_cast<double>(last.leading_logit(i))));
 
-        double second = 0;
         if (!no_sinks) {
-            Row<double> mass;
-            second = seconds_of([&] { mass = scan_column_mass(view, result, mask, {}, executor).mass; });
             std::vector<Index> order;
             for (Index key = 0; key < keys; ++key)
                 if (mass[key] == mass[key]) order.push_back(key);

@@ -10,8 +10,9 @@
 
 #include <thread>
 
-#if ATTNSCOPE_REPORT_MPI
+#if ATTNSCOPE_EXAMPLE_MPI
 #include <attnscope/mpi.hpp>
+#include <support/mpi_session.hpp>
 #endif
 
 namespace {
@@ -110,34 +111,15 @@ void write_run(const std::string& folder, std::vector<std::string> words,
 
 } // namespace
 
-#if ATTNSCOPE_REPORT_MPI
+#if ATTNSCOPE_EXAMPLE_MPI
 constexpr const char* program_name = "attnscope-report-mpi";
-
-/// From the first to the last call of MPI.
-class MpiSession {
-public:
-    MpiSession(int& argc, char**& argv) {
-        int provided = 0;
-        MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-        MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-        if (rank_ == 0) return;
-        // One of them speaks: results and errors, which all of them have alike.
-        program::errors_are_told = false;
-        if (!std::freopen("/dev/null", "w", stdout)) MPI_Abort(MPI_COMM_WORLD, 1);
-    }
-    ~MpiSession() { MPI_Finalize(); }
-    int rank() const { return rank_; }
-
-private:
-    int rank_ = 0;
-};
 #else
 constexpr const char* program_name = "attnscope-report";
 #endif
 
 int main(int argc, char** argv) {
-#if ATTNSCOPE_REPORT_MPI
-    const MpiSession session(argc, argv);
+#if ATTNSCOPE_EXAMPLE_MPI
+    const program::MpiSession session(argc, argv);
 #endif
     CLI::App app(
         "How concentrated is each attention row, how sensitively does it react, and which of the bounds of "
@@ -149,7 +131,7 @@ int main(int argc, char** argv) {
     std::string seed_text = "1", normalizer = "softmax", beside, scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
                 reading = "cumulative", ball_radius = "nearest", json, csv;
-#if ATTNSCOPE_REPORT_MPI
+#if ATTNSCOPE_EXAMPLE_MPI
     std::string threads = "1"; // of each rank
 #else
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
@@ -318,7 +300,7 @@ int main(int argc, char** argv) {
         const auto open = [&] {
             return model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
         };
-#if ATTNSCOPE_REPORT_MPI
+#if ATTNSCOPE_EXAMPLE_MPI
         if (dry_run || shard || merge)
             throw program::usage_error("--dry-run, --shard and --merge are attnscope-report's");
         if (!inputs.empty() && models::is_model(inputs.front()))

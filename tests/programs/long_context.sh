@@ -16,6 +16,19 @@ grep -q '^  0: 0\.[0-9]*, a sink$' "$work/one" || complain "the first key is no 
 awk '/^entropy, nats/ { entropy = $3 } /^largest weight p1/ { most = $8 }
      END { exit !(entropy == 0 && most == 1) }' "$work/one" || complain "the first row is wrong"
 
+# In blocks: on any threads the same, and the figures of the whole but for the last digit.
+blocks=(--query-block 700 --key-block 1100)
+"$program" --length 3000 --dimension 16 --output --threads 1 "${blocks[@]}" 2>"$work/err" | figures >"$work/blocks" || complain "blocks fail"
+"$program" --length 3000 --dimension 16 --output --threads 3 "${blocks[@]}" 2>>"$work/err" | figures >"$work/three" || complain "blocks fail"
+[ -s "$work/err" ] && complain "it writes to standard error: $(cat "$work/err")"
+cmp -s "$work/blocks" "$work/three" || complain "threads change the figures of blocks"
+paste -d ' ' "$work/one" "$work/blocks" | awk '
+    NF % 2 { print "another number of words: " $0; exit 1 }
+    { for (i = 1; i <= NF / 2; ++i) { a = $i; b = $(i + NF / 2)
+          if (a != b && (a + 0 == 0 || (a - b) ^ 2 > (2e-4 * a) ^ 2)) { print a " is not " b; exit 1 } } }' >"$work/out" ||
+    complain "blocks have other figures: $(cat "$work/out")"
+
+refused 2 "--query-block must be a whole number" --query-block 0
 refused 2 "--length must be a whole number" --length 0
 refused 2 "got -3" --dimension -3
 refused 2 "--threads" --threads 0

@@ -58,4 +58,17 @@ ranks 2 "$mpi" "$work/missing.safetensors" >/dev/null 2>"$work/err" && complain 
 grep -q 'rank 0: .*missing.safetensors' "$work/err" || complain "the error has no name: $(cat "$work/err")"
 ranks 2 "$mpi" --temperature 0 >/dev/null 2>"$work/err" && complain "temperature 0 is taken"
 [ "$(grep -c '^attnscope-report-mpi: --temperature must be > 0' "$work/err")" -eq 1 ] || complain "wrong use is not told once"
+
+# One long head in blocks: the figures of one process on 1, 2 and 4 ranks.
+long="$ATTNSCOPE_BIN/attnscope-long-context"
+options=(--length 3000 --dimension 16 --output --query-block 500 --key-block 700)
+figures() { sed '/^time/d; /^memory/d'; } # what does not depend on the machine
+"$long" "${options[@]}" 2>/dev/null | figures >"$work/one.txt"
+grep -q '^rows      3000 normal' "$work/one.txt" || complain "one process has no long context"
+for n in 1 2 4; do
+    ranks "$n" "$long-mpi" "${options[@]}" 2>"$work/err" | figures >"$work/many.txt"
+    cmp -s "$work/many.txt" "$work/one.txt" || complain "$n ranks: other figures of a long context $(cat "$work/err")"
+done
+ranks 2 "$long-mpi" "$work/missing.safetensors" >/dev/null 2>"$work/err" && complain "a missing file is none"
+grep -q 'rank 0: .*missing.safetensors' "$work/err" || complain "the error has no name: $(cat "$work/err")"
 exit "$failed"
