@@ -46,4 +46,10 @@ for recipe in gnu_parallel slurm_array kubernetes_job; do
     "$recipes/$recipe.sh" >/dev/null 2>"$work/err" && complain "$recipe.sh takes no folder"
     grep -q "$recipe.sh: expected STATES" "$work/err" || complain "$recipe.sh does not say what it takes"
 done
+
+# The simulated schedule: 3 equal heads on 2 ranks, one of which does two; split in blocks of a size, they wait less.
+python3 "$recipes/schedule.py" --heads 3 --length 4096 --ranks 1,2 --query-block 512 --key-block 512 >"$work/out" || complain "schedule.py fails"
+awk -F '|' 'NR == 3 && $5 + 0 == 0 && $6 + 0 == 36 { one = 1 } NR == 4 && $5 + 0 == 25 && $8 + 0 < 5 { two = 1 }
+            END { exit !(one && two && NR == 4) }' "$work/out" || complain "another schedule: $(cat "$work/out")"
+python3 "$recipes/schedule.py" --ranks 0 >/dev/null 2>&1 && complain "schedule.py takes 0 ranks"
 exit "$failed"
