@@ -143,8 +143,11 @@ void add_unit(Report& report, const HeadPlace& place, UnitResult unit) {
         const double before = report.weight_difference.value_or(0), now = *unit.weight_difference;
         report.weight_difference = now <= before || std::isnan(before) ? before : now;
     }
-    report.heads.push_back(std::move(unit.head));
-    if (unit.beside) report.beside.push_back(std::move(*unit.beside));
+    report.heads.push_back(unit.head);
+    if (unit.beside) report.beside.push_back(*unit.beside);
+    if (!report.settings.keep_rows) return;
+    report.head_rows.push_back(std::move(unit.head));
+    if (unit.beside) report.beside_rows.push_back(std::move(*unit.beside));
 }
 
 /// Everything of a report but what its heads say.
@@ -236,7 +239,7 @@ Report analyse_on(Capture capture, const Settings& settings, const UnitStates* s
     Report report = prepare(std::move(capture), settings);
     const std::vector<attnscope::WorkUnit> units = units_of(report);
     const attnscope::Threads executor(settings.threads);
-    const auto results = run(static_cast<Index>(units.size()), [&](Index number) {
+    const auto work = [&](Index number) {
         const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
         std::optional<UnitResult> done = states ? states->read(place) : std::nullopt;
         if (!done) {
@@ -244,12 +247,12 @@ Report analyse_on(Capture capture, const Settings& settings, const UnitStates* s
             if (states) states->write(place, *done);
         }
         return state_of(place, *done).bytes();
-    });
-    for (std::size_t i = 0; i < results.size(); ++i) {
-        attnscope::io::StateReader in("the result of a rank", results[i]);
-        const HeadPlace place = place_of(units[i]);
+    };
+    run(static_cast<Index>(units.size()), work, [&](Index number, const std::vector<std::byte>& bytes) {
+        attnscope::io::StateReader in("the result of a rank", bytes);
+        const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
         add_unit(report, place, unit_of(in, place));
-    }
+    });
     return report;
 }
 

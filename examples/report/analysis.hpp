@@ -10,6 +10,7 @@
 namespace report {
 
 using attnscope::HeadAnalysis;
+using attnscope::HeadSummary;
 using attnscope::Index;
 using program::Capture;
 using program::HeadPlace;
@@ -22,6 +23,7 @@ struct Settings {
     std::optional<double> qk_clip;         ///< largest logit that a head may have: QK-clip is told
     std::optional<bool> stream; ///< unless given, heads of more than `AnalysisOptions::streamed_above` logits
     Index threads = 1;          ///< the results do not depend on them
+    bool keep_rows = false;     ///< of all heads, for outputs that tell every row
     attnscope::AnalysisOptions analysis; ///< counts, reading, radius, scalar, seed
 };
 
@@ -37,8 +39,10 @@ struct Report {
     std::vector<Index> layers;               ///< the chosen ones
     std::vector<HeadNormalizer> normalizers; ///< of each layer, without its sinks
     std::vector<HeadPlace> places;           ///< of the heads
-    std::vector<HeadAnalysis> heads;
-    std::vector<HeadAnalysis> beside;        ///< the same heads under `Settings::beside`, if it is asked for
+    std::vector<HeadSummary> heads;
+    std::vector<HeadSummary> beside;     ///< the same heads under `Settings::beside`, if it is asked for
+    std::vector<HeadAnalysis> head_rows; ///< of the heads, and of those beside them, if `Settings::keep_rows`
+    std::vector<HeadAnalysis> beside_rows;
     attnscope::Audit audit;                  ///< of all heads
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
     program::RowTally tally;
@@ -49,10 +53,10 @@ struct Report {
 /// or head that is not there, and for a normaliser that stored weights cannot serve or that cannot be streamed.
 Report analyse(Capture capture, const Settings& settings, const UnitStates* states = nullptr);
 
-/// Calls work(i), i = 0 ... count-1, somewhere, and gives the bytes of all of them in their order; nothing where the report is
+/// Calls work(i), i = 0 ... count-1, somewhere, and take with the bytes of all of them, in their order; not where the report is
 /// not wanted.
-using UnitRunner = std::function<std::vector<std::vector<std::byte>>(
-    Index count, const std::function<std::vector<std::byte>(Index)>& work)>;
+using UnitRunner = std::function<void(Index count, const std::function<std::vector<std::byte>(Index)>& work,
+                                      const std::function<void(Index, const std::vector<std::byte>&)>& take)>;
 /// As `analyse`, by many processes; a report without heads where it is not wanted.
 Report analyse_on(Capture capture, const Settings& settings, const UnitStates* states, const UnitRunner& run);
 

@@ -258,6 +258,7 @@ int main(int argc, char** argv) {
             settings.qk_clip = qk_clip;
         }
         if (stream || no_stream) settings.stream = stream;
+        settings.keep_rows = rows;
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
         std::vector<program::Output> outputs{{"--json", json}};
@@ -308,9 +309,11 @@ int main(int argc, char** argv) {
                                        "attnscope-capture, and name that file");
         std::optional<program::Capture> capture;
         attnscope::agree(MPI_COMM_WORLD, [&] { capture = open(); });
-        const report::Report report = report::analyse_on(
-            std::move(*capture), settings, unit_states ? &*unit_states : nullptr,
-            [](Index count, const auto& work) { return attnscope::run_units(MPI_COMM_WORLD, count, work); });
+        const report::Report report =
+            report::analyse_on(std::move(*capture), settings, unit_states ? &*unit_states : nullptr,
+                               [](Index count, const auto& work, const auto& take) {
+                                   attnscope::for_each_unit(MPI_COMM_WORLD, count, work, take);
+                               });
         if (session.rank() != 0) return;
 #else
         program::Capture capture = open();

@@ -120,14 +120,6 @@ Json stored_weights_json(const Report& report) {
     return json;
 }
 
-/// The largest logit of a head; NaN where none is known.
-double max_logit_of(const HeadAnalysis& head) {
-    double most = std::numeric_limits<double>::quiet_NaN();
-    for (const double x : head.rows.max_logit)
-        if (!(x <= most) && x == x) most = x;
-    return most;
-}
-
 std::string cell(double x) { return std::isfinite(x) ? fmt::format("{:.4g}", x) : "-"; }
 
 } // namespace
@@ -176,14 +168,14 @@ std::string to_text(const Report& report) {
         fmt::format_to(out, "warning      {}\n", line);
     if (report.streamed)
         fmt::format_to(out, "streamed     no matrix of logits; selections and audit of {} rows of each head\n",
-                       report.heads.front().examined.size());
+                       report.heads.front().examined);
     if (report.weight_difference)
         text += std::isnan(*report.weight_difference)
                     ? "weights      NaN in the stored weights or in those of q and k, but not in both\n"
                     : fmt::format("weights      {} weights differ from those of q and k by at most {:.3g}\n",
                                   input.loss ? "the model's own" : "stored", *report.weight_difference);
 
-    const bool on_sink = report.heads.front().rows.sink_mass.size() > 0;
+    const bool on_sink = report.heads.front().has(&RowColumns::sink_mass);
     fmt::format_to(out, "\n{}{}\n", attnscope::mean_legend,
                    on_sink ? "sink: weight on the key without a value.\n" : "");
     const bool unassigned = report.tally.not_one > 0 && !input.options.normalise_weights;
@@ -200,11 +192,11 @@ std::string to_text(const Report& report) {
                                 : std::string());
     for (std::size_t i = 0; i < report.heads.size(); ++i) {
         const HeadPlace& place = report.places[i];
-        const HeadAnalysis& head = report.heads[i];
+        const HeadSummary& head = report.heads[i];
         if (batches) fmt::format_to(out, "{:>5} ", place.batch);
         fmt::format_to(out, "{:>5} {:>4}{}", place.layer, place.head, attnscope::mean_cells(head));
-        if (on_sink) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.sink_mass)));
-        if (unassigned) fmt::format_to(out, " {:>9}", cell(attnscope::finite_mean(head.rows.unassigned_mass)));
+        if (on_sink) fmt::format_to(out, " {:>9}", cell(head.mean(&RowColumns::sink_mass)));
+        if (unassigned) fmt::format_to(out, " {:>9}", cell(head.mean(&RowColumns::unassigned_mass)));
         text += '\n';
     }
 
@@ -226,7 +218,7 @@ std::string to_text(const Report& report) {
             *settings.qk_clip);
         Index clipped = 0, known = 0;
         for (std::size_t i = 0; i < report.heads.size(); ++i) {
-            const double most = max_logit_of(report.heads[i]);
+            const double most = report.heads[i].largest_logit;
             known += most == most;
             if (!(most > *settings.qk_clip)) continue;
             ++clipped;
@@ -239,16 +231,13 @@ std::string to_text(const Report& report) {
 
     // Summary over heads.
     Index rows = 0, empty = 0, nan = 0, infinite = 0, negative = 0;
-    for (const HeadAnalysis& head : report.heads)
-        for (Index query = 0; query < head.queries; ++query) {
-            const attnscope::RowStatus status = head.rows.status[static_cast<std::size_t>(query)];
-            const bool below_zero = head.rows.negative.size() > 0 && head.rows.negative[query] > 0;
-            ++rows;
-            empty += status == attnscope::RowStatus::empty;
-            nan += status == attnscope::RowStatus::nan && !below_zero;
-            negative += below_zero;
-            infinite += status == attnscope::RowStatus::infinite;
-        }
+    for (const HeadSummary& head : report.heads) {
+        rows += head.queries;
+        empty += head.rows(attnscope::RowStatus::empty);
+        infinite += head.rows(attnscope::RowStatus::infinite);
+        nan += head.rows(attnscope::RowStatus::nan) - head.negative_rows;
+        negative += head.negative_rows;
+    }
     fmt::format_to(out, "\nSummary of {} heads, {} rows", report.heads.size(), rows);
     if (empty) fmt::format_to(out, ", {} without a visible key", empty);
     if (nan) fmt::format_to(out, ", {} with NaN", nan);
@@ -271,8 +260,8 @@ std::string to_text(const Report& report) {
         fmt::format_to(out, "{:<28} {:>9} {:>16} {:>9} {:>16}\n", title, cell(range.least),
                        place(range.least_head), cell(range.most), place(range.most_head));
     }
-    const auto sinks = std::count_if(report.heads.begin(), report.heads.end(), [](const HeadAnalysis& head) {
-        return attnscope::finite_mean(head.rows.first_key_weight) > attnscope::sink_threshold;
+    const auto sinks = std::count_if(report.heads.begin(), report.heads.end(), [](const HeadSummary& head) {
+        return head.mean(&RowColumns::first_key_weight) > attnscope::sink_threshold;
     });
     fmt::format_to(out, "{} of {} heads rest on the first key (mean weight above {}).\n", sinks,
                    report.heads.size(), attnscope::sink_threshold);
@@ -325,19 +314,19 @@ std::string to_json(const Report& report, bool rows) {
         entry["head"] = report.places[i].head;
         entry["mean"] = attnscope::io::mean_json(report.heads[i]);
         if (report.heads[i].sink_logit)
-            entry["sink_mass"] = json_number(attnscope::finite_mean(report.heads[i].rows.sink_mass));
+            entry["sink_mass"] = json_number(report.heads[i].mean(&RowColumns::sink_mass));
         if (report.settings.qk_clip) {
-            const double most = max_logit_of(report.heads[i]);
+            const double most = report.heads[i].largest_logit;
             entry["max_logit"] = json_number(most);
             entry["qk_clip_factor"] = json_number(attnscope::qk_clip_factor(most, *report.settings.qk_clip));
         }
         if (!report.beside.empty()) {
-            const HeadAnalysis& other = report.beside[i];
+            const HeadSummary& other = report.beside[i];
             entry["beside"]["normalizer"] = other.normalizer;
             entry["beside"]["mean"] = attnscope::io::mean_json(other);
-            entry["beside"]["rows"] = rows ? attnscope::io::rows_json(other) : Json::array();
+            entry["beside"]["rows"] = rows ? attnscope::io::rows_json(report.beside_rows[i]) : Json::array();
         }
-        entry["rows"] = rows ? attnscope::io::rows_json(report.heads[i]) : Json::array();
+        entry["rows"] = rows ? attnscope::io::rows_json(report.head_rows[i]) : Json::array();
         json["heads"].push_back(std::move(entry));
     }
     json["audit"] = attnscope::io::to_json(report.audit);
@@ -350,20 +339,20 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
     // The batch comes first where there are several.
     const bool batches = report.capture.batches > 1;
     const std::string place = batches ? "batch,layer,head" : "layer,head";
-    const std::string figures = io::figure_names(report.heads.front().rows) + "\n";
+    const std::string figures = io::figure_names(report.heads.front()) + "\n";
     const std::string selections = io::selection_names() + "\n";
     std::string heads_text = place + ",visible" + figures, rows_text = place + ",query,visible" + figures;
     std::string selection_text = place + selections, selection_rows = place + ",query" + selections;
     for (std::size_t i = 0; i < report.heads.size(); ++i) {
         const HeadPlace& at = report.places[i];
-        const HeadAnalysis& head = report.heads[i];
+        const HeadSummary& head = report.heads[i];
         const std::string own = batches ? fmt::format("{},{},{}", at.batch, at.layer, at.head)
                                         : fmt::format("{},{}", at.layer, at.head);
         heads_text += own + io::mean_cells_csv(head) + "\n";
         selection_text += io::selections_csv(head, own);
         if (!rows) continue;
-        rows_text += io::rows_csv(head, own);
-        selection_rows += io::selection_rows_csv(head, own);
+        rows_text += io::rows_csv(report.head_rows[i], own);
+        selection_rows += io::selection_rows_csv(report.head_rows[i], own);
     }
     const std::string audit_text = io::to_csv(report.audit);
     const std::array<const std::string*, csv_names.size()> texts{&heads_text, &audit_text, &selection_text,

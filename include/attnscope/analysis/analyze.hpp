@@ -2,6 +2,7 @@
 // the statements.
 #pragma once
 
+#include <attnscope/analysis/head_summary.hpp>
 #include <attnscope/analysis/row_analyzer.hpp>
 #include <attnscope/detail/workspace_pool.hpp>
 #include <attnscope/streaming/jacobian_scan.hpp>

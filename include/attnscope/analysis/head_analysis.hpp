@@ -1,5 +1,5 @@
-// What an analysis tells of a head and of a layer: figures of every row as columns, what selections keep, the audit,
-// and how all of it was computed.
+// What an analysis tells of a head: figures of every row as columns, what selections keep, the audit, and how all of it was
+// computed.
 #pragma once
 
 #include <attnscope/audit/audit.hpp>
@@ -149,76 +149,6 @@ struct HeadAnalysis {
         for (const SelectionColumns& columns : selections)
             if (columns.n == n) return columns;
         detail::fail("HeadAnalysis::selection", "N must be among the counts of the analysis", n);
-    }
-};
-
-/// A figure over the heads of a layer: the least and the largest mean of a head, and which head it is.
-struct HeadRange {
-    double least = std::numeric_limits<double>::quiet_NaN(), most = std::numeric_limits<double>::quiet_NaN();
-    Index least_head = -1, most_head = -1; ///< places in `heads`; -1: no head has the figure
-};
-
-/// The least and the largest `finite_mean` of a figure over heads; the first head of several.
-inline HeadRange range_of(std::span<const HeadAnalysis> heads, Column RowColumns::*figure) {
-    HeadRange range;
-    for (std::size_t i = 0; i < heads.size(); ++i) {
-        const double mean = finite_mean(heads[i].rows.*figure);
-        if (!std::isfinite(mean)) continue;
-        if (!(mean >= range.least)) range.least = mean, range.least_head = static_cast<Index>(i);
-        if (!(mean <= range.most)) range.most = mean, range.most_head = static_cast<Index>(i);
-    }
-    return range;
-}
-
-/// Mean of a figure of a selection over all rows of all heads that have it; NaN if none has.
-inline double selection_mean(std::span<const HeadAnalysis> heads, Index n, Column SelectionColumns::*figure) {
-    double sum = 0, count = 0;
-    for (const HeadAnalysis& head : heads)
-        for (const SelectionColumns& columns : head.selections) {
-            if (columns.n != n) continue;
-            for (const double x : columns.*figure)
-                if (std::isfinite(x)) sum += x, count += 1;
-        }
-    return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
-}
-
-/// The N for which some row of these heads has a selection, ascending.
-inline std::vector<Index> selection_counts(std::span<const HeadAnalysis> heads) {
-    std::vector<Index> counts;
-    for (const HeadAnalysis& head : heads)
-        for (const SelectionColumns& columns : head.selections)
-            if (columns.mass.isFinite().any()) counts.push_back(columns.n);
-    std::sort(counts.begin(), counts.end());
-    counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-    return counts;
-}
-
-/// Heads of a layer, or any heads that belong together.
-struct LayerAnalysis {
-    std::vector<HeadAnalysis> heads;
-
-    Index size() const { return static_cast<Index>(heads.size()); }
-    const HeadAnalysis& operator[](Index head) const { return detail::at(heads, head); }
-    auto begin() const { return heads.begin(); }
-    auto end() const { return heads.end(); }
-
-    /// What all heads say about the statements.
-    Audit audit() const {
-        Audit all;
-        for (const HeadAnalysis& head : heads) all.merge(head.audit);
-        return all;
-    }
-    /// `finite_mean` of each head.
-    Column means(Column RowColumns::*figure) const {
-        Column result(static_cast<Index>(heads.size()));
-        for (std::size_t i = 0; i < heads.size(); ++i)
-            result[static_cast<Index>(i)] = finite_mean(heads[i].rows.*figure);
-        return result;
-    }
-    HeadRange range(Column RowColumns::*figure) const { return range_of(heads, figure); }
-    /// Adds the heads of another analysis behind these.
-    void merge(LayerAnalysis other) {
-        for (HeadAnalysis& head : other.heads) heads.push_back(std::move(head));
     }
 };
 

@@ -1,7 +1,7 @@
 // An analysis as tables in plain text.
 #pragma once
 
-#include <attnscope/analysis/head_analysis.hpp>
+#include <attnscope/analysis/head_summary.hpp>
 
 #include <charconv>
 
@@ -51,16 +51,16 @@ inline std::string mean_titles() {
     return line;
 }
 /// The means of one head under them; a dash where there is none.
-inline std::string mean_cells(const HeadAnalysis& head) {
+inline std::string mean_cells(const HeadSummary& head) {
     std::string line;
     for (const MeanColumn& column : mean_columns)
-        line += " " + detail::right(detail::number_cell(finite_mean(head.rows.*column.values)), 9);
+        line += " " + detail::right(detail::number_cell(head.mean(column.values)), 9);
     return line;
 }
 
 /// What the selections of some heads keep, a line for each N; empty if there is none. Reading and radius are those of
 /// the first head.
-inline std::string selection_table(std::span<const HeadAnalysis> heads) {
+inline std::string selection_table(std::span<const HeadSummary> heads) {
     const std::vector<Index> counts = selection_counts(heads);
     if (counts.empty()) return {};
     const bool cumulative = heads.front().reading == Reading::cumulative;
@@ -104,6 +104,10 @@ inline std::string selection_table(std::span<const HeadAnalysis> heads) {
         text += '\n';
     }
     return text;
+}
+/// The same of analyses.
+inline std::string selection_table(std::span<const HeadAnalysis> heads) {
+    return selection_table(detail::summaries(heads));
 }
 
 namespace detail {

@@ -2,7 +2,7 @@
 // is none.
 #pragma once
 
-#include <attnscope/analysis/head_analysis.hpp>
+#include <attnscope/analysis/head_summary.hpp>
 
 namespace attnscope {
 inline namespace v0_1 {
@@ -13,10 +13,10 @@ inline std::string csv_number(double x) {
     return std::isfinite(x) ? attnscope::detail::to_text(x) : std::string();
 }
 
-/// ",log_sum_exp,...,jacobian_spectral,...": names of the figures that rows have.
-inline std::string figure_names(const RowColumns& rows) {
+/// ",log_sum_exp,...,jacobian_spectral,...": names of the figures that a head has.
+inline std::string figure_names(const HeadSummary& head) {
     std::string names;
-    for (const RowFigure& figure : figures_of(rows)) {
+    for (const RowFigure& figure : head.figures) {
         names += ",";
         if (!figure.group.empty()) names += std::string(figure.group) + "_";
         names += figure.name;
@@ -31,10 +31,9 @@ inline std::string selection_names() {
 }
 
 /// ",visible,...": means over the rows of a head, under `,visible` and `figure_names`.
-inline std::string mean_cells_csv(const HeadAnalysis& head) {
-    std::string cells = "," + csv_number(head.rows.mean_visible());
-    for (const RowFigure& figure : figures_of(head.rows))
-        cells += "," + csv_number(finite_mean(head.rows.*figure.values));
+inline std::string mean_cells_csv(const HeadSummary& head) {
+    std::string cells = "," + csv_number(head.mean_visible);
+    for (const double mean : head.means) cells += "," + csv_number(mean);
     return cells;
 }
 /// Lines of all rows, each after `place`, under `place`, `,query,visible` and `figure_names`.
@@ -50,24 +49,15 @@ inline std::string rows_csv(const HeadAnalysis& head, std::string_view place) {
     return text;
 }
 
-namespace detail {
-
-template <class Value>
-std::string selection_cells(const SelectionColumns& columns, const Value& value) {
-    std::string cells = "," + attnscope::detail::to_text(columns.n);
-    for (const SelectionFigure& figure : selection_figures)
-        cells += "," + csv_number(value(columns.*figure.values));
-    return cells + "\n";
-}
-
-} // namespace detail
-
 /// Lines of mean selections, each after `place`, under `place` and `selection_names`.
-inline std::string selections_csv(const HeadAnalysis& head, std::string_view place) {
+inline std::string selections_csv(const HeadSummary& head, std::string_view place) {
     std::string text;
-    for (const SelectionColumns& columns : head.selections)
-        if (columns.mass.isFinite().any())
-            text += std::string(place) + detail::selection_cells(columns, finite_mean);
+    for (const SelectionSums& sums : head.selections) {
+        if (!sums.any()) continue;
+        text += std::string(place) + "," + attnscope::detail::to_text(sums.n);
+        for (const FigureSum& figure : sums.figures) text += "," + csv_number(figure.mean());
+        text += '\n';
+    }
     return text;
 }
 /// Lines of the selections of every row, under `place`, `,query` and `selection_names`.
@@ -75,9 +65,13 @@ inline std::string selection_rows_csv(const HeadAnalysis& head, std::string_view
     std::string text;
     for (Index query = 0; query < head.queries; ++query)
         for (const SelectionColumns& columns : head.selections)
-            if (columns.has(query))
-                text += std::string(place) + "," + attnscope::detail::to_text(query) +
-                        detail::selection_cells(columns, [&](const Column& column) { return column[query]; });
+            if (columns.has(query)) {
+                text += std::string(place) + "," + attnscope::detail::to_text(query) + "," +
+                        attnscope::detail::to_text(columns.n);
+                for (const SelectionFigure& figure : selection_figures)
+                    text += "," + csv_number((columns.*figure.values)[query]);
+                text += '\n';
+            }
     return text;
 }
 

@@ -1,7 +1,7 @@
 // An analysis as JSON: the objects of the schemas in docs/report.md.
 #pragma once
 
-#include <attnscope/analysis/head_analysis.hpp>
+#include <attnscope/analysis/head_summary.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -36,53 +36,57 @@ inline nlohmann::ordered_json to_json(const Audit& audit) {
 
 namespace detail {
 
+/// value(i) of the i-th figure, in its group.
 template <class Value>
-nlohmann::ordered_json figures_json(const RowColumns& rows, const Value& value) {
+nlohmann::ordered_json figures_json(std::span<const RowFigure> figures, const Value& value) {
     nlohmann::ordered_json object;
-    for (const RowFigure& figure : figures_of(rows)) {
-        nlohmann::ordered_json& place = figure.group.empty() ? object : object[std::string(figure.group)];
-        place[std::string(figure.name)] = json_number(value(rows.*figure.values));
+    for (std::size_t i = 0; i < figures.size(); ++i) {
+        nlohmann::ordered_json& place =
+            figures[i].group.empty() ? object : object[std::string(figures[i].group)];
+        place[std::string(figures[i].name)] = json_number(value(i));
     }
     return object;
 }
 
-template <class Has, class Value>
-nlohmann::ordered_json selections_json(const HeadAnalysis& head, const Has& has, const Value& value) {
-    nlohmann::ordered_json list = nlohmann::ordered_json::array();
-    for (const SelectionColumns& columns : head.selections) {
-        if (!has(columns)) continue;
-        nlohmann::ordered_json entry;
-        entry["n"] = columns.n;
-        for (const SelectionFigure& figure : selection_figures)
-            entry[std::string(figure.name)] = json_number(value(columns.*figure.values));
-        list.push_back(std::move(entry));
-    }
-    return list;
+template <class Value>
+nlohmann::ordered_json selection_json(Index n, const Value& value) {
+    nlohmann::ordered_json entry;
+    entry["n"] = n;
+    for (std::size_t i = 0; i < selection_figures.size(); ++i)
+        entry[std::string(selection_figures[i].name)] = json_number(value(i));
+    return entry;
 }
 
 } // namespace detail
 
 /// Means over the rows of a head: `visible`, the figures, and `selection`, one entry for each N that some row has.
-inline nlohmann::ordered_json mean_json(const HeadAnalysis& head) {
+inline nlohmann::ordered_json mean_json(const HeadSummary& head) {
     nlohmann::ordered_json mean;
-    mean["visible"] = json_number(head.rows.mean_visible());
-    mean.update(detail::figures_json(head.rows, finite_mean));
-    mean["selection"] = detail::selections_json(
-        head, [](const SelectionColumns& columns) { return columns.mass.isFinite().any(); }, finite_mean);
+    mean["visible"] = json_number(head.mean_visible);
+    mean.update(detail::figures_json(head.figures, [&](std::size_t i) { return head.means[i]; }));
+    mean["selection"] = nlohmann::ordered_json::array();
+    for (const SelectionSums& sums : head.selections)
+        if (sums.any())
+            mean["selection"].push_back(
+                detail::selection_json(sums.n, [&](std::size_t i) { return sums.figures[i].mean(); }));
     return mean;
 }
 
 /// One object for each query.
 inline nlohmann::ordered_json rows_json(const HeadAnalysis& head) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    const std::vector<RowFigure> figures = figures_of(head.rows);
     for (Index query = 0; query < head.queries; ++query) {
-        const auto of_query = [&](const Column& column) { return column[query]; };
         nlohmann::ordered_json row;
         row["query"] = query;
         row["visible"] = head.rows.visible[query];
-        row.update(detail::figures_json(head.rows, of_query));
-        row["selection"] = detail::selections_json(
-            head, [&](const SelectionColumns& columns) { return columns.has(query); }, of_query);
+        row.update(detail::figures_json(figures,
+                                        [&](std::size_t i) { return (head.rows.*figures[i].values)[query]; }));
+        row["selection"] = nlohmann::ordered_json::array();
+        for (const SelectionColumns& columns : head.selections)
+            if (columns.has(query))
+                row["selection"].push_back(detail::selection_json(
+                    columns.n, [&](std::size_t i) { return (columns.*selection_figures[i].values)[query]; }));
         list.push_back(std::move(row));
     }
     return list;

@@ -94,6 +94,33 @@ TEST_CASE("layer: grouped queries are analysed as heads one by one", "[analysis]
     CHECK(std::isnan(selection_mean(layer.heads, 2, &SelectionColumns::margin)));
     CHECK(selection_counts(layer.heads) == std::vector<Index>{1, 3});
 
+    // Summaries tell the same without rows.
+    const std::vector<HeadSummary> summaries(layer.heads.begin(), layer.heads.end());
+    for (std::size_t i = 0; i < summaries.size(); ++i) {
+        const HeadSummary& summary = summaries[i];
+        const HeadAnalysis& head = layer.heads[i];
+        for (const RowFigure& figure : figures_of(head.rows))
+            CHECK(summary.mean(figure.values) == finite_mean(head.rows.*figure.values));
+        CHECK_FALSE(summary.has(&RowColumns::sink_mass));
+        CHECK(std::isnan(summary.mean(&RowColumns::sink_mass)));
+        CHECK(summary.mean_visible == head.rows.mean_visible());
+        CHECK(summary.largest_logit == head.rows.max_logit.maxCoeff());
+        CHECK(summary.rows(RowStatus::normal) == queries);
+        CHECK(summary.rows(RowStatus::nan) + summary.negative_rows == 0);
+        REQUIRE(summary.selections.size() == 2);
+        for (std::size_t n = 0; n < 2; ++n)
+            for (const SelectionFigure& figure : selection_figures) {
+                const double mean = finite_mean(head.selections[n].*figure.values);
+                CHECK(summary.selections[n].of(figure.values).mean() == mean);
+            }
+    }
+    CHECK(selection_mean(summaries, 3, &SelectionColumns::margin) == Catch::Approx(sum / count));
+    CHECK(selection_counts(summaries) == std::vector<Index>{1, 3});
+    const HeadRange range = range_of(summaries, &RowColumns::entropy_nats);
+    const Column entropies = layer.means(&RowColumns::entropy_nats);
+    CHECK(range.least == entropies.minCoeff());
+    CHECK(range.most == entropies[range.most_head]);
+
     // Without values, and with a scale of the group.
     const HeadGroup<float> scaled(HeadArray<float>::contiguous(q.data(), heads, queries, width),
                                   HeadArray<float>::contiguous(k.data(), key_heads, keys, width), {}, 0.25f);

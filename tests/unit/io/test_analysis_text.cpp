@@ -148,7 +148,7 @@ TEST_CASE("text: JSON has every number, null where there is none", "[analysis][i
 TEST_CASE("text: CSV has every number, nothing where there is none", "[analysis][io]") {
     const Eigen::MatrixXd p = Eigen::MatrixXd::Constant(4, 5, 0.15), v = Eigen::MatrixXd::Random(5, 2);
     for (const HeadAnalysis& head : {mixed_head(), mixed_head(false), analyze_weights(p, v, {.counts = {2}})}) {
-        const std::vector<std::string> names = split("head,query,visible" + io::figure_names(head.rows), ',');
+        const std::vector<std::string> names = split("head,query,visible" + io::figure_names(head), ',');
         const std::vector<std::string> lines = lines_of(io::rows_csv(head, "a"));
         REQUIRE(static_cast<Index>(lines.size()) == head.queries);
         const auto figures = figures_of(head.rows);
