@@ -37,7 +37,8 @@ ${text}
 ")
     file(COPY_FILE "${CPACK_ATTNSCOPE_SOURCE}/CHANGELOG.md" "${own}/changelog")
     file(GLOB pages "${root}/share/man/man1/*.1")
-    execute_process(COMMAND gzip -n9 "${own}/changelog.Debian" "${own}/changelog" ${pages} COMMAND_ERROR_IS_FATAL ANY)
+    execute_process(COMMAND gzip -n9 "${own}/changelog.Debian" "${own}/changelog" ${pages}
+                    COMMAND_ERROR_IS_FATAL ANY)
     file(CHMOD_RECURSE "${root}/share" FILE_PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ
          DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 endforeach()
@@ -46,7 +47,7 @@ endforeach()
 foreach(program IN LISTS CPACK_ATTNSCOPE_PROGRAMS)
     if("programs" IN_LIST CPACK_COMPONENTS_ALL AND
        NOT EXISTS "${CPACK_TEMPORARY_DIRECTORY}/programs/usr/bin/${program}")
-        message(FATAL_ERROR "attnscope-tools lacks ${program}, which is not built. Build all (cmake --build), or pack the "
-                            "headers alone: cpack -G DEB -D CPACK_COMPONENTS_ALL=development")
+        message(FATAL_ERROR "attnscope-tools lacks ${program}, which is not built. Build all (cmake --build), or "
+                            "pack the headers alone: cpack -G DEB -D CPACK_COMPONENTS_ALL=development")
     endif()
 endforeach()

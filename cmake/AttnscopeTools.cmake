@@ -18,24 +18,28 @@ function(attnscope_install_tool name summary)
             DESTINATION "${CMAKE_INSTALL_DATADIR}/bash-completion/completions")
     set_property(GLOBAL APPEND PROPERTY attnscope_tools ${name})
     set(page "${PROJECT_BINARY_DIR}/man/${name}.1")
-    if(name MATCHES "-mpi$") # one does not start MPI to ask for help
-        file(CONFIGURE OUTPUT "${page}" CONTENT ".so man1/attnscope-report.1\n")
-        install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1" COMPONENT programs)
-    elseif(ATTNSCOPE_HELP2MAN AND NOT CMAKE_CROSSCOMPILING) # it runs the program
+    # It runs the program, which other machines and sanitizers may not do while they build.
+    if(NOT ATTNSCOPE_HELP2MAN OR CMAKE_CROSSCOMPILING OR ATTNSCOPE_SANITIZE)
+        return()
+    endif()
+    if(name MATCHES "^(.*)-mpi$") # one does not start MPI to ask for help
+        file(CONFIGURE OUTPUT "${page}" CONTENT ".so man1/${CMAKE_MATCH_1}.1\n")
+    else()
         add_custom_command(TARGET ${name} POST_BUILD
             COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/man"
             COMMAND "${ATTNSCOPE_HELP2MAN}" --no-info "--name=${summary}" --manual=attnscope
                     "--source=attnscope ${PROJECT_VERSION}" "--include=${PROJECT_SOURCE_DIR}/packaging/man.h2m"
                     "--output=${page}" "$<TARGET_FILE:${name}>"
             VERBATIM)
-        install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1" COMPONENT programs OPTIONAL)
     endif()
+    install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1" COMPONENT programs OPTIONAL)
 endfunction()
 
 attnscope_install_tool(attnscope-capture "run a model on a text and write its attention to a file")
 attnscope_install_tool(attnscope-laws "where attention heads stand to three laws about long rows and deep stacks")
 attnscope_install_tool(attnscope-length-scaling "which normaliser still selects as the context grows")
 attnscope_install_tool(attnscope-long-context "statistics of every row of one long head, without its matrix of weights")
+attnscope_install_tool(attnscope-long-context-mpi "attnscope-long-context by the ranks of MPI")
 attnscope_install_tool(attnscope-merge "the report of heads that many processes have analysed")
 attnscope_install_tool(attnscope-paper "the experiments of arXiv:2508.17821 on every head of a model")
 attnscope_install_tool(attnscope-plan "temperature, context, top-k and cache format that measured heads need")

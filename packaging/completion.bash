@@ -24,5 +24,5 @@ _attnscope() {
     done
 }
 
-complete -F _attnscope attnscope-{capture,laws,length-scaling,long-context,merge,paper,plan,report,report-mpi,select} \
-    attnscope-{tokenize,train,training-temperature}
+complete -F _attnscope attnscope-{capture,laws,length-scaling,long-context,long-context-mpi,merge,paper,plan} \
+    attnscope-{report,report-mpi,select,tokenize,train,training-temperature}

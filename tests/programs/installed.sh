@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The programs as cmake --install leaves them: they run from a prefix, have man pages without a warning and completion of
-# bash that knows their options; packed for Debian they find lintian's consent.
+# The programs as cmake --install leaves them: they run from a prefix, have man pages without a warning and completion
+# of bash that knows their options; packed for Debian they find lintian's consent.
 set -eu
 build=$(dirname "$ATTNSCOPE_BIN")
 cmake=$(sed -n 's/^CMAKE_COMMAND:INTERNAL=//p' "$build/CMakeCache.txt")
@@ -12,7 +12,9 @@ fail() { echo "$*"; exit 1; }
 prefix="$work/a prefix"
 "$cmake" --install "$build" --component programs --prefix "$prefix" >"$work/log" || { cat "$work/log"; exit 1; }
 bin="$prefix/bin"
-for name in report merge; do [ -x "$bin/attnscope-$name" ] || fail "attnscope-$name is not installed: $(cat "$work/log")"; done
+for name in report merge; do
+    [ -x "$bin/attnscope-$name" ] || fail "attnscope-$name is not installed: $(cat "$work/log")"
+done
 [ ! -e "$prefix/include" ] || fail "the component has headers, too"
 # What is not built is named.
 for program in "$bin"/*; do
@@ -30,13 +32,14 @@ status=0
 [ "$status" = 1 ] && grep -q "attnscope-report: cannot be run" "$work/error" || fail "no word about a missing report"
 
 # Each has --help, --version and a page.
-if command -v help2man >/dev/null; then
+version=$("$bin/attnscope-report" --version | sed 's/.* //')
+if command -v help2man >/dev/null && ! grep -q '^ATTNSCOPE_SANITIZE:[A-Z]*=.' "$build/CMakeCache.txt"; then
     for program in "$bin"/*; do
         name=$(basename "$program")
         page="$prefix/share/man/man1/$name.1"
         [ -f "$page" ] || fail "$name has no man page"
-        [[ $name != *-mpi ]] || continue
-        [ "$("$program" --version)" = "$name $("$bin/attnscope-report" --version | sed 's/.* //')" ] || fail "$name --version"
+        [[ $name != *-mpi ]] || continue # the page is that of the program without MPI
+        [ "$("$program" --version)" = "$name $version" ] || fail "$name --version"
         for section in NAME SYNOPSIS DESCRIPTION OPTIONS 'EXIT STATUS'; do
             grep -qE "^\.SH \"?$section\"?$" "$page" || fail "$page has no $section"
         done
@@ -49,7 +52,7 @@ if command -v help2man >/dev/null; then
         fi
     done
 else
-    echo "help2man is not installed: no man pages"
+    echo "help2man is not installed, or sanitizers are on: no man pages"
 fi
 
 # completed <word>...: what bash offers for the last word.
