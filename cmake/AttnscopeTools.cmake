@@ -29,7 +29,8 @@ function(attnscope_install_tool name summary)
             COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/man"
             COMMAND "${ATTNSCOPE_HELP2MAN}" --no-info "--name=${summary}" --manual=attnscope
                     "--source=attnscope ${PROJECT_VERSION}" "--include=${PROJECT_SOURCE_DIR}/packaging/man.h2m"
-                    "--output=${page}" "$<TARGET_FILE:${name}>"
+                    "--output=${page}" "./$<TARGET_FILE_NAME:${name}>"
+            WORKING_DIRECTORY "$<TARGET_FILE_DIR:${name}>" # help2man takes no path with a blank in it
             VERBATIM)
     endif()
     install(FILES "${page}" DESTINATION "${CMAKE_INSTALL_MANDIR}/man1" COMPONENT programs OPTIONAL)
@@ -51,9 +52,11 @@ attnscope_install_tool(attnscope-train "train a small byte-level GPT-2 under any
 attnscope_install_tool(attnscope-training-temperature "what temperature and normaliser do to small models in training")
 
 get_property(tools GLOBAL PROPERTY attnscope_tools)
+list(TRANSFORM tools REPLACE "(.+)" "\"$<TARGET_FILE:\\1>\"")
 list(JOIN tools " " tools)
 install(CODE "foreach(tool IN ITEMS ${tools})
-    if(NOT EXISTS \"${PROJECT_BINARY_DIR}/bin/\${tool}${CMAKE_EXECUTABLE_SUFFIX}\")
+    if(NOT EXISTS \"\${tool}\")
+        cmake_path(GET tool FILENAME tool)
         message(STATUS \"Not built, so not installed: \${tool}\")
     endif()
 endforeach()" COMPONENT programs)
