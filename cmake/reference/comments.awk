@@ -97,8 +97,8 @@ foreign { if (/^}|^[^ ].*; *$/) foreign = 0; next }
 /^ *namespace detail \{/ { held = ""; hidden = 1 }
 hidden { if (/^ *} \/\/ namespace detail/) hidden = 0; next }
 /^} \/\/ namespace/ { close_group() }
-/^inline namespace v0_1 \{/ { held = ""; next }
-/^} \/\/ namespace v0_1$/ { next }
+/^inline namespace v[0-9_]+ \{/ { held = ""; next }
+/^} \/\/ namespace v[0-9_]+$/ { next }
 # Macros stand above the namespace.
 /^#define ATTNSCOPE_/ && !/DETAIL/ && title == "config.hpp" { open_group(); print; next }
 /^namespace [a-z]+ \{$/ { close_group(); print; next }
