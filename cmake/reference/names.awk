@@ -1,4 +1,4 @@
-# The public names of headers that comments.awk has filtered: each with its full name.
+# The public names of headers that comments.awk has filtered, each with its full name; the headers with their groups.
 function add(name) {
     # Words that mostly mean an option or a member where a text has them.
     if (name ~ /^(temperature|write|version|description|sinks|jvp|vjp|rotated|contributions)$/) return
@@ -6,6 +6,7 @@ function add(name) {
     print name, full
     if (scope != "attnscope") print substr(scope, 12) "::" name, full
 }
+/^\/\/\/ @defgroup / { print $4, $3; print "attnscope/" $4, $3; next }
 /^namespace [a-z]+ \{$/ { scope = scope == "" ? $2 : scope "::" $2; next }
 /^} \/\/ namespace/ { if (!sub(/::[a-z]+$/, "", scope)) scope = ""; next }
 /^\/\/|^#|^ |^}|^$|^template|^requires|^static_assert|^friend|^extern/ { next }

@@ -47,6 +47,8 @@ done
 grep -q 'class="fragment".*' "$html/classattnscope_1_1AnyNormalizer.html" || fail "an example is no block of code"
 grep -q 'gap__counting.html#[a-z0-9]*">gap_counting_range</a>' "$html/page_bounds.html" ||
     fail "the bounds do not lead to their functions"
+grep -q 'gap__counting.html">concentration/gap_counting.hpp</a>' "$html/page_bounds.html" ||
+    fail "the bounds do not lead to their headers"
 ! grep -lE 'v[0-9]+_[0-9]+' "$html"/{class,struct,group}*.html || fail "names show the inline namespace"
 ! find "$html" -name '*detail*' | grep . || fail "there are pages of what is nobody's to call"
 ! grep -lE '(src|<link [^>]*href)="https?:' "$html"/*.html || fail "something comes from a network"
