@@ -1,6 +1,7 @@
 # Headers, the CMake package: find_package(attnscope [COMPONENTS special io fmt mpi tensor]), and attnscope.pc of the core,
 # which finds its headers from where it stands.
 include(GNUInstallDirs)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME development) # the tools are the component programs
 include(CMakePackageConfigHelpers)
 
 # Each component with a dependency of its own has its own target file: loading it asks for that dependency.
