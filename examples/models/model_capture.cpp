@@ -48,13 +48,15 @@ void describe(Capture& capture, const std::string& engine, const Text& text) {
 Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
     const auto model = std::make_shared<const Model>(Model::load(folder));
     const Config& config = model->config();
-    const Text text = options.read(
-        [&](const std::string& bytes) {
-            return Tokenizer(options.tokenizer().empty() ? folder : options.tokenizer()).encode(bytes);
-        },
-        config.context);
-
     Capture capture;
+    std::optional<Tokenizer> tokenizer;
+    if (options.needs_tokenizer())
+        tokenizer.emplace(options.tokenizer().empty() ? folder : options.tokenizer());
+    const Text text =
+        options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); }, config.context);
+    if (tokenizer)
+        for (const std::int32_t id : text.ids) capture.token_texts.push_back(tokenizer->decode({&id, 1}));
+
     capture.name = folder;
     describe(capture, described(config), text);
     for (const std::string& remark : model->remarks()) capture.warnings.push_back(remark);
