@@ -835,7 +835,7 @@ function drawAudit() {
     const number = (x, name) => element("td", { class: "number" + (name && x > 0 ? " " + name : "") }, Number.isNaN(x) ? "-" : show(x));
     table.replaceChildren(element("thead", {}, element("tr", {}, ...auditColumns.map(title))),
         element("tbody", {}, ...rows.map((row) => {
-            const closest = element("td", {});
+            const closest = element("td", { class: "closest" });
             if (row.closest && row.of >= 0) {
                 const place = (byId("audit-scope").value === "head" ? "" : headName(data.heads[row.of]) + ", ") + (row.query < 0 ? "whole head" : "query " + row.query);
                 const go = element("button", { type: "button" }, place);
