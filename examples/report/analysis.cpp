@@ -252,8 +252,11 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
     Report report = prepare(std::move(capture), settings);
     const std::vector<attnscope::WorkUnit> units = units_of(report);
     if (settings.patterns)
-        report.plan = plan_patterns(static_cast<Index>(units.size()), report.capture.queries,
-                                    report.capture.keys, report.streamed);
+        report.plan = plan_patterns(
+            static_cast<Index>(units.size()), report.capture.queries, report.capture.keys,
+            std::all_of(report.layers.begin(), report.layers.end(),
+                        [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); }),
+            report.streamed);
     const attnscope::Threads executor(settings.threads);
     program::Progress progress("analysing heads", units.size());
     for (const attnscope::WorkUnit& unit : units) {

@@ -31,39 +31,60 @@ void add_number(std::string& bytes, std::size_t number) {
 
 } // namespace
 
-PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool streamed) {
+PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, bool streamed) {
     PatternPlan plan;
     if (heads < 1 || queries < 1 || keys < 1) return plan;
     // In bytes of a row of a head, which base64 makes 4/3 of.
     constexpr double figures = 20, frame = 9, entry = 2, logit = 4;
-    const double h = static_cast<double>(heads), n = static_cast<double>(keys);
-    const double other = 200e3 + 4e3 * h + 12 * n, // the page itself, means, audit, tokens
-        room = std::max(static_cast<double>(page_bytes) - other, 1e6) * 0.75 / h;
-    const auto whole_rows = [&](double share) {
-        return static_cast<Index>(
-            std::clamp(share * room / (logit * n + 8), 0.0, static_cast<double>(queries)));
+    const double other = 200e3 + 4e3 * static_cast<double>(heads) +
+                         12 * static_cast<double>(keys), // the page itself, means, audit, tokens
+        room = std::max(static_cast<double>(page_bytes) - other, 1e6) * 0.75 / static_cast<double>(heads);
+    const auto seen = [&](Index query) {
+        return causal ? std::clamp<Index>(query + 1 + keys - queries, 0, keys) : keys;
+    };
+    const auto every = [&](Index stride) {
+        std::vector<Index> rows;
+        for (Index query = (queries - 1) % stride; query < queries; query += stride) rows.push_back(query);
+        return rows;
+    };
+    const auto whole_bytes = [&](const std::vector<Index>& rows) {
+        double bytes = 0;
+        for (const Index query : rows) bytes += logit * static_cast<double>(seen(query)) + 8;
+        return bytes;
     };
     // A pattern entry is a byte of distance, more only where it skips 128 keys, and a byte of level.
-    const auto entries = [&](double rows, double bytes) {
-        return static_cast<Index>((bytes / rows - figures - frame - n / 64) / entry);
+    const auto pattern_bytes = [&](const std::vector<Index>& rows, Index most) {
+        double bytes = 0;
+        for (const Index query : rows)
+            bytes += figures + frame + static_cast<double>(seen(query)) / 64 +
+                     entry * static_cast<double>(std::min(seen(query), most));
+        return bytes;
     };
-    Index stride = 1, whole = whole_rows(streamed ? 0.6 : 0.2);
-    const auto rows_at = [&](Index s) { return (queries + s - 1) / s; };
-    if (streamed) {
-        while (static_cast<double>(rows_at(stride)) * figures > 0.3 * room) ++stride;
-        whole = std::min<Index>({whole, rows_at(stride), 16});
-        plan.most_keys = std::min<Index>(keys, 256);
-    } else {
-        whole = std::max<Index>(whole, 1);
-        const double left = room - static_cast<double>(whole) * (logit * n + 8);
-        const Index wanted = std::min<Index>(keys, 8);
-        while (stride < queries && entries(static_cast<double>(rows_at(stride)), left) < wanted) ++stride;
-        plan.most_keys = std::clamp<Index>(entries(static_cast<double>(rows_at(stride)), left), 1,
-                                           std::min<Index>(keys, 4096));
-    }
-    for (Index query = (queries - 1) % stride; query < queries; query += stride) plan.queries.push_back(query);
-    plan.whole = evenly(plan.queries, std::min(whole, static_cast<Index>(plan.queries.size())));
+    // The largest number up to `most` that fits, of what takes more room the larger it is; `least` at least.
+    const auto largest = [](Index least, Index most, const auto& fits) {
+        while (least < most) {
+            const Index middle = least + (most - least + 1) / 2;
+            if (fits(middle))
+                least = middle;
+            else
+                most = middle - 1;
+        }
+        return least;
+    };
+    Index stride = 1;
+    const Index wanted = streamed ? 0 : std::min<Index>(keys, 8);
+    while (stride < queries && pattern_bytes(every(stride), wanted) > 0.6 * room) stride += 1 + stride / 8;
+    plan.queries = every(std::min(stride, queries));
+    const double share = streamed ? 0.4 : 0.2;
+    const auto some = [&](Index count) { return evenly(plan.queries, count); };
+    const Index rows = static_cast<Index>(plan.queries.size());
+    plan.whole = some(largest(streamed ? 0 : 1, streamed ? std::min<Index>(rows, 16) : rows,
+                              [&](Index count) { return whole_bytes(some(count)) <= share * room; }));
     plan.shown = streamed ? plan.whole : plan.queries;
+    const double left = room - whole_bytes(plan.whole);
+    plan.most_keys =
+        streamed ? std::min<Index>(keys, 256)
+                 : largest(1, keys, [&](Index most) { return pattern_bytes(plan.shown, most) <= left; });
     return plan;
 }
 

@@ -21,8 +21,8 @@ struct PatternPlan {
     Index most_keys = 0;        ///< with weights in a pattern, those of the largest
 };
 
-/// As much as `page_bytes` have room for, beside what does not depend on rows.
-PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool streamed);
+/// As much as `page_bytes` have room for, beside what does not depend on rows. causal: a query sees the keys up to its own.
+PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, bool streamed);
 
 /// All logits of a row.
 struct WholeRow {
