@@ -66,12 +66,13 @@ class Browser:
             self.events.append(answer)
 
     def open(self, url):
-        self("Page.navigate", url="about:blank")
         self.events.clear()
         self("Page.navigate", url=url)
         until = time.time() + self.patience
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read(until))
+        while not self.value(f"location.href === {json.dumps(url)} && document.readyState === 'complete'"):
+            if time.time() > until:
+                raise RuntimeError(f"{url} is not there within {self.patience} s")
+            time.sleep(0.05)
 
     def value(self, script):
         """What an expression of JavaScript is."""
