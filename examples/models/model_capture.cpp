@@ -45,16 +45,29 @@ void describe(Capture& capture, const std::string& engine, const Text& text) {
         n < text.available ? fmt::format(" of {}: the rest is left out", text.available) : std::string()));
 }
 
+/// The bytes of each token. Ids that were given as such need no tokenizer: without a fitting one nothing is told of them.
+std::vector<std::string> token_texts(std::optional<Tokenizer>& tokenizer, const std::string& folder,
+                                     const std::vector<std::int32_t>& ids) {
+    std::vector<std::string> texts;
+    try {
+        if (!tokenizer) tokenizer.emplace(folder);
+        for (const std::int32_t id : ids) texts.push_back(tokenizer->decode({&id, 1}));
+    } catch (const std::runtime_error&) {
+        texts.clear();
+    }
+    return texts;
+}
+
 Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
     const auto model = std::make_shared<const Model>(Model::load(folder));
     const Config& config = model->config();
-    const Text text = options.read(
-        [&](const std::string& bytes) {
-            return Tokenizer(options.tokenizer().empty() ? folder : options.tokenizer()).encode(bytes);
-        },
-        config.context);
-
     Capture capture;
+    const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
+    std::optional<Tokenizer> tokenizer;
+    if (options.needs_tokenizer()) tokenizer.emplace(tokenizer_folder);
+    const Text text =
+        options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); }, config.context);
+    capture.token_texts = token_texts(tokenizer, tokenizer_folder, text.ids);
     capture.name = folder;
     describe(capture, described(config), text);
     for (const std::string& remark : model->remarks()) capture.warnings.push_back(remark);

@@ -66,6 +66,14 @@ std::optional<HeadAnalysis> beside(const Report& report, const HeadPlace& place,
     return run(options);
 }
 
+/// Keeps what a page shows of the rows of a head, if one is asked for.
+std::optional<PatternKeeper> keeper_of(const Report& report, const attnscope::AnalysisOptions& options) {
+    if (!report.settings.patterns) return std::nullopt;
+    const auto* const softmax = options.normalizer.target<attnscope::Softmax>();
+    return PatternKeeper(report.plan, report.capture.kind != Capture::Kind::weights,
+                         softmax && !options.sink_logit ? std::optional(softmax->temperature()) : std::nullopt);
+}
+
 /// From the matrix of logits, as the file gives it.
 UnitResult analyse_rows(const Report& report, const HeadPlace& place, attnscope::AnalysisOptions options,
                         const attnscope::Threads& executor) {
@@ -95,10 +103,16 @@ UnitResult analyse_rows(const Report& report, const HeadPlace& place, attnscope:
     std::optional<WeightDifference> difference;
     if (rows.weights && !stored) {
         difference.emplace(*rows.weights);
-        options.visit = [&](Index query, RowIn<double>, RowIn<double> p) { difference->row(query, p); };
     }
+    std::optional<PatternKeeper> keeper = keeper_of(report, options);
+    if (difference || keeper)
+        options.visit = [&](Index query, RowIn<double> z, RowIn<double> p) {
+            if (difference) difference->row(query, p);
+            if (keeper) keeper->row(query, z, p);
+        };
     unit.head = run(options);
     if (difference) unit.weight_difference = difference->largest();
+    if (keeper) unit.pattern = keeper->pattern();
     return unit;
 }
 
@@ -115,6 +129,23 @@ UnitResult analyse_vectors(const Report& report, const HeadPlace& place, attnsco
     };
     unit.beside = beside(report, place, options, run);
     unit.head = run(options);
+    if (std::optional<PatternKeeper> keeper = keeper_of(report, options)) {
+        // A visitor would turn the scan into an analysis of every row.
+        attnscope::AnyNormalizer normalizer = options.normalizer;
+        if (options.sink_logit.value_or(-std::numeric_limits<double>::infinity()) >
+            -std::numeric_limits<double>::infinity())
+            normalizer = normalizer.with_sink(*options.sink_logit);
+        std::vector<double> z(static_cast<std::size_t>(vectors.k.rows())), p(z.size());
+        const attnscope::HeadView<double> head(vectors.q, vectors.k, {}, vectors.scale);
+        for (const Index query : report.plan.shown) {
+            if (report.capture.is_padding(place, query)) continue;
+            attnscope::logits_of<double>(head, options.mask, query, attnscope::RowOut<double>(z));
+            // Of rows without weights it leaves NaN or 0, which the page shows as such.
+            (void)normalizer.apply<double>(RowIn<double>(z), attnscope::RowOut<double>(p));
+            keeper->row(query, z, p);
+        }
+        unit.pattern = keeper->pattern();
+    }
     return unit;
 }
 
@@ -145,6 +176,7 @@ void add_unit(Report& report, const HeadPlace& place, UnitResult unit) {
     }
     report.heads.push_back(unit.head);
     if (unit.beside) report.beside.push_back(*unit.beside);
+    if (unit.pattern) report.patterns.push_back(std::move(*unit.pattern));
     if (!report.settings.keep_rows) return;
     report.head_rows.push_back(std::move(unit.head));
     if (unit.beside) report.beside_rows.push_back(std::move(*unit.beside));
@@ -218,8 +250,16 @@ HeadPlace place_of(const attnscope::WorkUnit& unit) { return {unit.document, uni
 } // namespace
 
 Report analyse(Capture capture, const Settings& settings, const UnitStates* states) {
+    if (states && settings.patterns)
+        throw program::usage_error("--html: states hold no patterns of attention; leave out --states");
     Report report = prepare(std::move(capture), settings);
     const std::vector<attnscope::WorkUnit> units = units_of(report);
+    if (settings.patterns)
+        report.plan = plan_patterns(
+            static_cast<Index>(units.size()), report.capture.queries, report.capture.keys,
+            std::all_of(report.layers.begin(), report.layers.end(),
+                        [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); }),
+            report.streamed);
     const attnscope::Threads executor(settings.threads);
     program::Progress progress("analysing heads", units.size());
     for (const attnscope::WorkUnit& unit : units) {

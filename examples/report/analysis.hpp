@@ -21,6 +21,7 @@ struct Settings {
     std::optional<std::string> beside;     ///< figures under this one too
     std::vector<Index> layers, heads;      ///< which; empty: all
     std::optional<double> qk_clip;         ///< largest logit that a head may have: QK-clip is told
+    bool patterns = false;                 ///< for a page: keep patterns of the rows
     std::optional<bool> stream; ///< unless given, heads of more than `AnalysisOptions::streamed_above` logits
     Index threads = 1;          ///< the results do not depend on them
     bool keep_rows = false;     ///< of all heads, for outputs that tell every row
@@ -43,6 +44,8 @@ struct Report {
     std::vector<HeadSummary> beside;     ///< the same heads under `Settings::beside`, if it is asked for
     std::vector<HeadAnalysis> head_rows; ///< of the heads, and of those beside them, if `Settings::keep_rows`
     std::vector<HeadAnalysis> beside_rows;
+    PatternPlan plan;                        ///< of the patterns, if they are asked for
+    std::vector<HeadPattern> patterns;       ///< of each head, then
     attnscope::Audit audit;                  ///< of all heads
     std::optional<double> weight_difference; ///< largest |computed - stored| weight, when both are there
     program::RowTally tally;
@@ -50,7 +53,8 @@ struct Report {
 };
 
 /// Analyses the chosen heads; with `states`, those alone that have none yet, which get one. Throws `usage_error` for a layer
-/// or head that is not there, and for a normaliser that stored weights cannot serve or that cannot be streamed.
+/// or head that is not there, for a normaliser that stored weights cannot serve or that cannot be streamed, and for patterns
+/// beside states, which hold none.
 Report analyse(Capture capture, const Settings& settings, const UnitStates* states = nullptr);
 
 /// Calls work(i), i = 0 ... count-1, somewhere, and take with the bytes of all of them, in their order; not where the report is

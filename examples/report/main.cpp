@@ -1,6 +1,7 @@
 // attnscope-report: how concentrated and how sensitive is every row of every head, and which bounds hold on it?
 
 #include "output.hpp"
+#include "page.hpp"
 
 #include <models/model_capture.hpp>
 #include <support/named_normalizer.hpp>
@@ -78,9 +79,9 @@ void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
 /// What results depend on beside the input: the options that were given, but for those that choose heads and outputs.
 /// chosen: also what chooses heads.
 std::vector<std::string> configuration_of(const CLI::App& app, bool chosen) {
-    constexpr std::array<std::string_view, 12> idle = {"INPUT",   "--threads", "--states", "--shard",
-                                                       "--merge", "--dry-run", "--json",   "--csv",
-                                                       "--rows",  "--layers",  "--heads",  "--qk-clip"};
+    constexpr std::array<std::string_view, 13> idle = {
+        "INPUT", "--threads", "--states", "--shard", "--merge",   "--dry-run", "--json",
+        "--csv", "--rows",    "--layers", "--heads", "--qk-clip", "--html"};
     std::vector<std::string> words;
     for (const CLI::Option* const option : app.get_options()) {
         const std::string name = option->get_name();
@@ -130,7 +131,7 @@ int main(int argc, char** argv) {
     double temperature = 1, qk_clip = 0;
     std::string seed_text = "1", normalizer = "softmax", beside, scalar = "double", layers, heads,
                 select = "1,2,5,10,20,50,100", parts = "selections,sensitivity,audit,certificates",
-                reading = "cumulative", ball_radius = "nearest", json, csv;
+                reading = "cumulative", ball_radius = "nearest", json, csv, html;
 #if ATTNSCOPE_EXAMPLE_MPI
     std::string threads = "1"; // of each rank
 #else
@@ -199,6 +200,10 @@ int main(int argc, char** argv) {
         ->excludes(merge_flag);
     app.add_option("--json", json, "write JSON to this file; - for standard output instead of the text")
         ->check(not_empty);
+    app.add_option("--html", html,
+                   "write a page to explore the heads in a browser, offline, to this file: map, patterns, "
+                   "what-if, audit")
+        ->check(not_empty);
     app.add_option("--csv", csv,
                    "write heads.csv, selection.csv, audit.csv (with --rows also rows.csv, selection_rows.csv) "
                    "into this folder")
@@ -261,7 +266,14 @@ int main(int argc, char** argv) {
         settings.keep_rows = rows;
         if (!csv.empty() && !std::filesystem::is_directory(csv))
             throw std::runtime_error(fmt::format("{}: the folder for --csv does not exist", csv));
-        std::vector<program::Output> outputs{{"--json", json}};
+        if (html == "-") throw program::usage_error("--html: must name a file, got -");
+        if (!html.empty()) {
+            if (!states.empty())
+                throw program::usage_error("--html: states hold no patterns of attention; leave out --states, "
+                                           "--merge and --shard");
+            settings.patterns = settings.keep_rows = true;
+        }
+        std::vector<program::Output> outputs{{"--json", json}, {"--html", html}};
         if (!csv.empty())
             for (const std::string_view name : report::csv_names)
                 outputs.push_back({"--csv", std::filesystem::path(csv) / name});
@@ -302,6 +314,7 @@ int main(int argc, char** argv) {
             return model_options.open(inputs, settings.analysis.seed, capture_options(), settings.threads);
         };
 #if ATTNSCOPE_EXAMPLE_MPI
+        if (!html.empty()) throw program::usage_error("--html is attnscope-report's: ranks send no patterns");
         if (dry_run || shard || merge)
             throw program::usage_error("--dry-run, --shard and --merge are attnscope-report's");
         if (!inputs.empty() && models::is_model(inputs.front()))
@@ -335,6 +348,8 @@ int main(int argc, char** argv) {
 #endif
         // Files first: a run that fails prints no results.
         if (!csv.empty()) report::write_csv(report, csv, rows);
+        if (!html.empty())
+            program::write_whole(html, report::to_page(report, report::shell_line(argc, argv, program_name)));
         if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
         if (json != "-") fmt::print("{}", report::to_text(report));
     });

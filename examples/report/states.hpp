@@ -1,6 +1,8 @@
 // Heads of a report that are done, one state file each, for work that many processes share or that is taken up again.
 #pragma once
 
+#include "pattern.hpp"
+
 #include <attnscope/io/analysis_state.hpp>
 #include <support/capture.hpp>
 
@@ -12,6 +14,7 @@ struct UnitResult {
     std::optional<attnscope::HeadAnalysis> beside; ///< under `Settings::beside`
     program::RowTally tally;
     std::optional<double> weight_difference;
+    std::optional<HeadPattern> pattern; ///< for a page; not in states
 };
 
 /// A unit as bytes, and back.

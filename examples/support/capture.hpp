@@ -71,6 +71,7 @@ struct Capture {
     std::vector<LayerAttention> attention; ///< of each layer: the command line, else the file
     std::vector<double> sinks;             ///< [layers, heads] logit of a key without a value; empty: none
     std::vector<attnscope::KeyRange> tokens; ///< of each batch: the keys that are no padding; empty: all are
+    std::vector<std::string> token_texts;    ///< bytes of each token of a model's text; empty: not known
     CaptureOptions options;
     std::vector<std::string> assumptions; ///< what was assumed of the file, a line each
     std::vector<std::string> warnings;    ///< what of the file is not obeyed or looks odd, a line each

@@ -169,6 +169,7 @@ public:
     /// A row of logits, -inf where masked.
     void logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
                 Audit& audit) {
+        audit.set_query(query);
         const bool normal = measure(query, z, result.rows);
         if (head_.has_sink()) measure_sink(query, z, result.rows);
         if (depth == Depth::figures) return;
@@ -184,6 +185,7 @@ public:
 
     /// What a row of softmax says about the statements, without its figures.
     void statements(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, Audit& audit) {
+        audit.set_query(query);
         row_ = meter_(softmax_, z);
         measured_ = true;
         weights_.assign(row_.p.begin(), row_.p.end());
@@ -195,6 +197,7 @@ public:
     /// something about weights is said of p itself, the rest is undefined or has no value.
     void stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p, bool normalise,
                 Depth depth, HeadAnalysis& result, Audit& audit) {
+        audit.set_query(query);
         RowColumns& rows = result.rows;
         measured_ = false;
         if (stored.negative > 0 && has_negative(p, log_p)) {

@@ -9,12 +9,43 @@
 namespace attnscope {
 inline namespace v0_1 {
 
+/// The side of a statement that came closest to its limit, or went furthest beyond it, and on which row.
+struct AuditCase {
+    Index query = -1; ///< of the row; -1: not told, or a statement about a whole head
+    Verdict verdict = Verdict::undefined;
+    Side side = Side::upper;
+    double limit = std::numeric_limits<double>::quiet_NaN();
+    double measured = std::numeric_limits<double>::quiet_NaN();
+    /// The tightness; where the side is violated 1 and what lies beyond the limit, in parts of the limit. -1: no side has
+    /// been defined.
+    double use = -1;
+
+    /// A side of a row. Its use is -1 where the verdict is `undefined`.
+    template <Real T>
+    static AuditCase of(const Bound<T>& bound, Index query) {
+        AuditCase result{query,
+                         bound.verdict(),
+                         bound.side,
+                         static_cast<double>(bound.value),
+                         static_cast<double>(bound.measured),
+                         -1};
+        if (result.verdict == Verdict::violated) {
+            const double part = -static_cast<double>(bound.slack()) / std::abs(result.limit);
+            result.use = part >= 0 ? 1 + part : std::numeric_limits<double>::infinity();
+        } else if (result.verdict != Verdict::undefined) {
+            result.use = static_cast<double>(bound.tightness());
+        }
+        return result;
+    }
+};
+
 /// Tally of one statement over many rows.
 struct AuditRecord {
     const Statement* statement = nullptr;
     std::size_t checked = 0;            ///< rows
     std::array<std::size_t, 5> count{}; ///< rows by verdict, indexed by `Verdict`
     std::vector<double> tightness;      ///< one for each side of each row, NaN left out
+    AuditCase closest;                  ///< the first of several; not in state files
 
     std::size_t operator[](Verdict verdict) const { return count[static_cast<std::size_t>(verdict)]; }
 
@@ -67,6 +98,9 @@ public:
         return audit;
     }
 
+    /// Says of which query the rows are that are added from now on; -1: of none. `AuditRecord::closest` tells it.
+    void set_query(Index query) { query_ = query; }
+
     /// Adds the sides of one statement on one row.
     /// Throws. `invalid_argument` unless all of them point to one statement of the table `statements`.
     template <Real T>
@@ -82,6 +116,8 @@ public:
             const T tightness = bound.tightness();
             if (bound.verdict() != Verdict::undefined)
                 record.tightness.push_back(static_cast<double>(tightness));
+            if (const AuditCase here = AuditCase::of(bound, query_); here.use > record.closest.use)
+                record.closest = here;
         }
         ++record.checked;
         ++record.count[static_cast<std::size_t>(worst)];
@@ -102,6 +138,8 @@ public:
             for (std::size_t v = 0; v < 5; ++v) records_[i].count[v] += other.records_[i].count[v];
             records_[i].tightness.insert(records_[i].tightness.end(), other.records_[i].tightness.begin(),
                                          other.records_[i].tightness.end());
+            if (other.records_[i].closest.use > records_[i].closest.use)
+                records_[i].closest = other.records_[i].closest;
         }
         unknown_rows_ += other.unknown_rows_;
     }
@@ -150,6 +188,7 @@ private:
 
     std::array<AuditRecord, statements.size()> records_;
     std::size_t unknown_rows_ = 0;
+    Index query_ = -1;
 };
 
 /// The audit as a table in plain text, one statement a line. Statements that were never checked show a dash;

@@ -248,6 +248,53 @@ TEST_CASE("an audit can be copied without sharing its tally", "[audit]") {
     CHECK(copy.at(corollary3_sharp_statement).checked == 2);
 }
 
+TEST_CASE("the row that comes closest is kept, a violation before all others", "[audit]") {
+    const auto at = [](Audit& audit, attnscope::Index query, double measured) {
+        audit.set_query(query);
+        audit.add(
+            upper_bound(corollary3_sharp_statement, {.limit = 2, .measured = measured, .tolerance = 0.5}));
+    };
+    const auto closest = [](const Audit& audit) { return audit.at(corollary3_sharp_statement).closest; };
+    Audit audit;
+    CHECK(closest(audit).query == -1);
+    CHECK(closest(audit).use == -1);
+    audit.set_query(2);
+    audit.add(with(Verdict::undefined)); // says nothing
+    CHECK(closest(audit).use == -1);
+    at(audit, 3, 1);
+    at(audit, 4, 1.5);
+    at(audit, 5, 1.5); // the first of several stays
+    CHECK(closest(audit).query == 4);
+    CHECK(closest(audit).use == 0.75);
+    CHECK(closest(audit).verdict == Verdict::holds);
+    at(audit, 6, 2.25); // within rounding
+    CHECK(closest(audit).query == 6);
+    CHECK(closest(audit).use == 1);
+    at(audit, 7, 3);
+    at(audit, 8, 5);
+    at(audit, 9, 4);
+    CHECK(closest(audit).query == 8);
+    CHECK(closest(audit).verdict == Verdict::violated);
+    CHECK(closest(audit).use == 2.5); // 1, and three halves of the limit beyond it
+    CHECK(closest(audit).measured == 5);
+    CHECK(closest(audit).limit == 2);
+
+    Audit first, second, both;
+    at(first, 1, 1);
+    at(second, 2, 6);
+    both.merge(first);
+    both.merge(second);
+    CHECK(closest(both).query == 2);
+    both.merge(audit);
+    CHECK(closest(both).query == 2);
+
+    // A limit of 0 is exceeded by no part of it that could be told.
+    Audit zero;
+    zero.set_query(1);
+    zero.add(upper_bound(corollary3_sharp_statement, {.limit = 0, .measured = 1}));
+    CHECK(closest(zero).use == std::numeric_limits<double>::infinity());
+}
+
 TEST_CASE("the table has one line a statement", "[audit]") {
     Audit audit;
     audit.add(with(Verdict::violated, corollary3_published_statement));

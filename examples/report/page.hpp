@@ -1,0 +1,15 @@
+// A report as one page of HTML that opens offline and answers questions: docs/report.md says what is on it.
+#pragma once
+
+#include "analysis.hpp"
+
+namespace report {
+
+/// The page. command: what made it, as one would type it.
+/// The report must have patterns (`Settings::patterns`).
+std::string to_page(const Report& report, const std::string& command);
+
+/// A command line that a shell reads as these words, in one line.
+std::string shell_line(int argc, const char* const* argv, std::string_view program);
+
+} // namespace report
