@@ -22,7 +22,7 @@ function(attnscope_add_reference)
     list(REMOVE_DUPLICATES pages)
     file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/attnscope/*.hpp")
     list(FILTER headers EXCLUDE REGEX "/detail/")
-    file(GLOB pictures CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/*.svg")
+    file(GLOB pictures CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/*.svg" "${PROJECT_SOURCE_DIR}/docs/*.png")
 
     set(own "${PROJECT_SOURCE_DIR}/cmake/reference")
     set(styles "${own}/style.css")
