@@ -875,7 +875,8 @@
                       (normalizerNames[head.normalizer] ? ""
                                                         : " The head's own normaliser, " + head.normalizer +
                                                               ", is not computed here; softmax is in its place.")
-                : "No row of this head has all of its logits on this page.";
+                : "No row of this head has all of its logits on this page: a report of fewer heads, chosen by --layers " +
+              "and --heads, has room for them.";
         if (!usable) return;
         if (!seenKeys(open(head).whole[state.row], 1).keys.length)
             state.row = open(head).whole.findIndex((row) => seenKeys(row, 1).keys.length > 0);

@@ -56,7 +56,7 @@ PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, b
     const auto pattern_bytes = [&](const std::vector<Index>& rows, Index most) {
         double bytes = 0;
         for (const Index query : rows)
-            bytes += figures + frame + static_cast<double>(seen(query)) / 64 +
+            bytes += figures + frame + static_cast<double>(std::min(seen(query) / 128, most)) +
                      entry * static_cast<double>(std::min(seen(query), most));
         return bytes;
     };
@@ -71,20 +71,23 @@ PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, b
         }
         return least;
     };
+    // A row with all of its logits, unless it alone takes half of the room.
+    const double share = streamed ? 0.4 : 0.15, one = whole_bytes({queries - 1});
+    const Index least_whole = one <= 0.5 * room ? 1 : 0;
+    const double for_patterns = 0.95 * (room - std::max(share * room, least_whole > 0 ? one : 0));
     Index stride = 1;
     const Index wanted = streamed ? 0 : std::min<Index>(keys, 8);
-    while (stride < queries && pattern_bytes(every(stride), wanted) > 0.6 * room) stride += 1 + stride / 8;
+    while (stride < queries && pattern_bytes(every(stride), wanted) > for_patterns) stride += 1 + stride / 8;
     plan.queries = every(std::min(stride, queries));
-    const double share = streamed ? 0.4 : 0.2;
-    const auto some = [&](Index count) { return evenly(plan.queries, count); };
+    // A row of a streamed head is computed again for its pattern.
     const Index rows = static_cast<Index>(plan.queries.size());
-    plan.whole = some(largest(streamed ? 0 : 1, streamed ? std::min<Index>(rows, 16) : rows,
+    plan.shown = streamed ? evenly(plan.queries, std::min<Index>(rows, 16)) : plan.queries;
+    const auto some = [&](Index count) { return evenly(plan.shown, count); };
+    plan.whole = some(largest(least_whole, static_cast<Index>(plan.shown.size()),
                               [&](Index count) { return whole_bytes(some(count)) <= share * room; }));
-    plan.shown = streamed ? plan.whole : plan.queries;
-    const double left = room - whole_bytes(plan.whole);
-    plan.most_keys =
-        streamed ? std::min<Index>(keys, 256)
-                 : largest(1, keys, [&](Index most) { return pattern_bytes(plan.shown, most) <= left; });
+    const double left = streamed ? 0.2 * room : room - whole_bytes(plan.whole);
+    plan.most_keys = largest(1, std::min<Index>(keys, streamed ? 256 : keys),
+                             [&](Index most) { return pattern_bytes(plan.shown, most) <= left; });
     return plan;
 }
 

@@ -16,7 +16,7 @@ inline constexpr Index page_bytes = 8'000'000;
 /// Which rows of every head stand on a page, and what of them.
 struct PatternPlan {
     std::vector<Index> queries; ///< with figures, ascending: evenly spaced, the last query among them
-    std::vector<Index> shown;   ///< of these, with a pattern: all, or `whole` where heads are streamed
+    std::vector<Index> shown;   ///< of these, with a pattern: all, or at most 16 where heads are streamed
     std::vector<Index> whole;   ///< of these, with all logits
     Index most_keys = 0;        ///< with weights in a pattern, those of the largest
 };
