@@ -10,7 +10,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Which side of `measured` the limit lies on: `lower` says measured >= value, `upper` says measured <= value.
 enum class Side { lower, upper };
@@ -171,5 +171,5 @@ struct Interval {
 template <Real T>
 using BoundPair = std::array<Bound<T>, 2>;
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 
 // The one place where the version is written; CMake reads it from here.
 #define ATTNSCOPE_VERSION_MAJOR 0
-#define ATTNSCOPE_VERSION_MINOR 1
+#define ATTNSCOPE_VERSION_MINOR 2
 #define ATTNSCOPE_VERSION_PATCH 0
 
 #define ATTNSCOPE_DETAIL_STRING_(x) #x
@@ -30,7 +30,7 @@
 namespace attnscope {
 
 /// Everything lives in a versioned inline namespace: two versions can meet in one program without clashing.
-inline namespace v0_1 {}
+inline namespace v0_2 {}
 
 /// "major.minor.patch"
 inline constexpr const char* version = ATTNSCOPE_VERSION;

@@ -17,7 +17,7 @@
 #include <utility>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// For messages and files of your own: text as one line of valid UTF-8, and the length of a UTF-8 sequence.
 using detail::printable;
@@ -107,5 +107,5 @@ void require(bool condition, std::string_view function, std::string_view rule, c
 /// Likewise: the shortest text that reads back as a number.
 using detail::to_text;
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -4,7 +4,7 @@
 #include <attnscope/types.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Runs tasks 0 ... count-1 one after the other. An executor is anything that can be called like this: each
 /// task runs exactly once, on any thread, in any order, and all have ended when the call returns; what a task
@@ -21,5 +21,5 @@ struct Sequential {
 template <class E>
 concept Executor = requires(E&& executor, void (&task)(Index)) { executor(Index(1), task); };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

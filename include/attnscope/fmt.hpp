@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 /// "lower" or "upper".
 constexpr std::string_view name_of(Side side) { return side == Side::lower ? "lower" : "upper"; }
 
@@ -25,7 +25,7 @@ struct NameFormatter : fmt::formatter<fmt::string_view> {
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope
 
 template <>
@@ -55,7 +55,7 @@ struct fmt::formatter<attnscope::Bound<T>> : fmt::formatter<T> {
 };
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// The text of `to_table`.
@@ -68,7 +68,7 @@ struct TableFormatter : fmt::formatter<fmt::string_view> {
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope
 
 template <>

@@ -14,7 +14,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// A communicator of our own, so that no message of the caller's meets one of ours.
@@ -300,5 +300,5 @@ ColumnScan scan_block_columns(MPI_Comm comm, const BlockGrid& grid, const HeadOf
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

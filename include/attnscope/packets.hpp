@@ -5,7 +5,7 @@
 #include <attnscope/detail/lanes.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The library's own, under one name: `Packet<T>` (some numbers at once, with the operators of one, `madd`, `max`, `min`,
 /// `abs`, `sqrt`, `log`, `select_below`, `reduce_add` and so on), loops over rows whose last, partial packet goes through
@@ -28,5 +28,5 @@ using detail::sum_lanes;
 using detail::tanh;
 
 } // namespace packets
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -11,7 +11,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// SplitMix64: 64 random bits a step, any seed, period 2^64.
 /// Source. Steele, Lea, Flood, OOPSLA 2014.
@@ -77,5 +77,5 @@ std::uint64_t mixed_seed(std::uint64_t seed, Numbers... numbers) {
     return seed;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

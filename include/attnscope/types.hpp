@@ -9,7 +9,7 @@
 #include <type_traits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 using Index = Eigen::Index;
 
@@ -298,5 +298,5 @@ private:
     MatrixView<T> view_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -10,7 +10,7 @@
 #include <attnscope/streaming/scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Queries whose rows one task analyses.
@@ -668,5 +668,5 @@ HeadAnalysis analyze(const Q&, const K&, const AnalysisOptions& = {}, const E&..
     return {};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

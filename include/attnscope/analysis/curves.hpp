@@ -15,7 +15,7 @@
 #include <attnscope/streaming/selection_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// x divided by its length, row by row; vectors of length 0 stay.
 /// Cost. O(n d), allocates the result.
@@ -344,5 +344,5 @@ HeadCurves head_curves(const HeadView<T>& head, const CurveOptions& asked) {
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

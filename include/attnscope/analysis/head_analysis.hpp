@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// One number a query; NaN where a row has none.
 using Column = Eigen::ArrayXd;
@@ -152,5 +152,5 @@ struct HeadAnalysis {
     }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

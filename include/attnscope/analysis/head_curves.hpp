@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The figures of every selection. All of them have a mean over the rows of a head for each N and length.
 enum class CurveFigure {
@@ -98,5 +98,5 @@ struct HeadCurves {
     std::vector<SeparabilityBall> balls;          ///< by query, then N
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -4,7 +4,7 @@
 #include <attnscope/analysis/head_analysis.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Sums of a figure over rows that have it.
 struct FigureSum {
@@ -166,5 +166,5 @@ struct LayerAnalysis {
     }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -12,7 +12,7 @@
 #include <functional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Called with the logits (before the temperature, -inf where masked) and weights of a row after it has been
 /// analysed, of the keys up to the last one that the query sees; for figures of your own. By several threads at once
@@ -65,5 +65,5 @@ struct AnalysisOptions {
     std::optional<StoredScalar> stored_scalar = {};
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -9,7 +9,7 @@
 #include <attnscope/sensitivity/quantized_keys.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Keys beyond which inner products of values (512 MB) are taken when they are needed, and beyond which diameters of
@@ -498,5 +498,5 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

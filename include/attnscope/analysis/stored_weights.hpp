@@ -6,7 +6,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Scalars in which weights are stored.
 enum class StoredScalar { float16, bfloat16, float32, float64 };
@@ -83,5 +83,5 @@ inline StoredRow stored_row(RowIn<double> p, const KeyRanges& visible, StoredSca
     return row;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

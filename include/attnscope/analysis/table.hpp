@@ -6,7 +6,7 @@
 #include <charconv>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// A number of four digits; a dash where there is none.
@@ -190,5 +190,5 @@ inline std::string to_table(const LayerAnalysis& layer) {
     return text + to_table(layer.audit());
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -10,7 +10,7 @@
 #include <ranges>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What `attend` is asked for beside the output, and how logits are made: z = (scale q.k + bias)/temperature.
 struct AttendOptions {
@@ -189,5 +189,5 @@ std::vector<Attention<ComputeScalar<S>>> attend(const HeadGroup<S>& group, const
         group, [&](Index h) -> const auto& { return std::data(normalizers)[h]; }, mask, options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

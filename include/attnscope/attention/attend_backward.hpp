@@ -4,7 +4,7 @@
 #include <attnscope/attention/attend.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Gradients of a loss with respect to what one head is made of.
 template <Real T>
@@ -327,5 +327,5 @@ attend_backward(const HeadGroup<S>& group, const Ns& normalizers,
         executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

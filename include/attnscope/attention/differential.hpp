@@ -4,7 +4,7 @@
 #include <attnscope/attention/attend_backward.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// p = N(z1) - lambda N(z2), in the place of a normaliser: see `differential_weights`.
 /// Source. arXiv:2410.05258.
@@ -119,5 +119,5 @@ DifferentialGradient<T> attend_backward(const HeadView<T>& first, const HeadView
     return gradient;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

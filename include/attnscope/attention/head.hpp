@@ -8,7 +8,7 @@
 #include <limits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -235,5 +235,5 @@ void logits_of(const HeadView<T>& head, const Mask& mask, Index query, RowOut<T>
     });
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <functional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// bias(query, key) is added to scale q.k: ALiBi, relative positions. -inf hides a key from a query, whatever its
 /// logit. Called once for each logit, by several threads at once if the executor has them.
@@ -146,5 +146,5 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

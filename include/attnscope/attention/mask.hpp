@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Keys begin, begin+1, ..., end-1.
 struct KeyRange {
@@ -230,5 +230,5 @@ FiniteMasks mask_at_or_below(Z& z, double limit) {
     return mask_at_or_below<T>(RowOut<T>(z.data(), static_cast<std::size_t>(z.size())), static_cast<T>(limit));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

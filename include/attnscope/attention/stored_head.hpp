@@ -4,7 +4,7 @@
 #include <attnscope/attention/head.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// q [queries, d], k [keys, d] and v [keys, d_v] (or none) that are computed in T, each stored in its own way, and the
 /// factor of q.k, 1/sqrt(d) unless given. What takes it gives the same bits as for a `HeadView` of the same numbers in
@@ -108,5 +108,5 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

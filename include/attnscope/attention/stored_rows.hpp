@@ -6,7 +6,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A scalar in which numbers that are computed in T may be stored: T itself, for float half and bfloat16 too.
 template <class S, class T>
@@ -115,5 +115,5 @@ struct RowsOf<T> {
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

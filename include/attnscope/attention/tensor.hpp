@@ -9,7 +9,7 @@
 #include <memory>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// An Eigen::Tensor or TensorMap with direct access: rank 3 [heads, n, d] or rank 4 [batch, heads, n, d], row-
 /// or column-major, of an accepted scalar.
@@ -266,5 +266,5 @@ auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, co
     return attend_backward(q, k, v, normalizer, d_output, std::span<const Mask>(&mask, 1), options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The side of a statement that came closest to its limit, or went furthest beyond it, and on which row.
 struct AuditCase {
@@ -236,5 +236,5 @@ inline std::string to_table(const Audit& audit) {
     return text;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -17,7 +17,7 @@
 #include <attnscope/sensitivity/rank_collapse.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How far a `CertificateAuditor` moves the logits.
 struct CertificateOptions {
@@ -209,5 +209,5 @@ ForcedSinks audit_sinks(Audit& audit, MatrixView<T> logits, MatrixView<T> values
         [&](const SinkHeights<double>& row, Index visible) { audit.add(sink_necessity_sharp(row, visible)); });
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Forward error of softmax weights, relative: of n keys whose exponents z/T spread over x, each rounded
 /// three times. O(1).
@@ -59,5 +59,5 @@ private:
     std::vector<double> weights_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

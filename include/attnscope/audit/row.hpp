@@ -14,7 +14,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What a `RowAuditor` tries.
 struct RowAuditOptions {
@@ -309,5 +309,5 @@ void audit_row(Audit& audit, const N& normalizer, const Z& z) {
     RowAuditor()(audit, normalizer, RowIn<double>(wide));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <attnscope/selection/truncation.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How a `SelectionAuditor` measures.
 struct SelectionAuditOptions {
@@ -191,5 +191,5 @@ private:
     std::vector<double> selected_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

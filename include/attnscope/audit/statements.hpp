@@ -22,7 +22,7 @@
 #include <attnscope/sensitivity/rank_collapse.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Each stands beside the function that evaluates it. Sources: arXiv:2508.17821 (P), where no other is given.
 inline constexpr auto statements = std::to_array<const Statement*>({
@@ -73,5 +73,5 @@ inline constexpr auto statements = std::to_array<const Statement*>({
     &sink_necessity_statement,
 });
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -9,7 +9,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Numbers that a cache can store.
 enum class CacheNumber {
@@ -587,5 +587,5 @@ Head<ScalarOf<Q>> through_cache(const Q& q, const K& k, const V& v, const CacheF
     return Head<ScalarOf<Q>>(q, through_cache(k, format), v);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -126,5 +126,5 @@ inline std::string name_of(const CacheFormat& given) {
     return name;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

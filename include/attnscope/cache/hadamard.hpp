@@ -6,7 +6,7 @@
 #include <attnscope/random.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Channels that the rotation of rows of a width mixes with each other: the largest power of two that divides it.
 /// Special rows. 0 for a width of 0; an odd width has blocks of 1, whose signs change and nothing else.
@@ -87,5 +87,5 @@ Matrix<ScalarOf<X>> hadamard_rotate_back(const X& x, std::uint64_t seed) {
     return hadamard_rotate_back(rows.get(), seed);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

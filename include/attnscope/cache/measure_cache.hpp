@@ -9,7 +9,7 @@
 #include <attnscope/sensitivity/quantized_keys.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A channel that stands out.
 struct OutlierChannel {
@@ -344,5 +344,5 @@ CacheMeasurement measure_cache(const Q& q, const K& k, const V& v, const Mask& m
     return measure_cache(head.view(), mask, key_format, value_format, options);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// sum_{j != i} e^{(x_j - own)/T} for any key i, without subtracting what is nearly the whole: the largest x is
@@ -160,5 +160,5 @@ BoundPair<T> box_sharp(RowIn<T> p, RowIn<T> least, RowIn<T> greatest, T relative
     return worst;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -14,7 +14,7 @@
 #include <limits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 template <Real A>
@@ -72,5 +72,5 @@ A needed_spread(Index n, T temperature, W tau) {
     return A(temperature) * detail::needed_spread(n, A(tau));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -10,7 +10,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// beta* = max_{k >= 2} log k/(z_(1) - z_(k)) over the descending logits of a row, and where the maximum lies.
 template <Real A>
@@ -226,5 +226,5 @@ BoundPair<A> critical_temperature_sharp(const RowStatistics<A>& row,
                                                               .trivial = 1})};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

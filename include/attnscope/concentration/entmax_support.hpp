@@ -7,7 +7,7 @@
 #include <utility>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Gaps to the largest of n logits that decide a key's fate under alpha-entmax without solving for the
 /// threshold.
@@ -124,5 +124,5 @@ Bound<double> entmax_non_dispersion_sharp(const Z& z, double alpha, double entro
     return entmax_non_dispersion_sharp<T>(row.get(), alpha, entropy);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

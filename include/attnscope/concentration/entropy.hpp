@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Entropy of softmax(z/T), in nats, in [0, log visible].
 /// Formula. H = -sum p log p; relative error as of `row_statistics`.
@@ -232,5 +232,5 @@ BoundPair<A> entropy_max_weight_bounds(const RowStatistics<A>& row) {
     return pair;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

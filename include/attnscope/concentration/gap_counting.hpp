@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Gaps in units of the temperature at which the audit counts.
 inline constexpr std::array<double, 17> counted_gaps = {0,   0.25, 0.5, 0.75, 1,   1.5, 2,  2.5, 3,
@@ -89,5 +89,5 @@ BoundPair<A> gap_counting_sharp(const RowStatistics<A>& row,
     return pair;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

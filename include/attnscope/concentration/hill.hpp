@@ -4,7 +4,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Renyi entropy of order a of p = softmax(z/T), in nats, non-increasing in a.
 /// Formula. H_a = log(sum p^a)/(1-a). a = 0: log of the number of visible keys; a = 1: Shannon's entropy; a =
@@ -88,5 +88,5 @@ Accumulator<RowScalar<Z>> hill_number(const Z& z, double order, double temperatu
     return std::exp(renyi_entropy_nats(z, order, temperature));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/concentration/weight_range.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Range of the largest weight of softmax over n keys, from its lead and the spread of all.
 /// Formula. 1/(1+(n-1)e^{-gap}) <= p1 <= 1/(1+(n-1)e^{-D}). Both are attained by one key above equal others.
@@ -68,5 +68,5 @@ Interval<A> ssmax_threshold(G gap, D spread) {
     return {1 / A(spread), 1 / A(gap)};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

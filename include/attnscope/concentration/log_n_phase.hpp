@@ -10,7 +10,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The gaps of a softmax row from its largest logit to the others, in units of the temperature.
 template <Real A>
@@ -146,5 +146,5 @@ inline SimplexAttention simplex_attention(double n, double cosine, double gamma)
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -9,7 +9,7 @@
 #include <numbers>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Largest possible max z - E_p z of p = softmax(z/T) over n keys, of any logits, however far apart.
 /// Formula. T W0((n-1)/e) <= T log n, W0 Lambert's function. Attained by one key T (1 + W0((n-1)/e)) above
@@ -65,5 +65,5 @@ Bound<A> score_deficit_sharp(const RowStatistics<A>& row) {
     return bound;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

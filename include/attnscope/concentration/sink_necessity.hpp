@@ -9,7 +9,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// One row seen along one direction u: the heights <u, v_j> of its visible keys, inside and outside a set S.
 template <Real A>
@@ -222,5 +222,5 @@ ForcedSinks forced_sinks(MatrixView<P> weights, MatrixView<T> values, std::span<
     return forced_sinks(weights, values, sinks, [](const SinkHeights<double>&, Index) {});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <limits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Column mass above which a key counts as a sink, the convention of arXiv:2410.10781 (Gu et al.).
 inline constexpr double sink_threshold = 0.3;
@@ -93,5 +93,5 @@ double leading_mass(MatrixView<T> weights, Index k, const Mask& mask = {}, Index
     return rows > 0 ? sum / rows : std::numeric_limits<double>::quiet_NaN();
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

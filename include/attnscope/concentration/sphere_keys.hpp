@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Limits of the expected largest weight where the other n-1 keys are independent and of one law.
 /// Formula. With x = e^{-g}, g the gap of another key in temperatures, and mu = E x:
@@ -133,5 +133,5 @@ inline Interval<double> sphere_expected_weight(double n, Index dimension, double
     return mean;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

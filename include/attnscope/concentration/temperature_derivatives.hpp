@@ -4,7 +4,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -102,5 +102,5 @@ A entropy_log_temperature_derivative(const RowStatistics<A>& row) {
     return -row.logit_variance(2);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

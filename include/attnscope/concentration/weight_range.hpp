@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// P Lemma 1 as published: the range of a weight among n keys.
 /// Formula. 1/(kappa n) <= p_i <= kappa/n, kappa = max F/min F over the interval that holds the logits; log
@@ -169,5 +169,5 @@ BoundPair<A> corollary1_sharp(const RowStatistics<A>& row) {
         row.normal() ? weight_range(row.visible, log_kappa) : detail::undefined_range<A>(), log_kappa);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

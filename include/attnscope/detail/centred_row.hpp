@@ -4,7 +4,7 @@
 #include <attnscope/detail/lanes.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// No key.
@@ -180,5 +180,5 @@ void subtract_share(RowIn<T> p, RowOut<T> x, Rest&& rest) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

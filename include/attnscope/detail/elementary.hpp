@@ -4,7 +4,7 @@
 #include <attnscope/detail/simd/exp.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// e^x - 1 for x <= 64, to a few ulp, near 0 too; -inf gives -1, NaN gives NaN.
@@ -132,5 +132,5 @@ EIGEN_ALWAYS_INLINE Packet<T> log1p_nonpositive(Packet<T> y) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <cmath>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// The w >= 0 with w e^w = x, x >= 0; infinite for infinite x. Error: a few units of w. O(1).
@@ -26,5 +26,5 @@ T lambert_w0(T x) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

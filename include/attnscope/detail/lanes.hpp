@@ -13,7 +13,7 @@
 #endif
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// f(0), ..., f(count - 1), each of a number that the compiler knows. A loop over packets of an array is unrolled too
@@ -239,5 +239,5 @@ bool ranks_of(RowIn<T> scores, RowOut<T> ranks) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Length of the well-formed UTF-8 sequence that `text` starts with, 0 if there is none (The Unicode Standard,
@@ -67,5 +67,5 @@ inline std::string printable(std::string_view text, std::size_t limit = 1000) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

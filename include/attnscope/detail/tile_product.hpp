@@ -6,7 +6,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// out[i out_stride + j size ...] = factor sum_c a[i stride + c] b(c, j) for `rows` rows i and packets j: a's
@@ -187,5 +187,5 @@ void add_product(const T* a, Index a_stride, Index rows_of_a, Index depth, Matri
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

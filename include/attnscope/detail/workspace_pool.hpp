@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// As many workspaces as tasks run at once, made when they are needed. A task finds what another has left there.
@@ -37,5 +37,5 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

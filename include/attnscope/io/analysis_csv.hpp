@@ -5,7 +5,7 @@
 #include <attnscope/analysis/head_summary.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// A number that reads back exactly; nothing where there is none.
@@ -90,5 +90,5 @@ inline std::string to_csv(const Audit& audit) {
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

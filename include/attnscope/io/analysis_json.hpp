@@ -8,7 +8,7 @@
 #include <algorithm>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// A number, or null where there is none: never 0 for what is not known.
@@ -122,5 +122,5 @@ inline nlohmann::ordered_json to_json(const HeadAnalysis& head, bool rows = fals
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

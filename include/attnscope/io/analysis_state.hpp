@@ -5,7 +5,7 @@
 #include <attnscope/io/state_bytes.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Writes an audit: the number of statements, of each its id and form, the rows by verdict, and the tightness of every side.
@@ -155,5 +155,5 @@ inline HeadAnalysis read_head_analysis(StateReader& in) {
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -20,7 +20,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Value of an IEEE 754 binary16 pattern; exact for every pattern (subnormals, signed zeros, infinities; a NaN
@@ -226,5 +226,5 @@ std::vector<std::byte> little_endian(std::span<const T> values) {
 
 } // namespace detail
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -39,7 +39,7 @@
 #endif
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 namespace detail {
 
@@ -247,5 +247,5 @@ inline std::string read_file(const std::string& path, std::uint64_t limit = std:
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -13,7 +13,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// What a file can be that is no safetensors file.
@@ -108,5 +108,5 @@ namespace detail {
 
 } // namespace detail
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

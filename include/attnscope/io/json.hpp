@@ -18,7 +18,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Objects and arrays inside each other: no configuration nests deeper than a handful, while what is done with
@@ -197,5 +197,5 @@ inline nlohmann::json read_json(const std::string& path, std::uint64_t limit = s
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

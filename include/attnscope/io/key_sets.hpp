@@ -9,7 +9,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// What was selected for every query of every head, as a file has it. One of these integer arrays, each also without the
@@ -158,5 +158,5 @@ private:
 };
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

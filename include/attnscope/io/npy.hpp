@@ -26,7 +26,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Element types an .npy file can be read as.
@@ -390,5 +390,5 @@ inline void write_npy(const std::string& path, std::span<const std::int64_t> val
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

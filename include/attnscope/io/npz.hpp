@@ -23,7 +23,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 namespace detail {
 
@@ -254,5 +254,5 @@ private:
 };
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -24,7 +24,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// What the header of a safetensors file says about one tensor.
@@ -308,5 +308,5 @@ inline constexpr Dtype dtype_of<double> = Dtype::f64;
 } // namespace detail
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

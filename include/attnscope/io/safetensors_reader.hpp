@@ -9,7 +9,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// A type whose arrays can be seen in place in a file.
@@ -215,5 +215,5 @@ private:
 };
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Collects tensors and writes them as one safetensors file. F64 and I64 tensors come first in the file, then
@@ -122,5 +122,5 @@ private:
 };
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

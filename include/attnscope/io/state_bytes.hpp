@@ -14,7 +14,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 namespace detail {
 
@@ -299,5 +299,5 @@ inline StateContent read_state(const std::string& path) {
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <attnscope/streaming/weight_histogram.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 
 /// Kinds of content, for `StateLabel`: those of this header. docs/states.md has all of them.
@@ -190,5 +190,5 @@ BlockScan<T, K> read_block_scan(StateReader& in) {
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -21,7 +21,7 @@
 #include <utility>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace io {
 namespace detail {
 
@@ -222,5 +222,5 @@ inline void write_file(const std::string& path, std::string_view content) {
 }
 
 } // namespace io
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Softmax that sharpens itself when its entropy is high.
 /// Formula. p = softmax(beta z), beta = max(1, c(H)) if the entropy H of softmax(z) exceeds 0.5 nats, else 1,
@@ -140,5 +140,5 @@ private:
     };
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// z -> c tanh(z/c): logits are capped at +-c. Masked keys stay masked; +inf becomes c. Made by `softcap`.
 struct Softcap {
@@ -427,5 +427,5 @@ RestrictedNormalizer<N, Choice> operator|(N normalizer, Choice choice) {
     return {std::move(normalizer), choice};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/types.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Promises of a normaliser. Each one that is true is tested by the law suite.
 struct NormalizerTraits {
@@ -239,5 +239,5 @@ Matrix<RowScalar<Z>> jacobian(const N& normalizer, const Z& z) {
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

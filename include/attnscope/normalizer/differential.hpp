@@ -6,7 +6,7 @@
 #include <algorithm>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The difference of two rows of weights. Two rows of logits, hence no `Normalizer`.
 /// Formula. p = N(z1) - lambda N(z2), where N is softmax and lambda is trained. Weights may be negative.
@@ -63,5 +63,5 @@ RowResult<Z1> differential_weights(const N& normalizer, const Z1& z1, const Z2& 
     return out;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/normalizer/entmax_solver.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// alpha-entmax; softmax at alpha = 1, to which it is continuous, sparsemax at alpha = 2.
 /// Formula. p_i = [1 + (alpha-1)(z_i - theta)]_+^{1/(alpha-1)} with theta such that sum p = 1. Keys
@@ -219,5 +219,5 @@ public:
     static constexpr std::string_view name() { return "sparsemax"; }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/normalizer/scaled_softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Where alpha-entmax cuts a row: p_i = [1 + (alpha-1)(z_i - max z - theta)]_+^{1/(alpha-1)}.
 template <Real A>
@@ -563,5 +563,5 @@ private:
 
 } // namespace detail
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

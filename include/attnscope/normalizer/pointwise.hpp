@@ -5,7 +5,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A positive function with its derivative: f(z) = F(z) >= 0, f.derivative(z) = F'(z), f.name().
 template <class F, class T>
@@ -217,5 +217,5 @@ private:
     F f_{};
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// F(z) = e^z: softmax once more, by the general way.
 struct Exponential {
@@ -213,5 +213,5 @@ private:
     double c_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Keys with z > -inf (NaN counts), and the largest logit, as `row_max` gives it.
@@ -188,5 +188,5 @@ private:
     }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -4,7 +4,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Softmax weights q_i of a row key by key, from the logits alone, and the place and size of its extremes.
@@ -222,5 +222,5 @@ public:
     }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Sigmoid attention: every key on its own, no competition.
 /// Formula. p_i = 1/(1 + e^{-(z_i + b)}), the bias b given or -log n for n visible keys, which makes the
@@ -88,5 +88,5 @@ private:
     std::optional<double> bias_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

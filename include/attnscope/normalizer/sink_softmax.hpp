@@ -4,7 +4,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Softmax with a key of logit log n0 and value 0 that nobody stores: some mass may go to no key at all.
 /// Formula. p_i = e^{z_i}/(n0 + sum_j e^{z_j}), n0 >= 0. n0 = 1 is "softmax off by one"; a trained sink logit
@@ -96,5 +96,5 @@ private:
     double logit_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

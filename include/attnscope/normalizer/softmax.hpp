@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Softmax with temperature.
 /// Formula. p_i = e^{z_i/T}/sum_j e^{z_j/T}. J = (diag p - p p^T)/T; jvp and vjp keep their digits on
@@ -83,5 +83,5 @@ RowStatistics<Accumulator<RowScalar<Z>>> row_statistics(const Z& z, const Softma
     return row_statistics(z, softmax.temperature());
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/normalizer/softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Rectified softmax that may give no weight to any key.
 /// Formula. p_i = max(e^{z_i} - 1, 0)/(sum_j |e^{z_j} - 1| + eps) over the visible keys. Keys with z <= 0
@@ -195,5 +195,5 @@ private:
     double eps_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

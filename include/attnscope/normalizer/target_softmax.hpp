@@ -5,7 +5,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// A target that softmax(beta z) of n keys, k of them at the largest logit, reaches at no finite beta.
@@ -277,5 +277,5 @@ public:
     explicit ParticipationTargetSoftmax(double keys) : TargetSoftmax(ParticipationTarget(keys)) {}
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

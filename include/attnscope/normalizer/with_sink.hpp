@@ -5,7 +5,7 @@
 #include <attnscope/normalizer/sink_softmax.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Softmax at its temperature, with one more key of logit b and no value beside those of the row.
 /// Formula. p_i = e^{z_i/T}/(e^{b/T} + sum_j e^{z_j/T}): `temperature(T) | SinkSoftmax::from_logit(b/T)`.
@@ -45,5 +45,5 @@ constexpr bool takes_sink(const N& normalizer) {
         return TakesSink<N>;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

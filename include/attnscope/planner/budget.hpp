@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Smallest top-k budgets of one row; `visible` where only everything will do.
 struct RowBudget {
@@ -118,5 +118,5 @@ RowBudget mass_budget(const P& p, double share) {
     return mass_budget<T>(row.get(), top_n(p, row.size()), share);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/sensitivity/quantized_keys.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What storing the keys in a format does to the rows of a head.
 struct CacheFigures {
@@ -301,5 +301,5 @@ inline std::optional<std::size_t> fewest_cache_bytes(std::span<const CacheChoice
     return best;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

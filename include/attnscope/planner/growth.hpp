@@ -17,7 +17,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How the logits of a head have grown with the number of keys n: the mean of e^{-gap} over the other keys goes
 /// like n^exponent. 0: the same background at every length; < 0: the best key's lead grows; > 0: it shrinks.
@@ -182,5 +182,5 @@ GrownRow grown_row(const Z& z, const RowGrowth& growth, double beta) {
     return grown_row<T>(row.get(), growth, beta);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

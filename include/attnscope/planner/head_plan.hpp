@@ -13,7 +13,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What is asked. A question that is not set is not answered.
 struct PlanQuestion {
@@ -134,5 +134,5 @@ inline double pooled_need(const std::vector<const std::vector<double>*>& needs, 
     return need_for_share(std::move(all), share);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/planner/growth.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Three answers about one row, in keys; real numbers, +inf where nothing ends it.
 struct LengthLimits {
@@ -75,5 +75,5 @@ LengthLimits length_limits(const RowStatistics<A>& row, double tau, double expon
     return limits;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

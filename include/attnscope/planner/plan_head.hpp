@@ -10,7 +10,7 @@
 #include <attnscope/sensitivity/quantized_keys.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// |x_i| of the longest row; infinity if one of them is not finite.
@@ -489,5 +489,5 @@ HeadPlan plan_head(const Q& q, const K& k, const V& v, const PlanQuestion& quest
     return plan_head(head, question);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

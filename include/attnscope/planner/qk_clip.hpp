@@ -6,7 +6,7 @@
 #include <cmath>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The factor gamma of QK-clip, by which the logits of a head shrink after a step of training: its query weights by
 /// gamma^a and its key weights by gamma^{1-a}, a = 1/2.
@@ -21,5 +21,5 @@ inline double qk_clip_factor(double max_logit, double tau = 100) {
     return max_logit <= tau ? 1.0 : tau / max_logit;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What serves a share of the rows whose needs are `values`: a quantile, rounded up.
 /// Formula. The smallest value that is >= at least `share` of them.
@@ -43,5 +43,5 @@ double share_of(const std::vector<double>& values, const Condition& condition) {
     return met / all;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

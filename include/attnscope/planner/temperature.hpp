@@ -6,7 +6,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What is wanted of a row.
 enum class Aim {
@@ -110,5 +110,5 @@ PlannedTemperature planned_temperature(const Z& z, const RowGrowth& growth, Aim 
     return planned_temperature<T>(row.get(), growth, aim, value);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

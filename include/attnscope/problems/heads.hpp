@@ -8,7 +8,7 @@
 #include <numbers>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace problems {
 
 /// What a query of a synthetic head is made of: so many logits, about, for each of the parts.
@@ -83,5 +83,5 @@ inline ProblemHead same_token_head(Index tokens, const Row<double>& x) {
 }
 
 } // namespace problems
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -9,7 +9,7 @@
 #include <numbers>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 /// Problems with known answers. Everything drawn comes from a generator that the caller seeds.
 namespace problems {
 
@@ -100,5 +100,5 @@ inline Row<double> grown_row(const Row<double>& row, Index copies, double descen
 }
 
 } // namespace problems
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Distances of p = softmax(a/T) and q = softmax(b/T), in nats where logarithms are taken.
 struct Divergence {
@@ -312,5 +312,5 @@ Divergence row_divergence(const A& a, const B& b, double temperature = 1) {
     return row_divergence<T>(first.get(), second.get(), temperature);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <tuple>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// a b - product, the rounding error of `product` = fl(a b), b one packet.
@@ -158,5 +158,5 @@ KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperatur
 
 } // namespace detail
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

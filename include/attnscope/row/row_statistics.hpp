@@ -5,7 +5,7 @@
 #include <attnscope/row/key_sums.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Sums over the visible keys of a row except the one with the largest logit m (the first, if several), with
 /// u_i = (m - z_i)/T >= 0. All terms are positive and none is near 1, so no figure below loses digits, however
@@ -195,5 +195,5 @@ RowStatistics<Accumulator<RowScalar<Z>>> row_statistics(const Z& z, double tempe
     return row_statistics<T>(row.get(), temperature);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

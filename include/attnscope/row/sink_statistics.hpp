@@ -4,7 +4,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A row beside a sink, a key of logit b without value: what `RowStatistics` tells of the keys, with the sink in the
 /// denominator. The sink is added once, here, when the sums over all keys are known: pieces of a row and their merges
@@ -89,5 +89,5 @@ private:
     A sink_ = 0, rest_ = 1, between_ = 0; ///< s, 1 - s, -s log s - (1 - s) log(1 - s)
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

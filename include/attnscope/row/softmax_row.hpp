@@ -5,7 +5,7 @@
 #include <attnscope/row/status.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// 1/temperature, kept inside the normal numbers of T so that 0 * inf cannot arise.
@@ -250,5 +250,5 @@ RowScalar<Z> log_sum_exp(const Z& z, double temperature = 1) {
     return log_sum_exp<T>(row.get(), temperature);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

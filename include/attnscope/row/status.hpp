@@ -4,7 +4,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What the data of a row allowed.
 enum class RowStatus : unsigned char {
@@ -28,5 +28,5 @@ constexpr std::string_view name_of(RowStatus status) {
     return "?";
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

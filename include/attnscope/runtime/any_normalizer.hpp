@@ -8,7 +8,7 @@
 #include <memory>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 class AnyNormalizer;
 
@@ -316,5 +316,5 @@ JacobianNorms<double> jacobian_norms(const AnyNormalizer& normalizer, RowIn<T> z
     return normalizer.norms<T>(z, p);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -11,7 +11,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -279,5 +279,5 @@ inline AnyNormalizer make_normalizer(std::string_view text, double temperature =
     });
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Two-sample Kolmogorov-Smirnov test.
 struct KolmogorovSmirnov {
@@ -96,5 +96,5 @@ inline std::optional<Index> critical_count(MatrixView<double> top, MatrixView<do
     return std::nullopt;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

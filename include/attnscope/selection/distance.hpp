@@ -8,7 +8,7 @@
 #include <numeric>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The two readings of P (7), "cumulative distance between s and all non-selected embeddings".
 enum class Reading {
@@ -373,5 +373,5 @@ private:
     std::vector<Index> all_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

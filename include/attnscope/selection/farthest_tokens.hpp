@@ -4,7 +4,7 @@
 #include <attnscope/detail/lanes.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Of each of the first n tokens, the one among them that is farthest from it, by their Gram matrix; for an n that
 /// grows from row to row, as in a causal head.
@@ -75,5 +75,5 @@ private:
     A largest_ = 0;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

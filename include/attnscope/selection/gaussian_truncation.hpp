@@ -8,7 +8,7 @@
 #include <cmath>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Share k/n of keys that top-k selection needs to leave at most the mass eps, for many Gaussian logits.
 /// Formula. Q(sigma + Phi^{-1}(eps)), Q the upper tail of the normal distribution.
@@ -24,5 +24,5 @@ inline double gaussian_truncation_share(double sigma, double eps) {
     return boost::math::erfc((sigma + quantile) / root) / 2;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

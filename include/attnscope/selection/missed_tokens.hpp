@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A ranking of tokens held against which of them are useful.
 struct RankedUseful {
@@ -87,5 +87,5 @@ inline Bound<double> missed_tokens_sharp(const RankedUseful& ranked, Index selec
                         .trivial = static_cast<double>(std::min(k, n - selected) * std::min(selected, n - k))});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

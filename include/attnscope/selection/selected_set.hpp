@@ -6,7 +6,7 @@
 #include <attnscope/selection/top_n.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How far a weighted token y_i = p_i x_i is from the selected context vector s = sum_{i in I} y_i.
 enum class Metric {
@@ -319,5 +319,5 @@ SelectedSet<RowScalar<P>> select_top(const P& p, const X& x, Index n, Metric met
     return set;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Figures of one selection, D_i the distance of key i from s (Euclidean or cosine, as the set was made).
 /// With everything selected nobody is left to be confused with: nearest_other is +inf, precision, recall, F and
@@ -133,5 +133,5 @@ Separability<Accumulator<T>> separability(const SelectedSet<T>& set,
     return figures;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

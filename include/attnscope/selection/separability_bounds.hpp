@@ -9,7 +9,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Assumption of P Theorem 2: token vectors i.i.d. uniform on the sphere of radius M in R^d, d >= 2, pairwise
 /// at least `delta` apart (0: nothing more is assumed). Real token vectors do not meet it.
@@ -391,5 +391,5 @@ Bound<A> theorem2_bound(Form form, Side side, const Interval<A>& range, const Si
         {.limit = range.upper, .measured = measured.mean, .tolerance = tolerance, .trivial = 1});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

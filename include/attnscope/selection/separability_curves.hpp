@@ -5,7 +5,7 @@
 #include <attnscope/selection/separability.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// `Separability` of the top-N selections for some N in ascending order, one element for each, by Euclidean
 /// distance. The geometric recall N_s/N of P (10) is `recall`.
@@ -212,5 +212,5 @@ private:
     std::vector<Index> all_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

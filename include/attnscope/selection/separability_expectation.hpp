@@ -14,7 +14,7 @@
 #include <numbers>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -365,5 +365,5 @@ inline double expected_separable_fraction(std::span<const double> selected, std:
     return SeparableFractionModel(dimension, quadrature_order).expected(selected, others);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

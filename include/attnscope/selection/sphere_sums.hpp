@@ -13,7 +13,7 @@
 #include <span>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// G_d(t) = P(<x, e> <= t) for x uniform on the unit sphere of R^d.
 /// Formula. The regularised incomplete beta function I_{(1+t)/2}((d-1)/2, (d-1)/2); t is clamped to [-1,1].
@@ -85,5 +85,5 @@ inline double sphere_sum_cdf(std::span<const double> weights, Index dimension, d
     return std::clamp(total, 0.0, 1.0);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -4,7 +4,7 @@
 #include <attnscope/selection/subset_moments.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Narrow limits of E d, cumulative, over uniformly random N-subsets of one row. Never wider than
 /// `RandomSubsetMoments::expected_distance`.
@@ -183,5 +183,5 @@ private:
     std::vector<Key> keys_; ///< all but the longest
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/selection/distance.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Sums over one row from which the moments of the distance of a uniformly random N-subset follow.
 template <Real T>
@@ -170,5 +170,5 @@ private:
     A total_squares_ = 0, sum_square_ = 0, length_ = 0;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <attnscope/selection/farthest_tokens.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What Theorem 1(1) is made of, for one set I of one row.
 template <Real A>
@@ -297,5 +297,5 @@ BoundPair<Accumulator<T>> theorem1_fixed_sharp(const SelectedSet<T>& set,
                             .tolerance = detail::distance_tolerance(set, range.upper)})};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/selection/subset_distance.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Mean of a quantity over subsets, and a limit of its standard error (0 when all subsets were counted).
 template <Real A>
@@ -199,5 +199,5 @@ BoundPair<Accumulator<T>> corollary2_sharp(const RandomSubsetMoments<T>& moments
                                                         .tolerance = tolerance})};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

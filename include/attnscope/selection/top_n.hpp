@@ -13,7 +13,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Unsigned number whose ascending order is the descending order of x; NaN of either sign comes last.
@@ -358,5 +358,5 @@ RowResult<P> contributions(const P& p, const X& x) {
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/selection/selected_set.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What a selection loses of the distribution: the mass of the others, added up from them.
 /// Formula. tau = TV(p, p restricted to I and renormalised) = 1 - A_I = 1 - exp(-KL(restricted || p)) for
@@ -105,5 +105,5 @@ Bound<Accumulator<T>> truncation_output_bound(const SelectedSet<T>& set, Accumul
                            .trivial = spread});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

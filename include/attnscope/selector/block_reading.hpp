@@ -7,7 +7,7 @@
 #include <numeric>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Some blocks of keys, read for one query, and what is certain of the rest: no key or value outside was looked at.
 template <Real A>
@@ -293,5 +293,5 @@ Bound<A> block_output_bound(const BlockReading<A>& reading, A error, A relative_
          .trivial = reading.reach});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -11,7 +11,7 @@
 #include <numeric>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Who decides which keys leave a cache. After every query it is told the weights that the query gave to the keys in the
 /// cache, which sum to 1: observe(query, keys, weights). Before a query it is asked what each key is worth: worth(keys,
@@ -241,5 +241,5 @@ KeySets evict(P policy, const H& head, const EvictionOptions& options, const Mas
     return sets;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -10,7 +10,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What a query knows of the logits of the keys in a block.
 template <Real A>
@@ -182,5 +182,5 @@ A most_block_mass(const BlockLogits<A>& block, Index count, A shift) {
     return static_cast<A>(count) * ((1 - w) * std::exp(low - shift) + w * std::exp(block.most - shift));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

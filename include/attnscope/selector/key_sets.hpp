@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// For every query the keys that somebody selected for it: a selector, see `scan_selection`.
 /// Invariant. The keys of a query are distinct and >= 0, in the order in which they came.
@@ -131,5 +131,5 @@ private:
     std::vector<Index> last_query_; ///< of each key, that which selected it last
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

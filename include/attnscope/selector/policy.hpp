@@ -10,7 +10,7 @@
 #include <string_view>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A selector with its budget of keys a query.
 struct SelectionPolicy {
@@ -266,5 +266,5 @@ PolicySets select_by(const SelectionPolicy& policy, const H& head, const Mask& m
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

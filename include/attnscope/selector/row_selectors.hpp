@@ -7,7 +7,7 @@
 #include <attnscope/selection/top_n.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A query's logits, for selectors that look at all of them.
 template <Real T>
@@ -137,5 +137,5 @@ private:
     Mask mask_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/sensitivity/softmax_norms.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -267,5 +267,5 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, Ro
     return detail::family_norms<T>(p, [&](std::size_t i) { return gradient[i]; });
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

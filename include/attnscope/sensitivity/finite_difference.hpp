@@ -6,7 +6,7 @@
 #include <attnscope/random.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A random unit vector over the visible keys of z: normal draws, normalised. They depend on the generator
 /// only: one for each visible key, in order.
@@ -74,5 +74,5 @@ Accumulator<RowScalar<Z>> finite_difference(const N& normalizer, const Z& z, con
                                 RowOut<T>(moved.data(), n));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// P Corollary 3 as published. False as a bound on the operator norm: p = (1/2, 1/2) has |J|_2 = 1/(2T).
 /// Formula. min{1/(4T), sqrt 2}: 1/(4T) bounds the largest entry of J, sqrt 2 a change of p.
@@ -354,5 +354,5 @@ Bound<A> finite_difference_sharp(A g, A temperature, A eps, A change_error) {
     return bound;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

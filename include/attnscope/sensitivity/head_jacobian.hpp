@@ -12,7 +12,7 @@
 #include <Eigen/Eigenvalues>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How q, k and v are made from tokens x_i in R^D: q_i = W_Q^T x_i + b and so on; the offsets do not matter
 /// here. Borrowed, as in `HeadView`.
@@ -303,5 +303,5 @@ Bound<T> data_free_lipschitz_sharp(const SpectralNorm<T>& norm, T limit, Index t
                           {.limit = limit, .measured = norm.value, .tolerance = unit * (norm.value + limit)});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

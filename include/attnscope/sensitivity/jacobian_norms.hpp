@@ -5,7 +5,7 @@
 #include <attnscope/sensitivity/product_norms.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Norms behind a top-k or top-p choice where N has closed forms in the weights alone: those of N at the
 /// weights that are left.
@@ -40,5 +40,5 @@ auto jacobian_norms(const N& normalizer, const Z& z) {
     return jacobian_norms(normalizer, row.get(), RowIn<T>(p.data(), row.get().size()));
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

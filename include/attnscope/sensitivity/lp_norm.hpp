@@ -4,7 +4,7 @@
 #include <attnscope/sensitivity/gradient_bounds.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// |diag(p) - p p^T|_{q->q} of a row of weights, from below.
 /// Formula. |J x|_q/|x|_q for the x of Boyd's power iteration, x <- psi_{q'}(J psi_q(J x)) with psi_q(y) = sign(y)
@@ -139,5 +139,5 @@ Bound<A> lp_lipschitz_sharp(A norm, const JacobianNorms<A>& norms, std::type_ide
     return bound;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <limits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Upper bound on |M|_2 of a matrix M >= 0 by power steps, each of which certifies one.
 /// Formula. |M|_2^2 <= max_j (M^T M w)_j/w_j for any w > 0 (Collatz and Wielandt): at first w = 1, then M^T M w. The
@@ -43,5 +43,5 @@ T nonnegative_norm_limit(MatrixView<T> m, int steps = 64) {
     return largest * std::sqrt(limit);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

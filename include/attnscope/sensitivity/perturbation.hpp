@@ -10,7 +10,7 @@
 #include <array>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Largest total variation distance of softmax weights whose logits differ by a range r.
 /// Formula. tanh(r/4). Attained by two keys with gap r/2 that change places.
@@ -405,5 +405,5 @@ Bound<A> perturbation_mean_tv_sharp(const MeanPerturbation<A>& row, const Pertur
          .trivial = 1});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <numeric>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -347,5 +347,5 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, Ro
     return jacobian_norms(detail::NarrowNormalizer<N, T>(&normalizer), z, p);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The diameters of the first i values, for every i.
 /// Formula. max |v_j - v_k| over j, k < i.
@@ -128,5 +128,5 @@ void for_each_key_perturbation(const HeadView<T>& head, MatrixView<std::type_ide
     for (Index query = 0; query < head.queries(); ++query) look_at(query);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <optional>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// How far the tokens are apart at most.
 /// Formula. diam(X) = max |x_i - x_j| over the rows of x [n, d].
@@ -231,5 +231,5 @@ Bound<A> dobrushin_sharp(A coefficient, A limit, A weight_error) {
                            .trivial = 1});
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

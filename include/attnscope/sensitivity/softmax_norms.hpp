@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Norms of J = dp/dz on one row; unit: weight per logit.
 template <Real A>
@@ -285,5 +285,5 @@ JacobianNorms<Accumulator<T>> jacobian_norms(const N& normalizer, RowIn<T> z, Ro
     return detail::scaled(jacobian_norms<A>(Softmax(), RowIn<A>(shares), RowIn<A>(shares)), sum);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/detail/lanes.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A norm with what is certain about it. `bracket` holds without iteration; `value` lies in it.
 template <Real A>
@@ -129,5 +129,5 @@ SpectralNorm<RowScalar<S>> diagonal_minus_rank_one_norm(const S& s, RowScalar<S>
     return diagonal_minus_rank_one_norm<T>(row.get(), tolerance, extra);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

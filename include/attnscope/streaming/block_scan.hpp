@@ -4,7 +4,7 @@
 #include <attnscope/streaming/column_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What a scan knows of some queries and of a run of the keys: their states, and the sums of values if the output is asked
 /// for. The run grows by the blocks behind it, until it is the whole head and tells a `Scan`.
@@ -345,5 +345,5 @@ private:
     ColumnSums all_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

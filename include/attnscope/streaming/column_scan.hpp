@@ -6,7 +6,7 @@
 #include <utility>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What `scan_column_mass` tells.
 struct ColumnScan : ScanExtent {
@@ -206,5 +206,5 @@ ColumnScan scan_column_mass(const Q& q, const Keys& k, const V& v, const Rows& r
     return scan_column_mass(q, k, rows, mask, options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

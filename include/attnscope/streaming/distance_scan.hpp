@@ -7,7 +7,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// The token vectors of a head as its selections need them: in panels, and in a unit (a power of two, so that
@@ -296,5 +296,5 @@ ScanExtent scan_distances(const H& head, std::span<const Index> counts, const N&
         mask, asked.options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What `scan_divergence` tells.
 struct DivergenceScan : ScanExtent {
@@ -66,5 +66,5 @@ DivergenceScan scan_divergence(const A& first, const B& second, const Mask& mask
                               ProductTiles<T>(b.head, executor), mask, a.options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

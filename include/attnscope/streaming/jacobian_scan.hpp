@@ -6,7 +6,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// What `scan_jacobian_norms` tells.
 template <Real T>
@@ -53,5 +53,5 @@ JacobianScan<detail::ScalarOfHead<H>> scan_jacobian_norms(const H& head, const N
                                   normalizer, mask, asked.options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <utility>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Smallest and largest logit of a piece, and a logit below which none of its k largest lies (-inf if there
@@ -176,5 +176,5 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -6,7 +6,7 @@
 #include <attnscope/executor.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Where a source of logits writes: rows of queries, columns of keys. A source is called as
 /// source(query, key, tile) and gives the logits of queries query, query + 1, ... and keys key, key + 1, ...;
@@ -134,5 +134,5 @@ BiasedTiles<Source, Bias> biased_tiles(Source source, Bias bias) {
     return {std::move(source), std::move(bias)};
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

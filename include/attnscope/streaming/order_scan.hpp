@@ -6,7 +6,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// The Renyi entropy of one order of a row of logits (temperature 1) that comes in pieces: a commutative monoid as
 /// `RowState`, and trivially copyable. Orders 0, 1, 2, 3 and infinity are in a `RowState` too.
@@ -203,5 +203,5 @@ TopMassScan scan_top_mass(const H& head, const std::vector<Index>& counts, const
                             asked.options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -5,7 +5,7 @@
 #include <attnscope/streaming/set_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Options of `scan_policy`.
 struct PolicyScanOptions : SelectionScanOptions {
@@ -146,5 +146,5 @@ SelectionSummary summarize(const PolicyScan<A>& scan, Index more_than = 0) {
     return summary;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -10,7 +10,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Called after each tile, by one thread at a time, with what is done and all of it, in rows (keys for
 /// `scan_column_mass`); false: no further tile is begun, and the result says `cancelled`.
@@ -97,5 +97,5 @@ inline TileOptions checked_tiles(TileOptions options, Index keys) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

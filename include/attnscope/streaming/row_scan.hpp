@@ -4,7 +4,7 @@
 #include <attnscope/streaming/scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 namespace detail {
 
@@ -124,5 +124,5 @@ ScanExtent scan_rows(Index queries, Index keys, const Source& source, const Visi
     return scan_rows_of<T>(std::span<const Index>(all), keys, source, visit, mask, options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

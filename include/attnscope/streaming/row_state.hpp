@@ -5,7 +5,7 @@
 #include <attnscope/streaming/leaders.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 /// A key and its logit.
 template <Real T>
 struct Leader {
@@ -318,5 +318,5 @@ private:
     detail::Leaders<T, K> leaders_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

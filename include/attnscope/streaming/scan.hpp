@@ -12,7 +12,7 @@
 #include <ranges>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Options of `scan` and its kin: those of every scan, and whether the output is asked for.
 struct ScanOptions {
@@ -463,5 +463,5 @@ std::vector<Scan<ComputeScalar<S>, K>> scan_heads(const HeadGroup<S>& group, con
     return scan_heads<K>(heads, mask, options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

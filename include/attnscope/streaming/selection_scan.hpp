@@ -7,7 +7,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// A row of weights over the keys that its query sees, with what questions about selections need. Borrowed for
 /// a visit.
@@ -131,5 +131,5 @@ ScanExtent scan_distance_curves(const H& head, Index n_max, const Visit& visit, 
         mask, options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

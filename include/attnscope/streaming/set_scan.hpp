@@ -9,7 +9,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Options of `scan_selection`.
 struct SelectionScanOptions {
@@ -552,5 +552,5 @@ SelectionScan<Accumulator<T>> scan_selection(const H& head, const S& selector, c
                              selector, mask, own, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Pairs of a query and a key that it sees: what work on a head is proportional to.
 /// Cost. O(queries).
@@ -63,5 +63,5 @@ struct Shard {
     }
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -11,7 +11,7 @@
 #include <vector>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Runs tasks on n threads, the caller's among them. After an exception no further task begins, and the first
 /// one is thrown on.
@@ -54,5 +54,5 @@ private:
     Index n_;
 };
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

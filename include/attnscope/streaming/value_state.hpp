@@ -5,7 +5,7 @@
 #include <attnscope/streaming/row_scan.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Mass W = sum w, mean = sum w v/W and scatter = sum w |v - mean|^2 of weighted vectors. The mean lives in
 /// storage of the caller, of the vectors' length, zero at first. All updates keep the scatter a sum of terms
@@ -143,5 +143,5 @@ ValueMoments<detail::ScalarOfHead<H>> scan_value_moments(const H& head, const Ma
     return result;
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

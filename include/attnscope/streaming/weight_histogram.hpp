@@ -6,7 +6,7 @@
 #include <mutex>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 
 /// Pairs of query and key that see each other, counted by weight.
 struct WeightHistogram {
@@ -91,5 +91,5 @@ HistogramScan scan_histogram(const H& head, const Mask& mask = {}, const TileOpt
                              asked.options, executor);
 }
 
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

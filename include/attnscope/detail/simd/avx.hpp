@@ -5,7 +5,7 @@
 
 #ifdef EIGEN_VECTORIZE_AVX
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 template <>
@@ -26,6 +26,6 @@ struct Instructions<double, 4> : GenericInstructions<double> {
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope
 #endif // EIGEN_VECTORIZE_AVX

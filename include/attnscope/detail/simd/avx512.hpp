@@ -8,7 +8,7 @@
 
 #ifdef EIGEN_VECTORIZE_AVX512
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 template <>
@@ -70,6 +70,6 @@ private:
 };
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope
 #endif // EIGEN_VECTORIZE_AVX512

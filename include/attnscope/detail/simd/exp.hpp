@@ -8,7 +8,7 @@
 #include <limits>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// Constants of exp on [log(min normal), 0]: x = n log 2 + r, |r| <= log(2)/2, polynomial 1 + r + r^2 q(r) of
@@ -147,5 +147,5 @@ EIGEN_ALWAYS_INLINE P exp_nonpositive(const P& x) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// The widest packet of T that Eigen has, and one scalar where it has none (long double, EIGEN_DONT_VECTORIZE).
@@ -108,5 +108,5 @@ template <Real T, Index size = GenericInstructions<T>::size>
 struct Instructions : GenericInstructions<T> {};
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

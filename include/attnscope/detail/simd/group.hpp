@@ -4,7 +4,7 @@
 #include <attnscope/detail/simd/packet.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// `group_packets` packets. Operators and functions take them beside single packets and numbers, which stand for
@@ -146,5 +146,5 @@ EIGEN_ALWAYS_INLINE Packet<T> max_to(const Packet<T>& most, const Packet<T>& x) 
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

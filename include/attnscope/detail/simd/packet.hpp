@@ -6,7 +6,7 @@
 #include <cmath>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 // Always inline, here and in what is built on it: large translation units exhaust the compiler's patience, and a
@@ -120,5 +120,5 @@ EIGEN_ALWAYS_INLINE Packet<float> narrow(Packet<double> a, Packet<double> b) {
 }
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope

@@ -7,7 +7,7 @@
 #include <attnscope/detail/simd/sse.hpp>
 
 namespace attnscope {
-inline namespace v0_1 {
+inline namespace v0_2 {
 namespace detail {
 
 /// How many packets are worked on side by side: one after the other, each waits for its own chain of
@@ -33,5 +33,5 @@ inline constexpr bool madd_is_fused = false;
 #endif
 
 } // namespace detail
-} // namespace v0_1
+} // namespace v0_2
 } // namespace attnscope
