@@ -322,11 +322,14 @@ int main(int argc, char** argv) {
                                        "attnscope-capture, and name that file");
         std::optional<program::Capture> capture;
         attnscope::agree(MPI_COMM_WORLD, [&] { capture = open(); });
+        const auto run = [](Index count, const auto& work, const auto& take) {
+            program::Progress progress("analysing heads", static_cast<std::size_t>(count));
+            attnscope::for_each_unit(MPI_COMM_WORLD, count, work, take, [&](Index begun, Index) {
+                progress.reach(static_cast<std::size_t>(begun));
+            });
+        };
         const report::Report report =
-            report::analyse_on(std::move(*capture), settings, unit_states ? &*unit_states : nullptr,
-                               [](Index count, const auto& work, const auto& take) {
-                                   attnscope::for_each_unit(MPI_COMM_WORLD, count, work, take);
-                               });
+            report::analyse_on(std::move(*capture), settings, unit_states ? &*unit_states : nullptr, run);
         if (session.rank() != 0) return;
 #else
         program::Capture capture = open();
