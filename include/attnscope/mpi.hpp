@@ -97,6 +97,13 @@ inline void receive_bytes(std::vector<std::byte>& bytes, int from, MPI_Comm comm
                  from, 1, comm, MPI_STATUS_IGNORE);
 }
 
+template <class Result>
+std::vector<std::byte> bytes_of(const Result& result) {
+    io::StateWriter out;
+    io::write(out, result);
+    return std::move(out).bytes();
+}
+
 template <class Work>
 std::string complaint_of(const Work& work) {
     try {
@@ -194,8 +201,8 @@ std::vector<std::vector<std::byte>> run_units(MPI_Comm comm, Index count, const 
 }
 
 /// Analyses heads 0 ... count-1, analyze(i) on whatever rank is free, and gives rank 0 all of them, in their order and to the
-/// bit as one process makes them; other ranks get none. An MPI_Op could not: it would add in an order that depends on the
-/// number of ranks. Collective.
+/// bit as one process makes them, but for `AuditRecord::closest`, which states do not hold; other ranks get none. An MPI_Op could
+/// not: it would add in an order that depends on the number of ranks. Collective.
 /// Throws. As `for_each_unit`.
 /// Example: `const auto all = analyze_heads(comm, count, [&](Index head) { return analyze(read(head), options); });`
 template <class Analyze>
@@ -203,12 +210,7 @@ std::vector<HeadAnalysis> analyze_heads(MPI_Comm comm, Index count, const Analyz
                                         const UnitProgress& progress = {}) {
     std::vector<HeadAnalysis> heads;
     for_each_unit(
-        comm, count,
-        [&](Index head) {
-            io::StateWriter out;
-            io::write(out, analyze(head));
-            return std::move(out).bytes();
-        },
+        comm, count, [&](Index head) { return detail::bytes_of(analyze(head)); },
         [&](Index, const std::vector<std::byte>& bytes) {
             io::StateReader in("a rank's analysis", bytes);
             heads.push_back(io::read_head_analysis(in));
@@ -242,10 +244,8 @@ Scan<detail::ScalarOfBlocks<HeadOf>, K> scan_blocks(MPI_Comm comm, const BlockGr
     for_each_unit(
         comm, grid.size(),
         [&](Index i) {
-            io::StateWriter out;
-            io::write(out, scan_block<K>(head_of(grid[i].queries, grid[i].keys), grid.place(i), mask, options,
-                                         executor));
-            return std::move(out).bytes();
+            return detail::bytes_of(
+                scan_block<K>(head_of(grid[i].queries, grid[i].keys), grid.place(i), mask, options, executor));
         },
         [&](Index, const std::vector<std::byte>& bytes) {
             io::StateReader in("a rank's block", bytes);
@@ -283,10 +283,8 @@ ColumnScan scan_block_columns(MPI_Comm comm, const BlockGrid& grid, const HeadOf
             const KeyRange own = grid[i].queries;
             const std::span<const double> of_block = std::span<const double>(totals).subspan(
                 static_cast<std::size_t>(own.begin), static_cast<std::size_t>(own.size()));
-            io::StateWriter out;
-            io::write(out, scan_block_columns(head_of(own, grid[i].keys), grid.place(i), of_block, mask,
-                                              options, executor));
-            return std::move(out).bytes();
+            return detail::bytes_of(scan_block_columns(head_of(own, grid[i].keys), grid.place(i), of_block,
+                                                       mask, options, executor));
         },
         [&](Index, const std::vector<std::byte>& bytes) {
             io::StateReader in("a rank's block", bytes);
