@@ -1,5 +1,6 @@
 // States: every analysis comes back bit for bit, and what is damaged, foreign or cut is refused by file, byte and reason.
 #include <support/catch.hpp>
+#include <support/damaged_bytes.hpp>
 #include <support/scalars.hpp>
 #include <support/temporary_file.hpp>
 
@@ -108,22 +109,7 @@ TEST_CASE("damaged states are refused or are states, never more", "[io][state]")
     for (const HeadAnalysis& head : analyses()) {
         const std::vector<std::byte> bytes = bytes_of(head);
         for (int round = 0; round < 400; ++round) {
-            std::vector<std::byte> bad = bytes;
-            const auto place = static_cast<std::size_t>(random.below(static_cast<Index>(bad.size())));
-            switch (random.below(4)) {
-            case 0:
-                bad.resize(place);
-                break;
-            case 1:
-                bad[place] ^= static_cast<std::byte>(1 << random.below(8));
-                break;
-            case 2:
-                bad.insert(bad.begin() + static_cast<std::ptrdiff_t>(place), std::byte{0xff});
-                break;
-            default:
-                for (std::size_t i = place; i < std::min(bad.size(), place + 8); ++i)
-                    bad[i] = static_cast<std::byte>(random.below(256));
-            }
+            const std::vector<std::byte> bad = damaged(random, bytes);
             try {
                 StateReader in("memory", bad);
                 const HeadAnalysis found = read_head_analysis(in);

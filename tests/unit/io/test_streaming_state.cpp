@@ -1,5 +1,6 @@
 // Parts of a scan as bytes: back to the bit, of known layout, and nothing that no scan makes.
 #include <support/catch.hpp>
+#include <support/damaged_bytes.hpp>
 #include <support/rows.hpp>
 
 #include <attnscope/io/streaming_state.hpp>
@@ -125,22 +126,7 @@ TEST_CASE("parts of a scan that are damaged are refused or are states", "[io][st
     std::size_t refused = 0, read = 0;
     for (const Stored& one : everything())
         for (int round = 0; round < 1000; ++round) {
-            std::vector<std::byte> bad = one.bytes;
-            const auto place = static_cast<std::size_t>(random.below(static_cast<Index>(bad.size())));
-            switch (random.below(4)) {
-            case 0:
-                bad.resize(place);
-                break;
-            case 1:
-                bad[place] ^= static_cast<std::byte>(1 << random.below(8));
-                break;
-            case 2:
-                bad.insert(bad.begin() + static_cast<std::ptrdiff_t>(place), std::byte{0xff});
-                break;
-            default:
-                for (std::size_t i = place; i < std::min(bad.size(), place + 8); ++i)
-                    bad[i] = static_cast<std::byte>(random.below(256));
-            }
+            const std::vector<std::byte> bad = damaged(random, one.bytes);
             CAPTURE(one.name, round);
             try {
                 StateReader in("memory", bad);
