@@ -17,7 +17,6 @@ namespace report {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using attnscope::Column;
 using attnscope::RowIn;
 using attnscope::RowOut;
 
@@ -114,10 +113,9 @@ struct HeadFigure {
 
 std::vector<HeadFigure> head_figures(const Report& report) {
     std::vector<HeadFigure> figures;
-    for (const attnscope::RowFigure& figure : figures_of(report.head_rows.front().rows))
+    for (const attnscope::RowFigure& figure : report.heads.front().figures)
         figures.push_back({name_of(figure), [&report, values = figure.values](std::size_t head) {
-                               const Column& column = report.head_rows[head].rows.*values;
-                               return attnscope::finite_mean(column);
+                               return report.heads[head].mean(values);
                            }});
     figures.push_back(
         {"half_context", [&report](std::size_t head) { return median(report.patterns[head].half_contexts); }});
@@ -125,13 +123,12 @@ std::vector<HeadFigure> head_figures(const Report& report) {
 }
 
 /// Means of the selections of a head: [N, figure...] for each N that some row has.
-Json selections_of(const HeadAnalysis& head) {
+Json selections_of(const HeadSummary& head) {
     Json list = Json::array();
-    for (const attnscope::SelectionColumns& columns : head.selections) {
-        if (!columns.mass.isFinite().any()) continue;
-        Json entry = Json::array({columns.n});
-        for (const attnscope::SelectionFigure& figure : attnscope::selection_figures)
-            entry.push_back(number(attnscope::finite_mean(columns.*figure.values)));
+    for (const attnscope::SelectionSums& sums : head.selections) {
+        if (!sums.any()) continue;
+        Json entry = Json::array({sums.n});
+        for (const attnscope::FigureSum& figure : sums.figures) entry.push_back(number(figure.mean()));
         list.push_back(std::move(entry));
     }
     return list;
@@ -205,7 +202,7 @@ Json head_json(const Report& report, std::size_t head, const std::vector<HeadFig
     json["temperature"] = temperature_of(report, head);
     if (analysis.sink_logit) json["sink"] = attnscope::io::json_number(*analysis.sink_logit);
     for (const HeadFigure& figure : figures) json["mean"].push_back(number(figure.of(head)));
-    json["selections"] = selections_of(analysis);
+    json["selections"] = selections_of(report.heads[head]);
     json["audit"] = audit_of(analysis.audit);
     Floats curves;
     for (const attnscope::RowFigure& figure : row_curves)
