@@ -201,8 +201,8 @@ std::vector<std::vector<std::byte>> run_units(MPI_Comm comm, Index count, const 
 }
 
 /// Analyses heads 0 ... count-1, analyze(i) on whatever rank is free, and gives rank 0 all of them, in their order and to the
-/// bit as one process makes them, but for `AuditRecord::closest`, which states do not hold; other ranks get none. An MPI_Op could
-/// not: it would add in an order that depends on the number of ranks. Collective.
+/// bit as one process makes them; other ranks get none. An MPI_Op could not: it would add in an order that depends on the
+/// number of ranks. Collective.
 /// Throws. As `for_each_unit`.
 /// Example: `const auto all = analyze_heads(comm, count, [&](Index head) { return analyze(read(head), options); });`
 template <class Analyze>

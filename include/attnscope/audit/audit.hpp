@@ -45,7 +45,7 @@ struct AuditRecord {
     std::size_t checked = 0;            ///< rows
     std::array<std::size_t, 5> count{}; ///< rows by verdict, indexed by `Verdict`
     std::vector<double> tightness;      ///< one for each side of each row, NaN left out
-    AuditCase closest;                  ///< the first of several; not in state files
+    AuditCase closest;                  ///< the first of several
 
     std::size_t operator[](Verdict verdict) const { return count[static_cast<std::size_t>(verdict)]; }
 

@@ -86,6 +86,10 @@ TEST_CASE("an analysis comes back from its state bit for bit", "[io][state]") {
                 CHECK(same(again.selections[i].*figure.values, head.selections[i].*figure.values));
         }
         CHECK(to_table(again.audit) == to_table(head.audit));
+        for (std::size_t i = 0; i < statements.size(); ++i) {
+            const AuditCase &a = again.audit.records()[i].closest, &b = head.audit.records()[i].closest;
+            CHECK((a.query == b.query && a.verdict == b.verdict && a.side == b.side && a.use == b.use));
+        }
         CHECK(again.normalizer == head.normalizer);
         CHECK(again.temperature == head.temperature);
         CHECK(again.sink_logit == head.sink_logit);
