@@ -17,11 +17,11 @@ declare -A below=(
     [analysis]="row normalizer attention $wings selector audit streaming cache planner runtime"
 )
 
-# climbs <file>:<#include line>...: says which of them point up; the umbrella, fmt.hpp and mpi.hpp may see everything.
+# climbs <file>:<#include line>...: says which of them point up; the umbrella, fmt.hpp, mpi.hpp and precompiled.hpp may see everything.
 climbs() {
     local file line target from to
     while IFS=: read -r file line; do
-        [[ $file == attnscope.hpp || $file == fmt.hpp || $file == mpi.hpp ]] && continue
+        [[ $file == attnscope.hpp || $file == fmt.hpp || $file == mpi.hpp || $file == precompiled.hpp ]] && continue
         target=$(sed -E 's/.*<attnscope\/([^>]*)>.*/\1/' <<<"$line")
         from=root to=root
         [[ $file == */* ]] && from=${file%%/*}

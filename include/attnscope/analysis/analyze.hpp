@@ -298,8 +298,9 @@ bool scan_figures(HeadAnalysis& result, const HeadContext& context, const HeadVi
     return !found.cancelled;
 }
 
+/// E is `ExecutorRef`: a template so that a program can compile it once, see precompiled.hpp.
 template <Executor E>
-HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& options, E&& executor) {
+HeadAnalysis analyze_head(const HeadView<double>& given, const AnalysisOptions& options, E executor) {
     const HeadView<double> head(given.q(), given.k(), given.v(), options.scale.value_or(given.scale()));
     const Index queries = head.queries(), keys = head.keys();
     check_options(options, queries);
@@ -390,15 +391,15 @@ HeadAnalysis unreached_analysis(const Head& head, const AnalysisOptions& options
 template <Real T, Executor E = Sequential>
 HeadAnalysis analyze(const HeadView<T>& head, const AnalysisOptions& options = {}, E&& executor = {}) {
     if constexpr (std::same_as<T, double>) {
-        return detail::analyze_head(head, options, executor);
+        return detail::analyze_head(head, options, ExecutorRef(executor));
     } else {
         const Matrix<double> q = detail::row_major_copy<double>(head.q().map()),
                              k = detail::row_major_copy<double>(head.k().map());
         const double scale = detail::scale_of(head);
         if (!head.has_values())
-            return detail::analyze_head(HeadView<double>(q, k, {}, scale), options, executor);
+            return detail::analyze_head(HeadView<double>(q, k, {}, scale), options, ExecutorRef(executor));
         const Matrix<double> v = detail::row_major_copy<double>(head.v().map());
-        return detail::analyze_head(HeadView<double>(q, k, v, scale), options, executor);
+        return detail::analyze_head(HeadView<double>(q, k, v, scale), options, ExecutorRef(executor));
     }
 }
 
@@ -416,14 +417,14 @@ HeadAnalysis analyze(const Q& q, const K& k, const V& v, const AnalysisOptions& 
                      E&& executor = {}) {
     const Matrix<double> wide_q = detail::row_major_copy<double>(q), wide_k = detail::row_major_copy<double>(k),
                          wide_v = detail::row_major_copy<double>(v);
-    return detail::analyze_head(HeadView<double>(wide_q, wide_k, wide_v), options, executor);
+    return detail::analyze_head(HeadView<double>(wide_q, wide_k, wide_v), options, ExecutorRef(executor));
 }
 
 /// Without values: what needs them is NaN, or not counted.
 template <MatrixExpr Q, MatrixExpr K, Executor E = Sequential>
 HeadAnalysis analyze(const Q& q, const K& k, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> wide_q = detail::row_major_copy<double>(q), wide_k = detail::row_major_copy<double>(k);
-    return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, executor);
+    return detail::analyze_head(HeadView<double>(wide_q, wide_k), options, ExecutorRef(executor));
 }
 
 /// The heads of a layer, grouped queries included. Drawn numbers are another head's each. `options.progress`
@@ -493,7 +494,7 @@ HeadAnalysis analyze_tiles(Index queries, Index keys, const Source& source, Matr
     };
     detail::analyze_source<T>(
         result, context, options.mask, source, all,
-        [&](Index query) { return detail::given_delta(options, query); }, whole, executor, gate);
+        [&](Index query) { return detail::given_delta(options, query); }, whole, ExecutorRef(executor), gate);
     detail::set_extent(result, gate.extent());
     return result;
 }
@@ -519,9 +520,10 @@ constexpr StoredScalar stored_type() {
 
 /// A head of which the matrix of logits is there, or that of weights p, stored in `type` or
 /// something narrower, whose logits are log p.
+/// E is `ExecutorRef`, as of `analyze_head`.
 template <Executor E>
 HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* p, StoredScalar type,
-                            MatrixView<double> values, const AnalysisOptions& options, E&& executor) {
+                            MatrixView<double> values, const AnalysisOptions& options, E executor) {
     const Index queries = logits.rows(), keys = logits.cols();
     const std::string_view function = p ? "analyze_weights" : "analyze_logits";
     check_values(function, values, keys);
@@ -603,13 +605,13 @@ HeadAnalysis analyze_matrix(const Matrix<double>& logits, const Matrix<double>* 
 template <MatrixExpr Z, MatrixExpr V, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> logits = detail::row_major_copy<double>(z), values = detail::row_major_copy<double>(v);
-    return detail::analyze_matrix(logits, nullptr, {}, values, options, executor);
+    return detail::analyze_matrix(logits, nullptr, {}, values, options, ExecutorRef(executor));
 }
 
 /// The same without values.
 template <MatrixExpr Z, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&& executor = {}) {
-    return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options, executor);
+    return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options, ExecutorRef(executor));
 }
 
 /// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a
@@ -624,7 +626,7 @@ HeadAnalysis analyze_weights(const P& p, const V& v, const AnalysisOptions& opti
     const Matrix<double> weights = detail::row_major_copy<double>(p),
                          values = detail::row_major_copy<double>(v);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), values,
-                                  options, executor);
+                                  options, ExecutorRef(executor));
 }
 
 /// The same without values.
@@ -632,7 +634,7 @@ template <MatrixExpr P, Executor E = Sequential>
 HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, E&& executor = {}) {
     const Matrix<double> weights = detail::row_major_copy<double>(p);
     return detail::analyze_matrix(weights.array().log().matrix(), &weights, detail::stored_type<P>(), {},
-                                  options, executor);
+                                  options, ExecutorRef(executor));
 }
 
 namespace detail {
@@ -667,6 +669,14 @@ HeadAnalysis analyze(const Q&, const K&, const AnalysisOptions& = {}, const E&..
                   "(Eigen::Map views a container)");
     return {};
 }
+
+#ifdef ATTNSCOPE_PRECOMPILED
+extern template HeadAnalysis detail::analyze_head<ExecutorRef>(const HeadView<double>&, const AnalysisOptions&,
+                                                               ExecutorRef);
+extern template HeadAnalysis detail::analyze_matrix<ExecutorRef>(const Matrix<double>&, const Matrix<double>*,
+                                                                 StoredScalar, MatrixView<double>,
+                                                                 const AnalysisOptions&, ExecutorRef);
+#endif
 
 } // namespace v0_2
 } // namespace attnscope

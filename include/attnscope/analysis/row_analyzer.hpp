@@ -151,13 +151,7 @@ inline void HeadContext::set_sink(double logit, Index queries) {
 template <std::same_as<double> T = double> // so that only those who call it wait for the compiler
 class RowAnalyzer {
 public:
-    explicit RowAnalyzer(const HeadContext& head)
-        : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
-          selection_auditor_({.reading = head.options.reading}) {
-        if (head.gram) farthest_.emplace(*head.gram);
-        if (head.with_sink_as_key)
-            with_sink_as_key_ = std::make_unique<RowAnalyzer>(head.with_sink_as_key->context);
-    }
+    explicit RowAnalyzer(const HeadContext& head);
 
     /// How far to look at a row.
     enum class Depth {
@@ -168,20 +162,7 @@ public:
 
     /// A row of logits, -inf where masked.
     void logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
-                Audit& audit) {
-        audit.set_query(query);
-        const bool normal = measure(query, z, result.rows);
-        if (head_.has_sink()) measure_sink(query, z, result.rows);
-        if (depth == Depth::figures) return;
-        if (with_sink_as_key_) {
-            const SinkAsKey& with_sink = *head_.with_sink_as_key;
-            with_sink_as_key_->statements(query, seen_part(with_sink.extended(z, extended_)),
-                                          with_sink.delta(delta), depth, audit);
-        } else {
-            audit_row(query, z, delta, audit);
-        }
-        if (normal) select(query, z, depth, &result.selections, audit);
-    }
+                Audit& audit);
 
     /// What a row of softmax says about the statements, without its figures.
     void statements(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, Audit& audit) {
@@ -196,39 +177,7 @@ public:
     /// A row of stored weights p, and log p. Without the sum 1 it is no softmax of anything that is known: what says
     /// something about weights is said of p itself, the rest is undefined or has no value.
     void stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p, bool normalise,
-                Depth depth, HeadAnalysis& result, Audit& audit) {
-        audit.set_query(query);
-        RowColumns& rows = result.rows;
-        measured_ = false;
-        if (stored.negative > 0 && has_negative(p, log_p)) {
-            negative_row(query, p, log_p, rows);
-        } else if (taken_as_it_is(stored, normalise)) {
-            weights_.assign(p.begin(), p.end());
-            RowStatistics<double> statistics = row_statistics<double>(log_p);
-            // NaN on a key that the mask hides is no number that a sum could be without.
-            if (statistics.normal() && !std::isfinite(stored.sum)) statistics.status = RowStatus::nan;
-            set(query, statistics, rows);
-            if (statistics.normal()) {
-                rows.max_weight[query] *= stored.sum;
-                rows.second_weight[query] *= stored.sum;
-            }
-            set_first(query, statistics.normal(), log_p, rows);
-            if (depth != Depth::figures) {
-                Audit assuming_one;
-                audit_row(query, log_p, {}, assuming_one);
-                audit.add_undefined(assuming_one);
-                if (statistics.normal()) select(query, log_p, depth, &result.selections, audit);
-            }
-        } else {
-            logits(query, log_p, {}, depth, result, audit);
-        }
-        rows.log_sum_exp[query] = rows.max_logit[query] = not_known; // logits are known up to a constant
-        const bool known = std::isfinite(stored.sum) && rows.visible[query] > 0;
-        rows.row_sum[query] = known ? stored.sum : not_known;
-        rows.unassigned_mass[query] = known ? 1 - stored.sum : not_known;
-        rows.hidden_mass[query] = known ? stored.hidden : not_known;
-        rows.negative[query] = stored.negative;
-    }
+                Depth depth, HeadAnalysis& result, Audit& audit);
 
     /// Is a row of stored weights more than logits up to a constant: does it not sum to 1?
     bool taken_as_it_is(const StoredRow& row, bool normalise) const {
@@ -496,6 +445,73 @@ private:
     std::vector<double> weights_, logs_, gathered_, extended_;
     Matrix<double> gathered_values_;
 };
+
+// Not inline, so that a program can have them once: see precompiled.hpp.
+template <std::same_as<double> T>
+RowAnalyzer<T>::RowAnalyzer(const HeadContext& head)
+    : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
+      selection_auditor_({.reading = head.options.reading}) {
+    if (head.gram) farthest_.emplace(*head.gram);
+    if (head.with_sink_as_key)
+        with_sink_as_key_ = std::make_unique<RowAnalyzer>(head.with_sink_as_key->context);
+}
+
+template <std::same_as<double> T>
+void RowAnalyzer<T>::logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
+            Audit& audit) {
+    audit.set_query(query);
+    const bool normal = measure(query, z, result.rows);
+    if (head_.has_sink()) measure_sink(query, z, result.rows);
+    if (depth == Depth::figures) return;
+    if (with_sink_as_key_) {
+        const SinkAsKey& with_sink = *head_.with_sink_as_key;
+        with_sink_as_key_->statements(query, seen_part(with_sink.extended(z, extended_)),
+                                      with_sink.delta(delta), depth, audit);
+    } else {
+        audit_row(query, z, delta, audit);
+    }
+    if (normal) select(query, z, depth, &result.selections, audit);
+}
+
+template <std::same_as<double> T>
+void RowAnalyzer<T>::stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p, bool normalise,
+            Depth depth, HeadAnalysis& result, Audit& audit) {
+    audit.set_query(query);
+    RowColumns& rows = result.rows;
+    measured_ = false;
+    if (stored.negative > 0 && has_negative(p, log_p)) {
+        negative_row(query, p, log_p, rows);
+    } else if (taken_as_it_is(stored, normalise)) {
+        weights_.assign(p.begin(), p.end());
+        RowStatistics<double> statistics = row_statistics<double>(log_p);
+        // NaN on a key that the mask hides is no number that a sum could be without.
+        if (statistics.normal() && !std::isfinite(stored.sum)) statistics.status = RowStatus::nan;
+        set(query, statistics, rows);
+        if (statistics.normal()) {
+            rows.max_weight[query] *= stored.sum;
+            rows.second_weight[query] *= stored.sum;
+        }
+        set_first(query, statistics.normal(), log_p, rows);
+        if (depth != Depth::figures) {
+            Audit assuming_one;
+            audit_row(query, log_p, {}, assuming_one);
+            audit.add_undefined(assuming_one);
+            if (statistics.normal()) select(query, log_p, depth, &result.selections, audit);
+        }
+    } else {
+        logits(query, log_p, {}, depth, result, audit);
+    }
+    rows.log_sum_exp[query] = rows.max_logit[query] = not_known; // logits are known up to a constant
+    const bool known = std::isfinite(stored.sum) && rows.visible[query] > 0;
+    rows.row_sum[query] = known ? stored.sum : not_known;
+    rows.unassigned_mass[query] = known ? 1 - stored.sum : not_known;
+    rows.hidden_mass[query] = known ? stored.hidden : not_known;
+    rows.negative[query] = stored.negative;
+}
+
+#ifdef ATTNSCOPE_PRECOMPILED
+extern template class RowAnalyzer<double>;
+#endif
 
 } // namespace detail
 } // namespace v0_2

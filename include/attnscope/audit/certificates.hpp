@@ -209,5 +209,10 @@ ForcedSinks audit_sinks(Audit& audit, MatrixView<T> logits, MatrixView<T> values
         [&](const SinkHeights<double>& row, Index visible) { audit.add(sink_necessity_sharp(row, visible)); });
 }
 
+#ifdef ATTNSCOPE_PRECOMPILED
+extern template void audit_rank_collapse(Audit&, MatrixView<double>, MatrixView<double>, std::optional<double>);
+extern template ForcedSinks audit_sinks(Audit&, MatrixView<double>, MatrixView<double>);
+#endif
+
 } // namespace v0_2
 } // namespace attnscope

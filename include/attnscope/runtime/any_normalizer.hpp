@@ -62,8 +62,7 @@ public:
     /// Holds `normalizer` under another name.
     template <Erasable N>
     AnyNormalizer(N normalizer, std::string name)
-        : name_(std::move(name)), promises_(promises_of(normalizer)),
-          model_(std::make_shared<const Model<N>>(std::move(normalizer))) {}
+        : name_(std::move(name)), promises_(promises_of(normalizer)), model_(model_of(std::move(normalizer))) {}
 
     /// Holds `normalizer`, an adaptor around another `AnyNormalizer`, under a name and with promises that its
     /// class does not tell.
@@ -295,13 +294,21 @@ private:
 
     template <class N>
     AnyNormalizer(N normalizer, std::string name, NormalizerTraits promises)
-        : name_(std::move(name)), promises_(promises),
-          model_(std::make_shared<const Model<N>>(std::move(normalizer))) {}
+        : name_(std::move(name)), promises_(promises), model_(model_of(std::move(normalizer))) {}
+
+    /// Compiles all that is asked of an N. Not inline, so that a program can have it once: see precompiled.hpp.
+    template <class N>
+    static std::shared_ptr<const Base> model_of(N normalizer);
 
     std::string name_;
     NormalizerTraits promises_;
     std::shared_ptr<const Base> model_;
 };
+
+template <class N>
+std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(N normalizer) {
+    return std::make_shared<const Model<N>>(std::move(normalizer));
+}
 
 /// See `AnyNormalizer::with_sink`; of no normaliser that only converts to one.
 template <std::same_as<AnyNormalizer> N>
@@ -315,6 +322,16 @@ template <Real T>
 JacobianNorms<double> jacobian_norms(const AnyNormalizer& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.norms<T>(z, p);
 }
+
+#ifdef ATTNSCOPE_PRECOMPILED
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(Softmax);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(SinkSoftmax);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(ScalableSoftmax);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(LogLengthSoftmax);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(SigmoidAttention);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(Sparsemax);
+extern template std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(Entmax);
+#endif
 
 } // namespace v0_2
 } // namespace attnscope

@@ -186,7 +186,10 @@ inline Index whole_number(std::string_view what, double x) {
     return static_cast<Index>(x);
 }
 
-inline AnyNormalizer make_core_normalizer(const NormalizerPart& part, double temperature) {
+// What follows compiles every normaliser: templates of no choice, so that a program can have them once, see
+// precompiled.hpp.
+template <class Part>
+AnyNormalizer make_core_normalizer(const Part& part, double temperature) {
     const std::string_view name = part.entry->name;
     const std::string text(part.text);
     const double x = part.parameter.value_or(0);
@@ -214,7 +217,8 @@ inline AnyNormalizer make_core_normalizer(const NormalizerPart& part, double tem
 }
 
 /// Puts an adaptor around a normaliser.
-inline AnyNormalizer adapt_normalizer(const NormalizerPart& part, const AnyNormalizer& inner) {
+template <class Part>
+AnyNormalizer adapt_normalizer(const Part& part, const AnyNormalizer& inner) {
     const std::string_view name = part.entry->name;
     const double x = *part.parameter;
     const bool front = part.entry->place == NormalizerPlace::front;
@@ -233,6 +237,45 @@ inline AnyNormalizer adapt_normalizer(const NormalizerPart& part, const AnyNorma
     });
 }
 
+template <class Text>
+AnyNormalizer read_normalizer(Text text, double temperature) {
+    checked_temperature("make_normalizer", temperature);
+    std::vector<NormalizerPart> front, back;
+    std::optional<NormalizerPart> core;
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const std::size_t end = std::min(text.find('|', begin), text.size());
+        const NormalizerPart part = parse_normalizer_part(text.substr(begin, end - begin));
+        begin = end + 1;
+        switch (part.entry->place) {
+        case NormalizerPlace::front:
+            require(!core && back.empty(), "make_normalizer",
+                            "softcap and temperature stand in front of the normaliser", text);
+            front.push_back(part);
+            break;
+        case NormalizerPlace::core:
+            require(!core, "make_normalizer", "there must be one normaliser, with adaptors around it",
+                            text);
+            require(back.empty(), "make_normalizer", "topk and topp stand behind the normaliser", text);
+            core = part;
+            break;
+        case NormalizerPlace::back:
+            back.push_back(part);
+            break;
+        }
+    }
+    if (!core) core = parse_normalizer_part("softmax");
+    // Softmax has a temperature of its own, which costs no rounding of the logits.
+    const bool own = front.empty() && core->entry->name == "softmax";
+    AnyNormalizer result = make_core_normalizer(*core, own ? temperature : 1);
+    for (const auto& part : back) result = adapt_normalizer(part, result);
+    for (std::size_t i = front.size(); i-- > 0;) result = adapt_normalizer(front[i], result);
+    if (own || temperature == 1) return result;
+    return with_kind(result, [&](auto typed) {
+        return AnyNormalizer::with_promises(attnscope::temperature(temperature) | typed, result.name(),
+                                            mapped_traits(result.promises(), true));
+    });
+}
+
 } // namespace detail
 
 /// The normaliser that `text` names: adaptors in front, one normaliser, adaptors behind, joined by `|`;
@@ -242,42 +285,12 @@ inline AnyNormalizer adapt_normalizer(const NormalizerPart& part, const AnyNorma
 /// unless the temperature is > 0 and finite.
 /// Example: `make_normalizer("softcap:50|ssmax:0.43|topk:64")`
 inline AnyNormalizer make_normalizer(std::string_view text, double temperature = 1) {
-    detail::checked_temperature("make_normalizer", temperature);
-    std::vector<detail::NormalizerPart> front, back;
-    std::optional<detail::NormalizerPart> core;
-    for (std::size_t begin = 0; begin <= text.size();) {
-        const std::size_t end = std::min(text.find('|', begin), text.size());
-        const detail::NormalizerPart part = detail::parse_normalizer_part(text.substr(begin, end - begin));
-        begin = end + 1;
-        switch (part.entry->place) {
-        case NormalizerPlace::front:
-            detail::require(!core && back.empty(), "make_normalizer",
-                            "softcap and temperature stand in front of the normaliser", text);
-            front.push_back(part);
-            break;
-        case NormalizerPlace::core:
-            detail::require(!core, "make_normalizer", "there must be one normaliser, with adaptors around it",
-                            text);
-            detail::require(back.empty(), "make_normalizer", "topk and topp stand behind the normaliser", text);
-            core = part;
-            break;
-        case NormalizerPlace::back:
-            back.push_back(part);
-            break;
-        }
-    }
-    if (!core) core = detail::parse_normalizer_part("softmax");
-    // Softmax has a temperature of its own, which costs no rounding of the logits.
-    const bool own = front.empty() && core->entry->name == "softmax";
-    AnyNormalizer result = detail::make_core_normalizer(*core, own ? temperature : 1);
-    for (const auto& part : back) result = detail::adapt_normalizer(part, result);
-    for (std::size_t i = front.size(); i-- > 0;) result = detail::adapt_normalizer(front[i], result);
-    if (own || temperature == 1) return result;
-    return detail::with_kind(result, [&](auto typed) {
-        return AnyNormalizer::with_promises(attnscope::temperature(temperature) | typed, result.name(),
-                                            detail::mapped_traits(result.promises(), true));
-    });
+    return detail::read_normalizer(text, temperature);
 }
+
+#ifdef ATTNSCOPE_PRECOMPILED
+extern template AnyNormalizer detail::read_normalizer(std::string_view, double);
+#endif
 
 } // namespace v0_2
 } // namespace attnscope

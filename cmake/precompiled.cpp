@@ -1,0 +1,2 @@
+#include <attnscope/precompiled.hpp>
+#include <attnscope/precompiled.hpp>
