@@ -36,13 +36,13 @@ HeadSource source_of(const std::shared_ptr<LayerFeed>& feed, std::vector<float> 
     return source;
 }
 
-void describe(Capture& capture, const std::string& engine, const Text& text) {
-    const Index n = static_cast<Index>(text.ids.size());
+void describe(Capture& capture, const std::string& engine, const std::string& source, Index n,
+              Index available) {
     capture.queries = capture.keys = n;
     capture.assumptions.push_back(engine);
-    capture.assumptions.push_back(fmt::format(
-        "{}, {} tokens{}", attnscope::printable(text.source), n,
-        n < text.available ? fmt::format(" of {}: the rest is left out", text.available) : std::string()));
+    capture.assumptions.push_back(
+        fmt::format("{}, {} tokens{}", attnscope::printable(source), n,
+                    n < available ? fmt::format(" of {}: the rest is left out", available) : std::string()));
 }
 
 /// The bytes of each token. Ids that were given as such need no tokenizer: without a fitting one nothing is told of them.
@@ -58,18 +58,14 @@ std::vector<std::string> token_texts(std::optional<Tokenizer>& tokenizer, const 
     return texts;
 }
 
-Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
-    const auto model = std::make_shared<const Model>(Model::load(folder));
+Capture run(Prompt prompt, std::vector<std::string> texts, Index threads) {
+    const auto model = std::make_shared<const Model>(std::move(prompt.model));
     const Config& config = model->config();
     Capture capture;
-    const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
-    std::optional<Tokenizer> tokenizer;
-    if (options.needs_tokenizer()) tokenizer.emplace(tokenizer_folder);
-    const Text text =
-        options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); }, config.context);
-    capture.token_texts = token_texts(tokenizer, tokenizer_folder, text.ids);
-    capture.name = folder;
-    describe(capture, described(config), text);
+    capture.token_texts = std::move(texts);
+    capture.name = model->parameters().origin();
+    describe(capture, described(config), prompt.source, static_cast<Index>(prompt.ids.size()),
+             prompt.available);
     for (const std::string& remark : model->remarks()) capture.warnings.push_back(remark);
     capture.layers = config.layers;
     capture.heads = config.heads;
@@ -78,8 +74,8 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
         capture.attention.push_back({true, logit_scale(config, layer), config.window(layer).value_or(0),
                                      config.normalizer, config.temperature});
     const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
-    const auto feed =
-        std::make_shared<LayerFeed>(config.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
+    const auto feed = std::make_shared<LayerFeed>(
+        config.layers, [=, ids = std::move(prompt.ids)](const LayerFeed::Emit& emit) {
             RunOptions<float> run;
             run.threads = threads;
             run.loss = ids.size() > 1;
@@ -109,6 +105,20 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     return capture;
 }
 
+Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
+    Model model = Model::load(folder);
+    const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
+    std::optional<Tokenizer> tokenizer;
+    if (options.needs_tokenizer()) tokenizer.emplace(tokenizer_folder);
+    Text text = options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); },
+                             model.config().context);
+    std::vector<std::string> texts = token_texts(tokenizer, tokenizer_folder, text.ids);
+    Capture capture = run({std::move(model), std::move(text.ids), std::move(text.source), text.available},
+                          std::move(texts), threads);
+    capture.name = folder;
+    return capture;
+}
+
 /// Layers must be of one shape to be the tensors of a capture.
 void require_readable(const std::string& file, const std::vector<LlamaLayer>& layers) {
     const LlamaLayer& first = layers[0];
@@ -124,12 +134,12 @@ void require_readable(const std::string& file, const std::vector<LlamaLayer>& la
     }
 }
 
-Capture run_gguf(const std::string& file, const TextOptions& options, bool check, Index threads) {
-    const GgufPrompt prompt = open_gguf(file, options, threads);
+Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, Index threads) {
     const LlamaLayer& first = prompt.layers[0];
     Capture capture;
     capture.name = file;
-    describe(capture, prompt.described(), prompt.text);
+    describe(capture, prompt.described(), prompt.text.source, static_cast<Index>(prompt.text.ids.size()),
+             prompt.text.available);
     capture.layers = static_cast<Index>(prompt.layers.size());
     capture.heads = first.heads;
     capture.width = first.width;
@@ -160,6 +170,16 @@ bool is_folder_of_model(const std::string& input) {
 }
 
 } // namespace
+
+Capture capture_of(Prompt prompt, const std::string& tokenizer, Index threads) {
+    std::optional<Tokenizer> none;
+    std::vector<std::string> texts = token_texts(none, tokenizer, prompt.ids);
+    return run(std::move(prompt), std::move(texts), threads);
+}
+
+Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads) {
+    return run_gguf(file, prompt, false, threads);
+}
 
 std::string GgufPrompt::described() const {
     const LlamaLayer& first = layers[0];
@@ -274,8 +294,9 @@ Capture ModelOptions::open(const std::vector<std::string>& inputs, std::uint64_t
         if (given) throw program::usage_error(fmt::format("{}: the model says how it attends", name));
     if (!text_.given())
         throw program::usage_error(fmt::format("{}: a model needs --text or --tokens to read", inputs[0]));
-    return is_folder_of_model(inputs[0]) ? run_folder(inputs[0], text_, threads)
-                                         : run_gguf(inputs[0], text_, check_ == "on", threads);
+    return is_folder_of_model(inputs[0])
+               ? run_folder(inputs[0], text_, threads)
+               : run_gguf(inputs[0], open_gguf(inputs[0], text_, threads), check_ == "on", threads);
 }
 
 } // namespace models

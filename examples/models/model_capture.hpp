@@ -34,6 +34,9 @@ private:
     std::string check_ = "on";
 };
 
+/// The heads of a prompt's model on its tokens, as `ModelOptions::open` gives those of a folder. tokenizer: a folder; where
+/// there is none, nothing is told of the tokens' text.
+program::Capture capture_of(Prompt prompt, const std::string& tokenizer, Index threads);
 /// Is it a GGUF file? False for what is no file.
 bool is_gguf(const std::string& input);
 /// Is it a folder with config.json or a GGUF file?
@@ -58,5 +61,7 @@ struct GgufPrompt {
 /// Throws `usage_error` for a --tokenizer, `std::runtime_error` for layers of different shapes or with softcap and sinks
 /// at once, and what `LlamaModel` throws.
 GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads);
+/// Its heads, without the model's own weights.
+program::Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads);
 
 } // namespace models

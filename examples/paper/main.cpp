@@ -4,6 +4,7 @@
 #include "gguf.hpp"
 #include "page.hpp"
 
+#include <report/page.hpp>
 #include <support/gnuplot.hpp>
 
 #include <fmt/ranges.h>
@@ -59,7 +60,8 @@ std::vector<std::string> names_of_files(bool with_pictures) {
 }
 
 /// Everything is made first and then written, each file whole or not at all, the page last.
-void write(const Result& result, const std::filesystem::path& folder, bool with_pictures) {
+std::vector<paper::DrawnPicture> write(const Result& result, const std::filesystem::path& folder,
+                                       bool with_pictures) {
     std::vector<paper::File> files = to_csv(result);
     files.push_back({std::string(json_name), to_json(result)});
     std::vector<paper::DrawnPicture> drawn;
@@ -74,6 +76,21 @@ void write(const Result& result, const std::filesystem::path& folder, bool with_
     files.push_back({std::string(page_name), to_page(result, drawn)});
     std::filesystem::create_directories(folder);
     program::write_all(folder, files);
+    return drawn;
+}
+
+/// The page of attnscope-report of the same heads, with the experiments on it.
+std::string explored(program::Capture capture, const Settings& settings, const std::string& command,
+                     std::string_view experiments) {
+    report::Settings asked;
+    asked.patterns = asked.keep_rows = true;
+    asked.threads = settings.threads;
+    asked.analysis.counts = {1, 2, 5, 10, 20, 50, 100};
+    asked.analysis.reading =
+        settings.resultant ? attnscope::Reading::resultant : attnscope::Reading::cumulative;
+    if (settings.radius > 0) asked.analysis.radius = settings.radius;
+    asked.analysis.seed = settings.seed;
+    return report::to_page(report::analyse(std::move(capture), asked), command, experiments);
 }
 
 /// What runs beside softmax of queries and keys, on which every figure is.
@@ -85,6 +102,12 @@ void warn_of_others(const std::string& program, std::string_view attends) {
                     attends));
 }
 
+/// What the experiments gave, and the heads that they were run on, which run again when they are read.
+struct Done {
+    Result result;
+    std::function<program::Capture()> capture;
+};
+
 /// Cuts the tokens and fills the grids; then runs everything.
 Result of(const std::function<paper::Source()>& source, std::vector<std::int32_t>& ids, const std::string& text,
           Settings settings, bool quick) {
@@ -95,20 +118,24 @@ Result of(const std::function<paper::Source()>& source, std::vector<std::int32_t
     return paper::run(source(), std::move(settings));
 }
 
-Result of_folder(const std::string& program, const models::PromptOptions& options, Settings settings,
-                 bool quick) {
+Done of_folder(const std::string& program, const models::PromptOptions& options, Settings settings,
+               bool quick) {
     models::Prompt prompt = options.read();
     for (const std::string& remark : prompt.model.remarks()) program::warn(program, remark);
     const models::Config& config = prompt.model.config();
     if (config.normalizer != "softmax" || config.temperature != 1)
         warn_of_others(program, fmt::format("{} at temperature {}", config.normalizer, config.temperature));
     const paper::Index threads = settings.threads;
-    return of([&] { return paper::source_of(prompt, threads); }, prompt.ids, prompt.source, std::move(settings),
-              quick);
+    Result result = of([&] { return paper::source_of(prompt, threads); }, prompt.ids, prompt.source,
+                       std::move(settings), quick);
+    const std::string& named = options.text().tokenizer();
+    return {std::move(result), [prompt = std::make_shared<models::Prompt>(std::move(prompt)), threads,
+                                tokenizer = named.empty() ? options.folder() : named] {
+                return models::capture_of(std::move(*prompt), tokenizer, threads);
+            }};
 }
 
-Result of_gguf(const std::string& program, const models::PromptOptions& options, Settings settings,
-               bool quick) {
+Done of_gguf(const std::string& program, const models::PromptOptions& options, Settings settings, bool quick) {
     if (settings.token != paper::Token::value)
         throw program::usage_error(
             "--vectors: of a GGUF model the values are at hand, not hidden states or W_O");
@@ -118,8 +145,11 @@ Result of_gguf(const std::string& program, const models::PromptOptions& options,
         warn_of_others(program, fmt::format("a softcap of {}", softcap));
     if (!prompt.sinks().empty()) warn_of_others(program, "learned sinks");
     const paper::Index threads = settings.threads;
-    return of([&] { return paper::source_of(prompt, threads); }, prompt.text.ids, prompt.text.source,
-              std::move(settings), quick);
+    Result result = of([&] { return paper::source_of(prompt, threads); }, prompt.text.ids, prompt.text.source,
+                       std::move(settings), quick);
+    return {std::move(result),
+            [prompt = std::make_shared<models::GgufPrompt>(std::move(prompt)), file = options.folder(),
+             threads] { return models::capture_of_gguf(file, std::move(*prompt), threads); }};
 }
 
 } // namespace
@@ -132,10 +162,15 @@ int main(int argc, char** argv) {
     models::PromptOptions prompt_options(app,
                                          "everything that is drawn, --random-weights and their text included");
     std::string vectors = "value", unit = "separability", reading = "cumulative", short_rows = "exclude",
-                level = "0.05", radius = "nearest", out = "paper-results";
+                level = "0.05", radius = "nearest", out = "paper-results", html;
     std::string threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     bool quick = false, no_pictures = false;
     app.add_option("--out", out, "the folder to write")->type_name("FOLDER")->capture_default_str();
+    app.add_option(
+           "--html", html,
+           "also write a page to explore the heads in a browser, as attnscope-report makes it, with the "
+           "experiments on it")
+        ->type_name("FILE");
     app.add_flag("--quick", quick, "at most 256 tokens and coarser grids of N and T");
     app.add_flag("--no-pictures", no_pictures, "do without gnuplot");
     app.add_option("--vectors", vectors,
@@ -170,13 +205,28 @@ int main(int argc, char** argv) {
         program::require_output_folder("--out", out, names_of_files(!no_pictures), prompt_options.inputs());
         if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
 
-        const Result result = models::is_gguf(prompt_options.folder())
-                                  ? of_gguf(app.get_name(), prompt_options, std::move(settings), quick)
-                                  : of_folder(app.get_name(), prompt_options, std::move(settings), quick);
+        if (html == "-") throw program::usage_error("--html: must name a file, got -");
+        program::require_outputs({{"--html", html}}, prompt_options.inputs());
+        for (const std::string& name : names_of_files(!no_pictures)) {
+            std::error_code code;
+            if (!html.empty() && std::filesystem::weakly_canonical(html, code) ==
+                                     std::filesystem::weakly_canonical(std::filesystem::path(out) / name, code))
+                throw program::usage_error(fmt::format("--html: {} is a file of --out", html));
+        }
+        const Done done = models::is_gguf(prompt_options.folder())
+                              ? of_gguf(app.get_name(), prompt_options, std::move(settings), quick)
+                              : of_folder(app.get_name(), prompt_options, std::move(settings), quick);
+        const Result& result = done.result;
         print(result);
-        write(result, out, !no_pictures);
+        const std::vector<paper::DrawnPicture> drawn = write(result, out, !no_pictures);
+        if (!html.empty()) {
+            const std::string command = report::shell_line(argc, argv, app.get_name());
+            program::write_whole(html,
+                                 explored(done.capture(), result.settings, command, to_section(result, drawn)));
+        }
         fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
                    result.forward_seconds, result.settings.threads, result.settings.threads == 1 ? "" : "s");
         fmt::print("written   {}\n", printable((std::filesystem::path(out) / page_name).string()));
+        if (!html.empty()) fmt::print("          {}\n", printable(html));
     });
 }

@@ -252,4 +252,23 @@ std::string to_page(const Result& result, std::span<const DrawnPicture> pictures
     return text;
 }
 
+std::string to_section(const Result& result, std::span<const DrawnPicture> pictures) {
+    std::string text = findings_table(result);
+    for (const DrawnPicture& picture : pictures) text += figure(picture);
+    text += extremes(result) + plan_table(result) + choices_table(result);
+    for (std::size_t at = 0; (at = text.find("h2>", at)) != text.npos; at += 3) text[at + 1] = '3';
+    // What scrolls must be within reach of the keyboard, under a name.
+    constexpr std::string_view scroll = "<div class=\"scroll\">";
+    constexpr std::string_view named =
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table of the experiments\">";
+    for (std::size_t at = 0; (at = text.find(scroll, at)) != text.npos; at += named.size())
+        text.replace(at, scroll.size(), named);
+    return fmt::format(
+        "<section id=\"experiments\" aria-labelledby=\"experiments-title\" tabindex=\"-1\">\n"
+        "<h2 id=\"experiments-title\">The experiments of arXiv:2508.17821</h2>\n"
+        "<p class=\"soft\">{} on {}. Loss {:.4g} nats a token. The audit is above.</p>\n{}</section>\n",
+        escaped(attnscope::printable(result.model)), escaped(attnscope::printable(result.text)), result.loss,
+        text);
+}
+
 } // namespace paper

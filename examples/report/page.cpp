@@ -287,12 +287,15 @@ std::string inside_a_script(const Json& json) {
 
 } // namespace
 
-std::string to_page(const Report& report, const std::string& command) {
+std::string to_page(const Report& report, const std::string& command, std::string_view experiments) {
     const std::string data = inside_a_script(data_of(report, command));
     std::string page;
     std::string_view rest = page_html;
     for (const auto& [mark, part] :
          {std::pair<std::string_view, std::string_view>{"<!-- page.css -->", page_css},
+          {"<!-- link to experiments -->",
+           experiments.empty() ? "" : "<a href=\"#experiments\">Experiments</a> "},
+          {"<!-- experiments -->", experiments},
           {"<!-- data -->", data},
           {"<!-- page.js -->", page_js}}) {
         const std::size_t at = rest.find(mark);

@@ -5,9 +5,10 @@
 
 namespace report {
 
-/// The page. command: what made it, as one would type it.
+/// The page. command: what made it, as one would type it. experiments: HTML of a section with the id `experiments`, or
+/// nothing.
 /// The report must have patterns (`Settings::patterns`).
-std::string to_page(const Report& report, const std::string& command);
+std::string to_page(const Report& report, const std::string& command, std::string_view experiments = {});
 
 /// A command line that a shell reads as these words, in one line.
 std::string shell_line(int argc, const char* const* argv, std::string_view program);

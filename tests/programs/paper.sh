@@ -55,6 +55,27 @@ for choice in "--vectors hidden" "--vectors contribution" "--unit-vectors everyw
     cat "$work/choice"/*.csv | cmp -s - <(cat "$work/one"/*.csv) && complain "$choice changes nothing"
 done
 
+# --html: the page to explore, with the experiments on it; of random weights, of quick runs, the same for any number of threads.
+"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --quick --out "$work/with" --html "$work/heads.html" --threads 1 >"$work/out" \
+    2>"$work/err" || complain "--html fails: $(cat "$work/err")"
+[ -s "$work/err" ] && complain "--html: writes to standard error: $(cat "$work/err")"
+grep -q "^          $work/heads.html\$" "$work/out" || complain "--html: the page is not named"
+[ "$(grep -c '<section id="experiments"' "$work/heads.html")" -eq 1 ] || complain "--html: no experiments on the page"
+cmp -s "$work/with/heads.csv" "$work/one/heads.csv" || complain "--html changes the experiments"
+"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --quick --out "$work/with" --html "$work/two.html" --threads 2 >"$work/out" 2>&1
+# seconds and the command are what differs
+cmp -s <(sed -E 's/--threads [12]//; s/(two|heads)\.html//' "$work/two.html") <(sed -E 's/--threads [12]//; s/(two|heads)\.html//' "$work/heads.html") ||
+    complain "--html: the page depends on the threads"
+refused 2 '--html: must name a file, got -' "${small[@]}" --html -
+refused 2 "--html: $work/one/report.html is a file of --out" "${small[@]}" --no-pictures --out "$work/one" --html "$work/one/report.html"
+refused 2 "--html $work/config.json is an input" "${small[@]}" --no-pictures --out "$work/one" --html "$work/config.json"
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || browser=""
+if [ -n "$browser" ] && command -v python3 >/dev/null && [ ${#pictures[@]} -eq 0 ]; then
+    python3 "$ATTNSCOPE_SOURCE/tests/support/page_check.py" experiments "$browser" "$work/heads.html" 9 || complain "see above"
+else
+    echo "the page with the experiments is not opened: it takes chromium, python3 and gnuplot"
+fi
+
 # Killed at any moment: no page, or a whole one.
 for delay in 0.05 0.2 0.6 1; do
     rm -rf "$work/killed"

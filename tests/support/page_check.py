@@ -277,6 +277,30 @@ def check_browser(program, page, hostile):
         browser.end()
 
 
+def check_experiments(program, page, pictures):
+    """A page with the experiments of the paper on it: they are reached, shown, and within the width."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from browser import Browser
+    browser = Browser(program)
+    try:
+        browser.open(Path(page).resolve().as_uri())
+        check(browser.value("document.querySelector('nav a[href=\"#experiments\"]') !== null"), "no link to the experiments")
+        section = "document.getElementById('experiments')"
+        check(browser.value(section + ".querySelectorAll('table').length") >= 4, "tables of the experiments are missing")
+        sizes = browser.value("[..." + section + ".querySelectorAll('img')].map(image => image.naturalWidth)")
+        check(len(sizes) == int(pictures) and all(sizes), f"pictures of the experiments: {sizes}")
+        check(browser.value("document.querySelectorAll('#grid td[data-head]').length") > 0, "no map of heads beside the experiments")
+        for width, dark in ((1200, False), (400, True), (400, False)):
+            browser.view(width, dark)
+            wide = browser.value("document.documentElement.scrollWidth")
+            check(wide <= width, f"at {width} pixels the page is {wide} wide")
+            faults = browser.value(CONTRAST)
+            check(not faults, f"contrast below 4.5, {'dark' if dark else 'light'}: {faults[:5]}")
+        check(not browser.complaints(), f"the console: {browser.complaints()[:1]}")
+    finally:
+        browser.end()
+
+
 if __name__ == "__main__":
-    {"model": make_model, "data": check_data, "browser": check_browser}[sys.argv[1]](*sys.argv[2:])
+    {"model": make_model, "data": check_data, "browser": check_browser, "experiments": check_experiments}[sys.argv[1]](*sys.argv[2:])
     sys.exit(1 if failures else 0)

@@ -611,7 +611,8 @@ HeadAnalysis analyze_logits(const Z& z, const V& v, const AnalysisOptions& optio
 /// The same without values.
 template <MatrixExpr Z, Executor E = Sequential>
 HeadAnalysis analyze_logits(const Z& z, const AnalysisOptions& options = {}, E&& executor = {}) {
-    return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options, ExecutorRef(executor));
+    return detail::analyze_matrix(detail::row_major_copy<double>(z), nullptr, {}, {}, options,
+                                  ExecutorRef(executor));
 }
 
 /// One head from its weights p [queries, keys], as somebody stored them. Their logits are known up to a

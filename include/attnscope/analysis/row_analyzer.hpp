@@ -457,8 +457,8 @@ RowAnalyzer<T>::RowAnalyzer(const HeadContext& head)
 }
 
 template <std::same_as<double> T>
-void RowAnalyzer<T>::logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth, HeadAnalysis& result,
-            Audit& audit) {
+void RowAnalyzer<T>::logits(Index query, RowIn<double> z, std::optional<double> delta, Depth depth,
+                            HeadAnalysis& result, Audit& audit) {
     audit.set_query(query);
     const bool normal = measure(query, z, result.rows);
     if (head_.has_sink()) measure_sink(query, z, result.rows);
@@ -474,8 +474,8 @@ void RowAnalyzer<T>::logits(Index query, RowIn<double> z, std::optional<double> 
 }
 
 template <std::same_as<double> T>
-void RowAnalyzer<T>::stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p, bool normalise,
-            Depth depth, HeadAnalysis& result, Audit& audit) {
+void RowAnalyzer<T>::stored(Index query, const StoredRow& stored, RowIn<double> p, RowIn<double> log_p,
+                            bool normalise, Depth depth, HeadAnalysis& result, Audit& audit) {
     audit.set_query(query);
     RowColumns& rows = result.rows;
     measured_ = false;

@@ -249,12 +249,11 @@ AnyNormalizer read_normalizer(Text text, double temperature) {
         switch (part.entry->place) {
         case NormalizerPlace::front:
             require(!core && back.empty(), "make_normalizer",
-                            "softcap and temperature stand in front of the normaliser", text);
+                    "softcap and temperature stand in front of the normaliser", text);
             front.push_back(part);
             break;
         case NormalizerPlace::core:
-            require(!core, "make_normalizer", "there must be one normaliser, with adaptors around it",
-                            text);
+            require(!core, "make_normalizer", "there must be one normaliser, with adaptors around it", text);
             require(back.empty(), "make_normalizer", "topk and topp stand behind the normaliser", text);
             core = part;
             break;

@@ -2,8 +2,11 @@
 #include <attnscope/attnscope.hpp>
 #include <support/catch.hpp>
 
+#include <algorithm>
 #include <array>
 #include <span>
+#include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 using namespace attnscope;
@@ -40,6 +43,39 @@ TEST_CASE("what an executor is", "[streaming]") {
     STATIC_REQUIRE(Executor<CountingPool&>);
     STATIC_REQUIRE_FALSE(Executor<const CountingPool&>); // cannot be called
     STATIC_REQUIRE_FALSE(Executor<int>);
+}
+
+TEST_CASE("an executor that is looked at runs each task once, and passes on what a task throws",
+          "[streaming]") {
+    STATIC_REQUIRE(Executor<ExecutorRef>);
+    STATIC_REQUIRE_FALSE(std::is_constructible_v<ExecutorRef, int>);
+    STATIC_REQUIRE_FALSE(std::is_constructible_v<ExecutorRef, const CountingPool&>);
+    CountingPool pool;
+    const Sequential sequential;
+    auto copies = [](Index count, auto task) { // takes the task by value
+        for (Index i = 0; i < count; ++i) task(i);
+    };
+    for (const ExecutorRef& executor :
+         {ExecutorRef(pool), ExecutorRef(sequential), ExecutorRef(copies), ExecutorRef(ExecutorRef(pool))}) {
+        std::vector<Index> seen;
+        const ExecutorRef copy = executor;
+        copy(5, [&seen](Index i) { seen.push_back(i); });
+        std::sort(seen.begin(), seen.end());
+        CHECK(seen == std::vector<Index>{0, 1, 2, 3, 4});
+        Index last = -1;
+        auto counts = [calls = 0, &last](Index) mutable {
+            last = ++calls;
+        }; // a task that changes what it holds
+        copy(3, counts);
+        CHECK(last == 3);
+        copy(0, [](Index) { FAIL("no task was asked for"); });
+        CHECK_THROWS_WITH(copy(4,
+                               [](Index i) {
+                                   if (i == 2) throw std::runtime_error("two");
+                               }),
+                          "two");
+    }
+    CHECK(pool.calls() == 8);
 }
 
 TEST_CASE("executors that are not const run every scan", "[streaming]") {

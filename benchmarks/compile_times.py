@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""What a file that includes attnscope costs the compiler: seconds of the processor and the most memory, beside <Eigen/Core>.
+
+compile_times.py [--compiler C++] [--eigen FOLDER] [--all] [--most-ratio X] [--most-megabytes M]
+
+Reading alone (-fsyntax-only) of the umbrella and of Eigen/Core; with --all of every public header too, and compiling what
+people write (-O2): a row, a scan, an analysis, a normaliser by name, each with the headers alone and with what precompiled.hpp
+compiles once. Medians of three. With limits: status 1 when reading the umbrella costs more than X times Eigen/Core, or more
+memory than M MB.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+INCLUDE = Path(__file__).resolve().parent.parent / "include"
+USES = {
+    "row_statistics": '#include <attnscope/row/row_statistics.hpp>\n'
+                      "double use(const std::vector<double>& z) { return attnscope::row_statistics(z).entropy_nats(); }\n",
+    "scan": "#include <attnscope/streaming/scan.hpp>\n"
+            "auto use(const Eigen::MatrixXf& q, const Eigen::MatrixXf& k) { return attnscope::scan(q, k).rows.size(); }\n",
+    "attend": "#include <attnscope/attnscope.hpp>\n"
+              "auto use(const Eigen::MatrixXf& q) { return attnscope::attend(q, q, q, attnscope::Softmax()).output; }\n",
+    "analyze": "#include <attnscope/analysis/analyze.hpp>\n"
+               "auto use(const Eigen::MatrixXd& q) { return attnscope::analyze(q, q, q).queries; }\n",
+    "make_normalizer": "#include <attnscope/runtime/registry.hpp>\n"
+                       "auto use(const std::string& name) { return attnscope::make_normalizer(name); }\n",
+}
+
+
+def cost(command):
+    """Seconds and megabytes of the compiler and of what it starts; stops the script where it fails."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.execvp(command[0], command)
+        finally:
+            os._exit(127)
+    _, status, usage = os.wait4(child, 0)
+    if status != 0:
+        sys.exit("compile_times.py: failed: " + " ".join(command))
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def median_cost(command):
+    found = [cost(command) for _ in range(3)]
+    return statistics.median(seconds for seconds, _ in found), max(memory for _, memory in found)
+
+
+def eigen_folder():
+    for folder in ("/usr/include/eigen3", "/usr/local/include/eigen3", "/opt/homebrew/include/eigen3"):
+        if Path(folder, "Eigen/Core").exists():
+            return folder
+    sys.exit("compile_times.py: Eigen is not found; name its folder with --eigen")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--compiler", default=os.environ.get("CXX", "c++"))
+    parser.add_argument("--eigen", help="the folder that has Eigen/Core")
+    parser.add_argument("--all", action="store_true", help="every public header, and what people write")
+    parser.add_argument("--most-ratio", type=float, help="limit on the umbrella's time over that of Eigen/Core")
+    parser.add_argument("--most-megabytes", type=float, help="limit on the umbrella's memory")
+    asked = parser.parse_args()
+    flags = [asked.compiler, "-std=c++20", "-I", str(INCLUDE), "-isystem", asked.eigen or eigen_folder()]
+
+    with tempfile.TemporaryDirectory() as work:
+        source = Path(work, "use.cpp")
+
+        def row(name, text, *more):
+            source.write_text(text)
+            seconds, memory = median_cost([*flags, *more, str(source)])
+            print(f"{name:58} {seconds:7.2f} s {memory:6.0f} MB", flush=True)
+            return seconds, memory
+
+        print("reading alone")
+        eigen, _ = row("Eigen/Core", "#include <Eigen/Core>\n", "-fsyntax-only")
+        umbrella, memory = row("attnscope/attnscope.hpp", "#include <attnscope/attnscope.hpp>\n", "-fsyntax-only")
+        print(f"the umbrella: {umbrella / eigen:.2f} x Eigen/Core")
+        if asked.all:
+            needs = re.compile(r"#include <(boost|nlohmann|fmt|mpi|unsupported)")
+            for header in sorted(INCLUDE.rglob("*.hpp")):
+                name = header.relative_to(INCLUDE).as_posix()
+                if name.endswith(("attnscope.hpp", "precompiled.hpp", "/mpi.hpp")) or needs.search(header.read_text()):
+                    continue
+                row(name, f"#include <{name}>\n", "-fsyntax-only")
+            print("compiling, -O2")
+            out = str(Path(work, "use.o"))
+            for name, text in USES.items():
+                row(name, text, "-O2", "-c", "-o", out)
+                row(name + ", the rest compiled once", text, "-O2", "-DATTNSCOPE_PRECOMPILED", "-c", "-o", out)
+            row("precompiled.hpp, once", "#include <attnscope/precompiled.hpp>\n", "-O2", "-DATTNSCOPE_PRECOMPILED", "-c", "-o", out)
+
+    failed = False
+    if asked.most_ratio and umbrella > asked.most_ratio * eigen:
+        failed = True
+        print(f"reading the umbrella costs {umbrella / eigen:.2f} x Eigen/Core, and at most {asked.most_ratio} is allowed")
+    if asked.most_megabytes and memory > asked.most_megabytes:
+        failed = True
+        print(f"reading the umbrella takes {memory:.0f} MB, and at most {asked.most_megabytes:g} are allowed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
