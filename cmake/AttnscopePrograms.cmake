@@ -32,15 +32,20 @@ if(ATTNSCOPE_NATIVE)
     endif()
 endif()
 
-# What takes the compiler long, once for all programs. Whoever uses the headers alone, as everybody may, undefines the macro.
-add_library(attnscope_precompiled STATIC "${CMAKE_CURRENT_LIST_DIR}/precompiled.cpp")
-target_compile_definitions(attnscope_precompiled PUBLIC ATTNSCOPE_PRECOMPILED)
-target_link_libraries(attnscope_precompiled PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags)
+# attnscope_precompile(<name> [<option of the compiler>...]): a library of what takes the compiler long, once for many programs.
+# Whoever uses the headers alone, as everybody may, undefines the macro.
+function(attnscope_precompile name)
+    add_library(${name} STATIC "${PROJECT_SOURCE_DIR}/cmake/precompiled.cpp")
+    target_compile_definitions(${name} PUBLIC ATTNSCOPE_PRECOMPILED)
+    target_compile_options(${name} PRIVATE ${ARGN})
+    target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags)
+endfunction()
+attnscope_precompile(attnscope_precompiled)
 
-# attnscope_add_program(<name> SOURCES <file>... [LINKS <target>...])
+# attnscope_add_program(<name> SOURCES <file>... [LINKS <target>...]), its own links first.
 function(attnscope_add_program name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LINKS")
     add_executable(${name} ${arg_SOURCES})
-    target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_precompiled attnscope_warnings attnscope_flags ${arg_LINKS})
+    target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags ${arg_LINKS} attnscope_precompiled)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()

@@ -2,9 +2,7 @@
 // name. Define ATTNSCOPE_PRECOMPILED for all files and include this in one of them; all with the same flags.
 #pragma once
 
-#ifndef ATTNSCOPE_PRECOMPILED
-#error "precompiled.hpp: ATTNSCOPE_PRECOMPILED must be defined for all files of the program"
-#endif
+#ifdef ATTNSCOPE_PRECOMPILED
 
 #include <attnscope/analysis/analyze.hpp>
 #include <attnscope/runtime/registry.hpp>
@@ -31,3 +29,7 @@ template AnyNormalizer detail::read_normalizer(std::string_view, double);
 
 } // namespace v0_2
 } // namespace attnscope
+
+#else
+#error "precompiled.hpp: ATTNSCOPE_PRECOMPILED must be defined for all files of the program"
+#endif

@@ -1,6 +1,6 @@
 // expect: a normaliser stands before the mask
 // The arguments of attention in another order.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/attend.hpp>
 
 Eigen::Index queries() {
     const Eigen::MatrixXf q = Eigen::MatrixXf::Ones(4, 2);

@@ -1,6 +1,6 @@
 // expect: a mask stands before the options
 // The options of attention where the mask stands.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/attend.hpp>
 
 Eigen::Index queries() {
     const Eigen::MatrixXf q = Eigen::MatrixXf::Ones(4, 2);

@@ -1,6 +1,6 @@
 // expect: column-major .Eigen's default.: use Head
 // A column-major matrix is copied by a head of its own, not viewed.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/head.hpp>
 
 attnscope::Index queries() {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

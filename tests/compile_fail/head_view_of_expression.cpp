@@ -1,6 +1,6 @@
 // expect: this expression has none: evaluate it
 // What is not computed yet has no memory to look at.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/head.hpp>
 
 attnscope::Index queries() {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

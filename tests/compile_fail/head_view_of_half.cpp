@@ -1,6 +1,6 @@
 // expect: numbers of one scalar: use Head
 // Half precision is converted, which a view cannot.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/head.hpp>
 
 attnscope::Index queries() {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

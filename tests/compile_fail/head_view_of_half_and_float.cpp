@@ -1,6 +1,6 @@
 // expect: numbers of one scalar: use Head
 // A view of half precision looks at half precision only.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/attend.hpp>
 
 attnscope::Index queries() {
     const Eigen::Matrix<Eigen::half, 4, 2, Eigen::RowMajor> q =

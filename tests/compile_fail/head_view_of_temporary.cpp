@@ -1,6 +1,6 @@
 // expect: a temporary matrix ends before the view does.*Head
 // A head does not look at memory that is gone.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/head.hpp>
 
 attnscope::Index queries() {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

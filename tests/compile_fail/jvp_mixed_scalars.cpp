@@ -1,6 +1,6 @@
 // expect: same_as<.*Scalar
 // Logits and direction have one scalar: a silent conversion would hide where precision is lost.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/normalizer/softmax.hpp>
 
 void derivative() {
     const Eigen::VectorXd z = Eigen::VectorXd::Zero(3);

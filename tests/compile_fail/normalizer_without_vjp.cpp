@@ -1,6 +1,6 @@
 // expect: n\.vjp\(z, z, z, out\)
 // The message names the member that a normaliser lacks.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/attention/attend.hpp>
 
 struct Uniform {
     static constexpr attnscope::NormalizerTraits traits{};

@@ -1,6 +1,6 @@
 // expect: RowLike|RowScalar|VectorExpr|IsVectorAtCompileTime
 // A whole matrix is no row of logits: its rows or columns have to be named.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
 void matrix() {
     const Eigen::MatrixXd z = Eigen::MatrixXd::Zero(3, 4);

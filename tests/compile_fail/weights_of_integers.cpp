@@ -1,6 +1,6 @@
 // expect: constraints not satisfied|constraint[^\n]*not satisfied|no matching function for call to .*weights
 // Integer logits are refused: they would have to be converted, and the result could not be integers.
-#include <attnscope/attnscope.hpp>
+#include <attnscope/normalizer/softmax.hpp>
 
 void integers() {
 #ifdef ATTNSCOPE_COMPILE_FAIL_CONTROL

@@ -28,6 +28,8 @@ flags=(-std=c++20 -O0 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror "-I
 "$compiler" "${flags[@]}" -DATTNSCOPE_PRECOMPILED -c main.cpp
 wait
 "$compiler" main.o once.o -o together
+if "$compiler" "${flags[@]}" -fsyntax-only once.cpp 2>error; then echo "it compiles without the macro"; exit 1; fi
+grep -q 'ATTNSCOPE_PRECOMPILED must be defined for all files' error || { cat error; exit 1; }
 [ "$(./alone)" = "$(./together)" ] || { ./alone; ./together; echo "compiled once it gives something else"; exit 1; }
 [ "$(./alone | wc -l)" -eq 4 ]
 command -v nm >/dev/null || exit 0

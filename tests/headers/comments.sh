@@ -29,6 +29,7 @@ faults() {
     }
     function end_declaration() {
         if (declaration ~ /^(template <> )?(namespace|inline namespace|using|extern|#)/ || declaration ~ /^template <>/ ||
+            declaration ~ /^template [^<]/ || substr(declaration, 1, index(declaration, "(")) ~ / [A-Za-z]+(<T>)?::[A-Za-z_]+\($/ || \
             declaration ~ /^(class|struct) [A-Za-z]+;/ || declaration ~ /\) -> /) kind = ""
         else if (declaration ~ /(^|> )(class|struct|enum class) /) kind = "type"
         else if (declaration ~ /concept [A-Za-z]+ =/) kind = "concept"

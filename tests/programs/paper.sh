@@ -55,14 +55,14 @@ for choice in "--vectors hidden" "--vectors contribution" "--unit-vectors everyw
     cat "$work/choice"/*.csv | cmp -s - <(cat "$work/one"/*.csv) && complain "$choice changes nothing"
 done
 
-# --html: the page to explore, with the experiments on it; of random weights, of quick runs, the same for any number of threads.
-"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --quick --out "$work/with" --html "$work/heads.html" --threads 1 >"$work/out" \
+# --html: the page to explore, with the experiments on it; the same for any number of threads.
+"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --out "$work/with" --html "$work/heads.html" --threads 1 >"$work/out" \
     2>"$work/err" || complain "--html fails: $(cat "$work/err")"
 [ -s "$work/err" ] && complain "--html: writes to standard error: $(cat "$work/err")"
 grep -q "^          $work/heads.html\$" "$work/out" || complain "--html: the page is not named"
 [ "$(grep -c '<section id="experiments"' "$work/heads.html")" -eq 1 ] || complain "--html: no experiments on the page"
 cmp -s "$work/with/heads.csv" "$work/one/heads.csv" || complain "--html changes the experiments"
-"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --quick --out "$work/with" --html "$work/two.html" --threads 2 >"$work/out" 2>&1
+"$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --out "$work/with" --html "$work/two.html" --threads 2 >"$work/out" 2>&1
 # seconds and the command are what differs
 cmp -s <(sed -E 's/--threads [12]//; s/(two|heads)\.html//' "$work/two.html") <(sed -E 's/--threads [12]//; s/(two|heads)\.html//' "$work/heads.html") ||
     complain "--html: the page depends on the threads"
