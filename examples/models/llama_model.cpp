@@ -435,6 +435,26 @@ std::vector<std::int32_t> LlamaModel::encode(const std::string& text) const {
     return ids;
 }
 
+std::vector<std::string> LlamaModel::texts_of(std::span<const std::int32_t> ids) const {
+    std::vector<std::string> texts;
+    for (const std::int32_t id : ids) {
+        if (id < 0 || id >= vocabulary()) program::fail("{}: it has no token {}", file_, id);
+        std::string text(64, '\0');
+        const auto write = [&] {
+            return llama_token_to_piece(state_->vocabulary, id, text.data(),
+                                        static_cast<std::int32_t>(text.size()), 0, true);
+        };
+        std::int32_t length = write(); // minus what it takes, where that is more
+        if (length < 0) {
+            text.resize(static_cast<std::size_t>(-length));
+            length = write();
+        }
+        text.resize(static_cast<std::size_t>(std::max(length, 0)));
+        texts.push_back(std::move(text));
+    }
+    return texts;
+}
+
 namespace {
 
 void check_prompt(const LlamaModel& model, std::span<const std::int32_t> ids) {
@@ -507,6 +527,7 @@ Index LlamaModel::layers() const { return 0; }
 Index LlamaModel::context() const { return 0; }
 Index LlamaModel::vocabulary() const { return 0; }
 std::vector<std::int32_t> LlamaModel::encode(const std::string&) const { return {}; }
+std::vector<std::string> LlamaModel::texts_of(std::span<const std::int32_t>) const { return {}; }
 std::vector<LlamaLayer> LlamaModel::survey(std::span<const std::int32_t>, Index) const { return {}; }
 double LlamaModel::run(std::span<const std::int32_t>, const LlamaRun&) const {
     return std::numeric_limits<double>::quiet_NaN();

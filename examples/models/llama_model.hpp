@@ -64,6 +64,8 @@ public:
 
     /// By the model's own tokenizer, with the special tokens that it puts in front.
     std::vector<std::int32_t> encode(const std::string& text) const;
+    /// The bytes of each token, one of those that stand for something else by its name.
+    std::vector<std::string> texts_of(std::span<const std::int32_t> ids) const;
 
     /// The layers with attention, without evaluating them where the backend can be stopped. Errors: as `run`.
     std::vector<LlamaLayer> survey(std::span<const std::int32_t> ids, Index threads = 1) const;

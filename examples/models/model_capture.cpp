@@ -138,6 +138,7 @@ Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, 
     const LlamaLayer& first = prompt.layers[0];
     Capture capture;
     capture.name = file;
+    capture.token_texts = prompt.model->texts_of(prompt.text.ids);
     describe(capture, prompt.described(), prompt.text.source, static_cast<Index>(prompt.text.ids.size()),
              prompt.text.available);
     capture.layers = static_cast<Index>(prompt.layers.size());

@@ -52,7 +52,9 @@ if [ -e "$stories/model.safetensors" ]; then
     for way in "$stories 0.4681 0.0005" "$stories/stories260k_f32.gguf 0.4681 0.0005" \
         "$stories/stories260k_q8_0.gguf 0.4703 0.02"; do
         read -r input loss tolerance <<<"$way"
-        "$program" "$input" --tokens "$stories/tokens.txt" --length 192 --json "$work/j.json" >/dev/null || complain "$input: fails"
+        "$program" "$input" --tokens "$stories/tokens.txt" --length 192 --json "$work/j.json" --html "$work/page.html" >/dev/null ||
+            complain "$input: fails"
+        [[ $input != *.gguf ]] || grep -qE '"tokens":\[("[^"]*",){191}"[^"]*"\]' "$work/page.html" || complain "$input: tokens have no text"
         within "$(figure "$work/j.json" loss)" "$loss" "$tolerance" || complain "$input: loss $(figure "$work/j.json" loss), expected $loss"
         printf '%-18s loss %s\n' "${input##*/}" "$(figure "$work/j.json" loss)"
     done

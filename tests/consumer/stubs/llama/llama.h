@@ -52,6 +52,8 @@ int32_t llama_model_n_ctx_train(const struct llama_model* model);
 int32_t llama_vocab_n_tokens(const struct llama_vocab* vocabulary);
 int32_t llama_tokenize(const struct llama_vocab* vocabulary, const char* text, int32_t length, llama_token* tokens,
                        int32_t most, bool add_special, bool parse_special);
+int32_t llama_token_to_piece(const struct llama_vocab* vocabulary, llama_token token, char* text, int32_t length,
+                             int32_t left_stripped, bool special);
 
 struct llama_context_params llama_context_default_params(void);
 struct llama_context* llama_init_from_model(struct llama_model* model, struct llama_context_params parameters);
