@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What a file that includes attnscope costs the compiler: seconds of the processor and the most memory, beside <Eigen/Core>.
 
-compile_times.py [--compiler C++] [--eigen FOLDER] [--all] [--most-ratio X] [--most-megabytes M]
+compile_times.py [--compiler C++] [--eigen FOLDER] [--uses] [--all] [--most-ratio X] [--most-megabytes M]
 
-Reading alone (-fsyntax-only) of the umbrella and of Eigen/Core; with --all of every public header too, and compiling what
-people write (-O2): a row, a scan, an analysis, a normaliser by name, each with the headers alone and with what precompiled.hpp
-compiles once. Medians of three. With limits: status 1 when reading the umbrella costs more than X times Eigen/Core, or more
+Reading alone (-fsyntax-only) of the umbrella and of Eigen/Core; with --uses also compiling what people write (-O2): a row, a
+scan, an analysis, a normaliser by name, each with the headers alone and with what precompiled.hpp compiles once; with --all
+also reading every public header. Medians of three. With limits: status 1 when reading the umbrella costs more than X times Eigen/Core, or more
 memory than M MB.
 """
 
@@ -62,7 +62,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--compiler", default=os.environ.get("CXX", "c++"))
     parser.add_argument("--eigen", help="the folder that has Eigen/Core")
-    parser.add_argument("--all", action="store_true", help="every public header, and what people write")
+    parser.add_argument("--uses", action="store_true", help="also compile what people write")
+    parser.add_argument("--all", action="store_true", help="that, and every public header")
     parser.add_argument("--most-ratio", type=float, help="limit on the umbrella's time over that of Eigen/Core")
     parser.add_argument("--most-megabytes", type=float, help="limit on the umbrella's memory")
     asked = parser.parse_args()
@@ -88,6 +89,7 @@ def main():
                 if name.endswith(("attnscope.hpp", "precompiled.hpp", "/mpi.hpp")) or needs.search(header.read_text()):
                     continue
                 row(name, f"#include <{name}>\n", "-fsyntax-only")
+        if asked.uses or asked.all:
             print("compiling, -O2")
             out = str(Path(work, "use.o"))
             for name, text in USES.items():
