@@ -40,8 +40,11 @@ function(attnscope_precompile name)
     target_compile_options(${name} PRIVATE ${ARGN})
     target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags)
 endfunction()
-# Under sanitizers what runs longest is optimised, whatever the rest is.
-attnscope_precompile(attnscope_precompiled $<$<AND:$<BOOL:${ATTNSCOPE_SANITIZE}>,${attnscope_gcc_like}>:-O1>)
+if(ATTNSCOPE_SANITIZE) # what runs longest is optimised, whatever the rest is
+    attnscope_precompile(attnscope_precompiled $<${attnscope_gcc_like}:-O1>)
+else()
+    attnscope_precompile(attnscope_precompiled)
+endif()
 
 # attnscope_add_program(<name> SOURCES <file>... [LINKS <target>...]), its own links first.
 function(attnscope_add_program name)
