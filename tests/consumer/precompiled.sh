@@ -23,10 +23,9 @@ int main() {
 END
 echo '#include <attnscope/precompiled.hpp>' >once.cpp
 flags=(-std=c++20 -O0 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror "-I$include" -isystem "$eigen")
-"$compiler" "${flags[@]}" main.cpp -o alone &
-"$compiler" "${flags[@]}" -DATTNSCOPE_PRECOMPILED -c once.cpp &
+"$compiler" "${flags[@]}" main.cpp -o alone
+"$compiler" "${flags[@]}" -DATTNSCOPE_PRECOMPILED -c once.cpp
 "$compiler" "${flags[@]}" -DATTNSCOPE_PRECOMPILED -c main.cpp
-wait
 "$compiler" main.o once.o -o together
 if "$compiler" "${flags[@]}" -fsyntax-only once.cpp 2>error; then echo "it compiles without the macro"; exit 1; fi
 grep -q 'ATTNSCOPE_PRECOMPILED must be defined for all files' error || { cat error; exit 1; }
