@@ -36,13 +36,13 @@ HeadSource source_of(const std::shared_ptr<LayerFeed>& feed, std::vector<float> 
     return source;
 }
 
-void describe(Capture& capture, const std::string& engine, const std::string& source, Index n,
-              Index available) {
+void describe(Capture& capture, const std::string& engine, const Text& text) {
+    const Index n = static_cast<Index>(text.ids.size());
     capture.queries = capture.keys = n;
     capture.assumptions.push_back(engine);
-    capture.assumptions.push_back(
-        fmt::format("{}, {} tokens{}", attnscope::printable(source), n,
-                    n < available ? fmt::format(" of {}: the rest is left out", available) : std::string()));
+    capture.assumptions.push_back(fmt::format(
+        "{}, {} tokens{}", attnscope::printable(text.source), n,
+        n < text.available ? fmt::format(" of {}: the rest is left out", text.available) : std::string()));
 }
 
 /// The bytes of each token. Ids that were given as such need no tokenizer: without a fitting one nothing is told of them.
@@ -58,14 +58,13 @@ std::vector<std::string> token_texts(std::optional<Tokenizer>& tokenizer, const 
     return texts;
 }
 
-Capture run(Prompt prompt, std::vector<std::string> texts, Index threads) {
-    const auto model = std::make_shared<const Model>(std::move(prompt.model));
+Capture run(Model given, const Text& text, std::vector<std::string> texts, Index threads) {
+    const auto model = std::make_shared<const Model>(std::move(given));
     const Config& config = model->config();
     Capture capture;
     capture.token_texts = std::move(texts);
     capture.name = model->parameters().origin();
-    describe(capture, described(config), prompt.source, static_cast<Index>(prompt.ids.size()),
-             prompt.available);
+    describe(capture, described(config), text);
     for (const std::string& remark : model->remarks()) capture.warnings.push_back(remark);
     capture.layers = config.layers;
     capture.heads = config.heads;
@@ -74,8 +73,8 @@ Capture run(Prompt prompt, std::vector<std::string> texts, Index threads) {
         capture.attention.push_back({true, logit_scale(config, layer), config.window(layer).value_or(0),
                                      config.normalizer, config.temperature});
     const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
-    const auto feed = std::make_shared<LayerFeed>(
-        config.layers, [=, ids = std::move(prompt.ids)](const LayerFeed::Emit& emit) {
+    const auto feed =
+        std::make_shared<LayerFeed>(config.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
             RunOptions<float> run;
             run.threads = threads;
             run.loss = ids.size() > 1;
@@ -110,11 +109,10 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
     std::optional<Tokenizer> tokenizer;
     if (options.needs_tokenizer()) tokenizer.emplace(tokenizer_folder);
-    Text text = options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); },
-                             model.config().context);
+    const Text text = options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); },
+                                   model.config().context);
     std::vector<std::string> texts = token_texts(tokenizer, tokenizer_folder, text.ids);
-    Capture capture = run({std::move(model), std::move(text.ids), std::move(text.source), text.available},
-                          std::move(texts), threads);
+    Capture capture = run(std::move(model), text, std::move(texts), threads);
     capture.name = folder;
     return capture;
 }
@@ -139,8 +137,7 @@ Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, 
     Capture capture;
     capture.name = file;
     capture.token_texts = prompt.model->texts_of(prompt.text.ids);
-    describe(capture, prompt.described(), prompt.text.source, static_cast<Index>(prompt.text.ids.size()),
-             prompt.text.available);
+    describe(capture, prompt.described(), prompt.text);
     capture.layers = static_cast<Index>(prompt.layers.size());
     capture.heads = first.heads;
     capture.width = first.width;
@@ -175,7 +172,8 @@ bool is_folder_of_model(const std::string& input) {
 Capture capture_of(Prompt prompt, const std::string& tokenizer, Index threads) {
     std::optional<Tokenizer> none;
     std::vector<std::string> texts = token_texts(none, tokenizer, prompt.ids);
-    return run(std::move(prompt), std::move(texts), threads);
+    return run(std::move(prompt.model), {std::move(prompt.ids), std::move(prompt.source), prompt.available},
+               std::move(texts), threads);
 }
 
 Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads) {

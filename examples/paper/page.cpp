@@ -1,5 +1,7 @@
 #include "page.hpp"
 
+#include <support/base64.hpp>
+
 #include <fmt/format.h>
 
 namespace paper {
@@ -26,19 +28,6 @@ std::string escaped(std::string_view text) {
         }
     }
     return result;
-}
-
-std::string base64(std::string_view bytes) {
-    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    std::string text;
-    for (std::size_t at = 0; at < bytes.size(); at += 3) {
-        unsigned long three = 0;
-        for (std::size_t i = 0; i < 3; ++i)
-            three = three << 8 | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0u);
-        for (std::size_t i = 0; i < 4; ++i)
-            text += at + i <= bytes.size() ? digits[three >> (18 - 6 * i) & 63u] : '=';
-    }
-    return text;
 }
 
 constexpr std::string_view style = R"(
@@ -97,9 +86,9 @@ std::string head(const Result& result) {
 }
 
 std::string findings_table(const Result& result) {
-    std::string text =
-        "<h2>What the paper reports on GPT-2, and what these heads do</h2>\n<div class=\"scroll\"><table>\n"
-        "<tr><th>experiment</th><th>the paper</th><th>here</th><th></th></tr>\n";
+    std::string text = "<h2>What the paper reports on GPT-2, and what these heads do</h2>\n<div "
+                       "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n"
+                       "<tr><th>experiment</th><th>the paper</th><th>here</th><th></th></tr>\n";
     for (const Finding& finding : findings(result)) {
         const bool good = finding.agreement == Agreement::agrees, bad = finding.agreement == Agreement::differs;
         text += fmt::format(
@@ -125,14 +114,15 @@ std::string figure(const DrawnPicture& drawn) {
                        "srcset=\"data:image/svg+xml;base64,{1}\"><img width=\"{2}\" height=\"{3}\" alt=\"{0}\" "
                        "src=\"data:image/svg+xml;base64,{4}\"></picture>\n<figcaption><b>{5}.</b> "
                        "{6}</figcaption>\n</figure>\n",
-                       escaped(picture.title), base64(drawn.dark), picture.width, picture.height,
-                       base64(drawn.light), escaped(picture.experiment), escaped(picture.caption));
+                       escaped(picture.title), program::base64(drawn.dark), picture.width, picture.height,
+                       program::base64(drawn.light), escaped(picture.experiment), escaped(picture.caption));
 }
 
 /// The heads that stand out, one line for each map.
 std::string extremes(const Result& result) {
     std::string text =
-        "<div class=\"scroll\"><table>\n<tr><th>mean over a head's rows</th><th class=\"number\">least</th>"
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n<tr><th>mean over "
+        "a head's rows</th><th class=\"number\">least</th>"
         "<th>layer, head</th><th class=\"number\">most</th><th>layer, head</th></tr>\n";
     for (const HeadFigure& figure : head_figures()) {
         if (figure.name == "sink_key") continue;
@@ -178,7 +168,8 @@ std::string plan_table(const Result& result) {
           [](const attnscope::HeadPlan& p) { return p.bits ? &p.bits->confirmation : nullptr; }}}};
     std::string text =
         "<h2>Do the plans hold?</h2>\n<p class=\"soft\">Each plan is made once more from the first half of the "
-        "queries and tried on the second half, whose rows are longer.</p>\n<div class=\"scroll\"><table>\n"
+        "queries and tried on the second half, whose rows are longer.</p>\n<div class=\"scroll\" "
+        "tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n"
         "<tr><th>plan</th><th class=\"number\">held in</th><th class=\"number\">of heads</th>"
         "<th class=\"number\">share of rows served, median</th></tr>\n";
     for (const Line& line : lines) {
@@ -207,7 +198,8 @@ std::string audit_table(const Result& result) {
                        "Statements about selections are "
                        "held against the N largest weights and against a random set; those about expectations "
                        "against the sampled "
-                       "rows.</p>\n<div class=\"scroll\"><table>\n<tr><th>statement</th>";
+                       "rows.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                       "aria-label=\"Table\"><table>\n<tr><th>statement</th>";
     for (const std::string_view name :
          {"checked", "holds", "rounding", "vacuous", "undefined", "violated", "median", "largest"})
         text += fmt::format("<th class=\"number\">{}</th>", name);
@@ -233,7 +225,8 @@ std::string audit_table(const Result& result) {
 }
 
 std::string choices_table(const Result& result) {
-    std::string text = "<h2>What was chosen where the paper is silent</h2>\n<div class=\"scroll\"><table>\n";
+    std::string text = "<h2>What was chosen where the paper is silent</h2>\n<div class=\"scroll\" "
+                       "tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n";
     for (const auto& [name, choice] : choices(result))
         text += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", escaped(name), escaped(choice));
     return text + "</table></div>\n";
@@ -256,19 +249,15 @@ std::string to_section(const Result& result, std::span<const DrawnPicture> pictu
     std::string text = findings_table(result);
     for (const DrawnPicture& picture : pictures) text += figure(picture);
     text += extremes(result) + plan_table(result) + choices_table(result);
-    for (std::size_t at = 0; (at = text.find("h2>", at)) != text.npos; at += 3) text[at + 1] = '3';
-    // What scrolls must be within reach of the keyboard, under a name.
-    constexpr std::string_view scroll = "<div class=\"scroll\">";
-    constexpr std::string_view named =
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table of the experiments\">";
-    for (std::size_t at = 0; (at = text.find(scroll, at)) != text.npos; at += named.size())
-        text.replace(at, scroll.size(), named);
+    for (std::size_t at = 0; (at = text.find("h2>", at)) != text.npos; at += 3)
+        text[at + 1] = '3'; // one level down
     return fmt::format(
         "<section id=\"experiments\" aria-labelledby=\"experiments-title\" tabindex=\"-1\">\n"
         "<h2 id=\"experiments-title\">The experiments of arXiv:2508.17821</h2>\n"
-        "<p class=\"soft\">{} on {}. Loss {:.4g} nats a token. The audit is above.</p>\n{}</section>\n",
-        escaped(attnscope::printable(result.model)), escaped(attnscope::printable(result.text)), result.loss,
-        text);
+        "<p class=\"soft\">{} on {}{}{}. The audit is above.</p>\n{}</section>\n",
+        escaped(attnscope::printable(result.model)), escaped(attnscope::printable(result.text)),
+        result.trained ? "" : "; nobody trained these weights",
+        std::isnan(result.loss) ? std::string() : fmt::format("; loss {:.4g} nats a token", result.loss), text);
 }
 
 } // namespace paper

@@ -7,6 +7,7 @@
 #include <attnscope/errors.hpp>
 #include <attnscope/io/analysis_json.hpp>
 #include <attnscope/sensitivity/gradient_bounds.hpp>
+#include <support/base64.hpp>
 #include <support/named_normalizer.hpp>
 
 #include <fmt/format.h>
@@ -19,20 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using attnscope::RowIn;
 using attnscope::RowOut;
-
-std::string base64(std::string_view bytes) {
-    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    std::string text;
-    text.reserve((bytes.size() + 2) / 3 * 4);
-    for (std::size_t at = 0; at < bytes.size(); at += 3) {
-        unsigned three = 0;
-        for (std::size_t i = 0; i < 3; ++i)
-            three = three << 8 | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
-        for (std::size_t i = 0; i < 4; ++i)
-            text += at + i <= bytes.size() ? digits[three >> (18 - 6 * i) & 63U] : '=';
-    }
-    return text;
-}
+using program::base64;
 
 /// Floats, lowest byte first, as text.
 class Floats {

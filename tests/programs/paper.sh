@@ -61,6 +61,7 @@ done
 [ -s "$work/err" ] && complain "--html: writes to standard error: $(cat "$work/err")"
 grep -q "^          $work/heads.html\$" "$work/out" || complain "--html: the page is not named"
 [ "$(grep -c '<section id="experiments"' "$work/heads.html")" -eq 1 ] || complain "--html: no experiments on the page"
+grep -q 'random tokens of seed 1; nobody trained these weights; loss' "$work/heads.html" || complain "--html: it does not say what ran"
 cmp -s "$work/with/heads.csv" "$work/one/heads.csv" || complain "--html changes the experiments"
 "$program" "${small[@]}" ${pictures[@]+"${pictures[@]}"} --out "$work/with" --html "$work/two.html" --threads 2 >"$work/out" 2>&1
 # seconds and the command are what differs

@@ -197,6 +197,17 @@ return faults;
 })()"""
 
 
+def check_looks(browser):
+    """The page that is open: its width and contrast, on a screen and on a phone, and that it complained of nothing."""
+    for width, dark in ((1200, False), (400, True), (400, False)):
+        browser.view(width, dark)
+        wide = browser.value("document.documentElement.scrollWidth")
+        check(wide <= width, f"at {width} pixels the page is {wide} wide")
+        faults = browser.value(CONTRAST)
+        check(not faults, f"contrast below 4.5, {'dark' if dark else 'light'}: {faults[:5]}")
+    check(not browser.complaints(), f"the console: {browser.complaints()[:1]}")
+
+
 def check_browser(program, page, hostile):
     sys.path.insert(0, str(Path(__file__).parent))
     from browser import Browser
@@ -266,13 +277,7 @@ def check_browser(program, page, hostile):
         check(shown[3] == "\\x00\\x1b[2J", f"control characters are shown as {shown[3]!r}")
         check(shown[4] == HOSTILE[4], f"emoji are shown as {shown[4]!r}")
         check(len(shown[6]) < 300, "a long token is not cut")
-        for width, dark in ((1200, False), (400, True), (400, False)):
-            browser.view(width, dark)
-            wide = browser.value("document.documentElement.scrollWidth")
-            check(wide <= width, f"at {width} pixels the page is {wide} wide")
-            faults = browser.value(CONTRAST)
-            check(not faults, f"contrast below 4.5, {'dark' if dark else 'light'}: {faults[:5]}")
-        check(not browser.complaints(), f"the console: {browser.complaints()[:1]}")
+        check_looks(browser)
     finally:
         browser.end()
 
@@ -290,13 +295,7 @@ def check_experiments(program, page, pictures):
         sizes = browser.value("[..." + section + ".querySelectorAll('img')].map(image => image.naturalWidth)")
         check(len(sizes) == int(pictures) and all(sizes), f"pictures of the experiments: {sizes}")
         check(browser.value("document.querySelectorAll('#grid td[data-head]').length") > 0, "no map of heads beside the experiments")
-        for width, dark in ((1200, False), (400, True), (400, False)):
-            browser.view(width, dark)
-            wide = browser.value("document.documentElement.scrollWidth")
-            check(wide <= width, f"at {width} pixels the page is {wide} wide")
-            faults = browser.value(CONTRAST)
-            check(not faults, f"contrast below 4.5, {'dark' if dark else 'light'}: {faults[:5]}")
-        check(not browser.complaints(), f"the console: {browser.complaints()[:1]}")
+        check_looks(browser)
     finally:
         browser.end()
 
