@@ -249,7 +249,8 @@ void RandomParameters::fill(const std::string& name, std::uint64_t part, std::sp
     const bool back = name.find("c_proj") != std::string::npos || name.find("o_proj") != std::string::npos ||
                       name.find("down_proj") != std::string::npos;
     const double deviation = back ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.layers)) : 0.02;
-    for (T& x : out) x = static_cast<T>(deviation * random.normal());
+    random.fill_normal(out);
+    for (T& x : out) x = static_cast<T>(deviation * static_cast<double>(x));
 }
 void RandomParameters::read(const std::string& name, const std::vector<Index>& shape,
                             std::span<float> out) const {

@@ -165,24 +165,34 @@ Result run(const Source& source, Settings settings) {
         const auto start = Clock::now();
         vectors.begin_layer(layer);
         if (gpt2) projections = source.own->input_projections<double>(layer.layer);
-        threads(source.heads, [&](Index head) {
+        // A head in three parts, the longest first, so that no thread waits long for the last one of a layer.
+        threads(3 * source.heads, [&](Index task) {
+            const Index head = task % source.heads, part = task / source.heads;
             const auto at = static_cast<std::size_t>(layer.layer * source.heads + head);
+            HeadResult& found = result.heads[at];
             Matrix<float> room;
+            if (part == 2) {
+                found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
+                return;
+            }
             const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
-            HeadResult found = analyse_head(input, layer.mask, result.settings);
+            if (part == 0) {
+                add_curves(found, input, layer.mask, result.settings);
+                const std::lock_guard lock(guard);
+                result.vector_width = input.view.v().cols();
+                progress.step();
+                return;
+            }
+            add_audit(found, input, layer.mask, result.settings);
             if (gpt2) {
                 const Index d = layer.heads[head].q().cols(), all = source.heads * d;
-                const auto part = [&](Index which) {
+                const auto projection = [&](Index which) {
                     return MatrixView<double>(projections.data() + which * all + head * d, projections.rows(),
                                               d, projections.cols());
                 };
-                audit_projections(found.audit, layer.heads[head], layer.mask, {part(0), part(1), part(2)});
+                audit_projections(found.audit, layer.heads[head], layer.mask,
+                                  {projection(0), projection(1), projection(2)});
             }
-            found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
-            const std::lock_guard lock(guard);
-            result.vector_width = input.view.v().cols();
-            result.heads[at] = std::move(found);
-            progress.step();
         });
         analysis += since(start);
     };

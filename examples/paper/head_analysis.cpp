@@ -19,11 +19,11 @@ public:
             seen_[static_cast<Index>(key)] += 1;
         }
     }
-    void report(HeadResult& result) const {
+    void report(HeadResult& result, Index rows) const {
         for (Index key = 0; key < mass_.size(); ++key) {
             const double mass = mass_[key] / seen_[key];
             if (key == 0) result.first_key_mass = mass;
-            if (4 * seen_[key] < static_cast<double>(result.rows) || !(mass > result.sink_mass)) continue;
+            if (4 * seen_[key] < static_cast<double>(rows) || !(mass > result.sink_mass)) continue;
             result.sink_key = key;
             result.sink_mass = mass;
         }
@@ -33,14 +33,16 @@ private:
     Eigen::ArrayXd mass_, seen_;
 };
 
+std::uint64_t seed_of(const HeadInput& input, const Settings& settings) {
+    return attnscope::mixed_seed(settings.seed, static_cast<std::uint64_t>(input.layer),
+                                 static_cast<std::uint64_t>(input.head));
+}
+
 } // namespace
 
-HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings) {
+void add_curves(HeadResult& result, const HeadInput& input, const Mask& mask, const Settings& settings) {
     const HeadView<float>& view = input.view;
-    const std::uint64_t seed = attnscope::mixed_seed(settings.seed, static_cast<std::uint64_t>(input.layer),
-                                                     static_cast<std::uint64_t>(input.head));
     const std::optional<double> radius = settings.radius > 0 ? std::optional(settings.radius) : std::nullopt;
-    HeadResult result;
     static_cast<attnscope::HeadCurves&>(result) =
         attnscope::head_curves(view, {.mask = mask,
                                       .lengths = settings.lengths,
@@ -52,12 +54,15 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
                                       .ball_queries = input.sampled,
                                       .temperatures = settings.temperatures,
                                       .steps = settings.steps,
-                                      .seed = seed});
+                                      .seed = seed_of(input, settings)});
     result.layer = input.layer;
     result.head = input.head;
     result.rows = view.queries();
     result.skipped = result.rows - result.at_length.back().normal_rows;
+}
 
+void add_audit(HeadResult& result, const HeadInput& input, const Mask& mask, const Settings& settings) {
+    const HeadView<float>& view = input.view;
     KeyMass mass(view.keys());
     attnscope::AnalysisOptions options;
     options.mask = mask;
@@ -65,7 +70,7 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
     options.expectation_queries = input.sampled;
     options.reading = settings.resultant ? attnscope::Reading::resultant : attnscope::Reading::cumulative;
     options.steps = settings.steps;
-    options.seed = seed;
+    options.seed = seed_of(input, settings);
     options.visit = [&](Index, attnscope::RowIn<double> logits, attnscope::RowIn<double> weights) {
         mass.add(logits, weights);
     };
@@ -76,9 +81,15 @@ HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings
                                ? HeadView<float>(view.q(), view.k(), MatrixView<float>(unit), view.scale())
                                : view,
                            options);
-    mass.report(result);
+    mass.report(result, view.queries());
     result.spectral = attnscope::finite_mean(found.rows.spectral);
     result.audit = std::move(found.audit);
+}
+
+HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings) {
+    HeadResult result;
+    add_curves(result, input, mask, settings);
+    add_audit(result, input, mask, settings);
     return result;
 }
 

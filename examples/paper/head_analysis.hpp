@@ -46,8 +46,13 @@ attnscope::HeadPlan plan_of(const HeadView<float>& head, const Mask& mask, const
 void audit_projections(attnscope::Audit& audit, const HeadView<float>& head, const Mask& mask,
                        const attnscope::HeadProjections<double>& projections);
 
-/// Everything about one head, on the calling thread. The result depends on the arguments only. Memory
-/// O(keys^2) doubles. Cost O(queries keys max N).
+/// The curves of a head, and what its rows say otherwise: different members of the result, so that two threads may work
+/// on it at once. Each on the calling thread; the result depends on the other arguments only. Memory O(keys^2) doubles.
+/// Cost O(queries keys max N).
+void add_curves(HeadResult& result, const HeadInput& input, const Mask& mask, const Settings& settings);
+void add_audit(HeadResult& result, const HeadInput& input, const Mask& mask, const Settings& settings);
+
+/// Both.
 HeadResult analyse_head(const HeadInput& input, const Mask& mask, const Settings& settings);
 
 } // namespace paper

@@ -302,7 +302,8 @@ void for_each_tokens(std::uint64_t seed, const std::array<std::pair<Index, Index
 }
 
 /// A row written out.
-inline Tokens<double> tokens_of(std::vector<double> p, std::vector<double> x) {
+template <class T = double>
+Tokens<T> tokens_of(std::vector<T> p, std::vector<T> x) {
     const auto n = static_cast<Index>(p.size()), d = static_cast<Index>(x.size()) / n;
     return {n, d, std::move(p), std::move(x), Where{"written out", static_cast<std::size_t>(n)}};
 }

@@ -110,7 +110,7 @@ public:
             case CurveFigure::theorem1:
                 return double(curve.bound[c]);
             case CurveFigure::random_lower: {
-                const auto both = moments.expected_distance(n);
+                const auto both = moments.template expected_distance<T>(n);
                 expected = {double(both.lower), double(both.upper)};
                 return expected.lower;
             }

@@ -25,6 +25,14 @@ EIGEN_ALWAYS_INLINE void unrolled(F&& f) {
     }(std::make_integer_sequence<Index, count>());
 }
 
+/// Asks for `count` elements that will be needed soon.
+template <Real T>
+EIGEN_ALWAYS_INLINE void prefetch([[maybe_unused]] const T* row, [[maybe_unused]] Index count) {
+#if defined(__GNUC__)
+    for (Index i = 0; i < count; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(row + i);
+#endif
+}
+
 /// A whole packet at offset `i` of every row it is asked for.
 template <Real T>
 struct FullLane {

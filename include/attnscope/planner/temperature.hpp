@@ -34,7 +34,7 @@ struct PlannedTemperature {
 /// Shapes and units. z: logits at temperature 1.
 /// Special rows. Rows that are not normal, rows of one key and gaps of long double beyond 7e308 have NaN. The spread of
 /// the logits may overflow; beta may then be subnormal.
-/// Cost. About 70 passes of O(n), allocates one row.
+/// Cost. About 25 passes of O(n), rarely more than 50; allocates one row.
 /// Throws. `invalid_argument` for an aim outside its range (weight in (0,1), entropy >= 0, participation >=
 /// 1).
 template <Real T>
@@ -86,14 +86,31 @@ PlannedTemperature planned_temperature(RowIn<T> z, const RowGrowth& growth, Aim 
     double low = std::log(1e-18) - std::log(grown.largest), high = low + 46;
     double reached = at(high);
     while (high < 700 && reached > wanted) reached = at(high += 5);
-    for (int i = 0; i < 64; ++i) {
+    // The line between the logarithms of both ends, of which one that stays counts half (the Illinois method), and the
+    // middle where three such steps have not halved the interval.
+    const auto off = [&](double figure) { return figure > 0 ? std::log(figure / wanted) : -700.0; };
+    double above = off(at(low)), below = off(reached), width = high - low;
+    for (int lines = 0, side = 0;;) {
         const double middle = (low + high) / 2;
         if (!(low < middle && middle < high)) break;
-        if (const double there = at(middle); there > wanted) {
-            low = middle;
+        double next = lines < 3 ? low + (high - low) * (above / (above - below)) : middle;
+        if (!(low < next && next < high)) next = middle;
+        if (const double there = at(next); there > wanted) {
+            low = next;
+            above = off(there);
+            if (side == 1) below /= 2;
+            side = 1;
         } else {
-            high = middle;
+            high = next;
             reached = there;
+            below = off(there);
+            if (side == -1) above /= 2;
+            side = -1;
+        }
+        lines = lines == 3 ? 0 : lines + 1;
+        if (high - low <= width / 2) {
+            width = high - low;
+            lines = 0;
         }
     }
     answer.inverse_temperature = std::exp(high) / grown.unit;

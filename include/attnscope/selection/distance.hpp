@@ -81,7 +81,7 @@ public:
     /// The curve of one row for N = 1 ... n_max; gone with the next one.
     /// Shapes and units. p: weights of the visible keys, x their vectors, gram: `gram_matrix` of vectors that
     /// begin with x (its leading n x n block is read), order: ranking of the n keys; with_bound: also
-    /// `bound`, at about twice the cost.
+    /// `bound`, at about half as much again.
     /// Throws. `invalid_argument` when sizes do not fit.
     const DistanceCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
                                     std::span<const Index> order, Index n_max, bool with_bound = false) {
@@ -148,18 +148,19 @@ public:
             ++to;
         }
         truncate(x, order);
+        const bool bounded = with_bound && begin_bounds(gram);
         if (longest_y > A(0)) {
-            bool done = false;
-            if constexpr (std::same_as<T, float> && detail::can_narrow)
-                if (largest * (longest_x / longest_y) <
-                    A(1e30)) { // else weights of 0 on the longest leave its range
-                    add_all(gram, float_squares_, float_slopes_, longest_x, longest_y);
-                    done = true;
-                }
-            if (!done) add_all(gram, squares_, slopes_, longest_x, longest_y);
+            constexpr bool narrow = std::same_as<T, float> && detail::can_narrow;
+            // Else weights of 0 on the longest leave the range of float.
+            const bool in_float = narrow && largest * (longest_x / longest_y) < A(1e30);
+            if constexpr (narrow)
+                if (in_float) add_all(gram, float_squares_, float_slopes_, longest_x, longest_y, bounded);
+            if (!in_float) add_all(gram, squares_, slopes_, longest_x, longest_y, bounded);
+        } else if (bounded) {
+            for_columns<A, Pass::bounds>(gram, squares_, slopes_);
         }
         add_doubtful(x);
-        if (with_bound) bounds(gram, order);
+        if (bounded) end_bounds(gram);
         return curve_;
     }
 
@@ -195,8 +196,13 @@ private:
         A length = 0;                           ///< |s_N|^2
         A scaled_weight = 0, scaled_length = 0; ///< in units of the longest vectors
     };
-    static constexpr int packets = detail::Packet<A>::size >= 8 ? 16 : 8;
-    static constexpr Index columns = packets * detail::Packet<A>::size;
+    /// What is taken of some columns of the Gram matrix while they are at hand, and how many packets of them are kept in
+    /// registers meanwhile.
+    enum class Pass { distances, bounds, both };
+    static constexpr int registers = detail::Packet<A>::size >= 8 ? 16 : 8;
+    template <Pass pass>
+    static constexpr int packets_of = pass == Pass::both ? registers / 2 : registers;
+    static constexpr Index columns = registers * detail::Packet<A>::size;
     /// R: the scalar in which squares and roots are taken. Below `close` of |s|^2 + |y|^2 a square is in doubt:
     /// what is left has a relative error of 4u/close in R. `least`, in units of the longest |y|^2: what may
     /// underflow.
@@ -207,26 +213,34 @@ private:
 
     /// Adds the distances of some keys to d(N), in units of the longest |y|, and notes those in doubt. `whole`:
     /// the columns fill their packets.
-    template <class R, bool whole>
+    template <class R, Pass pass, bool whole>
     void add_columns(const Matrix<A>& gram, std::vector<R>& all_squares, const std::vector<R>& all_slopes,
                      Index first, Index width) {
+        constexpr int packets = packets_of<pass>;
+        constexpr bool distances = pass != Pass::bounds, bounds = pass != Pass::distances;
         using P = detail::Packet<A>;
         using Q = detail::Packet<R>;
         constexpr int parts = std::same_as<R, A> ? 1 : 2; // packets of A for one of R
         const P zero = A(0);
+        const P lowest = -std::numeric_limits<A>::infinity(), minus_two = A(-2);
         const Q threshold = close<R>, floor = least<R>, none = R(0), one = R(1);
         R* const squares = all_squares.data() + first;
         const R* const slopes = all_slopes.data() + first;
-        P c[std::size_t(packets)];
+        A* const alive = alive_.data() + first;
+        P c[std::size_t(packets)], farthest[std::size_t(packets)];
         for (P& packet : c) packet = zero;
+        for (P& packet : farthest) packet = lowest;
         for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
             const Step& step = steps_[rank];
             const A* const products = gram.data() + step.key * gram.cols() + first;
-            if (rank + 4 < steps_.size()) prefetch(gram.data() + steps_[rank + 4].key * gram.cols() + first);
+            if (rank + 4 < steps_.size())
+                detail::prefetch(gram.data() + steps_[rank + 4].key * gram.cols() + first, packets * P::size);
             // A selected key has the square -inf from here on: it is at distance 0 and never in doubt.
-            if (step.key >= first && step.key < first + width)
-                squares[step.key - first] = -std::numeric_limits<R>::infinity();
-            const P weight = step.scaled_weight;
+            if (step.key >= first && step.key < first + width) {
+                if constexpr (distances) squares[step.key - first] = -std::numeric_limits<R>::infinity();
+                if constexpr (bounds) alive[step.key - first] = -std::numeric_limits<A>::infinity();
+            }
+            const P weight = step.scaled_weight, own = bounds ? detail::at(norms_, step.key) : A(0);
             const Q length = static_cast<R>(step.scaled_length);
             auto doubt = none, roots = none;
 #pragma GCC unroll 16
@@ -235,9 +249,18 @@ private:
                 const P product = whole || at + P::size <= width ? P::load(products + at)
                                   : at < width ? P::load_partial(products + at, width - at, A(0))
                                                : zero;
-                c[j] = madd(weight, product, c[j]);
+                if constexpr (distances) c[j] = madd(weight, product, c[j]);
+                if constexpr (bounds) farthest[j] = max(farthest[j], madd(minus_two, product, own));
             }
             if (step.to == not_asked) continue;
+            if constexpr (bounds) {
+                P reach = zero;
+#pragma GCC unroll 16
+                for (int j = 0; j < packets; ++j)
+                    reach = max(reach, farthest[j] + P::load(alive + j * P::size));
+                farthest_[step.to] = std::max(farthest_[step.to], reduce_max(reach));
+            }
+            if constexpr (!distances) continue;
 #pragma GCC unroll 16
             for (int j = 0; j < packets / parts; ++j) {
                 Q inner;
@@ -251,29 +274,24 @@ private:
                 roots += sqrt(max(raw, none));
             }
             if (any_below(none, doubt)) [[unlikely]] {
-                std::array<A, static_cast<std::size_t>(columns)> inner;
+                std::array<A, static_cast<std::size_t>(packets * P::size)> inner;
 #pragma GCC unroll 16
                 for (int j = 0; j < packets; ++j) c[j].store(inner.data() + j * P::size);
-                curve_.cumulative[step.to] += add_one_by_one<R>(squares, slopes, inner.data(), first, rank);
+                curve_.cumulative[step.to] += add_one_by_one<R>(squares, slopes, inner, first, rank);
             } else {
                 curve_.cumulative[step.to] += static_cast<A>(reduce_add(roots));
             }
         }
     }
 
-    static void prefetch([[maybe_unused]] const A* row) {
-#if defined(__GNUC__)
-        for (Index i = 0; i < columns; i += 64 / static_cast<Index>(sizeof(A))) __builtin_prefetch(row + i);
-#endif
-    }
-
     /// The sum of the roots of some columns, whose squares in doubt are remembered instead. inner: their c.
     template <class R>
-    A add_one_by_one(const R* squares, const R* slopes, const A* inner, Index first, std::size_t rank) {
+    A add_one_by_one(const R* squares, const R* slopes, std::span<const A> inner, Index first,
+                     std::size_t rank) {
         A sum = 0;
-        for (Index i = 0; i < columns; ++i) {
+        for (Index i = 0; i < std::ssize(inner); ++i) {
             const R total = static_cast<R>(steps_[rank].scaled_length) + squares[i];
-            const R raw = slopes[i] * static_cast<R>(inner[i]) + total;
+            const R raw = slopes[i] * static_cast<R>(detail::at(inner, i)) + total;
             if (raw < close<R> * total + least<R>)
                 doubtful_.push_back({static_cast<Index>(rank), first + i});
             else
@@ -282,9 +300,23 @@ private:
         return sum;
     }
 
+    template <class R, Pass pass>
+    void for_columns(const Matrix<A>& gram, std::vector<R>& squares, const std::vector<R>& slopes) {
+        constexpr Index most = packets_of<pass> * detail::Packet<A>::size;
+        const Index n = std::ssize(weight_);
+        for (Index first = 0; first < n; first += most) {
+            const Index width = std::min<Index>(most, n - first);
+            if (width == most)
+                add_columns<R, pass, true>(gram, squares, slopes, first, width);
+            else
+                add_columns<R, pass, false>(gram, squares, slopes, first, width);
+        }
+    }
+
     /// All columns, and d(N) in the unit of the vectors.
     template <class R>
-    void add_all(const Matrix<A>& gram, std::vector<R>& squares, std::vector<R>& slopes, A unit_x, A unit_y) {
+    void add_all(const Matrix<A>& gram, std::vector<R>& squares, std::vector<R>& slopes, A unit_x, A unit_y,
+                 bool with_bounds) {
         const std::size_t size = weight_.size(), padded = (size + columns - 1) / columns * columns;
         for (Step& step : steps_) {
             step.scaled_weight = step.weight / unit_x / unit_y;
@@ -298,14 +330,10 @@ private:
             squares[i] = static_cast<R>(y * y);
             slopes[i] = static_cast<R>(-2 * weight_[i] * (unit_x / unit_y));
         }
-        const Index n = static_cast<Index>(size);
-        for (Index first = 0; first < n; first += columns) {
-            const Index width = std::min<Index>(columns, n - first);
-            if (width == columns)
-                add_columns<R, true>(gram, squares, slopes, first, width);
-            else
-                add_columns<R, false>(gram, squares, slopes, first, width);
-        }
+        if (with_bounds)
+            for_columns<R, Pass::both>(gram, squares, slopes);
+        else
+            for_columns<R, Pass::distances>(gram, squares, slopes);
         for (A& distance : curve_.cumulative) distance *= unit_y;
     }
 
@@ -323,49 +351,41 @@ private:
         }
     }
 
-    /// Theorem 1(1): (1-A) d1 + max|x_j| sum |A - p_i|, with d1 from the Gram matrix.
-    void bounds(const Matrix<A>& gram, std::span<const Index> order) {
-        using P = detail::Packet<A>;
-        const Index n = static_cast<Index>(order.size());
-        farthest_.assign(order.size(), A(0)); // largest |x_i - x_j|^2 over the selected j
-        norms_.resize(order.size());
-        alive_.assign(order.size(), A(1));
-        for (Index i = 0; i < n; ++i) detail::at(norms_, i) = gram(i, i);
+    /// Theorem 1(1): (1-A) d1 + max|x_j| sum |A - p_i|, with d1 from the Gram matrix: d1^2 is the largest |x_i|^2 +
+    /// max_j (|x_j|^2 - 2 <x_i, x_j>) of a selected j and another i. False if the bounds are known already.
+    bool begin_bounds(const Matrix<A>& gram) {
+        norms_.resize(weight_.size());
+        for (std::size_t i = 0; i < norms_.size(); ++i)
+            norms_[i] = gram(static_cast<Index>(i), static_cast<Index>(i));
         // A token that is not finite stands on one side or the other; maxima would pass over it.
         if (const A sum = std::accumulate(norms_.begin(), norms_.end(), A(0)); !std::isfinite(sum)) {
             std::fill(curve_.bound.begin(), curve_.bound.end(), sum);
-            if (curve_.bound.size() == order.size()) curve_.bound.back() = 0;
-            return;
+            if (curve_.bound.size() == norms_.size()) curve_.bound.back() = 0;
+            return false;
         }
-        A longest = 0;
-        for (std::size_t rank = 0; rank < steps_.size(); ++rank) {
-            const Index key = order[rank];
-            const std::size_t to = steps_[rank].to;
-            const A* const products = gram.data() + key * gram.cols();
-            longest = std::max(longest, gram(key, key));
-            detail::at(alive_, key) = 0;
-            const P own = gram(key, key), minus_two = A(-2);
-            P reach = A(0);
-            const auto move = [&](const auto& lane) {
-                const P apart = madd(minus_two, lane(products, A(0)), own + lane(norms_.data(), A(0)));
-                const P far = max(lane(farthest_.data(), A(0)), apart);
-                lane.store(farthest_.data(), far);
-                return far;
-            };
-            if (to == not_asked) {
-                detail::for_each_lane<A>(n, move);
-                continue;
-            }
-            detail::for_each_lane<A>(
-                n, [&](const auto& lane) { reach = max(reach, move(lane) * lane(alive_.data(), A(0))); });
-            const A others = static_cast<A>(n) - static_cast<A>(rank + 1), tail = curve_.tail_mass[to];
-            curve_.bound[to] = tail * std::sqrt(reduce_max(reach)) +
-                               std::sqrt(longest) * std::abs(curve_.mass[to] * others - tail);
+        // -inf of selected keys, and of columns beyond the last.
+        alive_.assign((norms_.size() + columns - 1) / columns * columns, -std::numeric_limits<A>::infinity());
+        std::copy(norms_.begin(), norms_.end(), alive_.begin());
+        farthest_.assign(curve_.bound.size(), A(0));
+        return true;
+    }
+    void end_bounds(const Matrix<A>& gram) {
+        const A n = static_cast<A>(weight_.size());
+        A longest = 0, count = 0;
+        for (const Step& step : steps_) {
+            longest = std::max(longest, gram(step.key, step.key));
+            count += 1;
+            if (step.to == not_asked) continue;
+            const A tail = curve_.tail_mass[step.to], own = curve_.mass[step.to];
+            curve_.bound[step.to] =
+                tail * std::sqrt(farthest_[step.to]) + std::sqrt(longest) * std::abs(own * (n - count) - tail);
         }
     }
 
     DistanceCurve<A> curve_;
-    std::vector<A> weight_, lengths_, slopes_, squares_, tail_, farthest_, norms_, alive_;
+    std::vector<A> weight_, lengths_, slopes_, squares_, tail_;
+    std::vector<A> norms_, alive_; ///< |x_i|^2; the same, -inf of keys that are selected by now
+    std::vector<A> farthest_;      ///< d1^2 for each N
     std::vector<float> float_squares_, float_slopes_;
     std::vector<Step> steps_;
     std::vector<std::pair<Index, Index>> doubtful_; ///< rank, key

@@ -20,11 +20,12 @@ struct SeparabilityCurve {
 
 /// The figures of many N from the Gram matrix of the token vectors.
 /// Formula. D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i = <s_N, x_i>, is compared without |s_N|^2, which is
-/// alike for all keys. Wherever rounding leaves the order of two keys that matter open (exact ties are no
-/// such case when they weigh nothing), that N is counted by `separability`, so that the counts are the same.
+/// alike for all keys. c_i is kept in double; the squares of float rows are compared in float. Wherever that leaves
+/// open on which side of a limit a key lies (exact ties are no such case when they weigh nothing), that N is counted in
+/// double, and where double leaves it open, by `separability`, so that the counts are the same.
 /// Inversions need the order of all keys and are left to it.
-/// Cost. O(n) for each N up to the largest, about a fifth of it for those that are not asked for; O(n d + n
-/// log n) for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
+/// Cost. O(n) for each N up to the largest, about a tenth of it for those that are not asked for, and O(n d) for
+/// any run of them; O(n d + n log n) for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
 template <Real T>
 class SeparabilityCurves {
 public:
@@ -53,7 +54,6 @@ public:
         for (std::size_t at = 0; at < counts.size(); ++at)
             detail::require(counts[at] > (at > 0 ? counts[at - 1] : 0) && counts[at] <= n, "SeparabilityCurves",
                             "the N must ascend in [1, n]", counts[at], n);
-        const auto size = static_cast<std::size_t>(n);
         constexpr A nan = std::numeric_limits<A>::quiet_NaN();
         for (auto* figure : {&curve_.nearest_other, &curve_.farthest_selected, &curve_.precision,
                              &curve_.recall, &curve_.f_score})
@@ -61,153 +61,329 @@ public:
         p_ = p;
         x_ = MatrixView<T>(x.data(), n, x.cols(), x.outer_stride());
         order_ = order;
-        for (auto* row : {&inner_, &low_, &high_, &squares_, &lengths_, &slopes_}) row->assign(size, A(0));
-        other_.assign(size, A(0));
-        chosen_.assign(size, infinity);
-        bool finite = true;
-        for (std::size_t i = 0; i < size; ++i) {
-            const A weight = A(p[i]), own = gram(static_cast<Index>(i), static_cast<Index>(i));
-            lengths_[i] = weight * std::sqrt(own);
-            squares_[i] = weight * weight * own;
-            slopes_[i] = -2 * weight;
-            finite = finite && std::isfinite(squares_[i]) && std::isfinite(own);
-        }
-        if (!finite) return curve_;
+        if (counts.empty() || !begin(gram)) return curve_;
         s_.setZero(x.cols());
+        sums_.resize(static_cast<std::size_t>(steps_at_once * x.cols()));
         A selected_length = 0;
-        std::size_t rank = 0;
-        for (std::size_t to = 0; to < counts.size(); ++rank) {
-            const Index key = order[rank];
-            const auto at = static_cast<std::size_t>(key);
-            s_ += A(p[at]) * vector(key);
-            selected_length += lengths_[at];
-            other_[at] = infinity;
-            chosen_[at] = 0;
-            if (counts[to] == static_cast<Index>(rank + 1))
-                add(gram, key, A(p[at]), rank, selected_length, to++);
-            else
-                add_inner(gram, key, A(p[at]));
+        const Index last = counts.back();
+        bool wide = false; // whether wide_ is known
+        for (Index rank = 0, to = 0; rank < last;) {
+            const auto select = [&](Index key) {
+                s_ += detail::at(weights_, key) * vector(key);
+                selected_length += detail::at(lengths_, key);
+                ++rank;
+            };
+            // So many keys at once that a product of s with all x costs less than they do.
+            const bool jump = detail::at(counts, to) - rank > x.cols() / 2 + 1;
+            if (jump) {
+                while (rank + 1 < detail::at(counts, to)) {
+                    const Index key = detail::at(order, rank);
+                    select(key);
+                    if (in_float_) float_keys_.select(key);
+                    keys_.select(key);
+                }
+                if (!wide) wide_ = x_.map().template cast<A>();
+                wide = true;
+            }
+            steps_.clear();
+            while (rank < last && std::ssize(steps_) < (jump ? 1 : steps_at_once)) {
+                Step step;
+                step.key = detail::at(order, rank);
+                select(step.key);
+                step.count = rank;
+                step.weight = detail::at(weights_, step.key) / unit_x_ / unit_y_;
+                step.selected_length = selected_length / unit_y_;
+                step.s = sums_.data() + std::ssize(steps_) * x.cols();
+                Eigen::Map<Vector>(step.s, x.cols()) = s_;
+                step.length = s_.norm();
+                if (detail::at(counts, to) == step.count) step.to = to++;
+                steps_.push_back(step);
+            }
+            if (jump) { // the whole c, to which the step has nothing to add
+                steps_[0].weight = 0;
+                Eigen::Map<Vector>(before_.data(), n).noalias() = (s_ / unit_x_ / unit_y_) * wide_.transpose();
+            }
+            if constexpr (narrows)
+                if (in_float_) evaluate(float_keys_, add_inner(gram, float_inner_), gram);
+            if (!in_float_) evaluate(keys_, add_inner(gram, inner_), gram);
+            before_.swap(after_);
         }
         return curve_;
     }
 
 private:
     static constexpr A infinity = std::numeric_limits<A>::infinity();
+    /// As many N go over the keys together, so that each c_i is loaded and stored once for them.
+    static constexpr Index steps_at_once = 16;
+    static constexpr bool narrows = std::same_as<T, float> && detail::can_narrow;
+    using Vector = Eigen::Matrix<A, 1, Eigen::Dynamic>;
+
+    /// N = count, whose last key is `key`; `to`: element of the curve, -1 if it is not asked for. In units of the longest
+    /// x and y but for s and its length.
+    struct Step {
+        Index key = 0, count = 0, to = -1;
+        A weight = 0, selected_length = 0;
+        A length = 0; ///< |s|
+        A* s = nullptr;
+    };
+
+    /// What is compared, in R and in units of the longest y.
+    template <class R>
+    struct Keys {
+        std::vector<R> squares, lengths, slopes; ///< |y|^2, |y|, -2p
+        std::vector<R> other, chosen;            ///< +inf for selected keys and 0 for others; the reverse
+        std::vector<R> low, high;                ///< D^2 - |s|^2 is certain to lie between the two
+
+        void begin(std::span<const A> weights, std::span<const A> own, A unit_x, A unit_y) {
+            const std::size_t n = weights.size();
+            for (auto* row : {&squares, &lengths, &slopes, &low, &high}) row->resize(n);
+            other.assign(n, R(0));
+            chosen.assign(n, std::numeric_limits<R>::infinity());
+            for (std::size_t i = 0; i < n; ++i) {
+                const A length = own[i] / unit_y;
+                squares[i] = static_cast<R>(length * length);
+                slopes[i] = static_cast<R>(-2 * weights[i] * (unit_x / unit_y));
+                // What underflows in float is less than the error that this length stands for.
+                lengths[i] =
+                    static_cast<R>(std::same_as<R, A> || length == A(0) ? length : std::max(length, A(1e-27)));
+            }
+        }
+        void select(Index key) {
+            detail::at(other, key) = std::numeric_limits<R>::infinity();
+            detail::at(chosen, key) = 0;
+        }
+    };
 
     auto vector(Index i) const {
         return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
             .template cast<A>();
     }
 
-    /// Ranges of what is compared, D^2 - |s|^2: certain to lie between the two.
-    struct Extremes {
-        A nearest_low, nearest_high;   ///< of the nearest other
-        A farthest_low, farthest_high; ///< of the farthest selected
-        A nearest, farthest;           ///< as computed
-    };
-
-    /// One more key in s, for an N that is not asked for.
-    void add_inner(const Matrix<A>& gram, Index key, A weight) {
-        using P = detail::Packet<A>;
-        const P own = weight;
-        const A* const products = gram.data() + key * gram.cols();
-        detail::for_each_lane<A>(static_cast<Index>(p_.size()), [&](const auto& lane) {
-            lane.store(inner_.data(), madd(own, lane(products, A(0)), lane(inner_.data(), A(0))));
-        });
+    /// False if a token or weight is not finite.
+    bool begin(const Matrix<A>& gram) {
+        const std::size_t size = p_.size();
+        weights_.assign(p_.begin(), p_.end());
+        lengths_.resize(size);
+        bool finite = true;
+        A largest = 0;
+        unit_x_ = unit_y_ = 0;
+        for (std::size_t i = 0; i < size; ++i) {
+            const A length = std::sqrt(gram(static_cast<Index>(i), static_cast<Index>(i)));
+            lengths_[i] = weights_[i] * length;
+            finite = finite && std::isfinite(lengths_[i] * lengths_[i]) && std::isfinite(length * length);
+            unit_x_ = std::max(unit_x_, length);
+            unit_y_ = std::max(unit_y_, lengths_[i]);
+            largest = std::max(largest, weights_[i]);
+        }
+        if (!finite) return false;
+        if (!(unit_y_ > A(0))) unit_x_ = unit_y_ = 1; // every distance is 0
+        in_float_ = narrows && largest * (unit_x_ / unit_y_) < A(1e30);
+        if (in_float_) float_keys_.begin(weights_, lengths_, unit_x_, unit_y_);
+        keys_.begin(weights_, lengths_, unit_x_, unit_y_);
+        before_.assign(size, A(0));
+        after_.resize(size);
+        return true;
     }
 
-    /// N = rank + 1, whose last key is `key`; element `to` of the curve.
-    void add(const Matrix<A>& gram, Index key, A weight, std::size_t rank, A selected_length, std::size_t to) {
+    /// c of all keys after each of the steps, one row of `inner` for each, from what it was before.
+    template <class R>
+    const R* add_inner(const Matrix<A>& gram, std::vector<R>& inner) {
         using P = detail::Packet<A>;
-        const Index n = static_cast<Index>(p_.size());
-        // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|).
-        const A k = std::numeric_limits<A>::epsilon() * (static_cast<A>(rank) + static_cast<A>(x_.cols()) + 8);
-        const P own = weight, unit = k, reach = 2 * k * selected_length;
-        const A* const products = gram.data() + key * gram.cols();
-        P nearest = infinity, nearest_low = nearest, nearest_high = nearest;
-        P farthest = -infinity, farthest_low = farthest, farthest_high = farthest;
-        detail::for_each_lane<A>(n, [&](const auto& lane) {
-            const P c = madd(own, lane(products, A(0)), lane(inner_.data(), A(0)));
+        constexpr int many = P::size >= 8 ? 16 : 8, few = 2;
+        const Index n = std::ssize(before_);
+        inner.resize(static_cast<std::size_t>(steps_at_once * n));
+        Index first = 0;
+        for (; first + many * P::size <= n; first += many * P::size) add_columns<many>(gram, inner, first);
+        for (; first + few * P::size <= n; first += few * P::size) add_columns<few>(gram, inner, first);
+        if (first + P::size <= n) {
+            add_columns<1>(gram, inner, first);
+            first += P::size;
+        }
+        if (first == n) return inner.data();
+        // Products as of packets, so that a key's c does not depend on where it stands.
+        const detail::PartialLane<A> lane{first, n - first};
+        P c = lane(before_.data());
+        R* to = inner.data() + first;
+        for (const Step& step : steps_) {
+            c = madd(P(step.weight), lane(gram.data() + step.key * gram.cols()), c);
+            store_some(c, n - first, to);
+            to += n;
+        }
+        lane.store(after_.data(), c);
+        return inner.data();
+    }
+
+    template <class R>
+    static void store_some(detail::Packet<A> x, Index count, R* to) {
+        std::array<A, static_cast<std::size_t>(detail::Packet<A>::size)> elements;
+        x.store(elements.data());
+        for (Index i = 0; i < count; ++i) to[i] = static_cast<R>(detail::at(elements, i));
+    }
+
+    /// The same for some whole packets, whose c stay in registers.
+    template <int packets, class R>
+    void add_columns(const Matrix<A>& gram, std::vector<R>& inner, Index first) {
+        using P = detail::Packet<A>;
+        P c[std::size_t(packets)];
+#pragma GCC unroll 16
+        for (int j = 0; j < packets; ++j) c[j] = P::load(before_.data() + first + j * P::size);
+        R* to = inner.data() + first;
+        for (std::size_t at = 0; at < steps_.size(); ++at, to += before_.size()) {
+            const A* const products = gram.data() + steps_[at].key * gram.cols() + first;
+            if (at + 4 < steps_.size())
+                detail::prefetch(gram.data() + steps_[at + 4].key * gram.cols() + first, packets * P::size);
+            const P weight = steps_[at].weight;
+#pragma GCC unroll 16
+            for (int j = 0; j < packets; ++j) c[j] = madd(weight, P::load(products + j * P::size), c[j]);
+            if constexpr (std::same_as<R, A>) {
+#pragma GCC unroll 16
+                for (int j = 0; j < packets; ++j) c[j].store(to + j * P::size);
+            } else if constexpr (packets == 1) {
+                store_some(c[0], P::size, to);
+            } else {
+#pragma GCC unroll 16
+                for (int j = 0; j < packets; j += 2) detail::narrow(c[j], c[j + 1]).store(to + j * P::size);
+            }
+        }
+#pragma GCC unroll 16
+        for (int j = 0; j < packets; ++j) c[j].store(after_.data() + first + j * P::size);
+    }
+
+    /// The steps that are asked for, from their c.
+    template <class R>
+    void evaluate(Keys<R>& keys, const R* inner, const Matrix<A>& gram) {
+        for (std::size_t at = 0; at < steps_.size(); ++at, inner += p_.size()) {
+            const Step& step = steps_[at];
+            keys.select(step.key);
+            if constexpr (!std::same_as<R, A>) keys_.select(step.key);
+            if (step.to < 0 || count(keys, inner, step)) continue;
+            if constexpr (!std::same_as<R, A>)
+                if (count(keys_, wide_inner(gram, at), step)) continue;
+            set_.assign(p_, x_, order_.first(static_cast<std::size_t>(step.count)));
+            const Separability<A> figures = separability(set_);
+            set(step.to, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
+        }
+    }
+
+    /// c in double after a step that was taken in float.
+    const A* wide_inner(const Matrix<A>& gram, std::size_t step) {
+        using P = detail::Packet<A>;
+        inner_.resize(before_.size());
+        detail::for_each_lane<A>(std::ssize(before_), [&](const auto& lane) {
+            P c = lane(before_.data(), A(0));
+            for (std::size_t at = 0; at <= step; ++at)
+                c = madd(P(steps_[at].weight), lane(gram.data() + steps_[at].key * gram.cols(), A(0)), c);
             lane.store(inner_.data(), c);
-            const P square = lane(squares_.data(), A(0));
-            const P offset = madd(lane(slopes_.data(), A(0)), c, square);
-            const P error = madd(lane(lengths_.data(), A(0)), reach, unit * square);
+        });
+        return inner_.data();
+    }
+
+    /// Sets the figures of a step; false if R leaves a count open.
+    template <class R>
+    bool count(Keys<R>& keys, const R* inner, const Step& step) {
+        using P = detail::Packet<R>;
+        const Index n = detail::size<T>(p_);
+        // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|). In
+        // float also four roundings of the square and of 2 p_i c_i <= 2 |y_i| |s|.
+        const A k = std::numeric_limits<A>::epsilon() * static_cast<A>(step.count + x_.cols() + 7);
+        const A r = std::same_as<R, A> ? A(0) : A(2) * static_cast<A>(std::numeric_limits<R>::epsilon());
+        if (!std::same_as<R, A> && !(step.length > A(1e-3) * unit_y_)) return false; // see `Keys::lengths`
+        const P unit = static_cast<R>(k + r),
+                reach = static_cast<R>(2 * (k * step.selected_length + r * (step.length / unit_y_)));
+        constexpr R far_away = std::numeric_limits<R>::infinity();
+        const R *const squares = keys.squares.data(), *const slopes = keys.slopes.data(),
+                       *const lengths = keys.lengths.data(), *const others = keys.other.data(),
+                       *const chosen_ones = keys.chosen.data();
+        R *const lows = keys.low.data(), *const highs = keys.high.data();
+        P nearest_low = far_away, nearest_high = far_away, farthest_low = -far_away, farthest_high = -far_away;
+        detail::for_each_lane<R>(n, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            const P square = lane(squares, R(0));
+            const P offset = madd(lane(slopes, R(0)), lane(inner, R(0)), square);
+            const P error = madd(lane(lengths, R(0)), reach, unit * square);
             const P low = offset - error, high = offset + error;
-            lane.store(low_.data(), low);
-            lane.store(high_.data(), high);
-            const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
-            nearest = min(nearest, offset + other);
+            lane.store(lows, low);
+            lane.store(highs, high);
+            const P other = lane(others, far_away), chosen = lane(chosen_ones, far_away);
             nearest_low = min(nearest_low, low + other);
             nearest_high = min(nearest_high, high + other);
-            farthest = max(farthest, offset - chosen);
             farthest_low = max(farthest_low, low - chosen);
             farthest_high = max(farthest_high, high - chosen);
         });
-        const Extremes extremes{reduce_min(nearest_low),   reduce_min(nearest_high), reduce_max(farthest_low),
-                                reduce_max(farthest_high), reduce_min(nearest),      reduce_max(farthest)};
-
-        const P farthest_from = extremes.farthest_low, farthest_to = extremes.farthest_high,
-                nearest_from = extremes.nearest_low, nearest_to = extremes.nearest_high, zero = A(0),
-                one = A(1);
+        const P farthest_from = reduce_max(farthest_low), farthest_to = reduce_max(farthest_high),
+                nearest_from = reduce_min(nearest_low), nearest_to = reduce_min(nearest_high), zero = R(0),
+                one = R(1);
         P confused = zero, confused_perhaps = zero, recalled = zero, recalled_perhaps = zero;
-        detail::for_each_lane<A>(n, [&](const auto& lane) {
-            const P low = lane(low_.data(), A(0)), high = lane(high_.data(), A(0));
-            const P other = lane(other_.data(), infinity), chosen = lane(chosen_.data(), infinity);
-            const auto not_above = [&](P a, P limit) { return select_below(limit, a, zero, one); };
-            const auto below = [&](P a, P limit) { return select_below(a, limit, one, zero); };
-            confused += not_above(high + other, farthest_from);
-            confused_perhaps += not_above(low + other, farthest_to);
-            recalled += below(high + chosen, nearest_from);
-            recalled_perhaps += below(low + chosen, nearest_to);
+        // The distances of all keys that may be the nearest or farthest.
+        A nearest = infinity, farthest = 0;
+        const P near_limit = step.count == n ? P(-far_away) : nearest_to;
+        detail::for_each_lane<R>(n, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            const P low = lane(lows, R(0)), high = lane(highs, R(0));
+            const P other = lane(others, far_away), chosen = lane(chosen_ones, far_away);
+            const P low_other = low + other;
+            confused += select_below(farthest_from, high + other, zero, one);
+            confused_perhaps += select_below(farthest_to, low_other, zero, one);
+            recalled += select_below(high + chosen, nearest_from, one, zero);
+            recalled_perhaps += select_below(low + chosen, nearest_to, one, zero);
+            std::uint32_t near = mask_not_below(near_limit, low_other),
+                          far = mask_not_below(high - chosen, farthest_from);
+            if ((near | far) == 0) return;
+            for (; near != 0; near &= near - 1)
+                nearest = std::min(nearest, distance(step, lane.i + std::countr_zero(near)));
+            for (; far != 0; far &= far - 1)
+                farthest = std::max(farthest, distance(step, lane.i + std::countr_zero(far)));
         });
-        const A sure = reduce_add(confused), kept = reduce_add(recalled);
-        if (sure != reduce_add(confused_perhaps) || kept != reduce_add(recalled_perhaps)) {
-            one_by_one(rank, to);
-            return;
-        }
-        const A count = static_cast<A>(rank + 1);
-        set(to, length_of<true>(extremes.nearest, extremes.nearest_high),
-            length_of<false>(extremes.farthest, extremes.farthest_low), count / (count + sure), kept / count);
+        const A sure = static_cast<A>(reduce_add(confused)), kept = static_cast<A>(reduce_add(recalled));
+        if (sure != static_cast<A>(reduce_add(confused_perhaps)) ||
+            kept != static_cast<A>(reduce_add(recalled_perhaps)))
+            return false;
+        const A all = static_cast<A>(step.count);
+        set(step.to, nearest, farthest, all / (all + sure), kept / all);
+        return true;
     }
 
-    /// D from D^2 - |s|^2 of the nearest other or farthest selected key; where |s|^2 cancels, the distances of
-    /// all keys that may be the one.
-    template <bool nearest>
-    A length_of(A offset, A limit) const {
-        if (offset == infinity) return infinity;
-        const A whole = s_.squaredNorm(), square = whole + offset;
-        if (!(square < A(1e-4) * whole)) return std::sqrt(std::max(square, A(0)));
-        A result = nearest ? infinity : A(0);
-        for (std::size_t i = 0; i < low_.size(); ++i) {
-            if (nearest ? low_[i] + other_[i] > limit : high_[i] - chosen_[i] < limit) continue;
-            const A distance = (s_ - A(p_[i]) * vector(static_cast<Index>(i))).norm();
-            result = nearest ? std::min(result, distance) : std::max(result, distance);
-        }
-        return result;
+    A distance(const Step& step, Index key) const {
+        const A weight = detail::at(weights_, key);
+        if (weight == A(0)) return step.length;
+        // Sums side by side, which compilers take for packets; Eigen does not vectorise what also converts.
+        constexpr Index side = 8;
+        std::array<A, std::size_t(side)> sums{};
+        const T* const x = x_.row(key).data();
+        const Index d = x_.cols();
+        Index c = 0;
+        const auto add = [&](Index j) {
+            const A apart = step.s[c + j] - weight * A(x[c + j]);
+            sums[static_cast<std::size_t>(j)] += apart * apart;
+        };
+        for (; c + side <= d; c += side)
+            for (Index j = 0; j < side; ++j) add(j);
+        for (; c < d; ++c) add(0);
+        return std::sqrt(std::accumulate(sums.begin(), sums.end(), A(0)));
     }
 
-    void one_by_one(std::size_t rank, std::size_t to) {
-        set_.assign(p_, x_, order_.first(rank + 1));
-        const Separability<A> figures = separability(set_);
-        set(to, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
-    }
-
-    void set(std::size_t to, A nearest, A farthest, A precision, A recall) {
-        curve_.nearest_other[to] = nearest;
-        curve_.farthest_selected[to] = farthest;
-        curve_.precision[to] = precision;
-        curve_.recall[to] = recall;
+    void set(Index to, A nearest, A farthest, A precision, A recall) {
+        detail::at(curve_.nearest_other, to) = nearest;
+        detail::at(curve_.farthest_selected, to) = farthest;
+        detail::at(curve_.precision, to) = precision;
+        detail::at(curve_.recall, to) = recall;
         const A sum = precision + recall;
-        curve_.f_score[to] = sum > A(0) ? 2 * precision * recall / sum : sum;
+        detail::at(curve_.f_score, to) = sum > A(0) ? 2 * precision * recall / sum : sum;
     }
 
     SeparabilityCurve<A> curve_;
     RowIn<T> p_;
     MatrixView<T> x_;
     std::span<const Index> order_;
-    /// c; the range of D^2 - |s|^2; |y|^2, |y|, -2p; +inf for selected keys and 0 for others, and the reverse.
-    std::vector<A> inner_, low_, high_, squares_, lengths_, slopes_, other_, chosen_;
-    Eigen::Matrix<A, 1, Eigen::Dynamic> s_;
+    A unit_x_ = 1, unit_y_ = 1;
+    bool in_float_ = false;
+    std::vector<A> weights_, lengths_;
+    Keys<A> keys_;
+    Keys<float> float_keys_;
+    std::vector<A> before_, after_, inner_; ///< c
+    std::vector<A> sums_;                   ///< s of the steps
+    Matrix<A> wide_;                        ///< x
+    std::vector<float> float_inner_;
+    std::vector<Step> steps_;
+    Vector s_;
     SelectedSet<T> set_;
     std::vector<Index> all_;
 };

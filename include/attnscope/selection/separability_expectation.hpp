@@ -249,37 +249,82 @@ public:
         // Its integral over each cell of [-1, 0], where nothing cancels; the other half by symmetry.
         const QuadratureRule rule = unit_rule(5);
         const double width = 2.0 / cells;
-        value_.assign(cells + 1, 0);
-        slope_.assign(cells + 1, 0);
+        std::vector<double> value(cells + 1, 0), slope(cells + 1, 0);
         for (std::size_t i = 0; i < cells / 2; ++i) {
             const double start = -1 + width * static_cast<double>(i);
             double mass = 0;
             for (std::size_t k = 0; k < rule.nodes.size(); ++k)
                 mass += rule.weights[k] * density(start + width * rule.nodes[k]);
-            value_[i + 1] = value_[i] + mass;
-            if (i > 0) slope_[i] = slope_[cells - i] = density(start);
+            value[i + 1] = value[i] + mass;
+            if (i > 0) slope[i] = slope[cells - i] = density(start);
         }
-        slope_[cells / 2] = 1;
-        const double whole = 2 * value_[cells / 2];
-        for (double& slope : slope_) slope /= whole;
-        for (std::size_t i = 0; i <= cells / 2; ++i) value_[cells - i] = 1 - (value_[i] /= whole);
+        slope[cells / 2] = 1;
+        const double whole = 2 * value[cells / 2];
+        for (std::size_t i = 0; i <= cells / 2; ++i) value[cells - i] = 1 - (value[i] /= whole);
+        for (std::size_t i = 0; i <= cells; ++i) {
+            table_.push_back(value[i]);
+            table_.push_back(slope[i] / whole);
+        }
     }
     double operator()(double t) const {
         if (t >= 1) return 1;
         if (t <= -1) return 0;
-        if (value_.empty()) return sphere_cosine_cdf(dimension_, t);
-        const double at = (t + 1) * (cells / 2.0);
-        const auto i = std::min(static_cast<std::size_t>(at), cells - 1);
-        const double x = at - static_cast<double>(i), y = 1 - x;
-        const double cubic = y * y * ((1 + 2 * x) * value_[i] + x * slope_[i]) +
-                             x * x * ((1 + 2 * y) * value_[i + 1] - y * slope_[i + 1]);
-        return std::clamp(cubic, 0.0, 1.0);
+        return table_.empty() ? sphere_cosine_cdf(dimension_, t) : interpolated(table_.data(), t);
+    }
+    /// prod_j G_d(a/q_j + b q_j), for descending q; inverse: 1/q_j. Stops where it is below 1e-18, and at the first q up
+    /// to `least`, from which on all factors are 1.
+    double product(std::span<const double> q, std::span<const double> inverse, double a, double b,
+                   double least) const {
+        double product = 1;
+        std::size_t j = 0;
+        if (!table_.empty()) {
+            for (; j + at_once <= q.size() && q[j] > least; j += at_once) {
+                product *= product_of_packet(q.data() + j, inverse.data() + j, a, b);
+                if (product < 1e-18) return product;
+            }
+        }
+        for (; j < q.size() && q[j] > least && product >= 1e-18; ++j)
+            product *= (*this)(a * inverse[j] + b * q[j]);
+        return product;
     }
 
 private:
-    static constexpr std::size_t cells = 4096;
+    using P = Packet<double>;
+    static constexpr int cells = 4096;
+    static constexpr std::size_t at_once = static_cast<std::size_t>(P::size);
+
+    double product_of_packet(const double* q, const double* inverse, double a, double b) const {
+        const P one = 1.0, two = 2.0, none = 0.0;
+        const P t = min(one, max(P(-1.0), madd(P(a), P::load(inverse), P(b) * P::load(q))));
+        std::array<double, at_once> at, x_of;
+        std::array<std::array<double, at_once>, 4> ends; // value, slope, value, slope
+        ((t + one) * P(cells / 2.0)).store(at.data());
+        for (std::size_t k = 0; k < at_once; ++k) {
+            const int i = std::min(static_cast<int>(at[k]), cells - 1);
+            x_of[k] = at[k] - i;
+            const double* const cell = table_.data() + std::ptrdiff_t(2) * i;
+            for (std::size_t end = 0; end < 4; ++end) ends[end][k] = cell[end];
+        }
+        const P x = P::load(x_of.data()), y = one - x;
+        const P before = madd(x, P::load(ends[1].data()), madd(two, x, one) * P::load(ends[0].data())),
+                behind = madd(two, y, one) * P::load(ends[2].data()) - y * P::load(ends[3].data());
+        std::array<double, at_once> factors;
+        min(one, max(none, madd(y * y, before, x * x * behind))).store(factors.data());
+        return std::accumulate(factors.begin(), factors.end(), 1.0, std::multiplies<>());
+    }
+
+    static double interpolated(const double* table, double t) {
+        const double at = (t + 1) * (cells / 2.0);
+        const int i = std::min(static_cast<int>(at), cells - 1);
+        const double x = at - i, y = 1 - x;
+        const double* const cell = table + std::ptrdiff_t(2) * i;
+        const double cubic =
+            y * y * ((1 + 2 * x) * cell[0] + x * cell[1]) + x * x * ((1 + 2 * y) * cell[2] - y * cell[3]);
+        return std::min(1.0, std::max(0.0, cubic));
+    }
+
     Index dimension_;
-    std::vector<double> value_, slope_;
+    std::vector<double> table_; ///< value and slope at each end of a cell
 };
 
 } // namespace detail
@@ -314,6 +359,8 @@ public:
         if (others.empty()) return 1;
         std::vector<double> descending(others.begin(), others.end());
         std::sort(descending.begin(), descending.end(), std::greater<>());
+        std::vector<double> inverse(descending);
+        for (double& q : inverse) q = 1 / q;
         const detail::LeaveOneOutLengths rest(selected, dimension_, std::min(order_, 12));
         double sum = 0;
         for (std::size_t i = 0; i < selected.size(); ++i) {
@@ -324,8 +371,9 @@ public:
                 // A light key lies near 0, so it is farther from s than i is about when |s| > X: a step at t =
                 // -p/(2X).
                 const double step = x > 0 ? -p / (2 * x) : -1;
-                sum += lengths.weights[a] *
-                       cosine_.expect(step, [&](double t) { return nobody_nearer(descending, p, x, t); });
+                sum += lengths.weights[a] * cosine_.expect(step, [&](double t) {
+                    return nobody_nearer(descending, inverse, p, x, t);
+                });
             }
         }
         return sum / static_cast<double>(selected.size());
@@ -340,17 +388,14 @@ private:
 
     /// Probability that no other key is nearer to s than a key of weight p at cosine t to the rest, of length
     /// x, whose distance from s is then x. others: weights, descending.
-    double nobody_nearer(std::span<const double> others, double p, double x, double t) const {
+    double nobody_nearer(std::span<const double> others, std::span<const double> inverse, double p, double x,
+                         double t) const {
         const double along = p * p + 2 * p * x * t;
         const double s = std::sqrt(std::max(0.0, x * x + along));
         if (others.back() <= x - s) return 0; // nearer, whatever its direction
-        double product = 1;
-        for (const double q : others) {
-            if (q <= s - x) break; // farther, whatever its direction, as all that follow
-            product *= cdf_((along + q * q) / (2 * q * s));
-            if (product < 1e-18) break;
-        }
-        return product;
+        if (s == 0) return 1;
+        return cdf_.product(others, inverse, along / (2 * s), 1 / (2 * s),
+                            s - x); // up to s - x: farther, likewise
     }
 
     Index dimension_;

@@ -41,17 +41,23 @@ public:
     /// sum_{j != i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is
     /// the paper's main sum, (L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o|. V_i = 0 for L <= 2; {0, 0} at N =
     /// L.
+    /// R: the scalar in which roots are taken. With float rows and R = float both ends are exact to 5e-6, in less than
+    /// half the time.
     /// Cost. O(L), and O(d) for each key whose squares cancel.
     /// Throws. `invalid_argument` unless 0 <= N <= L.
+    template <Real R = A>
     Interval<A> expected_distance(Index selected) const {
         const Index n = x_.rows();
         detail::require(selected >= 0 && selected <= n, "RandomSubsetMoments::expected_distance",
                         "N must be in [0, L]", selected, n);
         if (selected == n) return {A(0), A(0)};
+        constexpr bool narrow = std::same_as<R, float> && std::same_as<A, double> && detail::can_narrow;
+        // In this unit no term exceeds 9, and one that underflows in float is none of the sum's digits.
+        const A unit = narrow ? std::max(total_squares_, sum_square_) : A(1);
+        if (narrow && !(unit > A(1e-250) && unit < A(1e250))) return expected_distance<A>(selected);
         const A l = static_cast<A>(n), count = static_cast<A>(selected);
         const A share = n > 1 ? count / (l - 1) : A(0);
         const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
-        using P = detail::Packet<A>;
         Interval<A> sum{A(0), A(0)};
         const auto add_key = [&](Index i) {
             const auto at = static_cast<std::size_t>(i);
@@ -61,27 +67,49 @@ public:
             sum.lower += std::sqrt(mean);
             sum.upper += std::sqrt(mean + variance * spread);
         };
+        using P = detail::Packet<A>;
+        using Q = detail::Packet<std::conditional_t<narrow, float, A>>;
         const P own_factor = (1 + share) * (1 + share), cross = -2 * share * (1 + share),
                 all = share * share * sum_square_, close = cancelled, zero = A(0), factor = variance,
                 total = total_squares_, square = sum_square_, inverse = n > 1 ? 1 / (l - 1) : A(0),
-                minus_two = A(-2);
-        P lower = zero, upper = zero;
-        Index i = 0;
-        for (; i + P::size <= n; i += P::size) {
+                minus_two = A(-2), scale = 1 / unit;
+        struct Squares {
+            P mean, around; ///< mu_i^2, mu_i^2 + V_i
+        };
+        bool cancels = false;
+        const auto squares_at = [&](Index i) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             const P q = P::load(squares_.data() + i), b = P::load(products_.data() + i);
             const P whole = madd(own_factor, q, all), mean = madd(cross, b, whole);
-            if (any_below(mean, close * whole)) [[unlikely]] {
-                for (Index j = i; j < i + P::size; ++j) add_key(j);
-                continue;
-            }
+            cancels = any_below(mean, close * whole);
             const P others = madd(minus_two, b, square) + q;
             const P spread = max(zero, total - q - others * inverse);
-            lower += sqrt(mean);
-            upper += sqrt(madd(factor, spread, mean));
+            return Squares{mean, madd(factor, spread, mean)};
+        };
+        const A root = std::sqrt(unit);
+        constexpr Index block = 64 * Q::size; // as many terms a lane are added up in R
+        Index i = 0;
+        while (i + Q::size <= n) {
+            Q lower = typename Q::Scalar(0), upper = lower;
+            for (const Index end = i + block; i < end && i + Q::size <= n; i += Q::size) {
+                const Squares first = squares_at(i);
+                bool any = cancels;
+                if constexpr (narrow) {
+                    const Squares second = squares_at(i + P::size);
+                    any = any || cancels;
+                    if (!any) [[likely]] {
+                        lower += sqrt(detail::narrow(first.mean * scale, second.mean * scale));
+                        upper += sqrt(detail::narrow(first.around * scale, second.around * scale));
+                    }
+                } else if (!any) [[likely]] {
+                    lower += sqrt(first.mean);
+                    upper += sqrt(first.around);
+                }
+                for (Index j = i; any && j < i + Q::size; ++j) add_key(j);
+            }
+            sum.lower += root * static_cast<A>(reduce_add(lower));
+            sum.upper += root * static_cast<A>(reduce_add(upper));
         }
         for (; i < n; ++i) add_key(i);
-        sum.lower += reduce_add(lower);
-        sum.upper += reduce_add(upper);
         const A left = (l - count) / l;
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }

@@ -10,8 +10,16 @@ using attnscope::SeparabilityCurves;
 
 namespace {
 
-constexpr std::array<std::pair<Index, Index>, 8> shapes = {
-    {{1, 2}, {2, 1}, {3, 3}, {7, 2}, {16, 8}, {17, 1}, {40, 3}, {90, 16}}};
+constexpr std::array<std::pair<Index, Index>, 9> shapes = {
+    {{1, 2},
+     {2, 1},
+     {3, 3},
+     {7, 2},
+     {16, 8},
+     {17, 1},
+     {40, 3},
+     {90, 16},
+     {157, 6}}}; // the last has more columns than one block
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 } // namespace
@@ -91,31 +99,38 @@ TEST_CASE("precision and recall of every N with ties, in whole numbers", "[selec
     CHECK(met > 10'000);
 }
 
-TEST_CASE("separability curves of some N are those of every N, bit for bit", "[selection][curves]") {
-    SplitMix64 random = generator(test_seed(), 62);
-    SeparabilityCurves<double> every, some;
-    for (int trial = 0; trial < 50; ++trial) {
-        const Index n = 1 + random.below(40), d = 1 + random.below(9);
-        std::vector<double> p, x;
-        for (Index i = 0; i < n; ++i) p.push_back(random.uniform());
-        for (Index i = 0; i < n * d; ++i) x.push_back(random.normal());
-        const Tokens<double> tokens = tokens_of(p, x);
+TEMPLATE_TEST_CASE("separability curves of some N are those of every N", "[selection][curves]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random = generator(seed, 62);
+    SeparabilityCurves<T> every, some;
+    std::size_t far_apart = 0;
+    for (int trial = 0; trial < 60; ++trial) {
+        const Index n = 1 + random.below(trial < 50 ? 40 : 400), d = 1 + random.below(9),
+                    rare = trial < 50 ? 3 : 60;
+        std::vector<T> p, x;
+        for (Index i = 0; i < n; ++i) p.push_back(static_cast<T>(random.uniform()));
+        for (Index i = 0; i < n * d; ++i) x.push_back(static_cast<T>(random.normal()));
+        const Tokens<T> tokens = tokens_of(p, x);
         const std::vector<Index> order = reference_order(tokens.weights());
-        const Matrix<double> gram = attnscope::gram_matrix(tokens.vectors());
+        const auto gram = attnscope::gram_matrix(tokens.vectors());
         std::vector<Index> counts;
         for (Index count = 1; count <= n; ++count)
-            if (random.below(3) == 0) counts.push_back(count);
+            if (random.below(rare) == 0) counts.push_back(count);
         const auto& all = every.compute(tokens.weights(), tokens.vectors(), gram, order, n);
         const auto& found =
             some.compute(tokens.weights(), tokens.vectors(), gram, order, std::span<const Index>(counts));
         REQUIRE(found.recall.size() == counts.size());
         for (std::size_t i = 0; i < counts.size(); ++i) {
             const auto at = static_cast<std::size_t>(counts[i] - 1);
+            far_apart += counts[i] - (i > 0 ? counts[i - 1] : 0) > d;
             CHECK((found.recall[i] == all.recall[at] && found.precision[i] == all.precision[at] &&
                    found.f_score[i] == all.f_score[at] && found.nearest_other[i] == all.nearest_other[at] &&
                    found.farthest_selected[i] == all.farthest_selected[at]));
         }
     }
+    CHECK(far_apart > 20);
 }
 
 TEST_CASE("separability curves of what is not finite, and where they stop", "[selection][curves]") {

@@ -718,3 +718,23 @@ TEST_CASE("the cap on E d counts every length", "[selection][corollary2]") {
         RandomSubsetMoments<double>(equal.weights(), equal.vectors()), Index(3),
         mean_subset_distance<double>(equal.weights(), equal.vectors(), 3, Reading::cumulative, 2, random))[0]);
 }
+
+TEST_CASE("expected distances of float rows, with roots in float and in double", "[selection][theorem1]") {
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    Worst worst;
+    constexpr std::array<std::pair<Index, Index>, 6> shapes = {
+        {{1, 2}, {2, 3}, {7, 2}, {33, 4}, {130, 3}, {2100, 5}}};
+    for_each_tokens<float>(seed, shapes, [&](const Tokens<float>& tokens, SplitMix64& random) {
+        const RandomSubsetMoments<float> moments(tokens.weights(), tokens.vectors());
+        for (const Index count : {Index(1), 1 + random.below(tokens.n), tokens.n}) {
+            const auto narrow = moments.expected_distance<float>(count),
+                       wide = moments.expected_distance(count);
+            worst.meet(std::abs(static_cast<Ref>(narrow.lower) - static_cast<Ref>(wide.lower)),
+                       Ref(5e-6) * static_cast<Ref>(wide.lower), tokens.where);
+            worst.meet(std::abs(static_cast<Ref>(narrow.upper) - static_cast<Ref>(wide.upper)),
+                       Ref(5e-6) * static_cast<Ref>(wide.upper), tokens.where);
+        }
+    });
+    ATTNSCOPE_CHECK_WORST(worst);
+}
