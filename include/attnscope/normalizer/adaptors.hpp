@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/detail/elementary.hpp>
+#include <attnscope/detail/row_cut.hpp>
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/random.hpp>
 
@@ -208,70 +209,15 @@ private:
     N inner_;
 };
 
-namespace detail {
-
-/// Moves the elements for which `front(x)` holds to the front; returns their number. Without branches, which
-/// nobody could predict.
-template <Real T, class Front>
-std::size_t partition_row(std::span<T> x, Front&& front) {
-    std::size_t count = 0;
-    for (T& at : x) {
-        const T value = at;
-        at = x[count];
-        x[count] = value;
-        count += front(value);
-    }
-    return count;
-}
-
-/// Narrows an unordered row to some equal elements, the larger ones before them and the smaller ones behind.
-/// `into_front(front, back)` says whether the place that is looked for is among the larger part, else it is in
-/// the back. Expected cost O(n).
-template <Real T, class Choose>
-std::span<T> narrow_row(std::span<T> x, Choose&& into_front) {
-    // At random, or an ordered row could take O(n^2).
-    SplitMix64 random(x.size());
-    const auto any = [&](std::span<T> part) { return part[static_cast<std::size_t>(random() % part.size())]; };
-    while (x.size() > 1) {
-        const T a = any(x), b = any(x), c = any(x);
-        const T pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
-        std::size_t count = partition_row<T>(x, [=](T value) { return value > pivot; });
-        if (count == 0) count = partition_row<T>(x, [=](T value) { return value == pivot; });
-        if (count == x.size()) break;
-        x = into_front(x.first(count), x.subspan(count)) ? x.first(count) : x.subspan(count);
-    }
-    return x;
-}
-
-/// Sets all but the `count` largest weights to 0, ties by smaller index. Allocates one row.
-template <Real T>
-void keep_largest(RowOut<T> p, std::size_t count) {
-    if (count >= p.size()) return;
-    std::vector<T> copy(p.begin(), p.end());
-    std::size_t larger = 0; // before the part that is looked at
-    const T threshold = narrow_row<T>(copy, [&](std::span<T> front, std::span<T>) {
-                            if (count <= larger + front.size()) return true;
-                            larger += front.size();
-                            return false;
-                        }).front();
-    // Of the keys at the threshold, as many as the larger ones leave room for.
-    std::size_t room = count - larger;
-    for (T& x : p) {
-        const bool tie = x == threshold;
-        x = x > threshold || (tie && room > 0) ? x : T(0);
-        room -= tie && room > 0;
-    }
-}
-
-} // namespace detail
-
 /// Keeps the k largest weights.
 struct TopK {
     Index k = 1;
     static constexpr std::string_view name() { return "topk"; }
     template <Real T>
     void choose(std::span<T> p) const {
-        detail::keep_largest<T>(p, static_cast<std::size_t>(k));
+        if (k >= detail::size<T>(p)) return;
+        detail::DroppedElements<T> dropped{.most = detail::size<T>(p) - k};
+        detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
     }
 };
 
@@ -283,20 +229,10 @@ struct TopP {
     void choose(std::span<T> p) const {
         // From the small end, so that a share of 1 keeps every key that has weight.
         using A = Accumulator<T>;
-        std::vector<T> copy(p.begin(), p.end());
-        const A spare = (1 - A(mass)) * std::accumulate(copy.begin(), copy.end(), A(0));
-        A tail = 0;
-        std::size_t dropped = 0;
-        const std::span<T> ties = detail::narrow_row<T>(copy, [&](std::span<T>, std::span<T> back) {
-            const A sum = std::accumulate(back.begin(), back.end(), tail);
-            if (sum > spare) return false;
-            tail = sum;
-            dropped += back.size();
-            return true;
-        });
-        for (const T x : ties)
-            if (dropped + 1 < p.size() && tail + A(x) <= spare) tail += A(x), ++dropped;
-        detail::keep_largest<T>(p, p.size() - dropped);
+        detail::DroppedElements<T> dropped{.most = detail::size<T>(p) - 1,
+                                           .spare = (1 - A(mass)) * detail::wide_sum<T>(p),
+                                           .looks_at_sum = true};
+        detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
     }
 };
 
@@ -329,8 +265,11 @@ public:
         if (status == RowStatus::nan || status == RowStatus::empty) return status;
         choice_.template choose<T>(out);
         if (promises_of(inner_).simplex) {
-            const auto sum = std::accumulate(out.begin(), out.end(), Accumulator<T>(0));
-            for (T& x : out) x = static_cast<T>(Accumulator<T>(x) / sum);
+            using P = detail::Packet<T>;
+            const P sum = static_cast<T>(detail::wide_sum<T>(out));
+            detail::for_each_lane<T>(detail::size<T>(out), [&](const auto& lane) {
+                lane.store(out.data(), lane(out.data(), T(0)) / sum);
+            });
         }
         return status;
     }

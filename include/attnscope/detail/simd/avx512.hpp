@@ -21,10 +21,10 @@ struct Instructions<float, 16> : GenericInstructions<float> {
         return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
     }
     static Index store_not_below(__m512 x, __m512 limit, float* target) {
-        const __mmask16 mask = _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
-        _mm512_storeu_ps(target,
-                         _mm512_maskz_compress_ps(mask, x)); // a masked store is slow on some processors
-        return std::popcount(static_cast<std::uint32_t>(mask));
+        return store_some(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), x, target);
+    }
+    static Index store_below(__m512 x, __m512 limit, float* target) {
+        return store_some(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), x, target);
     }
     static __m512 load_partial(const float* source, Index count, float fill) {
         return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
@@ -35,6 +35,11 @@ struct Instructions<float, 16> : GenericInstructions<float> {
 
 private:
     static __mmask16 first(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
+    static Index store_some(__mmask16 mask, __m512 x, float* target) {
+        // A masked store is slow on some processors.
+        _mm512_storeu_ps(target, _mm512_maskz_compress_ps(mask, x));
+        return std::popcount(static_cast<std::uint32_t>(mask));
+    }
 };
 
 template <>
@@ -47,10 +52,10 @@ struct Instructions<double, 8> : GenericInstructions<double> {
         return _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
     }
     static Index store_not_below(__m512d x, __m512d limit, double* target) {
-        const __mmask8 mask = _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
-        _mm512_storeu_pd(target,
-                         _mm512_maskz_compress_pd(mask, x)); // a masked store is slow on some processors
-        return std::popcount(static_cast<std::uint32_t>(mask));
+        return store_some(_mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ), x, target);
+    }
+    static Index store_below(__m512d x, __m512d limit, double* target) {
+        return store_some(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), x, target);
     }
     // Eigen's is a Newton step from an estimate, and NaN of +inf.
     static __m512d sqrt(__m512d x) { return _mm512_sqrt_pd(x); }
@@ -67,6 +72,10 @@ struct Instructions<double, 8> : GenericInstructions<double> {
 
 private:
     static __mmask8 first(Index count) { return static_cast<__mmask8>((1u << count) - 1u); }
+    static Index store_some(__mmask8 mask, __m512d x, double* target) {
+        _mm512_storeu_pd(target, _mm512_maskz_compress_pd(mask, x));
+        return std::popcount(static_cast<std::uint32_t>(mask));
+    }
 };
 
 } // namespace detail

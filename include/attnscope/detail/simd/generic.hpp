@@ -45,19 +45,11 @@ struct GenericInstructions {
     }
     /// Stores the elements of x that are at least `limit`, one after the other; how many there are.
     static Index store_not_below(Raw x, Raw limit, T* target) {
-        if constexpr (scalar) {
-            *target = x;
-            return x >= limit;
-        } else {
-            // All of them, the next where a smaller one stood: a branch would be mispredicted.
-            const auto a = elements(x), b = elements(limit);
-            Index stored = 0;
-            for (std::size_t i = 0; i < a.size(); ++i) {
-                target[stored] = a[i];
-                stored += a[i] >= b[i];
-            }
-            return stored;
-        }
+        return store_if(x, limit, target, [](T a, T b) { return a >= b; });
+    }
+    /// The same of those that are below.
+    static Index store_below(Raw x, Raw limit, T* target) {
+        return store_if(x, limit, target, [](T a, T b) { return a < b; });
     }
     /// sqrt x, correctly rounded in double and long double. Eigen's of floats is right to 2 units, but 0 of denormals and
     /// NaN of +inf.
@@ -96,6 +88,22 @@ struct GenericInstructions {
 
 private:
     using Elements = std::array<T, static_cast<std::size_t>(size)>;
+    template <class Holds>
+    static Index store_if(Raw x, Raw limit, T* target, const Holds& holds) {
+        if constexpr (scalar) {
+            *target = x;
+            return holds(x, limit);
+        } else {
+            // All of them, the next where one stood for which it does not hold: a branch would be mispredicted.
+            const auto a = elements(x), b = elements(limit);
+            Index stored = 0;
+            for (std::size_t i = 0; i < a.size(); ++i) {
+                target[stored] = a[i];
+                stored += holds(a[i], b[i]);
+            }
+            return stored;
+        }
+    }
     static Elements elements(Raw x) {
         Elements result;
         Eigen::internal::pstoreu<T, Raw>(result.data(), x);

@@ -95,6 +95,10 @@ public:
     friend EIGEN_ALWAYS_INLINE Index store_not_below(Packet x, Packet limit, T* target) {
         return Target::store_not_below(x.raw, limit.raw, target);
     }
+    /// The same of the elements that are below.
+    friend EIGEN_ALWAYS_INLINE Index store_below(Packet x, Packet limit, T* target) {
+        return Target::store_below(x.raw, limit.raw, target);
+    }
 
     friend EIGEN_ALWAYS_INLINE T reduce_add(Packet x) { return Eigen::internal::predux(x.raw); }
     friend EIGEN_ALWAYS_INLINE T reduce_max(Packet x) { return Eigen::internal::predux_max(x.raw); }

@@ -1,0 +1,136 @@
+// Where a row is cut so that its largest elements stay: by their number, or by their share of the sum.
+#pragma once
+
+#include <attnscope/detail/lanes.hpp>
+#include <attnscope/detail/ordered_bits.hpp>
+
+#include <algorithm>
+#include <memory>
+
+namespace attnscope {
+inline namespace v0_2 {
+namespace detail {
+
+/// What stays: every element above `least`, and all that equal it but for `surplus` of them.
+template <Real T>
+struct RowCut {
+    T least;
+    Index surplus = 0;
+};
+
+/// The elements that are dropped so far, the smallest ones of a row: no more than a number of them, whose sum is no more
+/// than it may be, and never all.
+template <Real T>
+struct DroppedElements {
+    using A = Accumulator<T>;
+    Index most;              ///< of them
+    A spare = 0;             ///< of their sum, where it is looked at
+    bool looks_at_sum = false;
+    Index count = 0;
+    A sum = 0;
+
+    bool add(Index more, A more_sum) {
+        if (more > most - count || (looks_at_sum && sum + more_sum > spare)) return false;
+        count += more;
+        sum += more_sum;
+        return true;
+    }
+};
+
+/// A sum in the accumulator scalar of packets of T, of which a few at a time are added up as they are: to 4 units of T,
+/// usually to less than one.
+template <Real T>
+class WideSum {
+public:
+    EIGEN_ALWAYS_INLINE void add(Packet<T> x) {
+        part_ += x;
+        if constexpr (!std::same_as<T, Accumulator<T>>)
+            if (++parts_ == 8) flush();
+    }
+    Accumulator<T> sum() {
+        flush();
+        return wide_.sum();
+    }
+
+private:
+    void flush() {
+        wide_.add(part_);
+        part_ = T(0);
+        parts_ = 0;
+    }
+    Packet<T> part_ = T(0);
+    WidePacket<T> wide_;
+    int parts_ = 0;
+};
+
+/// Sum of a row in the accumulator scalar, as `WideSum`.
+template <Real T>
+Accumulator<T> wide_sum(RowIn<T> x) {
+    WideSum<T> sum;
+    for_each_lane<T>(size(x), [&](const auto& lane) { sum.add(lane(x.data(), T(0))); });
+    return sum.sum();
+}
+
+/// Drops as many of the smallest elements as `dropped` takes, halving the range of the ordered bits of what is left in
+/// between: a comparison and a compressed store for each element that is still in question, about three for each of the
+/// row, and no branch by an element. No element may be NaN.
+/// Cost. O(n) where halves of the range hold halves of the elements; at most O(n) times the bits of T. Allocates a
+/// row.
+template <Real T>
+RowCut<T> cut_row(RowIn<T> row, DroppedElements<T>& dropped) {
+    using P = Packet<T>;
+    constexpr Index few = 16;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    // Whole packets are stored.
+    const auto room = std::make_unique_for_overwrite<T[]>(row.size() + static_cast<std::size_t>(P::size));
+    RowIn<T> left = row;
+    auto [low, high] = row_range<T>(row);
+    while (!std::same_as<T, long double> && std::ssize(left) > few && low < high) {
+        T middle = high; // in (low, high], so that neither half has all of the range
+        if constexpr (!std::same_as<T, long double>) middle = middle_of(low, high);
+        const P limit = middle, zero = T(0);
+        WideSum<T> below;
+        Index reached = 0;
+        for_each_lane<T>(detail::size<T>(left), [&](const auto& lane) {
+            const P x = lane(left.data(), infinity);
+            reached += std::popcount(mask_not_below(x, limit));
+            if (dropped.looks_at_sum) below.add(select_below(x, limit, x, zero));
+        });
+        const Index padding = (P::size - detail::size<T>(left) % P::size) % P::size;
+        const bool drop = dropped.add(std::ssize(left) + padding - reached, below.sum());
+        Index stored = 0;
+        for_each_lane<T>(detail::size<T>(left), [&](const auto& lane) {
+            stored += drop ? store_not_below(lane(left.data(), -infinity), limit, room.get() + stored)
+                           : store_below(lane(left.data(), infinity), limit, room.get() + stored);
+        });
+        left = RowIn<T>(room.get(), static_cast<std::size_t>(stored));
+        (drop ? low : high) = drop ? middle : std::nextafter(middle, -infinity);
+    }
+    // The few that are left, or many that are alike, one by one.
+    if (left.data() == row.data()) std::copy(row.begin(), row.end(), room.get());
+    const RowOut<T> rest(room.get(), left.size());
+    if (low < high) std::sort(rest.begin(), rest.end());
+    std::size_t next = 0;
+    while (next < rest.size() && dropped.add(1, Accumulator<T>(rest[next]))) ++next;
+    if (next == rest.size()) return {std::nextafter(high, infinity)}; // what is above the range stays
+    const T least = rest[next];
+    return {least, std::count(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(next), least)};
+}
+
+/// Sets what is cut off to 0; of elements that equal the smallest one that stays, the last ones go.
+template <Real T>
+void apply_cut(const RowCut<T>& cut, RowOut<T> row) {
+    using P = Packet<T>;
+    const P least = cut.least, zero = T(0);
+    for_each_lane<T>(size(RowIn<T>(row)), [&](const auto& lane) {
+        const P x = lane(row.data(), T(0));
+        lane.store(row.data(), select_below(x, least, zero, x));
+    });
+    Index surplus = cut.surplus;
+    for (std::size_t i = row.size(); surplus > 0 && i-- > 0;)
+        if (row[i] == cut.least) row[i] = T(0), --surplus;
+}
+
+} // namespace detail
+} // namespace v0_2
+} // namespace attnscope
