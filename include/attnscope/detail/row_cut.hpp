@@ -23,8 +23,8 @@ struct RowCut {
 template <Real T>
 struct DroppedElements {
     using A = Accumulator<T>;
-    Index most;              ///< of them
-    A spare = 0;             ///< of their sum, where it is looked at
+    Index most;  ///< of them
+    A spare = 0; ///< of their sum, where it is looked at
     bool looks_at_sum = false;
     Index count = 0;
     A sum = 0;

@@ -74,7 +74,9 @@ struct Softplus {
     template <Real T>
     T log_derivative(T z) const {
         const T cut = std::log(std::numeric_limits<T>::epsilon()) / 2;
-        return z < cut ? T(1) - std::exp(z) / 2 : derivative(z) / (*this)(z);
+        if (z < cut) return T(1) - std::exp(z) / 2;
+        const T e = std::exp(-std::abs(z));
+        return (z < T(0) ? e : T(1)) / ((T(1) + e) * (std::max(z, T(0)) + std::log1p(e)));
     }
     /// F(z)/c over packets, with c = e^m where m < 0 and 1 else, so that negative rows keep their digits.
     template <Real T>

@@ -40,7 +40,8 @@ std::vector<T> some_row(SplitMix64& random, Index n, int family) {
 
 } // namespace
 
-TEMPLATE_TEST_CASE("the k largest of a row are those of a sort", "[normalizer][topk]", float, double, long double) {
+TEMPLATE_TEST_CASE("the k largest of a row are those of a sort", "[normalizer][topk]", float, double,
+                   long double) {
     using T = TestType;
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
@@ -57,8 +58,8 @@ TEMPLATE_TEST_CASE("the k largest of a row are those of a sort", "[normalizer][t
     CHECK(met == 3000);
 }
 
-TEMPLATE_TEST_CASE("the share of a row is cut where a sort cuts it, in whole numbers", "[normalizer][topp]", float,
-                   double, long double) {
+TEMPLATE_TEST_CASE("the share of a row is cut where a sort cuts it, in whole numbers", "[normalizer][topp]",
+                   float, double, long double) {
     using T = TestType;
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
