@@ -7,8 +7,6 @@
 #include <attnscope/normalizer/softmax.hpp>
 #include <attnscope/random.hpp>
 
-#include <functional>
-#include <numeric>
 #include <string>
 #include <vector>
 

@@ -4,6 +4,8 @@
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/separability.hpp>
 
+#include <numeric>
+
 namespace attnscope {
 inline namespace v0_2 {
 

@@ -11,7 +11,9 @@
 
 #include <Eigen/Eigenvalues>
 
+#include <functional>
 #include <numbers>
+#include <numeric>
 
 namespace attnscope {
 inline namespace v0_2 {
