@@ -173,6 +173,19 @@ public:
         return p == T(0) ? T(0) : p * log_derivative(z);
     }
 
+    /// The same of a row.
+    template <ScalarOfFunction<F> T>
+    void gradients(std::span<const T> z, std::span<const T> p, std::span<T> g) const {
+        if constexpr (requires(detail::Packet<T> x) { f_.template log_derivative<T>(x); }) {
+            detail::for_each_lane<T>(detail::size<T>(z), [&](const auto& lane) {
+                lane.store(g.data(),
+                           lane(p.data(), T(0)) * f_.template log_derivative<T>(lane(z.data(), T(0))));
+            });
+        } else {
+            for (std::size_t i = 0; i < z.size(); ++i) g[i] = gradient(z[i], p[i]);
+        }
+    }
+
     /// F'(z)/F(z); 0 where F is infinite.
     template <ScalarOfFunction<F> T>
     T log_derivative(T z) const {

@@ -78,6 +78,15 @@ struct Softplus {
         const T e = std::exp(-std::abs(z));
         return (z < T(0) ? e : T(1)) / ((T(1) + e) * (std::max(z, T(0)) + std::log1p(e)));
     }
+    /// F'(z)/F(z) of a packet: with e = e^{-|z|}, 1/((1 + e) f), f = log1p(e)/e below 0 and z + log1p(e) above.
+    template <Real T>
+    detail::Packet<T> log_derivative(detail::Packet<T> z) const {
+        using P = detail::Packet<T>;
+        const P zero = T(0), one = T(1);
+        const auto e = exp_nonpositive(zero - abs(z));
+        const auto ratio = log1p_ratio(e);
+        return one / ((one + e) * select_below(z, zero, ratio, madd(e, ratio, z)));
+    }
     /// F(z)/c over packets, with c = e^m where m < 0 and 1 else, so that negative rows keep their digits.
     template <Real T>
     struct Scaled {
