@@ -204,9 +204,10 @@ int main(int argc, char** argv) {
                    "write a page to explore the heads in a browser, offline, to this file: map, patterns, "
                    "what-if, audit")
         ->check(not_empty);
-    app.add_option("--csv", csv,
-                   "write heads.csv, selection.csv, audit.csv (with --rows also rows.csv, selection_rows.csv) "
-                   "into this folder")
+    app.add_option(
+           "--csv", csv,
+           "write heads.csv, selection.csv, audit.csv (with --rows also rows.csv, selection_rows.csv, with "
+           "--beside also beside.csv) into this folder")
         ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {

@@ -343,6 +343,12 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
     const std::string selections = io::selection_names() + "\n";
     std::string heads_text = place + ",visible" + figures, rows_text = place + ",query,visible" + figures;
     std::string selection_text = place + selections, selection_rows = place + ",query" + selections;
+    std::string beside_text, beside_rows;
+    if (!report.beside.empty()) {
+        const std::string names = io::figure_names(report.beside.front()) + "\n";
+        beside_text = place + ",normalizer,visible" + names;
+        beside_rows = place + ",query,visible" + names;
+    }
     for (std::size_t i = 0; i < report.heads.size(); ++i) {
         const HeadPlace& at = report.places[i];
         const HeadSummary& head = report.heads[i];
@@ -350,15 +356,24 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
                                         : fmt::format("{},{}", at.layer, at.head);
         heads_text += own + io::mean_cells_csv(head) + "\n";
         selection_text += io::selections_csv(head, own);
+        if (!report.beside.empty())
+            beside_text +=
+                own + "," + report.beside[i].normalizer + io::mean_cells_csv(report.beside[i]) + "\n";
         if (!rows) continue;
+        if (!report.beside.empty()) beside_rows += io::rows_csv(report.beside_rows[i], own);
         rows_text += io::rows_csv(report.head_rows[i], own);
         selection_rows += io::selection_rows_csv(report.head_rows[i], own);
     }
     const std::string audit_text = io::to_csv(report.audit);
-    const std::array<const std::string*, csv_names.size()> texts{&heads_text, &audit_text, &selection_text,
-                                                                 &rows_text, &selection_rows};
+    const std::array<const std::string*, csv_names.size()> texts{
+        &heads_text, &audit_text, &selection_text, &rows_text, &selection_rows, &beside_text, &beside_rows};
     std::vector<std::pair<std::string_view, std::string_view>> files;
-    for (std::size_t i = 0; i < (rows ? csv_names.size() : 3); ++i) files.emplace_back(csv_names[i], *texts[i]);
+    for (std::size_t i = 0; i < csv_names.size(); ++i) {
+        const bool of_rows = csv_names[i].find("rows") != std::string_view::npos;
+        const bool of_others = csv_names[i].starts_with("beside");
+        if ((!of_rows || rows) && (!of_others || !report.beside.empty()))
+            files.emplace_back(csv_names[i], *texts[i]);
+    }
     program::write_all(folder, files);
 }
 

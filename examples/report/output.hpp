@@ -18,9 +18,11 @@ std::string statements_text();
 /// Schema "attnscope.report/1", documented in docs/report.md. `rows`: include every row.
 std::string to_json(const Report& report, bool rows);
 
-/// The files of `write_csv`; the last two only with `rows`.
-inline constexpr std::array<std::string_view, 5> csv_names{"heads.csv", "audit.csv", "selection.csv",
-                                                           "rows.csv", "selection_rows.csv"};
+/// The files of `write_csv`; those of rows only with `rows`, those of heads under another normaliser only where one was
+/// asked for.
+inline constexpr std::array<std::string_view, 7> csv_names{
+    "heads.csv",          "audit.csv",  "selection.csv",  "rows.csv",
+    "selection_rows.csv", "beside.csv", "beside_rows.csv"};
 
 /// Writes these files, each whole or absent. The folder must exist. Errors: std::runtime_error that names the
 /// file and those written before it.

@@ -127,8 +127,14 @@ says 'of rows behind a softcap nothing is stated'
 report "${with_sinks[@]}" --beside softmax --json "$work/json"
 [ "$(grep -c '"max_weight": 0.333' "$work/json")" -eq 1 ] && [ "$(grep -c '"max_weight": 0.5,' "$work/json")" -eq 1 ] ||
     complain "JSON does not have both normalisers: $(grep max_weight "$work/json")"
-report "${with_sinks[@]}" --beside softmax
+mkdir "$work/beside"
+report "${with_sinks[@]}" --beside softmax --rows --csv "$work/beside"
 says 'The same heads under softmax, without a sink:'
+column() { # column <file> <name>: of its first line of figures
+    awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; ++i) if ($i == name) at = i } NR == 2 { print at ? $at : "no column" }' "$work/beside/$1"
+}
+[ "$(column beside.csv normalizer) $(column beside.csv max_weight) $(column beside_rows.csv max_weight)" = 'softmax 0.5 0.5' ] ||
+    complain "beside.csv has not the other normaliser: $(cat "$work/beside/beside.csv" "$work/beside/beside_rows.csv")"
 refused 2 '--beside: make_normalizer: a normaliser must be one of' "${with_sinks[@]}" --beside nothing
 report "${with_sinks[@]}" --stream --rows --csv "$work"
 says 'streamed     no matrix of logits'

@@ -23,6 +23,12 @@ merged() {
     for file in text json csv/heads.csv csv/audit.csv csv/selection.csv csv/rows.csv csv/selection_rows.csv; do
         same "$2/$file" "$one/$file" "$3: $file is not that of one process"
     done
+    for file in csv/beside.csv csv/beside_rows.csv; do
+        case $3 in
+        *--beside*) same "$2/$file" "$one/$file" "$3: $file is not that of one process" ;;
+        *) [ ! -e "$2/$file" ] || complain "$3: there is $file" ;;
+        esac
+    done
 }
 
 # The synthetic heads, and options whose results are more than figures of rows.

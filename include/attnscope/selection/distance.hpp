@@ -120,10 +120,10 @@ public:
         A longest_x = 0, longest_y = 0, largest = 0;
         for (std::size_t i = 0; i < size; ++i) {
             const A length = std::sqrt(gram(static_cast<Index>(i), static_cast<Index>(i)));
-            lengths_[i] = weight_[i] * length;
+            lengths_[i] = std::abs(weight_[i]) * length;
             longest_x = std::max(longest_x, length);
             longest_y = std::max(longest_y, lengths_[i]);
-            largest = std::max(largest, weight_[i]);
+            largest = std::max(largest, std::abs(weight_[i]));
             o_ += weight_[i] * vector(x, static_cast<Index>(i));
         }
         for (std::size_t rank = size; rank-- > 0;)

@@ -171,11 +171,11 @@ private:
         unit_x_ = unit_y_ = 0;
         for (std::size_t i = 0; i < size; ++i) {
             const A length = std::sqrt(gram(static_cast<Index>(i), static_cast<Index>(i)));
-            lengths_[i] = weights_[i] * length;
+            lengths_[i] = std::abs(weights_[i]) * length;
             finite = finite && std::isfinite(lengths_[i] * lengths_[i]) && std::isfinite(length * length);
             unit_x_ = std::max(unit_x_, length);
             unit_y_ = std::max(unit_y_, lengths_[i]);
-            largest = std::max(largest, weights_[i]);
+            largest = std::max(largest, std::abs(weights_[i]));
         }
         if (!finite) return false;
         if (!(unit_y_ > A(0))) unit_x_ = unit_y_ = 1; // every distance is 0
