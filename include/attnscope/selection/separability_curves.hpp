@@ -179,7 +179,9 @@ private:
         }
         if (!finite) return false;
         if (!(unit_y_ > A(0))) unit_x_ = unit_y_ = 1; // every distance is 0
-        in_float_ = narrows && largest * (unit_x_ / unit_y_) < A(1e30);
+        const A slope = largest * (unit_x_ / unit_y_);
+        in_float_ = narrows && slope < A(1e30);
+        in_range_ = slope * static_cast<A>(2 * size + 2) <= std::numeric_limits<A>::max();
         if (in_float_) float_keys_.begin(weights_, lengths_, unit_x_, unit_y_);
         keys_.begin(weights_, lengths_, unit_x_, unit_y_);
         before_.assign(size, A(0));
@@ -284,6 +286,7 @@ private:
     template <class R>
     bool count(Keys<R>& keys, const R* inner, const Step& step) {
         using P = detail::Packet<R>;
+        if (!in_range_) return false;
         const Index n = detail::size<T>(p_);
         // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|). In
         // float also four roundings of the square and of 2 p_i c_i <= 2 |y_i| |s|.
@@ -329,10 +332,12 @@ private:
             std::uint32_t near = mask_not_below(near_limit, low_other),
                           far = mask_not_below(high - chosen, farthest_from);
             if ((near | far) == 0) return;
-            for (; near != 0; near &= near - 1)
-                nearest = std::min(nearest, distance(step, lane.i + std::countr_zero(near)));
-            for (; far != 0; far &= far - 1)
-                farthest = std::max(farthest, distance(step, lane.i + std::countr_zero(far)));
+            for (Index key; near != 0; near &= near - 1)
+                if (key = lane.i + std::countr_zero(near); key < n)
+                    nearest = std::min(nearest, distance(step, key));
+            for (Index key; far != 0; far &= far - 1)
+                if (key = lane.i + std::countr_zero(far); key < n)
+                    farthest = std::max(farthest, distance(step, key));
         });
         const A sure = static_cast<A>(reduce_add(confused)), kept = static_cast<A>(reduce_add(recalled));
         if (sure != static_cast<A>(reduce_add(confused_perhaps)) ||
@@ -377,6 +382,7 @@ private:
     std::span<const Index> order_;
     A unit_x_ = 1, unit_y_ = 1;
     bool in_float_ = false;
+    bool in_range_ = true; ///< whether nothing overflows in these units
     std::vector<A> weights_, lengths_;
     Keys<A> keys_;
     Keys<float> float_keys_;

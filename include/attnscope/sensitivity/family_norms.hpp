@@ -154,6 +154,7 @@ private:
             for (std::uint32_t mask = mask_not_below(limit, abs(lane(squares_.data(), infinity) - at));
                  mask != 0; mask &= mask - 1) {
                 const auto i = static_cast<std::size_t>(lane.i + std::countr_zero(mask));
+                if (i >= squares_.size()) break; // padding, where every square overflows
                 if (kept_.empty() || (squares_[i] == squares_[kept_[0]] && shares_[i] == shares_[kept_[0]]))
                     kept_.push_back(i);
             }
