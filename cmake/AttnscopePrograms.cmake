@@ -46,10 +46,38 @@ else()
     attnscope_precompile(attnscope_precompiled)
 endif()
 
+# attnscope_parse_once(<name> [OPTIONS <option>...] [LINKS <target>...] [HEADERS <header>...]): Eigen, the standard library and
+# HEADERS, parsed once for the targets that set attnscope_parsed to <name> and have the same options. Headers of our own
+# are not among them: an edit of one compiles what includes it, and no more. CMAKE_DISABLE_PRECOMPILE_HEADERS does without.
+function(attnscope_parse_once name)
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "OPTIONS;LINKS;HEADERS")
+    set(source "${PROJECT_BINARY_DIR}/${name}.cpp")
+    file(CONFIGURE OUTPUT "${source}" CONTENT "// What is parsed once needs a file to belong to.\n")
+    add_library(${name} OBJECT "${source}")
+    target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags ${arg_LINKS})
+    target_compile_options(${name} PRIVATE ${arg_OPTIONS})
+    target_precompile_headers(${name} PRIVATE
+        <Eigen/Core> <algorithm> <array> <atomic> <charconv> <chrono> <complex> <condition_variable> <filesystem>
+        <fstream> <functional> <iomanip> <iostream> <limits> <map> <memory> <mutex> <numeric> <optional> <random>
+        <ranges> <set> <span> <sstream> <stdexcept> <string> <thread> <tuple> <unordered_map> <utility> <variant>
+        <vector> ${arg_HEADERS})
+endfunction()
+function(attnscope_use_parsed name)
+    if(attnscope_parsed)
+        target_precompile_headers(${name} REUSE_FROM ${attnscope_parsed})
+        # GCC looks through all of it whenever it collects garbage, and forgets which headers were the system's: it warns of
+        # its own strings. ccache needs to see what was included.
+        target_compile_options(${name} PRIVATE "$<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;--param=ggc-min-heapsize=524288>"
+            "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow>")
+    endif()
+endfunction()
+set(attnscope_parsed "") # nothing
+
 # attnscope_add_program(<name> SOURCES <file>... [LINKS <target>...]), its own links first.
 function(attnscope_add_program name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LINKS")
     add_executable(${name} ${arg_SOURCES})
+    attnscope_use_parsed(${name})
     target_link_libraries(${name} PRIVATE attnscope::attnscope attnscope_warnings attnscope_flags ${arg_LINKS} attnscope_precompiled)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()

@@ -28,7 +28,10 @@ job_count() {
 
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(job_count "$(nproc 2>/dev/null || echo 2)" "$(free_memory)")}
 
-if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}; fi
+if command -v ccache >/dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}
+    export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS-pch_defines,time_macros} # what it asks for where headers are parsed once
+fi
 
 program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev
                   libboost-dev gnuplot-nox)

@@ -82,6 +82,12 @@ inline std::vector<std::string>& row_order() {
     return rows;
 }
 
+/// As tests, benchmarks verify the result of one run of every contender; nothing is timed then.
+inline bool checks_only() {
+    static const bool set = std::getenv("ATTNSCOPE_BENCHMARK_CHECKS") != nullptr;
+    return set;
+}
+
 /// What a contender is timed by. Work on several threads takes more processor time than time.
 enum class Clock { processor, wall };
 
@@ -94,7 +100,7 @@ void add(const std::string& row, const std::string& contender, Work work, Run ru
     const auto verified = std::make_shared<bool>(false);
     auto* registered =
         benchmark::RegisterBenchmark((row + "/" + contender).c_str(), [=](benchmark::State& state) mutable {
-            if (!*verified) {
+            if (!*verified && !checks_only()) {
                 run();
                 check(contender + ", " + row);
                 *verified = true;
@@ -103,11 +109,15 @@ void add(const std::string& row, const std::string& contender, Work work, Run ru
                 run();
                 benchmark::ClobberMemory();
             }
+            if (checks_only()) check(contender + ", " + row);
             using C = benchmark::Counter;
             state.counters["figure"] =
                 C(work.amount * work.unit_in_ns * 1e-9, C::kIsIterationInvariantRate | C::kInvert);
         });
-    if (once) registered->Iterations(1)->Repetitions(3);
+    if (checks_only())
+        registered->Iterations(1)->Repetitions(1);
+    else if (once)
+        registered->Iterations(1)->Repetitions(3);
     if (clock == Clock::wall) registered->UseRealTime();
 }
 

@@ -197,17 +197,19 @@ Report prepare(Capture capture, const Settings& settings) {
         report.normalizers.push_back(
             {temperature, program::named_normalizer(layer.normalizer.value_or("softmax"), temperature)});
     }
-    if (!input.sinks.empty()) {
-        const bool softcaps =
-            std::any_of(report.normalizers.begin(), report.normalizers.end(), [](const HeadNormalizer& layer) {
-                return !layer.normalizer.target<attnscope::Softmax>();
-            });
-        const std::string audited = softcaps ? "of rows behind a softcap nothing is stated"
-                                             : "the audit takes it for one more key with value 0";
+    if (!input.sinks.empty())
         input.assumptions.push_back(
-            settings.normalizer ? "sinks: not used, --normalizer is given"
-                                : "sinks: a key without a value in every row, softmax beside it; " + audited);
-    }
+            settings.normalizer
+                ? "sinks: not used, --normalizer is given"
+                : "sinks: a key without a value in every row, softmax beside it; the audit takes it "
+                  "for one more key with value 0");
+    if (std::any_of(report.layers.begin(), report.layers.end(), [&](Index layer) {
+            const attnscope::AnyNormalizer& any =
+                report.normalizers[static_cast<std::size_t>(layer)].normalizer;
+            return any.takes_sink() && !any.target<attnscope::Softmax>();
+        }))
+        input.assumptions.push_back(
+            "audit: of the logits that softmax sees, behind the softcap or temperature of the normaliser");
     bool can_stream = input.kind == Capture::Kind::queries_and_keys && !input.bias;
     for (const Index layer : report.layers) {
         const attnscope::AnyNormalizer& normalizer =

@@ -122,7 +122,8 @@ header='{"__metadata__":{"normalizer":"softcap:1|softmax"},"k":{"dtype":"F32","s
 printf "\\x$(printf %02x ${#header})\\x00\\x00\\x00\\x00\\x00\\x00\\x00%s$two$two$one$zero" "$header" >"$work/capped.safetensors"
 report "$work/capped.safetensors" --rows --csv "$work"
 weight 0.419929191815159307
-says 'of rows behind a softcap nothing is stated'
+says 'audit: of the logits that softmax sees, behind the softcap'
+grep -q '^lemma2,sharp,not_recovered,1,' "$work/audit.csv" || complain "a row behind a softcap is not audited"
 # Beside the file's own normaliser another one: the weights of both.
 report "${with_sinks[@]}" --beside softmax --json "$work/json"
 [ "$(grep -c '"max_weight": 0.333' "$work/json")" -eq 1 ] && [ "$(grep -c '"max_weight": 0.5,' "$work/json")" -eq 1 ] ||

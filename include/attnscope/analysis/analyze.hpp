@@ -120,8 +120,8 @@ inline std::optional<double> given_delta(const AnalysisOptions& options, Index q
 template <class LogitsOfRow>
 void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContext& given, bool assumption_met,
                       const LogitsOfRow& logits_of_row) {
-    const SinkAsKey* const with_sink = given.with_sink_as_key.get();
-    const HeadContext& head = with_sink ? with_sink->context : given;
+    const AsSoftmax* const as_softmax = given.as_softmax.get();
+    const HeadContext& head = as_softmax ? as_softmax->context : given;
     if (!head.options.certificates || !head.is_softmax() || !head.has_values() || result.streamed ||
         head.values.rows() > most_diameter_keys)
         return;
@@ -134,7 +134,7 @@ void audit_whole_head(Audit& audit, const HeadAnalysis& result, const HeadContex
             std::fill(own.begin(), own.end(), -std::numeric_limits<double>::infinity());
         else
             logits_of_row(query, RowOut<double>(own));
-        const RowIn<double> row = with_sink ? with_sink->extended(own, extended) : RowIn<double>(own);
+        const RowIn<double> row = as_softmax ? as_softmax->row(own, extended) : RowIn<double>(own);
         std::transform(row.begin(), row.end(), some.data() + i * head.keys,
                        [&](double z) { return z / *head.temperature; });
     }

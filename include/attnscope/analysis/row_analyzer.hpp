@@ -16,7 +16,7 @@ namespace detail {
 /// values, the square of their number, are not taken at all.
 inline constexpr Index most_gram_keys = 8192, most_diameter_keys = 4096;
 
-struct SinkAsKey;
+struct AsSoftmax;
 
 /// A row without the keys behind the last one that it sees.
 inline RowIn<double> seen_part(RowIn<double> z) {
@@ -33,18 +33,26 @@ inline bool is_padding(const AnalysisOptions& options, Index query) {
 class HeadContext {
 public:
     /// tokens: the values, one row for each key, or none; borrowed. mask: which of them a query sees.
+    /// products: their inner products, where somebody has them.
     HeadContext(const AnalysisOptions& asked, MatrixView<double> tokens, const Mask& mask, Index queries,
-                Index all_keys)
+                Index all_keys, std::shared_ptr<const Matrix<double>> products = nullptr)
         : options(asked), normalizer(at_temperature(asked)), values(tokens), keys(all_keys),
-          counts(asked.counts) {
+          counts(asked.counts), gram(std::move(products)) {
         std::sort(counts.begin(), counts.end());
         counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
         if (const Softmax* const softmax = normalizer.target<Softmax>()) temperature = softmax->temperature();
         softmax_temperature = temperature;
-        if (asked.sink_logit) set_sink(*asked.sink_logit, queries);
-        if (!has_values()) return;
-        if (values.rows() <= most_gram_keys && !options.counts.empty()) gram = gram_matrix(values);
-        if (values.rows() <= most_diameter_keys && options.certificates && !with_sink_as_key) {
+        if (has_values() && values.rows() <= most_gram_keys && !options.counts.empty() && !gram)
+            gram = std::make_shared<const Matrix<double>>(gram_matrix(values));
+        if (asked.sink_logit) check_sink(*asked.sink_logit);
+        const bool sink = asked.sink_logit && *asked.sink_logit != -std::numeric_limits<double>::infinity();
+        if ((sink || (!temperature && normalizer.takes_sink())) && (options.audit || options.certificates))
+            set_as_softmax(mask, queries);
+        if (sink) {
+            normalizer = normalizer.with_sink(*asked.sink_logit);
+            temperature.reset();
+        }
+        if (has_values() && values.rows() <= most_diameter_keys && options.certificates && !as_softmax) {
             const Row<double> up_to = prefix_diameters(values, gram ? &*gram : nullptr);
             diameter = up_to[values.rows()];
             diameters = visible_diameters(up_to, mask, queries);
@@ -68,16 +76,22 @@ public:
     MatrixView<double> values;
     Index keys;
     std::vector<Index> counts;                 ///< of the selections, ascending, each once
-    std::optional<double> temperature;         ///< of softmax without a sink
+    std::optional<double> temperature;         ///< of softmax alone, without a softcap and without a sink
     std::optional<double> softmax_temperature; ///< of softmax, with a sink or without
-    /// Of softmax with a sink that is audited: the head in which it is one more key.
-    std::shared_ptr<const SinkAsKey> with_sink_as_key;
-    std::optional<Matrix<double>> gram;
-    Row<double> diameters;          ///< of the values that each query sees; empty: not known
-    std::optional<double> diameter; ///< of all values
+    /// What is stated of softmax behind a softcap or beside a sink is stated of this head.
+    std::shared_ptr<const AsSoftmax> as_softmax;
+    std::shared_ptr<const Matrix<double>> gram; ///< inner products of the values
+    Row<double> diameters;                      ///< of the values that each query sees; empty: not known
+    std::optional<double> diameter;             ///< of all values
 
 private:
-    void set_sink(double logit, Index queries);
+    void check_sink(double logit) const {
+        require(logit < std::numeric_limits<double>::infinity(), "analyze", "sink_logit must be finite or -inf",
+                logit);
+        require(normalizer.takes_sink(), "analyze",
+                "only softmax has a sink_logit beside it, behind softcaps and temperatures", normalizer.name());
+    }
+    void set_as_softmax(const Mask& mask, Index queries);
 
     static AnyNormalizer at_temperature(const AnalysisOptions& asked) {
         const AnyNormalizer& given = asked.normalizer;
@@ -89,39 +103,55 @@ private:
     }
 };
 
-/// A head in which the sink is one more key, the last, whose value is 0. Softmax of these rows is what the head does, so
-/// that what is stated of softmax holds of them. Rows that see no key see no sink either.
-struct SinkAsKey {
-    /// head: with its sink in the options, and as softmax without it.
-    SinkAsKey(const HeadContext& head, Index queries)
-        : options(options_of(head)), logit(*head.options.sink_logit), values(with_zero(head.values)),
-          context(options, head.has_values() ? MatrixView<double>(values) : MatrixView<double>(), options.mask,
-                  queries, head.keys + 1) {}
+/// A head as softmax sees it: with the logits behind its softcaps, and its sink as one more key, the last, whose value is 0.
+/// Softmax of these rows is what the head does, so that what is stated of softmax holds of them. Rows that see no key see
+/// no sink either.
+struct AsSoftmax {
+    /// head: with its sink in the options, and its normaliser without it; borrowed.
+    AsSoftmax(const HeadContext& head, const Mask& mask, Index queries)
+        : normalizer(head.normalizer), mapped(!head.is_softmax()), sink(sink_of(head)),
+          options(options_of(head)),
+          values(sink && head.has_values() ? with_zero(head.values) : Matrix<double>()),
+          context(options, sink && head.has_values() ? MatrixView<double>(values) : head.values,
+                  sink ? options.mask : mask, queries, head.keys + (sink ? 1 : 0), sink ? nullptr : head.gram) {
+    }
 
-    /// A row of the head with the sink behind it; borrows `row`.
-    RowIn<double> extended(RowIn<double> z, std::vector<double>& row) const {
+    /// A row of the head; borrows `own`, whose memory it may be.
+    RowIn<double> row(RowIn<double> z, std::vector<double>& own) const {
         constexpr double masked = -std::numeric_limits<double>::infinity();
-        row.assign(static_cast<std::size_t>(context.keys), masked);
-        std::copy(z.begin(), z.end(), row.begin());
-        if (std::any_of(z.begin(), z.end(), [](double x) { return x != masked; })) row.back() = logit;
-        return row;
+        own.assign(sink ? static_cast<std::size_t>(context.keys) : z.size(), masked);
+        const RowOut<double> of_keys = RowOut<double>(own).first(z.size());
+        if (mapped)
+            normalizer.softmax_logits(z, of_keys);
+        else
+            std::copy(z.begin(), z.end(), of_keys.begin());
+        if (sink && std::any_of(z.begin(), z.end(), [](double x) { return x != masked; })) own.back() = *sink;
+        return own;
     }
-    /// Its delta: that of the head, or |logit|, which no product of q and k has made.
+    /// Its delta: that of the head as softmax sees it, or that of the sink, which no product of q and k has made.
     std::optional<double> delta(std::optional<double> of_keys) const {
-        if (of_keys) of_keys = std::max(*of_keys, std::abs(logit));
-        return of_keys;
+        if (!of_keys) return {};
+        if (mapped) normalizer.softmax_logits(RowIn<double>(&*of_keys, 1), RowOut<double>(&*of_keys, 1));
+        return sink ? std::max(*of_keys, std::abs(*sink)) : *of_keys;
     }
 
+    AnyNormalizer normalizer;
+    bool mapped;                ///< behind softcaps or temperatures: `context` is softmax at temperature 1
+    std::optional<double> sink; ///< as softmax sees it, before the temperature of `context`
     AnalysisOptions options;
-    double logit;
-    Matrix<double> values;
+    Matrix<double> values; ///< with that of the sink
     HeadContext context;
 
 private:
-    static AnalysisOptions options_of(const HeadContext& head) {
+    static std::optional<double> sink_of(const HeadContext& head) {
+        const std::optional<double> logit = head.options.sink_logit;
+        if (!logit || *logit == -std::numeric_limits<double>::infinity()) return {};
+        return head.is_softmax() ? *logit : head.normalizer.softmax_sink_logit(*logit);
+    }
+    AnalysisOptions options_of(const HeadContext& head) const {
         AnalysisOptions with = head.options;
-        with.mask = Mask::none(); // masked keys are -inf
-        with.normalizer = Softmax(*head.temperature);
+        if (sink) with.mask = Mask::none(); // masked keys are -inf
+        with.normalizer = Softmax(head.temperature.value_or(1));
         with.temperature.reset();
         with.sink_logit.reset();
         with.visit = {};
@@ -129,21 +159,13 @@ private:
     }
     static Matrix<double> with_zero(const MatrixView<double>& tokens) {
         Matrix<double> result = Matrix<double>::Zero(tokens.rows() + 1, tokens.cols());
-        if (tokens.data() != nullptr) result.topRows(tokens.rows()) = tokens.map();
+        result.topRows(tokens.rows()) = tokens.map();
         return result;
     }
 };
 
-inline void HeadContext::set_sink(double logit, Index queries) {
-    require(logit < std::numeric_limits<double>::infinity(), "analyze", "sink_logit must be finite or -inf",
-            logit);
-    require(normalizer.takes_sink(), "analyze",
-            "only softmax has a sink_logit beside it, behind softcaps and temperatures", normalizer.name());
-    if (logit == -std::numeric_limits<double>::infinity()) return;
-    if (is_softmax() && (options.audit || options.certificates))
-        with_sink_as_key = std::make_shared<const SinkAsKey>(*this, queries);
-    normalizer = normalizer.with_sink(logit);
-    temperature.reset();
+inline void HeadContext::set_as_softmax(const Mask& mask, Index queries) {
+    as_softmax = std::make_shared<const AsSoftmax>(*this, mask, queries);
 }
 
 /// Analyses rows one after the other, in memory of its own: one for each thread. Writes into the columns of the
@@ -375,11 +397,11 @@ private:
     }
 
     /// Selections of a row into their columns, where there are any, and what they say about the statements, unless
-    /// those are about the head in which the sink is a key.
+    /// those are about the head as softmax sees it.
     void select(Index query, RowIn<double> z, Depth depth, std::vector<SelectionColumns>* columns,
                 Audit& audit) {
         if (head_.counts.empty()) return;
-        const bool audited = head_.options.audit && !with_sink_as_key_;
+        const bool audited = head_.options.audit && !as_softmax_;
         const RankedTokens<T> tokens = tokens_of(z);
         const Index visible = static_cast<Index>(tokens.weights.size());
         selection_auditor_.reseed(head_.seed_of(query, 2));
@@ -439,10 +461,10 @@ private:
     SelectionAuditor<T> selection_auditor_;
     CertificateAuditor certificate_auditor_;
     Ranking<double> ranking_, by_merit_;
-    std::unique_ptr<RowAnalyzer> with_sink_as_key_;  ///< looks at the statements in place of this one
+    std::unique_ptr<RowAnalyzer> as_softmax_;        ///< looks at the statements in place of this one
     std::optional<FarthestTokens<double>> farthest_; ///< if the head knows the inner products of its values
     std::vector<Index> counts_;
-    std::vector<double> weights_, logs_, gathered_, extended_;
+    std::vector<double> weights_, logs_, gathered_, as_softmax_row_;
     Matrix<double> gathered_values_;
 };
 
@@ -452,8 +474,7 @@ RowAnalyzer<T>::RowAnalyzer(const HeadContext& head)
     : head_(head), softmax_(head.temperature.value_or(1)), row_auditor_({.steps = head.options.steps}),
       selection_auditor_({.reading = head.options.reading}) {
     if (head.gram) farthest_.emplace(*head.gram);
-    if (head.with_sink_as_key)
-        with_sink_as_key_ = std::make_unique<RowAnalyzer>(head.with_sink_as_key->context);
+    if (head.as_softmax) as_softmax_ = std::make_unique<RowAnalyzer>(head.as_softmax->context);
 }
 
 template <std::same_as<double> T>
@@ -463,10 +484,10 @@ void RowAnalyzer<T>::logits(Index query, RowIn<double> z, std::optional<double> 
     const bool normal = measure(query, z, result.rows);
     if (head_.has_sink()) measure_sink(query, z, result.rows);
     if (depth == Depth::figures) return;
-    if (with_sink_as_key_) {
-        const SinkAsKey& with_sink = *head_.with_sink_as_key;
-        with_sink_as_key_->statements(query, seen_part(with_sink.extended(z, extended_)),
-                                      with_sink.delta(delta), depth, audit);
+    if (as_softmax_) {
+        const AsSoftmax& as_softmax = *head_.as_softmax;
+        as_softmax_->statements(query, seen_part(as_softmax.row(z, as_softmax_row_)), as_softmax.delta(delta),
+                                depth, audit);
     } else {
         audit_row(query, z, delta, audit);
     }

@@ -1,4 +1,5 @@
-// Softmax beside a learned sink: a key with a logit and no value, as gpt-oss has one for each head.
+// Softmax behind softcaps and temperatures: the logits that it sees, and beside a learned sink, a key with a logit and no
+// value, as gpt-oss has one for each head.
 #pragma once
 
 #include <attnscope/normalizer/adaptors.hpp>
@@ -30,9 +31,45 @@ auto with_sink(const MappedNormalizer<Temperature, N>& normalizer, double logit)
     return {normalizer.map(), with_sink(normalizer.inner(), logit / normalizer.map().temperature)};
 }
 
+/// The logits that softmax sees behind softcaps and temperatures, and the logit of a sink among them.
+/// Formula. weights(normalizer, z) = weights(Softmax(), softmax_logits(z)); beside a sink of logit b, as `with_sink` has it,
+/// those of the keys in weights(Softmax(), {softmax_logits(z), softmax_sink_logit(b)}).
+/// Shapes and units. out as z, or z itself.
+/// Special rows. Every logit by itself: -inf stays -inf, a quotient that overflows is +inf, NaN stays NaN.
+/// Cost. O(n), no allocation.
+/// Example: `softmax_logits(softcap(50) | Softmax(), RowIn<double>(z), RowOut<double>(capped))`
+template <Real T>
+void softmax_logits(const Softmax& softmax, RowIn<T> z, RowOut<T> out) {
+    Temperature{softmax.temperature()}.apply<T>(z, out);
+}
+/// Of a map in front: those of N at f(z).
+template <class Map, class N, Real T>
+void softmax_logits(const MappedNormalizer<Map, N>& normalizer, RowIn<T> z, RowOut<T> out)
+requires requires { softmax_logits(normalizer.inner(), RowIn<T>(out), out); }
+{
+    normalizer.map().template apply<T>(z, out);
+    softmax_logits(normalizer.inner(), RowIn<T>(out), out);
+}
+/// See `softmax_logits`.
+inline double softmax_sink_logit(const Softmax& softmax, double logit) { return logit / softmax.temperature(); }
+/// A softcap does not cap a sink.
+template <class N>
+double softmax_sink_logit(const MappedNormalizer<Softcap, N>& normalizer, double logit) {
+    return softmax_sink_logit(normalizer.inner(), logit);
+}
+/// A temperature divides a sink as it divides the keys.
+template <class N>
+double softmax_sink_logit(const MappedNormalizer<Temperature, N>& normalizer, double logit) {
+    return softmax_sink_logit(normalizer.inner(), logit / normalizer.map().temperature);
+}
+
 /// A normaliser that takes a sink.
 template <class N>
-concept TakesSink = requires(const N& normalizer) { with_sink(normalizer, 0.0); };
+concept TakesSink = requires(const N& normalizer, RowIn<double> z, RowOut<double> out) {
+    with_sink(normalizer, 0.0);
+    softmax_logits(normalizer, z, out);
+    softmax_sink_logit(normalizer, 0.0);
+};
 
 /// Does it take one? What knows only at run time says so by `takes_sink()`.
 template <class N>

@@ -131,6 +131,20 @@ public:
         return model_->with_sink(logit, name_);
     }
 
+    /// The logits that softmax sees behind softcaps and temperatures, and that of a sink among them: see
+    /// `attnscope::softmax_logits`.
+    /// Throws. `invalid_argument` for what takes no sink, as it is no softmax behind those.
+    void softmax_logits(RowIn<double> z, RowOut<double> out) const {
+        detail::require(takes_sink(), "AnyNormalizer::softmax_logits",
+                        "only softmax has them, behind softcaps and temperatures", name_);
+        model_->softmax_logits(z, out);
+    }
+    double softmax_sink_logit(double logit) const {
+        detail::require(takes_sink(), "AnyNormalizer::softmax_sink_logit",
+                        "only softmax has one, behind softcaps and temperatures", name_);
+        return model_->softmax_sink_logit(logit);
+    }
+
     /// Has it a parameter of its own that people train, and which?
     bool has_parameter() const { return !model_->parameter_name().empty(); }
     std::string_view parameter_name() const { return model_->parameter_name(); }
@@ -178,6 +192,8 @@ private:
         virtual double sink_mass(In<double> z) const = 0;
         virtual bool takes_sink() const = 0;
         virtual AnyNormalizer with_sink(double logit, const std::string& name) const = 0;
+        virtual void softmax_logits(In<double> z, Out<double> out) const = 0;
+        virtual double softmax_sink_logit(double logit) const = 0;
         virtual std::string_view parameter_name() const = 0;
         virtual void parameter_derivative(In<float> z, In<float> p, Out<float> out) const = 0;
         virtual void parameter_derivative(In<double> z, In<double> p, Out<double> out) const = 0;
@@ -249,6 +265,15 @@ private:
             else
                 return {SinkSoftmax(), name}; // `takes_sink` was false
         }
+        void softmax_logits(In<double> z, Out<double> out) const override { // of those that `takes_sink`
+            if constexpr (TakesSink<N>) attnscope::softmax_logits(normalizer_, z, out);
+        }
+        double softmax_sink_logit(double logit) const override {
+            if constexpr (TakesSink<N>)
+                return attnscope::softmax_sink_logit(normalizer_, logit);
+            else
+                return logit;
+        }
         std::string_view parameter_name() const override {
             if constexpr (HasParameter<N, double>)
                 return N::parameter_name();
@@ -314,6 +339,17 @@ std::shared_ptr<const AnyNormalizer::Base> AnyNormalizer::model_of(N normalizer)
 template <std::same_as<AnyNormalizer> N>
 AnyNormalizer with_sink(const N& normalizer, double logit) {
     return normalizer.with_sink(logit);
+}
+
+/// See `AnyNormalizer::softmax_logits`.
+template <std::same_as<AnyNormalizer> N>
+void softmax_logits(const N& normalizer, RowIn<double> z, RowOut<double> out) {
+    normalizer.softmax_logits(z, out);
+}
+/// See `AnyNormalizer::softmax_sink_logit`.
+template <std::same_as<AnyNormalizer> N>
+double softmax_sink_logit(const N& normalizer, double logit) {
+    return normalizer.softmax_sink_logit(logit);
 }
 
 /// Norms of dp/dz of what an `AnyNormalizer` holds: formula, special rows and cost are those of its own

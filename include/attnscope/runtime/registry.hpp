@@ -66,6 +66,14 @@ template <Kind kind>
 Typed<Kind::other> with_sink(const Typed<kind>& normalizer, double logit) {
     return Typed<Kind::other>(normalizer.any().with_sink(logit));
 }
+template <Kind kind>
+void softmax_logits(const Typed<kind>& normalizer, RowIn<double> z, RowOut<double> out) {
+    normalizer.any().softmax_logits(z, out);
+}
+template <Kind kind>
+double softmax_sink_logit(const Typed<kind>& normalizer, double logit) {
+    return normalizer.any().softmax_sink_logit(logit);
+}
 template <Real T, Kind kind>
 JacobianNorms<double> jacobian_norms(const Typed<kind>& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.any().template norms<T>(z, p);

@@ -176,6 +176,16 @@ JacobianNorms<Accumulator<T>> family_norms(RowIn<T> p, std::span<const Accumulat
     A mass = 0;
     for (const T x : p) mass += x;
     if (!(mass > 0)) return mass == 0 ? zero_norms<A>() : norms;
+    A largest = 0;
+    for (const A g : gradient) largest = std::max(largest, std::abs(g));
+    // Squares of slopes have to be numbers: a power of two goes before the matrix.
+    const A far = std::sqrt(std::sqrt(std::numeric_limits<A>::max()));
+    if ((largest > far || largest < 1 / far) && largest > 0 && std::isfinite(largest)) {
+        const int exponent = std::ilogb(largest);
+        std::vector<A> near(gradient.begin(), gradient.end());
+        for (A& g : near) g = std::scalbn(g, -exponent);
+        return scaled(family_norms<T>(p, std::span<const A>(near)), std::scalbn(A(1), exponent));
+    }
     const auto sums = rest_sums<T>(p);
     const auto weight = [&](std::size_t i) { return A(p[i]); };
     A columns = 0, column_sums = 0, others_gradient = 0; // others_gradient: sum of |g| without the top key

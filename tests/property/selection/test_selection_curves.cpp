@@ -157,6 +157,28 @@ TEST_CASE("separability curves of what is not finite, and where they stop", "[se
                     attnscope::invalid_argument);
 }
 
+TEST_CASE("separability curves where the unit of squares overflows or underflows", "[selection][curves]") {
+    // Three keys, five: columns of padding in a packet must never be counted.
+    const Tokens<double> small = tokens_of({1e-320, 0, 0}, {1e-3, 0, 1e100, 1, 1e100, 2}),
+                         large = tokens_of({1e150, 1, 1, 0, 0}, {1e-150, 1e-150, 1e-150, 2e-150, 3e-150}),
+                         mixed = tokens_of({1, 1e-320, 0}, {1e140, 1e-300, 0});
+    SeparabilityCurves<double> curves;
+    SelectedSet<double> set;
+    for (const Tokens<double>* tokens : {&small, &large, &mixed}) {
+        const std::vector<Index> order = reference_order(tokens->weights());
+        const auto& curve = curves.compute(tokens->weights(), tokens->vectors(),
+                                           attnscope::gram_matrix(tokens->vectors()), order, tokens->n);
+        for (std::size_t at = 0; at < order.size(); ++at) {
+            CAPTURE(tokens->n, at);
+            set.assign(tokens->weights(), tokens->vectors(), std::span<const Index>(order).first(at + 1));
+            const auto one = separability(set);
+            CHECK(curve.precision[at] == one.precision);
+            CHECK(curve.recall[at] == one.recall);
+            CHECK((curve.f_score[at] >= 0 && curve.f_score[at] <= 1));
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("truncation errors of every N against long double", "[selection][truncation][curves]", float,
                    double) {
     using T = TestType;

@@ -182,6 +182,23 @@ TEMPLATE_TEST_CASE("the spectral norm of general F beside a pole", "[norms]", Si
     ATTNSCOPE_CHECK_WORST(worst);
 }
 
+TEST_CASE("spectral norms whose squared slopes overflow or underflow", "[norms]") {
+    // Far from zero softplus is its argument, near zero log 2 + z/2: the Jacobian of both is a multiple of I - p 1^T, whose
+    // norm is |p| |1|. Five keys: lanes of padding in a packet must not count.
+    const std::vector<double> z = {1, 2, 3, 4, 5};
+    std::vector<double> p(z.size());
+    const auto check = [&](double t, double expected) {
+        INFO("temperature 1e" << std::log10(t));
+        const auto normalizer = attnscope::temperature(t) | PointwiseNormalizer<attnscope::Softplus>();
+        normalizer.apply<double>(z, p);
+        const auto norm =
+            jacobian_norms(normalizer, attnscope::RowIn<double>(z), attnscope::RowIn<double>(p)).spectral.value;
+        CHECK(std::abs(norm - expected) <= 1e-13 * expected);
+    };
+    for (const double t : {1e-20, 1e-150, 1e-160, 1e-200, 1e-300}) check(t, std::sqrt(5.0 * 55) / 15 / 15);
+    for (const double t : {1e20, 1e150, 1e200, 1e300}) check(t, 0.5 / (5 * std::numbers::ln2) / t);
+}
+
 TEMPLATE_TEST_CASE("spectral norm and entries of long softmax rows", "[norms]", float, double) {
     using T = TestType;
     Worst spectral, frobenius;

@@ -150,7 +150,7 @@ TEST_CASE("special: lengths of sums of three and more vectors in space have clos
                                          {1, 1, 1, 1, 1},
                                          {0.3, 0.25, 0.2, 0.1, 0.1, 0.05}}) {
         const double sum = std::accumulate(a.begin(), a.end(), 0.0);
-        const int steps = a.size() == 3 ? 3 : 12; // the integrand of few vectors decays slowly: a second each
+        const int steps = a.size() == 3 ? 3 : 6; // the integrand of few vectors decays slowly: a second each
         for (int k = 1; k < steps; ++k) {
             const double r = sum * k / steps;
             const double found = sphere_sum_cdf(a, 3, r), truth = static_cast<double>(space_cdf(a, r));
@@ -185,7 +185,7 @@ TEST_CASE("special: lengths of sums against simulation", "[special][selection]")
             }
             double squares = 0;
             for (const double p : a) squares += p * p;
-            for (const double factor : {0.5, 0.8, 1.0, 1.3}) {
+            for (const double factor : {0.6, 1.2}) {
                 const double r = factor * std::sqrt(squares), truth = sphere_sum_cdf(a, d, r);
                 double below = 0;
                 for (const double length : lengths) below += length <= r;
