@@ -261,7 +261,7 @@ constexpr KnownKey llama_keys[] = {
 std::vector<std::string> check_keys(const Keys& keys, std::span<const KnownKey> own) {
     std::vector<std::string> unknown;
     for (const auto& [name, value] : keys.json().items()) {
-        const auto known = [&name = name](const KnownKey& key) { return key.name == name; };
+        const auto known = [&wanted = name](const KnownKey& key) { return key.name == wanted; };
         const KnownKey* found = std::find_if(std::begin(common_keys), std::end(common_keys), known);
         if (found == std::end(common_keys)) {
             const auto at = std::find_if(own.begin(), own.end(), known);
