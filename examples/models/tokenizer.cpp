@@ -310,7 +310,7 @@ void Tokenizer::read_vocabulary(const Json& vocabulary, Ids& ids) {
                  shown(value));
         const Id id = value.get<Id>();
         const auto added = std::find_if(added_.begin(), added_.end(),
-                                        [&name = name](const Added& token) { return token.name == name; });
+                                        [&wanted = name](const Added& token) { return token.name == wanted; });
         if (added != added_.end()) {
             if (added->id != id)
                 fail("{}: token {}: expected the id {} of the added token, found {}", vocabulary_file_,
