@@ -68,7 +68,7 @@ function(attnscope_use_parsed name)
         # GCC looks through all of it whenever it collects garbage, and forgets which headers were the system's: it warns of
         # its own strings. ccache needs to see what was included.
         target_compile_options(${name} PRIVATE "$<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;--param=ggc-min-heapsize=524288>"
-            "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow>")
+            "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow;-Wno-stringop-overread>")
     endif()
 endfunction()
 set(attnscope_parsed "") # nothing

@@ -63,7 +63,7 @@ TEMPLATE_TEST_CASE("rows whose spread overflows have weights, statistics and der
         CHECK(near<T>(T(entropy_temperature_derivative(statistics) / A(temperature)),
                       -exact.variance * (scale / t) * (scale / t), 400));
         for (std::size_t i = 0; i < z.size(); ++i) {
-            CHECK(near<T>(p[i], exact.p[i], 400));
+            CHECK(near<T>(p[Index(i)], exact.p[i], 400));
             const long double below = exact.mean - exact.x[i];
             // Weights err by 400 units, sums of signed terms by as much of the largest distance.
             const long double error = 2000 * (long double)(std::numeric_limits<T>::epsilon()) * exact.p[i];
