@@ -8,7 +8,6 @@ namespace scaling {
 namespace {
 
 using gnuplot::number;
-using gnuplot::quoted;
 
 /// Colour and point of a curve: told apart by both, and without red against green.
 struct Style {
@@ -89,7 +88,7 @@ std::string plot(std::size_t count, Entry&& entry) {
 std::string panel(double left, double right, double top, double bottom, std::string_view title) {
     return fmt::format("set lmargin at screen {}\nset rmargin at screen {}\nset tmargin at screen {}\n"
                        "set bmargin at screen {}\nset title {}\n",
-                       left, right, top, bottom, quoted(title));
+                       left, right, top, bottom, gnuplot::quoted(title));
 }
 
 /// Where the background's largest logit reaches the needle's, if that is inside the picture.
@@ -126,9 +125,9 @@ std::string weight_panel(const Result& result, const std::vector<DrawnCurve>& cu
     text.pop_back();
     text += ", 0.5 with lines dt 2 lc rgb '#555555' notitle";
     for (const auto& [outcome, style] : curves)
-        text += fmt::format(", NaN with linespoints pt {} ps 0.7 lw 2 lc rgb '{}' title {}", style.point,
-                            style.colour,
-                            quoted(fmt::format("{}   {}", outcome->name, loss_text(outcome->measured.loss))));
+        text += fmt::format(
+            ", NaN with linespoints pt {} ps 0.7 lw 2 lc rgb '{}' title {}", style.point, style.colour,
+            gnuplot::quoted(fmt::format("{}   {}", outcome->name, loss_text(outcome->measured.loss))));
     return text + "\nunset label\nunset arrow\nunset key\n";
 }
 

@@ -484,7 +484,7 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
     std::map<std::pair<std::string, std::string>, Tally> tallies;
     double worst_tightness_error = 1e-12;
     std::optional<Wide> difference;
-    std::size_t entry_at = 0, normal_rows = 0, steep_rows = 0, surely_steep_rows = 0;
+    std::size_t entry_at = 0, steep_rows = 0, surely_steep_rows = 0;
     Index counter = 0;
     for (const Index layer : layers)
         for (const Index head : heads) {
@@ -539,7 +539,6 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
                 }
                 if (!row.normal) continue;
 
-                ++normal_rows;
                 worst_tightness_error = std::max(worst_tightness_error, 4 * row.relative);
                 const Wide n = static_cast<Wide>(row.visible), kappa = row.log_f_high - row.log_f_low;
                 const auto weights = [&](const char* id, const char* form, Wide low, Wide high) {

@@ -38,19 +38,19 @@ TEST_CASE("special: curves are the means of what single selections say", "[analy
     SplitMix64 random = generator(seed, 17);
     const Index n = 48;
     const SmallHead head = small_head(random, n);
-    const std::vector<Index> lengths = {7, 20, n}, counts = {1, 2, 5, 17};
+    const std::vector<Index> of_lengths = {7, 20, n}, counts = {1, 2, 5, 17};
     for (const Mask& mask : {Mask::causal(), Mask::none(), Mask::sliding_window(9)}) {
         const HeadAnalysis one = attnscope::analyze(head.view(), {.mask = mask, .counts = counts});
         const HeadCurves curves =
             attnscope::head_curves(head.view(), {.mask = mask,
-                                                 .lengths = lengths,
+                                                 .lengths = of_lengths,
                                                  .counts = counts,
                                                  .unit_vectors = attnscope::UnitVectors::nowhere,
                                                  .ball_counts = {2, 5},
                                                  .ball_queries = {n - 1},
                                                  .temperatures = {1, 0.5},
                                                  .steps = {1e-3}});
-        REQUIRE(curves.at_length.size() == lengths.size());
+        REQUIRE(curves.at_length.size() == of_lengths.size());
         REQUIRE(curves.at_temperature.size() == 2);
         constexpr std::array<std::pair<CurveFigure, attnscope::Column SelectionColumns::*>, 10> same = {{
             {CurveFigure::distance, &SelectionColumns::distance_cumulative},
@@ -64,18 +64,19 @@ TEST_CASE("special: curves are the means of what single selections say", "[analy
             {CurveFigure::precision, &SelectionColumns::precision},
             {CurveFigure::f_score, &SelectionColumns::f_score},
         }};
-        for (std::size_t l = 0; l < lengths.size(); ++l) {
+        for (std::size_t l = 0; l < of_lengths.size(); ++l) {
             const attnscope::LengthCurves& at = curves.at_length[l];
-            CHECK(at.normal_rows == lengths[l]);
-            CHECK(at.entropy_nats == Catch::Approx(mean_of(one.rows.entropy_nats, lengths[l])).epsilon(1e-12));
-            CHECK(at.max_weight == Catch::Approx(mean_of(one.rows.max_weight, lengths[l])).epsilon(1e-12));
+            CHECK(at.normal_rows == of_lengths[l]);
+            CHECK(at.entropy_nats ==
+                  Catch::Approx(mean_of(one.rows.entropy_nats, of_lengths[l])).epsilon(1e-12));
+            CHECK(at.max_weight == Catch::Approx(mean_of(one.rows.max_weight, of_lengths[l])).epsilon(1e-12));
             for (std::size_t c = 0; c < counts.size(); ++c) {
                 const SelectionColumns& selection = one.selection(counts[c]);
-                CHECK(at.rows[c] == selection.mass.head(lengths[l]).isFinite().count());
+                CHECK(at.rows[c] == selection.mass.head(of_lengths[l]).isFinite().count());
                 for (const auto& [figure, column] : same) {
                     INFO("figure " << attnscope::curve_figure_names[static_cast<std::size_t>(figure)] << ", N "
-                                   << counts[c] << ", L " << lengths[l]);
-                    const double mean = mean_of(selection.*column, lengths[l]);
+                                   << counts[c] << ", L " << of_lengths[l]);
+                    const double mean = mean_of(selection.*column, of_lengths[l]);
                     if (at.rows[c] == 0)
                         CHECK(std::isnan(at.at(figure, c)));
                     else // d1 of the curves is that of the Gram matrix

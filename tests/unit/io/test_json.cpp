@@ -112,7 +112,7 @@ TEST_CASE("a whole file is read, and only a file", "[file]") {
     const TemporaryFolder folder;
     std::string content;
     for (int i = 0; i < 300'000; ++i) content += static_cast<char>(i * 7);
-    for (const std::size_t size : {0, 1, 65535, 65536, 65537, 300'000})
+    for (const std::size_t size : {0U, 1U, 65535U, 65536U, 65537U, 300'000U})
         CHECK(read_file(folder.write("f", content.substr(0, size))) == content.substr(0, size));
 
     const std::string path = folder.write("f", content);

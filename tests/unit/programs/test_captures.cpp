@@ -348,7 +348,12 @@ TEST_CASE("captures: the cases of ../shared", "[io][captures][data]") {
             CHECK(rows.tally.causal_from_masks());
             for (Index i = 0; i < 16; ++i) {
                 const auto row = attnscope::row_statistics(rows.logits.row(i));
-                const auto right = [&](const char* key) { return masks.at(key).at(head).at(i).get<double>(); };
+                const auto right = [&](const char* key) {
+                    return masks.at(key)
+                        .at(static_cast<std::size_t>(head))
+                        .at(static_cast<std::size_t>(i))
+                        .get<double>();
+                };
                 CHECK(static_cast<double>(row.visible) == right("visible"));
                 CHECK(row.entropy_nats() == Catch::Approx(right("entropy_nats")).epsilon(1e-9).margin(1e-9));
                 CHECK(row.max_weight() == Catch::Approx(right("max_weight")).epsilon(1e-9));
@@ -363,7 +368,8 @@ TEST_CASE("captures: the cases of ../shared", "[io][captures][data]") {
         CHECK(rows.tally.not_one == 16);
         for (std::size_t i = 0; i < 16; ++i)
             CHECK(rows.weights->row(static_cast<Index>(i)).sum() ==
-                  Catch::Approx(weights.at("row_sum").at(head).at(i).get<double>()).epsilon(0x1p-24));
+                  Catch::Approx(weights.at("row_sum").at(static_cast<std::size_t>(head)).at(i).get<double>())
+                      .epsilon(0x1p-24));
     }
 }
 
