@@ -224,9 +224,10 @@ private:
         const P zero = A(0);
         const P lowest = -std::numeric_limits<A>::infinity(), minus_two = A(-2);
         const Q threshold = close<R>, floor = least<R>, none = R(0), one = R(1);
-        R* const squares = all_squares.data() + first;
-        const R* const slopes = all_slopes.data() + first;
-        A* const alive = alive_.data() + first;
+        // What a pass does not use is empty, and has no place.
+        R* const squares = all_squares.empty() ? nullptr : all_squares.data() + first;
+        const R* const slopes = all_slopes.empty() ? nullptr : all_slopes.data() + first;
+        A* const alive = alive_.empty() ? nullptr : alive_.data() + first;
         P c[std::size_t(packets)], farthest[std::size_t(packets)];
         for (P& packet : c) packet = zero;
         for (P& packet : farthest) packet = lowest;
