@@ -176,7 +176,7 @@ TEMPLATE_TEST_CASE("empty vectors and single numbers", "[types]", float, double,
     using T = TestType;
     check_row(Column<T>(0), nullptr);
     check_row(Row<T>(0), nullptr);
-    check_row(Matrix<T>(0, 4).col(1), nullptr);
+    check_row(Matrix<T>(0, 4).col(0), nullptr); // of others Eigen adds an offset to a null pointer
     check_row(Matrix<T>(4, 0).row(1), nullptr);
     check_row(Column<T>(0).reverse(), nullptr);
     const Eigen::Matrix<T, 1, 1> one(T(3));
