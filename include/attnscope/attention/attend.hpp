@@ -74,7 +74,7 @@ void add_values(const LogitBlocks<T>& blocks, const QueryBlock<T>& p, bool finit
 template <Real T, Normalizer<T> N = Softmax, Executor E = Sequential>
 Attention<T> attend(const HeadView<T>& head, const N& normalizer = {}, const Mask& mask = {},
                     const AttendOptions& options = {}, E&& executor = {}) {
-    const detail::LogitBlocks<T> blocks("attend", head, mask, options);
+    const detail::LogitBlocks<T> blocks("attend", head, mask, options, executor);
     const Index queries = head.queries(), keys = head.keys();
     Attention<T> result;
     result.output = Matrix<T>::Zero(queries, head.v().cols());

@@ -66,9 +66,10 @@ public:
         double parameter = 0;
     };
 
+    template <class E>
     BackwardPass(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output, const Mask& mask,
-                 const AttendBackwardOptions& options)
-        : blocks_("attend_backward", head, mask, options), normalizer_(normalizer), d_output_(d_output),
+                 const AttendBackwardOptions& options, E&& executor)
+        : blocks_("attend_backward", head, mask, options, executor), normalizer_(normalizer), d_output_(d_output),
           parameter_(options.parameter), own_parameter_(tells_parameter<T>(normalizer)),
           finite_(head.q().map().allFinite() && head.k().map().allFinite() && head.v().map().allFinite() &&
                   d_output.map().allFinite()) {}
@@ -179,7 +180,7 @@ double attend_backward(const HeadView<T>& head, const N& normalizer, const D& d_
     detail::require(!options.parameter || detail::tells_parameter<T>(normalizer) || has_sink(normalizer),
                     "attend_backward", "the normaliser must have a parameter", normalizer.name());
     using Pass = detail::BackwardPass<T, N>;
-    const Pass pass(head, normalizer, d_out, mask, options);
+    const Pass pass(head, normalizer, d_out, mask, options, executor);
     // Sums of a task of fewer blocks would cost more than its products.
     const Index tasks = std::min<Index>(16, (pass.blocks() + 3) / 4);
     std::vector<typename Pass::Sums> sums(static_cast<std::size_t>(tasks));

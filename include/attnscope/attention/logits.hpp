@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attnscope/attention/stored_head.hpp>
+#include <attnscope/detail/tile_product.hpp>
 #include <attnscope/row/softmax_row.hpp>
 
 #include <functional>
@@ -88,15 +89,19 @@ struct QueryBlock {
     }
 };
 
-/// The logits of a head in blocks of its queries, -inf where a key is hidden. Borrows what it is made of.
+/// The logits of a head in blocks of its queries, -inf where a key is hidden. Borrows what it is made of but the keys,
+/// which it packs on the executor where there are queries enough for that.
 template <Real T>
 class LogitBlocks {
 public:
     static constexpr Index block_rows = 64;
 
-    template <class Options>
-    LogitBlocks(std::string_view function, const HeadView<T>& head, const Mask& mask, const Options& options)
-        : head_(take_scale(head, options).head), mask_(mask), map_(function, options) {}
+    template <class Options, class E>
+    LogitBlocks(std::string_view function, const HeadView<T>& head, const Mask& mask, const Options& options,
+                E&& executor)
+        : head_(take_scale(head, options).head), mask_(mask), map_(function, options) {
+        if (packs()) keys_ = PackedRows<T>(head_.k(), executor);
+    }
 
     const HeadView<T>& head() const { return head_; }
     Index count() const { return (head_.queries() + block_rows - 1) / block_rows; }
@@ -107,17 +112,24 @@ public:
     QueryBlock<T> room(Index number, Matrix<T>& room) const {
         const Index keys = head_.keys(), first = number * block_rows,
                     rows = std::min(block_rows, head_.queries() - first);
-        if (room.rows() < rows || room.cols() != keys) room.resize(std::min(block_rows, head_.queries()), keys);
+        // Not all rows in the same set of the cache.
+        const Index line = std::max<Index>(16, Packet<T>::size), stride = (keys + line - 1) / line * line + line;
+        if (room.rows() < rows || room.cols() != stride)
+            room.resize(std::min(block_rows, head_.queries()), stride);
         Index end = 0;
         for (Index i = 0; i < rows; ++i) end = std::max(end, mask_.visible(first + i, keys).hull().end);
-        return {first, rows, end, room.data(), keys};
+        return {first, rows, end, room.data(), stride};
     }
     /// The same with its logits.
     QueryBlock<T> operator()(Index number, Matrix<T>& place) const {
         const QueryBlock<T> block = room(number, place);
-        block.matrix().noalias() = head_.q().map().middleRows(block.first, block.rows) *
-                                   head_.k().map().topRows(block.keys).transpose();
-        block.matrix() *= head_.scale();
+        const MatrixView<T> q(head_.q().row(block.first).data(), block.rows, head_.q().cols(),
+                              head_.q().outer_stride());
+        if (packs())
+            product_with_rows<T>(q, keys_, 0, head_.scale(), block.data, block.keys, block.stride);
+        else
+            block.matrix().noalias() =
+                head_.scale() * (q.map() * head_.k().map().topRows(block.keys).transpose());
         for (Index i = 0; i < block.rows; ++i) {
             const KeyRanges visible = mask_.visible(block.first + i, head_.keys());
             const RowOut<T> row = block.row(i);
@@ -140,9 +152,12 @@ public:
     }
 
 private:
+    bool packs() const { return head_.queries() >= 8; }
+
     HeadView<T> head_;
     const Mask& mask_;
     LogitMap<T> map_;
+    PackedRows<T> keys_;
 };
 
 } // namespace detail
