@@ -312,9 +312,46 @@ void test_laws(const N& normalizer, const R& reference, double temperature = 1) 
         ATTNSCOPE_CHECK_WORST(report.positivity);
 }
 
+/// Where weights and log-sum-exp come at once: the bits of the two calls, in place and not, of special rows too.
+template <class T, class N>
+void test_fused_log_sum_exp(const N& normalizer) {
+    if constexpr (attnscope::HasFusedLogSumExp<N, T>) {
+        constexpr T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+        Worst worst;
+        const auto check = [&](const Where& where, const std::vector<T>& z) {
+            RowStatus status{};
+            const std::vector<T> p = weights_of(normalizer, z, &status);
+            const T sum = normalizer.log_sum_exp(in(z));
+            std::vector<T> fused(z.size(), T(7)), in_place = z;
+            T found = 7, found_in_place = 7;
+            worst.meet(normalizer.apply(in(z), out(fused), found) == status, where);
+            worst.meet(normalizer.apply(in(in_place), out(in_place), found_in_place) == status, where);
+            worst.meet(same_bits(fused, p) && same_bits(in_place, p), where);
+            worst.meet((found == sum || (std::isnan(found) && std::isnan(sum))) &&
+                           (found_in_place == sum || (std::isnan(found_in_place) && std::isnan(sum))),
+                       where);
+        };
+        for_each_row<T>(test_seed(), lengths, 1, check);
+        for (const std::vector<T>& z :
+             std::vector<std::vector<T>>{{},
+                                         {-infinity},
+                                         {-infinity, -infinity, -infinity},
+                                         {0, infinity, 1},
+                                         {-infinity, infinity, infinity},
+                                         {nan},
+                                         {nan, -infinity},
+                                         {1, nan, infinity},
+                                         {std::numeric_limits<T>::max(), 0},
+                                         {std::numeric_limits<T>::lowest(), -infinity}})
+            check(Where{"special", z.size()}, z);
+        ATTNSCOPE_CHECK_WORST(worst);
+    }
+}
+
 /// Empty, all-masked, NaN and +inf rows.
 template <class T, class N, class R>
 void test_special_rows(const N& normalizer, const R& reference) {
+    test_fused_log_sum_exp<T>(normalizer);
     constexpr T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
     CAPTURE(std::string(normalizer.name()), std::string(scalar_name<T>()));
     const std::uint64_t seed = test_seed();

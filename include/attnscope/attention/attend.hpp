@@ -35,6 +35,10 @@ template <Real T, class N>
 void normalize(const N& normalizer, const QueryBlock<T>& block, Row<T>& log_sum_exp) {
     for (Index i = 0; i < block.rows; ++i) {
         const RowOut<T> row = block.row(i);
+        if constexpr (HasFusedLogSumExp<N, T>) {
+            normalizer.apply(RowIn<T>(row), row, log_sum_exp[block.first + i]);
+            continue;
+        }
         if constexpr (HasLogSumExp<N, T>)
             log_sum_exp[block.first + i] = normalizer.log_sum_exp(RowIn<T>(row));
         else

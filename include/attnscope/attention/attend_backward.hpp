@@ -69,8 +69,8 @@ public:
     template <class E>
     BackwardPass(const HeadView<T>& head, const N& normalizer, MatrixView<T> d_output, const Mask& mask,
                  const AttendBackwardOptions& options, E&& executor)
-        : blocks_("attend_backward", head, mask, options, executor), normalizer_(normalizer), d_output_(d_output),
-          parameter_(options.parameter), own_parameter_(tells_parameter<T>(normalizer)),
+        : blocks_("attend_backward", head, mask, options, executor), normalizer_(normalizer),
+          d_output_(d_output), parameter_(options.parameter), own_parameter_(tells_parameter<T>(normalizer)),
           finite_(head.q().map().allFinite() && head.k().map().allFinite() && head.v().map().allFinite() &&
                   d_output.map().allFinite()) {}
 

@@ -113,7 +113,8 @@ public:
         const Index keys = head_.keys(), first = number * block_rows,
                     rows = std::min(block_rows, head_.queries() - first);
         // Not all rows in the same set of the cache.
-        const Index line = std::max<Index>(16, Packet<T>::size), stride = (keys + line - 1) / line * line + line;
+        const Index line = std::max<Index>(16, Packet<T>::size),
+                    stride = (keys + line - 1) / line * line + line;
         if (room.rows() < rows || room.cols() != stride)
             room.resize(std::min(block_rows, head_.queries()), stride);
         Index end = 0;

@@ -87,6 +87,13 @@ concept HasLogSumExp = Normalizer<N, T> && requires(const N n, std::span<const T
     { n.log_sum_exp(z) } -> std::same_as<T>;
 };
 
+/// One that tells it beside the weights, of one pass: apply(z, p, log_sum_exp), with the bits of the two calls.
+template <class N, class T>
+concept HasFusedLogSumExp =
+    HasLogSumExp<N, T> && requires(const N n, std::span<const T> z, std::span<T> out, T sum) {
+        { n.apply(z, out, sum) } -> std::same_as<RowStatus>;
+    };
+
 /// A normaliser in which a key without value, a sink, takes its share of every row: `sink_mass(z)` is its weight.
 template <class N, class T>
 concept HasSink = Normalizer<N, T> && requires(const N n, std::span<const T> z) {

@@ -59,6 +59,23 @@ public:
     T log_sum_exp(std::span<const T> z) const {
         return attnscope::log_sum_exp<T>(z, temperature_);
     }
+    /// The weights and log sum_i e^{z_i/T} at once, with the bits of `apply` and `log_sum_exp`. `out` may be z.
+    template <Real T>
+    RowStatus apply(std::span<const T> z, std::span<T> out, T& log_sum_exp) const {
+        using A = Accumulator<T>;
+        if (detail::has_inverse<T>(temperature_)) {
+            detail::require_same_size<T>("Softmax::apply", z, out);
+            const T m = detail::row_max<T>(z), inverse = detail::clamped_inverse<T>(temperature_);
+            if (std::abs(m) <= std::numeric_limits<T>::max()) {
+                A sum = std::numeric_limits<A>::quiet_NaN();
+                const RowStatus status = detail::softmax_row<T>(z, m, m, inverse, 0, out, &sum);
+                log_sum_exp = static_cast<T>(A(m) * A(inverse) + std::log(sum));
+                return status;
+            }
+        }
+        log_sum_exp = this->log_sum_exp<T>(z);
+        return apply<T>(z, out);
+    }
 
     static constexpr std::string_view parameter_name() { return "temperature"; }
     /// dp/dT = -p (z - E_p z)/T^2

@@ -113,15 +113,17 @@ void scale_weights(T factor, RowOut<T> out) {
 }
 
 /// p_i = e^{beta (z_i - shift)}/(sum + extra) with `shift` >= every visible logit, m = max z. Weights below the
-/// smallest normal number are 0. `extra` is mass that goes to no key.
+/// smallest normal number are 0. `extra` is mass that goes to no key. `sum_found`: of the keys, if the row is normal.
 template <Real T>
-RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, RowOut<T> out) {
+RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, RowOut<T> out,
+                      Accumulator<T>* sum_found = nullptr) {
     if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
     // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
     // row, because the maximum is finite or was hidden by a NaN.
     const auto sum = exp_sum<true, T>(z, shift, beta, out.data());
     if (!(sum == sum)) return fill_special<T>(RowStatus::nan, z, out);
     if (sum == 0) return RowStatus::empty; // only beside `extra`
+    if (sum_found != nullptr) *sum_found = sum;
     scale_weights<T>(static_cast<T>(1 / (sum + extra)), out);
     return RowStatus::normal;
 }
