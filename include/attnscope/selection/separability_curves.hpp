@@ -4,6 +4,7 @@
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/separability.hpp>
 
+#include <bit>
 #include <numeric>
 
 namespace attnscope {
@@ -129,30 +130,39 @@ private:
         A* s = nullptr;
     };
 
-    /// What is compared, in R and in units of the longest y.
+    /// What is compared, in R and in units of the longest y: packets of |y|^2, -2p, |y| and the sides of some keys, one
+    /// behind the other, then those of the next.
     template <class R>
     struct Keys {
-        std::vector<R> squares, lengths, slopes; ///< |y|^2, |y|, -2p
-        std::vector<R> other, chosen;            ///< +inf for selected keys and 0 for others; the reverse
-        std::vector<R> low, high;                ///< D^2 - |s|^2 is certain to lie between the two
+        using P = detail::Packet<R>;
+        static constexpr Index step = 4 * P::size;
+        /// +inf for selected keys and 0 for others.
+        static P chosen(const R* packets) { return P::load(packets + 3 * P::size); }
+        static bool is_chosen(const R* packets, Index i) { return packets[3 * P::size + i] > R(0); }
+        std::vector<R> table;
 
         void begin(std::span<const A> weights, std::span<const A> own, A unit_x, A unit_y) {
-            const std::size_t n = weights.size();
-            for (auto* row : {&squares, &lengths, &slopes, &low, &high}) row->resize(n);
-            other.assign(n, R(0));
-            chosen.assign(n, std::numeric_limits<R>::infinity());
-            for (std::size_t i = 0; i < n; ++i) {
+            table.assign(weights.size() / static_cast<std::size_t>(P::size) * step + step, R(0));
+            // What fills the last packet is farther than all others.
+            constexpr auto size = static_cast<std::size_t>(P::size);
+            R* row = table.data();
+            for (std::size_t i = 0; i / size * size < weights.size();
+                 ++i, row += i % size == 0 ? step - P::size + 1 : 1) {
+                if (i >= weights.size()) {
+                    *row = std::numeric_limits<R>::infinity();
+                    continue;
+                }
                 const A length = own[i] / unit_y;
-                squares[i] = static_cast<R>(length * length);
-                slopes[i] = static_cast<R>(-2 * weights[i] * (unit_x / unit_y));
+                row[0] = static_cast<R>(length * length);
+                row[P::size] = static_cast<R>(-2 * weights[i] * (unit_x / unit_y));
                 // What underflows in float is less than the error that this length stands for.
-                lengths[i] =
+                row[2 * P::size] =
                     static_cast<R>(std::same_as<R, A> || length == A(0) ? length : std::max(length, A(1e-27)));
             }
         }
         void select(Index key) {
-            detail::at(other, key) = std::numeric_limits<R>::infinity();
-            detail::at(chosen, key) = 0;
+            detail::at(table, key / P::size * step + 3 * P::size + key % P::size) =
+                std::numeric_limits<R>::infinity();
         }
     };
 
@@ -189,13 +199,28 @@ private:
         return true;
     }
 
+    /// Of the rows of c: whole packets, and not all in the same set of the cache.
+    Index stride() const {
+        constexpr Index line = std::max<Index>(16, detail::Packet<float>::size);
+        return (std::ssize(before_) + line - 1) / line * line + line;
+    }
+
+    /// 0 behind the last key of a row of c.
+    template <class R>
+    void fill_up(R* inner) const {
+        const Index n = std::ssize(before_), size = detail::Packet<R>::size;
+        std::fill(inner + n, inner + (n + size - 1) / size * size, R(0));
+    }
+
     /// c of all keys after each of the steps, one row of `inner` for each, from what it was before.
     template <class R>
-    const R* add_inner(const Matrix<A>& gram, std::vector<R>& inner) {
+    R* add_inner(const Matrix<A>& gram, std::vector<R>& inner) {
         using P = detail::Packet<A>;
         constexpr int many = P::size >= 8 ? 16 : 8, few = 2;
         const Index n = std::ssize(before_);
-        inner.resize(static_cast<std::size_t>(steps_at_once * n));
+        inner.resize(static_cast<std::size_t>(steps_at_once * stride()));
+        for (std::size_t at = 0; at < steps_.size(); ++at)
+            fill_up(inner.data() + static_cast<Index>(at) * stride());
         Index first = 0;
         for (; first + many * P::size <= n; first += many * P::size) add_columns<many>(gram, inner, first);
         for (; first + few * P::size <= n; first += few * P::size) add_columns<few>(gram, inner, first);
@@ -211,7 +236,7 @@ private:
         for (const Step& step : steps_) {
             c = madd(P(step.weight), lane(gram.data() + step.key * gram.cols()), c);
             store_some(c, n - first, to);
-            to += n;
+            to += stride();
         }
         lane.store(after_.data(), c);
         return inner.data();
@@ -232,7 +257,7 @@ private:
 #pragma GCC unroll 16
         for (int j = 0; j < packets; ++j) c[j] = P::load(before_.data() + first + j * P::size);
         R* to = inner.data() + first;
-        for (std::size_t at = 0; at < steps_.size(); ++at, to += before_.size()) {
+        for (std::size_t at = 0; at < steps_.size(); ++at, to += stride()) {
             const A* const products = gram.data() + steps_[at].key * gram.cols() + first;
             if (at + 4 < steps_.size())
                 detail::prefetch(gram.data() + steps_[at + 4].key * gram.cols() + first, packets * P::size);
@@ -255,8 +280,8 @@ private:
 
     /// The steps that are asked for, from their c.
     template <class R>
-    void evaluate(Keys<R>& keys, const R* inner, const Matrix<A>& gram) {
-        for (std::size_t at = 0; at < steps_.size(); ++at, inner += p_.size()) {
+    void evaluate(Keys<R>& keys, R* inner, const Matrix<A>& gram) {
+        for (std::size_t at = 0; at < steps_.size(); ++at, inner += stride()) {
             const Step& step = steps_[at];
             keys.select(step.key);
             if constexpr (!std::same_as<R, A>) keys_.select(step.key);
@@ -270,81 +295,82 @@ private:
     }
 
     /// c in double after a step that was taken in float.
-    const A* wide_inner(const Matrix<A>& gram, std::size_t step) {
+    A* wide_inner(const Matrix<A>& gram, std::size_t step) {
         using P = detail::Packet<A>;
-        inner_.resize(before_.size());
+        inner_.resize(static_cast<std::size_t>(stride()));
         detail::for_each_lane<A>(std::ssize(before_), [&](const auto& lane) {
             P c = lane(before_.data(), A(0));
             for (std::size_t at = 0; at <= step; ++at)
                 c = madd(P(steps_[at].weight), lane(gram.data() + steps_[at].key * gram.cols(), A(0)), c);
             lane.store(inner_.data(), c);
         });
+        fill_up(inner_.data());
         return inner_.data();
     }
 
-    /// Sets the figures of a step; false if R leaves a count open.
+    /// Sets the figures of a step from its c, which are overwritten; false if R leaves a count open.
     template <class R>
-    bool count(Keys<R>& keys, const R* inner, const Step& step) {
+    bool count(const Keys<R>& keys, R* inner, const Step& step) {
         using P = detail::Packet<R>;
         if (!in_range_) return false;
         const Index n = detail::size<T>(p_);
         // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|). In
-        // float also four roundings of the square and of 2 p_i c_i <= 2 |y_i| |s|.
+        // float also four roundings of the square and of 2 p_i c_i <= 2 |y_i| |s|. No |y| is above 1.
         const A k = std::numeric_limits<A>::epsilon() * static_cast<A>(step.count + x_.cols() + 7);
         const A r = std::same_as<R, A> ? A(0) : A(2) * static_cast<A>(std::numeric_limits<R>::epsilon());
-        if (!std::same_as<R, A> && !(step.length > A(1e-3) * unit_y_)) return false; // see `Keys::lengths`
-        const P unit = static_cast<R>(k + r),
-                reach = static_cast<R>(2 * (k * step.selected_length + r * (step.length / unit_y_)));
+        if (!std::same_as<R, A> && !(step.length > A(1e-3) * unit_y_)) return false; // see `Keys::begin`
+        const P error = static_cast<R>(k + r + 2 * (k * step.selected_length + r * (step.length / unit_y_)));
         constexpr R far_away = std::numeric_limits<R>::infinity();
-        const R *const squares = keys.squares.data(), *const slopes = keys.slopes.data(),
-                       *const lengths = keys.lengths.data(), *const others = keys.other.data(),
-                       *const chosen_ones = keys.chosen.data();
-        R *const lows = keys.low.data(), *const highs = keys.high.data();
+        const P zero = R(0), one = R(1), minus = zero - error;
+        // D^2 - |s|^2 of a key is certain to lie between `low` and `high`.
         P nearest_low = far_away, nearest_high = far_away, farthest_low = -far_away, farthest_high = -far_away;
-        detail::for_each_lane<R>(n, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            const P square = lane(squares, R(0));
-            const P offset = madd(lane(slopes, R(0)), lane(inner, R(0)), square);
-            const P error = madd(lane(lengths, R(0)), reach, unit * square);
-            const P low = offset - error, high = offset + error;
-            lane.store(lows, low);
-            lane.store(highs, high);
-            const P other = lane(others, far_away), chosen = lane(chosen_ones, far_away);
-            nearest_low = min(nearest_low, low + other);
-            nearest_high = min(nearest_high, high + other);
-            farthest_low = max(farthest_low, low - chosen);
-            farthest_high = max(farthest_high, high - chosen);
-        });
-        const P farthest_from = reduce_max(farthest_low), farthest_to = reduce_max(farthest_high),
-                nearest_from = reduce_min(nearest_low), nearest_to = reduce_min(nearest_high), zero = R(0),
-                one = R(1);
-        P confused = zero, confused_perhaps = zero, recalled = zero, recalled_perhaps = zero;
+        const R* row = keys.table.data();
+        for (Index i = 0; i < n; i += P::size, row += Keys<R>::step) {
+            const P offset = madd(P::load(row + P::size), P::load(inner + i), P::load(row));
+            offset.store(inner + i);
+            const P length = P::load(row + 2 * P::size), chosen = Keys<R>::chosen(row);
+            const P low = madd(length, minus, offset), high = madd(length, error, offset);
+            nearest_low = select_below(chosen, one, min(nearest_low, low), nearest_low);
+            nearest_high = select_below(chosen, one, min(nearest_high, high), nearest_high);
+            farthest_low = select_below(chosen, one, farthest_low, max(farthest_low, low));
+            farthest_high = select_below(chosen, one, farthest_high, max(farthest_high, high));
+        }
+        // Others at most as far as the farthest selected key are confused, and so are selected ones nearer than the
+        // nearest other recalled: for certain, and perhaps.
+        const R farthest_from = reduce_max(farthest_low), nearest_to = reduce_min(nearest_high);
+        const P confusing = farthest_from, confusing_perhaps = reduce_max(farthest_high),
+                recalling = std::nextafter(reduce_min(nearest_low), -far_away),
+                recalling_perhaps = std::nextafter(nearest_to, -far_away);
+        const P near_limit = step.count == n ? -far_away : nearest_to, far_limit = farthest_from;
+        P confused = zero, certain = zero, perhaps = zero;
         // The distances of all keys that may be the nearest or farthest.
         A nearest = infinity, farthest = 0;
-        const P near_limit = step.count == n ? P(-far_away) : nearest_to;
-        detail::for_each_lane<R>(n, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            const P low = lane(lows, R(0)), high = lane(highs, R(0));
-            const P other = lane(others, far_away), chosen = lane(chosen_ones, far_away);
-            const P low_other = low + other;
-            confused += select_below(farthest_from, high + other, zero, one);
-            confused_perhaps += select_below(farthest_to, low_other, zero, one);
-            recalled += select_below(high + chosen, nearest_from, one, zero);
-            recalled_perhaps += select_below(low + chosen, nearest_to, one, zero);
-            std::uint32_t near = mask_not_below(near_limit, low_other),
-                          far = mask_not_below(high - chosen, farthest_from);
-            if ((near | far) == 0) return;
-            for (Index key; near != 0; near &= near - 1)
-                if (key = lane.i + std::countr_zero(near); key < n)
-                    nearest = std::min(nearest, distance(step, key));
-            for (Index key; far != 0; far &= far - 1)
-                if (key = lane.i + std::countr_zero(far); key < n)
-                    farthest = std::max(farthest, distance(step, key));
-        });
-        const A sure = static_cast<A>(reduce_add(confused)), kept = static_cast<A>(reduce_add(recalled));
-        if (sure != static_cast<A>(reduce_add(confused_perhaps)) ||
-            kept != static_cast<A>(reduce_add(recalled_perhaps)))
-            return false;
-        const A all = static_cast<A>(step.count);
-        set(step.to, nearest, farthest, all / (all + sure), kept / all);
+        row = keys.table.data();
+        for (Index i = 0; i < n; i += P::size, row += Keys<R>::step) {
+            const P offset = P::load(inner + i), length = P::load(row + 2 * P::size),
+                    chosen = Keys<R>::chosen(row);
+            const P low = madd(length, minus, offset), high = madd(length, error, offset);
+            perhaps = select_below(select_below(chosen, one, confusing_perhaps, recalling_perhaps), low,
+                                   perhaps, perhaps + one);
+            const P counts = select_below(select_below(chosen, one, confusing, recalling), high, zero, one);
+            certain += counts;
+            confused = select_below(chosen, one, confused + counts, confused);
+            // one of both
+            const P within = select_below(chosen, one, near_limit - low, high - far_limit);
+            for (std::uint32_t found = mask_not_below(within, zero); found != 0; found &= found - 1) {
+                const Index key = i + std::countr_zero(found);
+                if (key >= n) break;
+                const A apart = distance(step, key);
+                if (Keys<R>::is_chosen(row, key - i))
+                    farthest = std::max(farthest, apart);
+                else
+                    nearest = std::min(nearest, apart);
+            }
+        }
+        const A all_certain = static_cast<A>(reduce_add(certain));
+        if (all_certain != static_cast<A>(reduce_add(perhaps))) return false;
+        const A sure = static_cast<A>(reduce_add(confused)), all = static_cast<A>(step.count);
+        set(step.to, nearest, farthest, all / (all + sure), (all_certain - sure) / all);
         return true;
     }
 
