@@ -82,7 +82,11 @@ template <Real T>
 struct WidePacket {
     using A = Accumulator<T>;
     static constexpr std::size_t size = static_cast<std::size_t>(Packet<T>::size);
-    std::array<A, size> elements{};
+    std::array<A, size> elements; ///< none before `start`: zeros cost more than a short row
+    void start(Packet<T> x) {
+        elements.fill(A(0));
+        add(x);
+    }
     void add(Packet<T> x) {
         std::array<T, size> narrow;
         x.store(narrow.data());
@@ -159,6 +163,8 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
         for (std::size_t k = 0; k < sums.size(); ++k)
             if (n <= block)
                 sums[k] = Accumulator<T>(reduce_add(sum.v[k]));
+            else if (begin == 0)
+                wide[k].start(sum.v[k]);
             else
                 wide[k].add(sum.v[k]);
     }

@@ -42,6 +42,7 @@ struct DroppedElements {
 template <Real T>
 class WideSum {
 public:
+    WideSum() { wide_.start(T(0)); }
     EIGEN_ALWAYS_INLINE void add(Packet<T> x) {
         part_ += x;
         if constexpr (!std::same_as<T, Accumulator<T>>)

@@ -4,8 +4,24 @@
 
 #include <attnscope/row/key_sums.hpp>
 
+/// In front of a function without side effects, which compilers then call once for the same argument.
+#if defined(__GNUC__)
+#define ATTNSCOPE_DETAIL_PURE __attribute__((const, noinline))
+#else
+#define ATTNSCOPE_DETAIL_PURE
+#endif
+
 namespace attnscope {
 inline namespace v0_2 {
+namespace detail {
+
+/// log(1 + r) of r >= 0: the standard library's counts as one that sets errno, and is called for every figure anew.
+template <Real A>
+ATTNSCOPE_DETAIL_PURE A log_one_plus(A r) {
+    return std::log1p(r);
+}
+
+} // namespace detail
 
 /// Sums over the visible keys of a row except the one with the largest logit m (the first, if several), with
 /// u_i = (m - z_i)/T >= 0. All terms are positive and none is near 1, so no figure below loses digits, however
@@ -37,12 +53,12 @@ struct RowStatistics {
 
     /// log sum e^{z/T}
     A log_sum_exp() const {
-        if (normal()) return max_logit / A(temperature) + std::log1p(r);
+        if (normal()) return max_logit / A(temperature) + detail::log_one_plus(r);
         if (status == RowStatus::empty) return -std::numeric_limits<A>::infinity();
         return status == RowStatus::infinite ? std::numeric_limits<A>::infinity() : nan();
     }
     /// H = -sum p log p in nats
-    A entropy_nats() const { return figure(std::log1p(r) + t / (1 + r)); }
+    A entropy_nats() const { return figure(detail::log_one_plus(r) + t / (1 + r)); }
     /// p1
     A max_weight() const { return figure(1 / (1 + r)); }
     /// 1 - p1, to full relative accuracy
