@@ -89,7 +89,7 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
             fit(asked.key_formats, input.k->cols());
             fit(asked.value_formats, input.values->cols());
         }
-        PlacedPlan& own = result.heads[static_cast<std::size_t>(i)];
+        attnscope::PlacedPlan& own = result.heads[static_cast<std::size_t>(i)];
         static_cast<attnscope::HeadPlan&>(own) = attnscope::plan_head(input, asked);
         own.batch = place.batch;
         own.layer = place.layer;
@@ -99,10 +99,7 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
         progress.step();
     });
     result.formats_left_out.assign(left_out.begin(), left_out.end());
-    std::vector<const std::vector<attnscope::CacheChoice>*> choices;
-    for (const PlacedPlan& head : result.heads)
-        if (head.bits && !head.bits->choices.empty()) choices.push_back(&head.bits->choices);
-    result.choices = attnscope::pooled_choices(choices);
+    result.pool_choices();
     for (const std::string& line : findings_of(capture, tally)) result.assumptions.push_back(line);
     result.warnings = warnings_of(capture, tally);
     if (tally.not_one > 0 && !capture.options.normalise_weights)

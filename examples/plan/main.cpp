@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
                 "--bits: the capture must have q, k and v, and neither bias nor padding");
         const plan::Plan result = plan::make_plan(capture, question, thread_count);
         Index planned = 0;
-        for (const plan::PlacedPlan& head : result.heads) planned += head.rows;
+        for (const attnscope::PlacedPlan& head : result.heads) planned += head.rows;
         if (planned == 0)
             throw std::runtime_error(
                 fmt::format("{}: no row has two visible keys and finite logits: there is nothing to plan from",

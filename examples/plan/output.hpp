@@ -1,7 +1,7 @@
 // The plans of the heads of a capture, as text and as JSON.
 #pragma once
 
-#include <attnscope/planner/head_plan.hpp>
+#include <attnscope/planner/head_plans.hpp>
 #include <support/capture.hpp>
 
 #include <string>
@@ -11,21 +11,12 @@ namespace plan {
 
 using attnscope::Index;
 
-/// The plan of one head, and which it is.
-struct PlacedPlan : attnscope::HeadPlan {
-    Index batch = 0, layer = 0, head = 0;
-};
-
 /// The plans of all heads of a capture.
-struct Plan {
+struct Plan : attnscope::HeadPlans {
     std::string source;
-    attnscope::PlanQuestion question;
     Index queries = 0, keys = 0;
     bool causal = false;
     std::vector<std::string> assumptions, warnings; ///< about the capture, a line each
-    std::vector<PlacedPlan> heads;
-    std::vector<attnscope::CacheChoice> choices; ///< formats of the cache, on the rows of all heads
-    std::vector<std::string> formats_left_out;   ///< whose blocks do not divide the channels, by name
 };
 
 /// The formats of a list of names with commas between them, of keys (else of values): those of `cache_format`, and kivi2

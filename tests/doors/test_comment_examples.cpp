@@ -5,7 +5,9 @@
 #include <attnscope/attention/tensor.hpp>
 #include <attnscope/attnscope.hpp>
 #include <attnscope/io/npz.hpp>
+#include <attnscope/io/plan_json.hpp>
 #include <attnscope/io/safetensors.hpp>
+#include <attnscope/planner/plan_head.hpp>
 #include <attnscope/problems/heads.hpp>
 #include <attnscope/runtime/registry.hpp>
 #include <attnscope/selection/separability_expectation.hpp>
@@ -338,6 +340,14 @@ TEST_CASE("the example of problems", "[doors][examples]") {
     const auto head = problems::synthetic_head(256, 64, {.sink = 6}, random);
     const auto rows = scan(head.q, head.k, head.v, Mask::causal());
     CHECK(rows.rows.size() == 256);
+}
+
+TEST_CASE("comments: plans of heads as JSON", "[doors]") {
+    const Matrix<float> q = drawn_matrix(40, 8), k = 2 * drawn_matrix(40, 8), v = drawn_matrix(40, 4);
+    HeadPlans plans{{.weight = 0.5}, {}, {}, {}};
+    plans.heads.push_back({plan_head(q, k, v, plans.question, Mask::causal())});
+    const std::string text = io::to_json(plans).dump(1); // with io/plan_json.hpp
+    CHECK(text.find("\"inverse_temperature\"") != std::string::npos);
 }
 
 TEST_CASE("the examples of files", "[doors][examples]") {

@@ -7,7 +7,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/include/attnscope
 # folder: what its headers may include beside themselves, the root and detail. The three wings never see each other.
 wings="concentration selection sensitivity"
 declare -A below=(
-    [root]="" [detail]="" [problems]="" [io]="row normalizer attention $wings selector audit streaming analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
+    [root]="" [detail]="" [problems]="" [io]="row normalizer attention $wings selector audit streaming cache planner analysis" [row]="" [normalizer]="row" [attention]="row normalizer"
     [concentration]="row normalizer attention" [selection]="row normalizer attention"
     [sensitivity]="row normalizer attention"
     [audit]="row normalizer attention $wings" [streaming]="row normalizer attention $wings selector" [selector]="row normalizer attention selection"
@@ -17,11 +17,12 @@ declare -A below=(
     [analysis]="row normalizer attention $wings selector audit streaming cache planner runtime"
 )
 
-# climbs <file>:<#include line>...: says which of them point up; the umbrella, fmt.hpp, mpi.hpp and precompiled.hpp may see everything.
+# climbs <file>:<#include line>...: says which of them point up; the umbrella, fmt.hpp, plan_text.hpp, mpi.hpp and precompiled.hpp
+# may see everything.
 climbs() {
     local file line target from to
     while IFS=: read -r file line; do
-        [[ $file == attnscope.hpp || $file == fmt.hpp || $file == mpi.hpp || $file == precompiled.hpp ]] && continue
+        [[ $file == attnscope.hpp || $file == fmt.hpp || $file == plan_text.hpp || $file == mpi.hpp || $file == precompiled.hpp ]] && continue
         target=$(sed -E 's/.*<attnscope\/([^>]*)>.*/\1/' <<<"$line")
         from=root to=root
         [[ $file == */* ]] && from=${file%%/*}
