@@ -151,6 +151,18 @@ concept SameTensors = HeadTensor<First> && (HeadTensor<Others> && ...) &&
                       (std::same_as<TensorScalar<First>, TensorScalar<Others>> && ...) &&
                       ((int(First::NumDimensions) == int(Others::NumDimensions)) && ...);
 
+/// A normaliser for all heads, or one for each query head.
+template <class N, class T>
+concept NormalizerOfHeads = Normalizer<N, T> || NormalizerList<N, T>;
+
+template <Real T, NormalizerOfHeads<T> N>
+const auto& normalizer_of(const N& normalizer, Index head) {
+    if constexpr (Normalizer<N, T>)
+        return normalizer;
+    else
+        return std::data(normalizer)[head];
+}
+
 } // namespace detail
 
 /// What all heads of tensors give, in the rank and layout of q: output [(batch,) heads, queries, d_v],
@@ -162,21 +174,25 @@ struct TensorAttention {
     Eigen::Tensor<T, Rank, Layout> weights;
 };
 
-/// Attention of every head of every batch entry; options as for one head.
+/// Attention of every head of every batch entry; options as for one head. `normalizer`: one for all heads, or a list with one
+/// for each query head, the same in every batch entry (sinks or temperatures of their own).
 /// Shapes and units. q [(batch,) heads, queries, d], k and v with the same batch and a number of heads that
 /// divides that of q (grouped-query heads). `masks`: one for all batch entries, or one for each (ragged
 /// batches: `with_length`).
 /// Special rows. As of `attend` of one head.
 /// Cost. That of `attend` of one head, for each; allocates the result.
-/// Throws. `invalid_argument` when shapes do not fit or the number of masks is neither 1 nor the batch.
+/// Throws. `invalid_argument` when shapes do not fit, the number of masks is neither 1 nor the batch, or that of normalisers
+/// is not that of query heads.
 template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, Executor E = Sequential>
-requires Normalizer<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V>
+requires detail::NormalizerOfHeads<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V>
 auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<const Mask> masks,
             const AttendOptions& options = {}, E&& executor = {}) {
     using T = TensorScalar<Q>;
     constexpr int rank = Q::NumDimensions;
     const TensorHeads<T> queries(q), keys(k), values(v);
     const detail::TensorBatch<T> batch("attend", queries, keys, values, masks);
+    if constexpr (!Normalizer<N, T>)
+        detail::check_normalizers("attend", std::size(normalizer), queries.heads());
     TensorAttention<T, rank, int(Q::Layout)> result;
     const auto shape = [&](Index last) {
         return detail::tensor_shape<rank>(queries.batches(), queries.heads(), queries.rows(), last);
@@ -190,7 +206,8 @@ auto attend(const Q& q, const K& k, const V& v, const N& normalizer, std::span<c
     for (Index b = 0; b < queries.batches(); ++b) {
         const HeadGroup<T> group = batch.group(b);
         for (Index h = 0; h < group.heads(); ++h) {
-            const Attention<T> one = attend(group[h], normalizer, batch.mask(b), options, executor);
+            const Attention<T> one =
+                attend(group[h], detail::normalizer_of<T>(normalizer, h), batch.mask(b), options, executor);
             for (Index i = 0; i < queries.rows(); ++i) {
                 detail::tensor_at<rank>(result.log_sum_exp, b, h, i) = one.log_sum_exp[i];
                 for (Index j = 0; j < values.cols(); ++j)
@@ -216,6 +233,7 @@ template <Real T, int Rank, int Layout>
 struct TensorGradient {
     Eigen::Tensor<T, Rank, Layout> q, k, v;
     double parameter = 0;
+    std::vector<double> parameters; ///< of each query head, over the batch entries
 };
 
 /// Backward pass of `attend` on tensors; k and v of a key head get the sum over the query heads that share it.
@@ -224,7 +242,7 @@ struct TensorGradient {
 /// Cost. That of one head, for each.
 /// Throws. As `attend` on tensors and `attend_backward` of one head do.
 template <HeadTensor Q, HeadTensor K, HeadTensor V, class N, HeadTensor D, Executor E = Sequential>
-requires Normalizer<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V, D>
+requires detail::NormalizerOfHeads<N, TensorScalar<Q>> && detail::SameTensors<Q, K, V, D>
 auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, const D& d_output,
                      std::span<const Mask> masks, const AttendBackwardOptions& options = {},
                      E&& executor = {}) {
@@ -236,6 +254,7 @@ auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, co
                     "attend_backward", "d_output must have the batch and the heads of q", d_outputs.batches(),
                     d_outputs.heads());
     TensorGradient<T, rank, int(Q::Layout)> gradient;
+    gradient.parameters.assign(static_cast<std::size_t>(queries.heads()), 0);
     const auto make = [](auto& tensor, const TensorHeads<T>& like) {
         tensor.resize(detail::tensor_shape<rank>(like.batches(), like.heads(), like.rows(), like.cols()));
     };
@@ -255,6 +274,8 @@ auto attend_backward(const Q& q, const K& k, const V& v, const N& normalizer, co
             store(gradient.v, b, h, detail::at(one.v, h));
         }
         gradient.parameter += one.parameter;
+        for (Index h = 0; h < group.heads(); ++h)
+            detail::at(gradient.parameters, h) += detail::at(one.parameters, h);
     }
     return gradient;
 }

@@ -130,3 +130,44 @@ TEST_CASE("attend_backward on tensors is that of their heads, with the gradient 
     CHECK(cols.parameter == 0);
     CHECK_THROWS_AS(attend_backward(q, k, v, Softmax(), v), invalid_argument); // d_output of other heads
 }
+
+TEST_CASE("attend and attend_backward on tensors with a normaliser for each query head", "[tensor]") {
+    RowMajor4 q(2, 4, 9, 8), k(2, 2, 9, 8), v(2, 2, 9, 3), g(2, 4, 9, 3);
+    fill(q, 1), fill(k, 2), fill(v, 3), fill(g, 4);
+    const std::vector sinks = {with_sink(Softmax(), 0.5), with_sink(Softmax(), -1), with_sink(Softmax(), 2),
+                               with_sink(Softmax(), 0)};
+    const Mask mask = Mask::causal();
+    const auto all = attend(q, k, v, sinks, mask);
+    const auto d = attend_backward(q, k, v, sinks, g, mask, {.parameter = true});
+    const TensorHeads<float> qh(q), kh(k), vh(v), gh(g);
+    REQUIRE(d.parameters.size() == 4);
+    double total = 0;
+    for (Index h = 0; h < 4; ++h) {
+        double parameter = 0;
+        for (Index b = 0; b < 2; ++b) {
+            const HeadView<float> head(qh.matrix(b, h), kh.matrix(b, h / 2), vh.matrix(b, h / 2));
+            const auto& own = sinks[static_cast<std::size_t>(h)];
+            const auto one = attend(head, own, mask);
+            const auto back = attend_backward(head, own, gh.matrix(b, h), mask, {.parameter = true});
+            parameter += back.parameter;
+            for (Index i = 0; i < 9; ++i) {
+                CHECK(all.log_sum_exp(b, h, i) == one.log_sum_exp[i]);
+                for (Index j = 0; j < 3; ++j) CHECK(all.output(b, h, i, j) == one.output(i, j));
+                for (Index j = 0; j < 8; ++j) CHECK(d.q(b, h, i, j) == back.q(i, j));
+            }
+        }
+        CHECK(parameter != 0);
+        CHECK(d.parameters[static_cast<std::size_t>(h)] == Catch::Approx(parameter).epsilon(1e-12));
+        total += parameter;
+    }
+    CHECK(d.parameter == Catch::Approx(total).epsilon(1e-9));
+
+    // Of three dimensions too; another number of normalisers is refused.
+    const Eigen::TensorMap<const Eigen::Tensor<float, 3, Eigen::RowMajor>> q3(q.data(), 4, 9, 8),
+        k3(k.data(), 2, 9, 8), v3(v.data(), 2, 9, 3);
+    const auto three = attend(q3, k3, v3, sinks, mask);
+    CHECK(three.output(3, 8, 2) == all.output(0, 3, 8, 2));
+    const std::vector few(sinks.begin(), sinks.begin() + 2);
+    CHECK_THROWS_AS(attend(q, k, v, few, mask), invalid_argument);
+    CHECK_THROWS_AS(attend_backward(q, k, v, few, g, mask), invalid_argument);
+}
