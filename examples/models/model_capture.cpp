@@ -101,6 +101,10 @@ Capture run(Model given, const Text& text, std::vector<std::string> texts, Index
         feed->finish();
         return *loss;
     };
+    capture.loss_under = [=, ids = text.ids](const attnscope::AnyNormalizer& normalizer) {
+        return model->run<float>(ids, {.normalizer = normalizer, .loss = ids.size() > 1, .threads = threads})
+            .loss;
+    };
     return capture;
 }
 

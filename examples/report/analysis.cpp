@@ -234,6 +234,14 @@ Report prepare(Capture capture, const Settings& settings) {
     return report;
 }
 
+/// What a model loses under the normaliser that was asked for beside its own, at its temperature.
+void add_beside_loss(Report& report) {
+    if (report.beside.empty() || !report.capture.loss_under) return;
+    const HeadNormalizer& own = report.normalizers[static_cast<std::size_t>(report.layers.front())];
+    report.beside_loss =
+        report.capture.loss_under(program::named_normalizer(*report.settings.beside, own.temperature));
+}
+
 /// The heads of a report as units of work, in their order.
 std::vector<attnscope::WorkUnit> units_of(const Report& report) {
     const Capture& input = report.capture;
@@ -274,6 +282,7 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
         add_unit(report, place, std::move(*done));
         progress.step();
     }
+    add_beside_loss(report);
     return report;
 }
 
@@ -295,6 +304,7 @@ Report analyse_on(Capture capture, const Settings& settings, const UnitStates* s
         const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
         add_unit(report, place, unit_of(in, place));
     });
+    add_beside_loss(report);
     return report;
 }
 
@@ -313,6 +323,7 @@ Report merge(Capture capture, const Settings& settings, const UnitStates& states
     if (!missing.empty())
         throw std::runtime_error(fmt::format("{}: {} of the states are missing, the first is {}",
                                              states.folder(), missing.size(), missing.front()));
+    add_beside_loss(report);
     return report;
 }
 

@@ -42,6 +42,7 @@ struct Report {
     std::vector<HeadPlace> places;           ///< of the heads
     std::vector<HeadSummary> heads;
     std::vector<HeadSummary> beside;     ///< the same heads under `Settings::beside`, if it is asked for
+    std::optional<double> beside_loss;   ///< of a model that we run, with it in every layer
     std::vector<HeadAnalysis> head_rows; ///< of the heads, and of those beside them, if `Settings::keep_rows`
     std::vector<HeadAnalysis> beside_rows;
     PatternPlan plan;                        ///< of the patterns, if they are asked for

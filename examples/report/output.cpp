@@ -161,7 +161,10 @@ std::string to_text(const Report& report) {
                        }));
     for (const std::string& line : input.assumptions) fmt::format_to(out, "taken        {}\n", line);
     if (const double loss = loss_of(report); !std::isnan(loss))
-        fmt::format_to(out, "loss         {:.4f} nats a token\n", loss);
+        fmt::format_to(out, "loss         {:.4f} nats a token{}\n", loss,
+                       report.beside_loss ? fmt::format(", {:.4f} with {} in every layer", *report.beside_loss,
+                                                        *settings.beside)
+                                          : std::string());
     for (const std::string& line : findings_of(input, report.tally))
         fmt::format_to(out, "found        {}\n", line);
     for (const std::string& line : warnings_of(input, report.tally))
@@ -304,6 +307,7 @@ std::string to_json(const Report& report, bool rows) {
     json["masks"] = masks_json(report);
     json["stored_weights"] = stored_weights_json(report);
     json["loss"] = json_number(loss_of(report));
+    if (report.beside_loss) json["beside_loss"] = json_number(*report.beside_loss);
     json["assumptions"] = input.assumptions;
     json["warnings"] = warnings_of(input, report.tally);
     json["heads"] = Json::array();

@@ -6,6 +6,7 @@
 #include <attnscope/attention/head.hpp>
 #include <attnscope/attention/mask.hpp>
 #include <attnscope/io/elements.hpp>
+#include <attnscope/runtime/any_normalizer.hpp>
 #include <support/attention_metadata.hpp>
 
 #include <functional>
@@ -78,6 +79,9 @@ struct Capture {
     /// Of heads that a model computes while they are read: mean of -log p(next token), nats; NaN if its last run did
     /// not come to the end. Else empty.
     std::function<double()> loss;
+    /// The same of another run with a normaliser in place of the model's own in every layer; empty where the model's engine
+    /// cannot do that.
+    std::function<double(const attnscope::AnyNormalizer&)> loss_under;
 
     /// The batches to look at: the chosen one or all.
     std::vector<Index> chosen_batches() const;

@@ -50,5 +50,15 @@ for model in tiny-gpt2 stories260k; do
     "$program" "$data/$model" --tokens "$data/$model/tokens.txt" --weights --out "$work/f.safetensors" >"$work/out" &&
         "$ATTNSCOPE_BIN/attnscope-report" "$work/f.safetensors" | grep -q '^No sharp statement is violated.$' ||
         complain "$model: a statement is violated, or nothing comes"
+    # The loss under another normaliser, by two programs; softmax in place of softmax changes nothing.
+    "$program" "$data/$model" --tokens "$data/$model/tokens.txt" --normalizer entmax:1.5 --temperature 0.5 \
+        --out "$work/g.safetensors" >"$work/out"
+    own=$(sed -n 's/^loss  *\([0-9.]*\) .* with softmax$/\1/p' "$work/out")
+    other=$(sed -n 's/^loss  *\([0-9.]*\) .* with entmax:1.5 at temperature 0.5$/\1/p' "$work/out")
+    beside() { "$ATTNSCOPE_BIN/attnscope-report" "$data/$model" --tokens "$data/$model/tokens.txt" --parts statistics "$@" | grep '^loss '; }
+    [ "$(beside --temperature 0.5 --beside entmax:1.5)" = "loss         $own nats a token, $other with entmax:1.5 in every layer" ] ||
+        complain "$model: the loss beside is not $other: $(beside --temperature 0.5 --beside entmax:1.5)"
+    [ "$(beside --beside softmax)" = "loss         $own nats a token, $own with softmax in every layer" ] ||
+        complain "$model: softmax beside softmax loses something else: $(beside --beside softmax)"
 done
 exit "$failed"
