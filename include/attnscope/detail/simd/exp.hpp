@@ -45,10 +45,14 @@ struct ExpConstants<double> {
 /// The argument below which `exp_nonpositive` returns 0: the logarithm of the smallest normal number.
 template <Real T>
 constexpr T exp_cutoff() {
-    if constexpr (std::same_as<T, long double>)
+    if constexpr (!std::same_as<T, long double>)
+        return ExpConstants<T>::lowest;
+    else if constexpr (std::numeric_limits<T>::min_exponent == std::numeric_limits<double>::min_exponent)
+        return T(ExpConstants<double>::lowest); // where it is no wider
+    else if constexpr (std::numeric_limits<T>::digits <= 64)
         return -11355.137111933024058L; // rounded towards 0
     else
-        return ExpConstants<T>::lowest;
+        return -11355.13711193302405887309661372784746L; // the same of 113 digits
 }
 
 /// 2^n for the integer n that `t = x + round_magic` carries in its low bits.
