@@ -4,6 +4,8 @@
 #include <support/catch.hpp>
 #include <support/temporary_file.hpp>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -52,6 +54,9 @@ std::string message_of(Function&& function) {
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
+/// Views show the bytes of the file, which are little-endian.
+constexpr bool has_views = std::endian::native == std::endian::little;
+
 bool is_one_printable_line(const std::string& text) {
     for (const char c : text)
         if (c < 0x20 || c > 0x7e) return false;
@@ -64,6 +69,7 @@ std::string raw(std::initializer_list<T> values) {
     for (const T& value : values) {
         char bytes[sizeof(T)];
         std::memcpy(bytes, &value, sizeof(T));
+        if constexpr (std::endian::native == std::endian::big) std::reverse(bytes, bytes + sizeof(T));
         text.append(bytes, sizeof(T));
     }
     return text;
@@ -238,6 +244,11 @@ TEST_CASE("safetensors: views are in place, typed and aligned", "[io][safetensor
         return file_text(header, raw<float>({1, 2}) + raw<std::uint16_t>({0x3c00, 0x4000}) + "\x07");
     };
     SafetensorsFile file = open_text(with_padding(0));
+    if constexpr (!has_views) {
+        CHECK(has(message_of([&] { (void)file.view<float>("a"); }), "a view needs a little-endian machine"));
+        CHECK(file.view<std::uint8_t>("u")[0] == 7);
+        return;
+    }
     const std::span<const float> view = file.view<float>("a");
     REQUIRE(view.size() == 2);
     CHECK(view[1] == 2.0f);
@@ -602,9 +613,11 @@ TEST_CASE("safetensors: what is written is read back", "[io][safetensors]") {
     CHECK(file.read_integers("integer") == integers);
     CHECK(file.read<double>("scalar") == std::vector<double>{4.0});
     // Everything the writer writes can be viewed in place, and the header is padded to 8 bytes.
-    CHECK(file.view<double>("double")[0] == 0.1);
-    CHECK(file.view<float>("scalar")[0] == 4.0f);
-    CHECK(file.view<std::int64_t>("integer")[1] == 7);
+    if constexpr (has_views) {
+        CHECK(file.view<double>("double")[0] == 0.1);
+        CHECK(file.view<float>("scalar")[0] == 4.0f);
+        CHECK(file.view<std::int64_t>("integer")[1] == 7);
+    }
     CHECK(static_cast<unsigned char>(attnscope_test::read_text(path)[0]) % 8 == 0);
 
     SECTION("an existing file is replaced") {
@@ -699,7 +712,7 @@ TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][d
     // One head alone: layer 7, head 3.
     constexpr std::uint64_t count = std::uint64_t{9} * 64, first = (7 * 12 + 3) * count;
     const std::vector<float> head = file.read<float>("q", first, count);
-    const std::span<const float> all = file.view<float>("q");
+    const std::vector<float> all = file.read<float>("q");
     REQUIRE(head.size() == count);
     CHECK(std::equal(head.begin(), head.end(), all.begin() + static_cast<std::ptrdiff_t>(first)));
 }
@@ -721,6 +734,7 @@ TEST_CASE("safetensors: a file that is shortened while it is open is an error", 
         CHECK(has(message, "it was shortened meanwhile"));
         CHECK(has(message_of([&] { (void)file.read<double>(name); }), "it was shortened meanwhile"));
     }
-    CHECK(has(message_of([&] { (void)file.view<float>("a"); }), "a view needs a file that is mapped"));
+    CHECK(has(message_of([&] { (void)file.view<float>("a"); }),
+              has_views ? "a view needs a file that is mapped" : "a view needs a little-endian machine"));
 }
 #endif
