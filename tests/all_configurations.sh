@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The long matrix: builds the examples and all tests but the consumers in each configuration below
 # (build/all/<name>) and runs them, reports the umbrella's compile time, and ends with a table. Status 0 when all
-# passed.
+# passed. Two are for other processors, by qemu: aarch64 (NEON; unit, property and reference tests: hours) and s390x
+# (big-endian; the tests of files); Debian: g++-aarch64-linux-gnu, g++-s390x-linux-gnu, qemu-user-static.
 #   tests/all_configurations.sh                  everything
 #   tests/all_configurations.sh asan row_major   these only
 #   tests/all_configurations.sh --list           the names
@@ -9,7 +10,7 @@
 
 # Assertions of Eigen and the standard library stay on except where optimisation is the point.
 checked=(-DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1 -D_GLIBCXX_ASSERTIONS")
-names=(asan tsan clang row_major no_vectorize nan_initialized no_resizing avx2 sse2 tidy compile_time)
+names=(asan tsan clang row_major no_vectorize nan_initialized no_resizing avx2 sse2 aarch64 s390x tidy compile_time)
 
 settings_of() { # sets the array "settings"
     case $1 in
@@ -33,11 +34,36 @@ lacking() {
     clang) command -v clang++ >/dev/null || echo "no clang++" ;;
     tidy) command -v clang++ >/dev/null && command -v clang-tidy >/dev/null || echo "no clang-tidy" ;;
     avx2) grep -q avx2 /proc/cpuinfo || echo "no AVX2" ;;
+    aarch64 | s390x)
+        command -v "$1-linux-gnu-g++" >/dev/null || echo "no $1-linux-gnu-g++"
+        command -v "qemu-$1-static" >/dev/null || echo "no qemu-$1-static"
+        [ -e /usr/include/catch2/catch.hpp ] || echo "Catch2 2 is needed, which has no library"
+        ;;
     esac
+}
+
+# foreign <processor>: without CMake, which would find this machine's libraries. Headers alone are needed.
+foreign() {
+    local folder="$build/all/$1" tests library
+    mkdir -p "$folder/include" && rm -f "$folder"/*.o
+    for library in catch2 boost nlohmann fmt; do ln -sfn "/usr/include/$library" "$folder/include/$library"; done
+    if [ "$1" = s390x ]; then
+        tests=("$root"/tests/unit/io/*.cpp)
+    else
+        mapfile -t tests < <(find "$root/tests/unit" "$root/tests/property" "$root/tests/reference" -name '*.cpp' \
+            ! -path '*/io/*' ! -path '*/programs/*' ! -path '*/runtime/*' | sort)
+    fi
+    printf '%s\n' "${tests[@]}" "$root/tests/support/main.cpp" |
+        FOLDER=$folder ROOT=$root COMPILER=$1-linux-gnu-g++ xargs -P "$jobs" -I FILE bash -c '
+            name=${1#"$ROOT"/tests/}
+            "$COMPILER" -std=c++20 -O1 -w -DFMT_HEADER_ONLY "-I$ROOT/include" "-I$ROOT/tests" "-I$ROOT/examples" \
+                "-I$FOLDER/include" -I/usr/include/eigen3 -c "$1" -o "$FOLDER/${name//\//.}.o"' _ FILE || return 1
+    "$1-linux-gnu-g++" -static "$folder"/*.o -lpthread -o "$folder/tests" && (cd "$root" && "qemu-$1-static" "$folder/tests")
 }
 
 check() {
     local folder="$build/all/$1" settings
+    case $1 in aarch64 | s390x) foreign "$1"; return ;; esac
     settings_of "$1"
     cmake -G Ninja -S "$root" -B "$folder" -DATTNSCOPE_WERROR=ON -DATTNSCOPE_BUILD_BENCHMARKS=OFF \
         "${settings[@]}" || return 1
