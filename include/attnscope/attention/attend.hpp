@@ -70,8 +70,8 @@ void add_values(const LogitBlocks<T>& blocks, const QueryBlock<T>& p, bool finit
 /// Special rows. A query that sees no key gives output 0; its log-sum-exp is that of the empty sum, -inf or with a
 /// sink log n0. Keys and values that a query does not see have no influence on it, NaN and infinities included. NaN in
 /// a visible key gives NaN for the queries that see it.
-/// Cost. O(queries keys d), one task for each 64 queries; memory O(64 threads keys) beyond the result, which does not
-/// depend on the executor. Agrees with exact arithmetic to the forward error of a dot product, of the normaliser and
+/// Cost. O(queries keys d), one task for each 64 queries; memory O(64 threads keys) and a copy of the keys beyond the
+/// result, which does not depend on the executor. Agrees with exact arithmetic to the forward error of a dot product, of the normaliser and
 /// of the weighted sum (tests/property/attention/test_attention.cpp computes that bound).
 /// Throws. `invalid_argument` for a scale or temperature that is none.
 /// Example: `attend(head, Softmax(), Mask::causal(), {.bias = [](Index q, Index k) { return 0.1 * double(k - q); }})`

@@ -156,7 +156,7 @@ private:
 /// Special rows. Keys that a query does not see get nothing from it and give nothing to it, NaN included. Queries that
 /// see no key have gradient 0.
 /// Cost. O(queries keys d), about 2.5 forward passes; the weights are computed anew. One task for each 256 queries, at
-/// most 16; memory O(threads 64 keys) and the gradients of k and v once for each task. Sums are taken in the order of
+/// most 16; memory O(threads 64 keys), a copy of the keys, and the gradients of k and v once for each task. Sums are taken in the order of
 /// the tasks, so that the result does not depend on the executor.
 /// Throws. `invalid_argument` when the head has no values, shapes do not fit, or a parameter is asked for that the
 /// normaliser does not have.

@@ -112,9 +112,7 @@ public:
     QueryBlock<T> room(Index number, Matrix<T>& room) const {
         const Index keys = head_.keys(), first = number * block_rows,
                     rows = std::min(block_rows, head_.queries() - first);
-        // Not all rows in the same set of the cache.
-        const Index line = std::max<Index>(16, Packet<T>::size),
-                    stride = (keys + line - 1) / line * line + line;
+        const Index stride = row_stride<T>(keys);
         if (room.rows() < rows || room.cols() != stride)
             room.resize(std::min(block_rows, head_.queries()), stride);
         Index end = 0;
@@ -153,7 +151,7 @@ public:
     }
 
 private:
-    bool packs() const { return head_.queries() >= 8; }
+    bool packs() const { return head_.queries() >= rows_worth_packing; }
 
     HeadView<T> head_;
     const Mask& mask_;

@@ -33,6 +33,14 @@ EIGEN_ALWAYS_INLINE void prefetch([[maybe_unused]] const T* row, [[maybe_unused]
 #endif
 }
 
+/// How far apart rows of `cols` elements stand in rooms of our own: at whole packets, and not all in the same set of the
+/// cache.
+template <Real T>
+constexpr Index row_stride(Index cols) {
+    constexpr Index line = std::max<Index>(16, Packet<T>::size);
+    return (cols + line - 1) / line * line + line;
+}
+
 /// A whole packet at offset `i` of every row it is asked for.
 template <Real T>
 struct FullLane {

@@ -95,6 +95,9 @@ struct FactorRest {
     }
 };
 
+/// With fewer rows on the other side packing costs more than it saves.
+inline constexpr Index rows_worth_packing = 8;
+
 /// Rows of a matrix in panels of a packet of rows each, column after column: element (row, c) of panel row/size
 /// stands at c size + row % size. The last panel is filled up with zeros.
 template <Real T>

@@ -199,11 +199,7 @@ private:
         return true;
     }
 
-    /// Of the rows of c: whole packets, and not all in the same set of the cache.
-    Index stride() const {
-        constexpr Index line = std::max<Index>(16, detail::Packet<float>::size);
-        return (std::ssize(before_) + line - 1) / line * line + line;
-    }
+    Index stride() const { return detail::row_stride<float>(std::ssize(before_)); } ///< of the rows of c
 
     /// 0 behind the last key of a row of c.
     template <class R>

@@ -62,12 +62,12 @@ public:
     explicit ProductTiles(const StoredHead<T>& head) : ProductTiles(head, Sequential()) {}
     template <Executor E>
     ProductTiles(const StoredHead<T>& head, E&& executor) : head_(head) {
-        if (head.queries() >= 8) keys_ = detail::PackedRows<T>(head.k(), executor);
+        if (head.queries() >= detail::rows_worth_packing) keys_ = detail::PackedRows<T>(head.k(), executor);
     }
     void operator()(Index query, Index key, TileOut<T> tile) const {
         std::vector<T> room, room_for_keys; // empty unless they are stored in another way
         const MatrixView<T> q = head_.q().read(query, tile.rows(), room);
-        if (head_.queries() >= 8)
+        if (head_.queries() >= detail::rows_worth_packing)
             detail::product_with_rows<T>(q, keys_, key, head_.scale(), tile.data(), tile.cols(),
                                          tile.outerStride());
         else

@@ -87,8 +87,8 @@ public:
                   Workspace& workspace)
         : source_(source), map_(map), place_(place), keys_(keys), values_(values),
           finite_values_(finite_values), mask_(mask), key_tile_(key_tile),
-          stride_(padded(std::min(key_tile, keys))), visible_(workspace.visible), buffer_(workspace.logits),
-          sums_(workspace.sums), room_(workspace.values) {}
+          stride_(row_stride<T>(std::min(key_tile, keys))), visible_(workspace.visible),
+          buffer_(workspace.logits), sums_(workspace.sums), room_(workspace.values) {}
 
     /// Scans queries first ... first + states.size() - 1. With `output`, gives output(i, sums) for each of them the sums of
     /// its values: sum e^{z - m} v, m its largest logit; sum v over its keys at +inf where there are any; NaN where a
@@ -138,12 +138,6 @@ private:
             range->end -= place_.key;
         }
         return ranges;
-    }
-
-    /// Rows of a tile begin at a packet, and not all in the same set of the cache.
-    static Index padded(Index cols) {
-        constexpr Index line = std::max<Index>(16, Packet<T>::size);
-        return (cols + line - 1) / line * line + line;
     }
 
     void add(Index i, Index key, TileOut<T>& tile, RowState<T, K>& state, bool terms) {
