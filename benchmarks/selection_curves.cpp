@@ -40,31 +40,34 @@ double distances_one_by_one(const Head& head) {
     return sum;
 }
 
-/// curves(p, x, gram, order) of each row, and what add(curve) makes of it.
-template <class Curves, class Add>
-double sum_of_curves(const Head& head, const Add& add) {
+/// What figure(p, order) makes of the ranked weights of each row, in all.
+template <class Figure>
+double sum_over_rows(const Head& head, const Figure& figure) {
     double sum = 0;
-    const attnscope::MatrixView<float> x(head.values);
-    const Matrix<double> gram = attnscope::gram_matrix(x);
     attnscope::Ranking<float> ranking;
-    Curves curves;
     for (Index query = 0; query < head.weights.rows(); ++query) {
         ranking.rank(visible_weights(head, query));
-        sum += add(curves.compute(visible_weights(head, query), x, gram, ranking.order(), query + 1));
+        sum += figure(visible_weights(head, query), ranking.order());
     }
     return sum;
 }
 
 double distances(const Head& head) {
-    return sum_of_curves<attnscope::DistanceCurves<float>>(head, [](const auto& curve) {
+    const attnscope::MatrixView<float> x(head.values);
+    const Matrix<double> gram = attnscope::gram_matrix(x);
+    attnscope::DistanceCurves<float> curves;
+    return sum_over_rows(head, [&](RowIn<float> p, std::span<const Index> order) {
         double sum = 0;
-        for (const double d : curve.cumulative) sum += d;
+        for (const double d : curves.compute(p, x, gram, order, std::ssize(p)).cumulative) sum += d;
         return sum;
     });
 }
 
 double separabilities(const Head& head) {
-    return sum_of_curves<attnscope::SeparabilityCurves<float>>(head, [](const auto& curve) {
+    attnscope::SeparabilityCurves<float> curves;
+    curves.assign(attnscope::MatrixView<float>(head.values));
+    return sum_over_rows(head, [&](RowIn<float> p, std::span<const Index> order) {
+        const auto& curve = curves.compute(p, order, std::ssize(p));
         double sum = 0;
         for (std::size_t i = 0; i < curve.precision.size(); ++i) sum += curve.precision[i] + curve.recall[i];
         return sum;

@@ -139,15 +139,19 @@ private:
 template <Real T>
 class SeparationsOfRows {
 public:
-    SeparationsOfRows(const CurveOptions& options, HeadCurves& result)
+    SeparationsOfRows(const CurveOptions& options, MatrixView<T> values, HeadCurves& result)
         : sums_(options, {CurveFigure::separable, CurveFigure::precision, CurveFigure::f_score}),
-          options_(options), result_(result) {}
+          options_(options), result_(result) {
+        curves_.assign(values);
+    }
 
     void reach(Index query) { sums_.reach(query, result_.at_length); }
     void add(const RankedRow<T>& row) {
         const Index visible = std::ssize(row.keys);
+        const bool from_the_first = row.keys.back() == visible - 1;
+        if (!from_the_first) gathered_.assign(row.x);
         const auto& curve =
-            curves_.compute(row.weights, row.x, row.gram, row.order, sums_.counts_below(visible));
+            (from_the_first ? curves_ : gathered_).compute(row.weights, row.order, sums_.counts_below(visible));
         sums_.add(visible, [&](CurveFigure figure, std::size_t c) {
             return double(figure == CurveFigure::separable   ? curve.recall[c]
                           : figure == CurveFigure::precision ? curve.precision[c]
@@ -192,7 +196,8 @@ private:
     CurveSums sums_;
     const CurveOptions& options_;
     HeadCurves& result_;
-    SeparabilityCurves<T> curves_;
+    SeparabilityCurves<T> curves_,
+        gathered_; ///< of all values, and of those of a row that does not see the first ones
     SelectedSet<T> set_;
     std::optional<SeparableFractionModel> expectation_;
     std::vector<double> selected_, others_;
@@ -301,7 +306,8 @@ inline void check_ascending(std::string_view name, std::span<const Index> list, 
 /// What the paper's Algorithms 1 to 5 measure on one head under softmax, the values as token vectors.
 /// Shapes and units. A head with values.
 /// Special rows. Rows that are not normal count nowhere.
-/// Cost. O(queries keys max N), on the calling thread; memory O(keys^2) doubles. Depends on the arguments only.
+/// Cost. O(queries keys max N), on the calling thread; memory O(keys^2) doubles and for float
+/// values as many floats. Depends on the arguments only.
 /// Throws. `invalid_argument` for lists that do not ascend, lengths beyond the queries, a radius <= 0, temperatures or
 /// steps <= 0 and a head without values.
 /// Source. P Algorithms 1 to 5; what it leaves open is said at `CurveOptions`.
@@ -332,7 +338,7 @@ HeadCurves head_curves(const HeadView<T>& head, const CurveOptions& asked) {
                                       ? head
                                       : HeadView<T>(head.q(), head.k(), MatrixView<T>(unit), head.scale());
     detail::DistancesOfRows<T> distances(options, result);
-    detail::SeparationsOfRows<T> separations(options, result);
+    detail::SeparationsOfRows<T> separations(options, on_sphere.v(), result);
     detail::SensitivityOfRows<T> sensitivity(options, result);
     if (options.unit_vectors == UnitVectors::separability) {
         detail::visit_rows(head, options.mask, distances, sensitivity);

@@ -21,39 +21,65 @@ struct SeparabilityCurve {
     std::vector<A> f_score;           ///< harmonic mean of both
 };
 
-/// The figures of many N from the Gram matrix of the token vectors.
-/// Formula. D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i = <s_N, x_i>, is compared without |s_N|^2, which is
-/// alike for all keys. c_i is kept in double; the squares of float rows are compared in float. Wherever that leaves
-/// open on which side of a limit a key lies (exact ties are no such case when they weigh nothing), that N is counted in
-/// double, and where double leaves it open, by `separability`, so that the counts are the same.
+/// The figures of many N from the inner products of the token vectors.
+/// Formula. D_i^2 = |s_N|^2 + |y_i|^2 - 2 p_i c_i, c_i = <s_N, x_i>, is compared without |s_N|^2, which is alike for all
+/// keys; for float vectors in float, from products that are kept in float. Keys that this leaves on either side of a limit
+/// are measured in double, and where that leaves them there, too, the N is counted by `separability`, so that the counts
+/// are the same. (Ties of keys that weigh nothing are exact.) s_N and the two distances are those of double.
 /// Inversions need the order of all keys and are left to it.
 /// Cost. O(n) for each N up to the largest, about a tenth of it for those that are not asked for, and O(n d) for
-/// any run of them; O(n d + n log n) for those that are counted apart; memory O(n) beyond the curve, kept from row to row.
+/// any run of them; O(n d + n log n) for those that are counted apart; memory O(n) beyond the curve and what `assign`
+/// keeps.
 template <Real T>
 class SeparabilityCurves {
 public:
     using A = Accumulator<T>;
 
-    /// The figures for N = 1 ... n_max; arguments as in `DistanceCurves`.
+    /// Token vectors, of whose first n the rows of weights are: the keys of a causal head, say. Borrowed.
+    /// Shapes and units. x [keys, d].
+    /// Cost. O(keys^2 d); memory O(keys^2) for their inner products, in float for float vectors.
+    void assign(MatrixView<T> x) {
+        const Index keys = x.rows(), columns = P::size * ((keys + P::size - 1) / P::size);
+        all_x_ = x;
+        wide_ = x.map().template cast<A>();
+        x_lengths_.resize(static_cast<std::size_t>(keys));
+        unit_x_ = 0;
+        for (Index i = 0; i < keys; ++i) {
+            const A length = std::sqrt(wide_.row(i).squaredNorm());
+            detail::at(x_lengths_, i) = length;
+            if (std::isfinite(length)) unit_x_ = std::max(unit_x_, length);
+        }
+        if (unit_x_ > A(0)) wide_ /= unit_x_;
+        products_.resize(keys, columns);
+        constexpr Index at_once = 128; // few enough that what is wide stays near
+        Matrix<A> some;
+        for (Index first = 0; first < keys; first += at_once) {
+            const Index count = std::min(at_once, keys - first);
+            some.noalias() = wide_.middleRows(first, count) * wide_.transpose();
+            products_.block(first, 0, count, keys) = some.template cast<R>();
+            products_.block(first, keys, count, columns - keys).setZero();
+        }
+    }
+
+    /// The figures for N = 1 ... n_max.
+    /// Shapes and units. p [n]: weights of the first n keys, order: their ranking, largest weight first, as `Ranking`
+    /// gives it.
     /// Special rows. A token or weight that is not finite, or whose square is not, leaves every figure NaN.
     /// Throws. `invalid_argument` when sizes do not fit.
-    const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
-                                        std::span<const Index> order, Index n_max) {
+    const SeparabilityCurve<A>& compute(RowIn<T> p, std::span<const Index> order, Index n_max) {
         detail::require(n_max >= 0, "SeparabilityCurves", "n_max must be in [0, n]", n_max, p.size());
         all_.resize(static_cast<std::size_t>(n_max));
         std::iota(all_.begin(), all_.end(), Index(1));
-        return compute(p, x, gram, order, std::span<const Index>(all_));
+        return compute(p, order, std::span<const Index>(all_));
     }
 
     /// The same for some N.
     /// Throws. `invalid_argument` also unless `counts` ascend within [1, n].
-    const SeparabilityCurve<A>& compute(RowIn<T> p, MatrixView<T> x, const Matrix<A>& gram,
-                                        std::span<const Index> order, std::span<const Index> counts) {
-        const Index n = detail::size<T>(p);
-        detail::require(x.rows() >= n && gram.rows() >= n && gram.cols() >= n &&
-                            static_cast<Index>(order.size()) == n,
-                        "SeparabilityCurves", "x, gram and order must cover the weights", x.rows(), gram.rows(),
-                        order.size(), n);
+    const SeparabilityCurve<A>& compute(RowIn<T> p, std::span<const Index> order,
+                                        std::span<const Index> counts) {
+        const Index n = detail::size<T>(p), d = all_x_.cols();
+        detail::require(all_x_.rows() >= n && std::ssize(order) == n, "SeparabilityCurves",
+                        "token vectors and order must cover the weights", all_x_.rows(), order.size(), n);
         for (std::size_t at = 0; at < counts.size(); ++at)
             detail::require(counts[at] > (at > 0 ? counts[at - 1] : 0) && counts[at] <= n, "SeparabilityCurves",
                             "the N must ascend in [1, n]", counts[at], n);
@@ -62,31 +88,30 @@ public:
                              &curve_.recall, &curve_.f_score})
             figure->assign(counts.size(), nan);
         p_ = p;
-        x_ = MatrixView<T>(x.data(), n, x.cols(), x.outer_stride());
+        x_ = MatrixView<T>(all_x_.data(), n, d, all_x_.outer_stride());
         order_ = order;
-        if (counts.empty() || !begin(gram)) return curve_;
-        s_.setZero(x.cols());
-        sums_.resize(static_cast<std::size_t>(steps_at_once * x.cols()));
+        if (counts.empty() || !begin()) return curve_;
+        s_.assign(static_cast<std::size_t>(d), A(0));
+        sums_.resize(static_cast<std::size_t>(steps_at_once * d));
         A selected_length = 0;
         const Index last = counts.back();
-        bool wide = false; // whether wide_ is known
-        for (Index rank = 0, to = 0; rank < last;) {
+        for (Index rank = 0, to = 0, nothing = 0; rank < last;) {
             const auto select = [&](Index key) {
-                s_ += detail::at(weights_, key) * vector(key);
+                const A weight = detail::at(weights_, key);
+                const T* const x = x_.row(key).data();
+                A* const s = s_.data();
+                for (Index c = 0; c < d; ++c) s[c] += weight * A(x[c]);
                 selected_length += detail::at(lengths_, key);
+                nothing += !(detail::at(lengths_, key) > A(0));
                 ++rank;
             };
             // So many keys at once that a product of s with all x costs less than they do.
-            const bool jump = detail::at(counts, to) - rank > x.cols() / 2 + 1;
-            if (jump) {
-                while (rank + 1 < detail::at(counts, to)) {
-                    const Index key = detail::at(order, rank);
-                    select(key);
-                    if (in_float_) float_keys_.select(key);
-                    keys_.select(key);
-                }
-                if (!wide) wide_ = x_.map().template cast<A>();
-                wide = true;
+            const bool jump = detail::at(counts, to) - rank > d / 2 + 1;
+            while (jump && rank + 1 < detail::at(counts, to)) {
+                const Index key = detail::at(order, rank);
+                select(key);
+                sides_.select(key);
+                sides_before_.select(key);
             }
             steps_.clear();
             while (rank < last && std::ssize(steps_) < (jump ? 1 : steps_at_once)) {
@@ -94,299 +119,307 @@ public:
                 step.key = detail::at(order, rank);
                 select(step.key);
                 step.count = rank;
-                step.weight = detail::at(weights_, step.key) / unit_x_ / unit_y_;
-                step.selected_length = selected_length / unit_y_;
-                step.s = sums_.data() + std::ssize(steps_) * x.cols();
-                Eigen::Map<Vector>(step.s, x.cols()) = s_;
-                step.length = s_.norm();
+                step.weight = static_cast<R>(detail::at(weights_, step.key) * x_to_y_);
+                step.selected_length = selected_length;
+                step.nothing = nothing;
+                step.s = sums_.data() + std::ssize(steps_) * d;
+                std::copy(s_.begin(), s_.end(), step.s);
                 if (detail::at(counts, to) == step.count) step.to = to++;
                 steps_.push_back(step);
             }
             if (jump) { // the whole c, to which the step has nothing to add
                 steps_[0].weight = 0;
-                Eigen::Map<Vector>(before_.data(), n).noalias() = (s_ / unit_x_ / unit_y_) * wide_.transpose();
+                before_.head(n) =
+                    (Eigen::Map<const Vector>(s_.data(), d) / unit_y_) * wide_.topRows(n).transpose();
             }
-            if constexpr (narrows)
-                if (in_float_) evaluate(float_keys_, add_inner(gram, float_inner_), gram);
-            if (!in_float_) evaluate(keys_, add_inner(gram, inner_), gram);
-            before_.swap(after_);
+            if (in_range_) find_offsets();
+            for (std::size_t at = 0; at < steps_.size(); ++at) {
+                sides_.select(steps_[at].key);
+                if (steps_[at].to >= 0 && !(in_range_ && count(at))) count_apart(steps_[at]);
+            }
         }
         return curve_;
     }
 
 private:
+    static constexpr bool narrows = std::same_as<T, float>;
+    using R = std::conditional_t<narrows, float, A>; ///< what is compared in
+    using P = detail::Packet<R>;
+    using Vector = Eigen::Matrix<A, 1, Eigen::Dynamic>;
+    static constexpr R far_away = std::numeric_limits<R>::infinity();
     static constexpr A infinity = std::numeric_limits<A>::infinity();
     /// As many N go over the keys together, so that each c_i is loaded and stored once for them.
     static constexpr Index steps_at_once = 16;
-    static constexpr bool narrows = std::same_as<T, float> && detail::can_narrow;
-    using Vector = Eigen::Matrix<A, 1, Eigen::Dynamic>;
+    /// Of so many keys that R leaves open sorting them all is no dearer.
+    static constexpr std::size_t most_open = 64;
 
-    /// N = count, whose last key is `key`; `to`: element of the curve, -1 if it is not asked for. In units of the longest
-    /// x and y but for s and its length.
+    /// D^2 - |s|^2 of a key is certain to lie between `low` and `high`: the least and largest of both sides.
+    struct Extremes {
+        P nearest_low, nearest_high, farthest_low, farthest_high;
+    };
+    struct Limits {
+        R nearest_low, nearest_high, farthest_low, farthest_high;
+    };
+    /// N = count, whose last key is `key`; `to`: element of the curve, -1 if it is not asked for.
     struct Step {
         Index key = 0, count = 0, to = -1;
-        A weight = 0, selected_length = 0;
-        A length = 0; ///< |s|
+        R weight = 0;          ///< in these units
+        A selected_length = 0; ///< sum of |y| over the selected
+        Index nothing = 0;     ///< how many of them have |y| = 0
         A* s = nullptr;
+        Extremes extremes;
     };
-
-    /// What is compared, in R and in units of the longest y: packets of |y|^2, -2p, |y| and the sides of some keys, one
-    /// behind the other, then those of the next.
-    template <class R>
-    struct Keys {
-        using P = detail::Packet<R>;
-        static constexpr Index step = 4 * P::size;
-        /// +inf for selected keys and 0 for others.
-        static P chosen(const R* packets) { return P::load(packets + 3 * P::size); }
-        static bool is_chosen(const R* packets, Index i) { return packets[3 * P::size + i] > R(0); }
-        std::vector<R> table;
-
-        void begin(std::span<const A> weights, std::span<const A> own, A unit_x, A unit_y) {
-            table.assign(weights.size() / static_cast<std::size_t>(P::size) * step + step, R(0));
-            // What fills the last packet is farther than all others.
+    /// Keys of a packet that R leaves on either side, and those that may be the nearest or farthest.
+    struct Found {
+        Index packet;
+        std::uint32_t open, candidates;
+    };
+    /// Which keys of each packet are selected, and which are not.
+    struct Sides {
+        std::vector<std::uint32_t> selected, others;
+        void begin(Index n) {
             constexpr auto size = static_cast<std::size_t>(P::size);
-            R* row = table.data();
-            for (std::size_t i = 0; i / size * size < weights.size();
-                 ++i, row += i % size == 0 ? step - P::size + 1 : 1) {
-                if (i >= weights.size()) {
-                    *row = std::numeric_limits<R>::infinity();
-                    continue;
-                }
-                const A length = own[i] / unit_y;
-                row[0] = static_cast<R>(length * length);
-                row[P::size] = static_cast<R>(-2 * weights[i] * (unit_x / unit_y));
-                // What underflows in float is less than the error that this length stands for.
-                row[2 * P::size] =
-                    static_cast<R>(std::same_as<R, A> || length == A(0) ? length : std::max(length, A(1e-27)));
-            }
+            const auto packets = (static_cast<std::size_t>(n) + size - 1) / size;
+            selected.assign(packets, 0);
+            others.assign(packets, ~std::uint32_t(0) >> (32 - size));
+            if (const Index rest = n % P::size; rest > 0) others.back() = (std::uint32_t(1) << rest) - 1;
         }
         void select(Index key) {
-            detail::at(table, key / P::size * step + 3 * P::size + key % P::size) =
-                std::numeric_limits<R>::infinity();
+            const std::uint32_t bit = std::uint32_t(1) << (key % P::size);
+            detail::at(selected, key / P::size) |= bit;
+            detail::at(others, key / P::size) &= ~bit;
         }
     };
 
-    auto vector(Index i) const {
-        return Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(x_.row(i).data(), 1, x_.cols())
-            .template cast<A>();
-    }
-
     /// False if a token or weight is not finite.
-    bool begin(const Matrix<A>& gram) {
+    bool begin() {
         const std::size_t size = p_.size();
         weights_.assign(p_.begin(), p_.end());
         lengths_.resize(size);
         bool finite = true;
         A largest = 0;
-        unit_x_ = unit_y_ = 0;
+        unit_y_ = 0;
+        nothing_ = 0;
         for (std::size_t i = 0; i < size; ++i) {
-            const A length = std::sqrt(gram(static_cast<Index>(i), static_cast<Index>(i)));
-            lengths_[i] = std::abs(weights_[i]) * length;
-            finite = finite && std::isfinite(lengths_[i] * lengths_[i]) && std::isfinite(length * length);
-            unit_x_ = std::max(unit_x_, length);
-            unit_y_ = std::max(unit_y_, lengths_[i]);
-            largest = std::max(largest, std::abs(weights_[i]));
+            const A length = x_lengths_[i], own = std::abs(weights_[i]) * length;
+            lengths_[i] = own;
+            finite = finite && std::isfinite(own * own) && std::isfinite(length * length);
+            unit_y_ = std::max(unit_y_, own);
+            if (own > A(0)) largest = std::max(largest, std::abs(weights_[i]));
+            nothing_ += !(own > A(0));
         }
         if (!finite) return false;
-        if (!(unit_y_ > A(0))) unit_x_ = unit_y_ = 1; // every distance is 0
-        const A slope = largest * (unit_x_ / unit_y_);
-        in_float_ = narrows && slope < A(1e30);
-        in_range_ = slope * static_cast<A>(2 * size + 2) <= std::numeric_limits<A>::max();
-        if (in_float_) float_keys_.begin(weights_, lengths_, unit_x_, unit_y_);
-        keys_.begin(weights_, lengths_, unit_x_, unit_y_);
-        before_.assign(size, A(0));
-        after_.resize(size);
+        const Index n = std::ssize(lengths_), padded = P::size * ((n + P::size - 1) / P::size);
+        // In units of the longest x and y.
+        x_to_y_ = unit_y_ > A(0) ? unit_x_ / unit_y_ : A(1);
+        if (!(unit_y_ > A(0))) unit_y_ = 1;
+        const A slope = largest * x_to_y_;
+        in_range_ = slope < (std::same_as<R, float> ? A(1e15) : A(1e120));
+        squares_.setZero(padded);
+        slopes_.setZero(padded);
+        least_lengths_.setZero(padded);
+        // What underflows is less than the error that this length stands for.
+        constexpr A tiny = std::same_as<R, float> ? A(2e-39) : A(1e-300);
+        const A least =
+            std::max(std::same_as<R, float> ? A(1e-27) : A(1e-250), tiny * slope * slope * static_cast<A>(n));
+        for (Index i = 0; i < n; ++i) {
+            const A length = detail::at(lengths_, i) / unit_y_;
+            if (!(length > A(0))) continue;
+            squares_[i] = static_cast<R>(length * length);
+            slopes_[i] = static_cast<R>(-2 * detail::at(weights_, i) * x_to_y_);
+            least_lengths_[i] = static_cast<R>(std::max(length, least));
+        }
+        errors_.resize(padded);
+        before_.setZero(padded);
+        offsets_.resize(static_cast<std::size_t>(steps_at_once * stride()));
+        sides_.begin(n);
+        sides_before_.begin(n);
         return true;
     }
 
-    Index stride() const { return detail::row_stride<float>(std::ssize(before_)); } ///< of the rows of c
+    Index stride() const { return detail::row_stride<R>(squares_.size()); } ///< of offsets_
 
-    /// 0 behind the last key of a row of c.
-    template <class R>
-    void fill_up(R* inner) const {
-        const Index n = std::ssize(before_), size = detail::Packet<R>::size;
-        std::fill(inner + n, inner + (n + size - 1) / size * size, R(0));
+    /// D^2 - |s|^2 of all keys at each of the steps, and the extremes.
+    void find_offsets() {
+        // s is a sum of N vectors: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|). In float also that of the
+        // products and of sums of 16 of them, and a few roundings of each term and of the limits.
+        const Step& last = steps_.back();
+        constexpr A unit = static_cast<A>(std::numeric_limits<R>::epsilon()) / 2;
+        const A k = std::numeric_limits<A>::epsilon() * static_cast<A>(last.count + x_.cols() + 10),
+                r = std::same_as<R, A> ? A(0) : A(1.01) * static_cast<A>(steps_at_once + 8) * unit;
+        const R error = static_cast<R>((k + r) * (1 + 2 * last.selected_length / unit_y_));
+        errors_ = error * least_lengths_;
+        offsets_before_ = squares_ + slopes_ * before_.transpose().array().template cast<R>();
+        for (Step& step : steps_) step.extremes = {P(far_away), P(far_away), P(-far_away), P(-far_away)};
+        const Index packets = squares_.size() / P::size;
+        constexpr int many = P::size >= 8 ? 8 : 4;
+        Index packet = 0;
+        for (; packet + many <= packets; packet += many) find_offsets<many>(packet);
+        for (; packet < packets; ++packet) find_offsets<1>(packet);
     }
 
-    /// c of all keys after each of the steps, one row of `inner` for each, from what it was before.
-    template <class R>
-    R* add_inner(const Matrix<A>& gram, std::vector<R>& inner) {
-        using P = detail::Packet<A>;
-        constexpr int many = P::size >= 8 ? 16 : 8, few = 2;
-        const Index n = std::ssize(before_);
-        inner.resize(static_cast<std::size_t>(steps_at_once * stride()));
-        for (std::size_t at = 0; at < steps_.size(); ++at)
-            fill_up(inner.data() + static_cast<Index>(at) * stride());
-        Index first = 0;
-        for (; first + many * P::size <= n; first += many * P::size) add_columns<many>(gram, inner, first);
-        for (; first + few * P::size <= n; first += few * P::size) add_columns<few>(gram, inner, first);
-        if (first + P::size <= n) {
-            add_columns<1>(gram, inner, first);
-            first += P::size;
-        }
-        if (first == n) return inner.data();
-        // Products as of packets, so that a key's c does not depend on where it stands.
-        const detail::PartialLane<A> lane{first, n - first};
-        P c = lane(before_.data());
-        R* to = inner.data() + first;
-        for (const Step& step : steps_) {
-            c = madd(P(step.weight), lane(gram.data() + step.key * gram.cols()), c);
-            store_some(c, n - first, to);
-            to += stride();
-        }
-        lane.store(after_.data(), c);
-        return inner.data();
-    }
-
-    template <class R>
-    static void store_some(detail::Packet<A> x, Index count, R* to) {
-        std::array<A, static_cast<std::size_t>(detail::Packet<A>::size)> elements;
-        x.store(elements.data());
-        for (Index i = 0; i < count; ++i) to[i] = static_cast<R>(detail::at(elements, i));
-    }
-
-    /// The same for some whole packets, whose c stay in registers.
-    template <int packets, class R>
-    void add_columns(const Matrix<A>& gram, std::vector<R>& inner, Index first) {
-        using P = detail::Packet<A>;
-        P c[std::size_t(packets)];
-#pragma GCC unroll 16
-        for (int j = 0; j < packets; ++j) c[j] = P::load(before_.data() + first + j * P::size);
-        R* to = inner.data() + first;
-        for (std::size_t at = 0; at < steps_.size(); ++at, to += stride()) {
-            const A* const products = gram.data() + steps_[at].key * gram.cols() + first;
+    /// The same for some packets.
+    template <int packets>
+    void find_offsets(Index first_packet) {
+        const Index first = first_packet * P::size;
+        P added[std::size_t(packets)]; // to c
+#pragma GCC unroll 8
+        for (int j = 0; j < packets; ++j) added[j] = R(0);
+        // Members would be read anew after every store.
+        R* to = offsets_.data() + first;
+        const R *const slopes = slopes_.data() + first, *const from = offsets_before_.data() + first,
+                       *const errors = errors_.data() + first;
+        const std::uint32_t *const selected_bits = sides_before_.selected.data() + first_packet,
+                                   *const other_bits = sides_before_.others.data() + first_packet;
+        const Index step_stride = stride();
+        for (std::size_t at = 0; at < steps_.size(); ++at, to += step_stride) {
+            Step& step = steps_[at];
+            const R* const products = products_.row(step.key).data() + first;
             if (at + 4 < steps_.size())
-                detail::prefetch(gram.data() + steps_[at + 4].key * gram.cols() + first, packets * P::size);
-            const P weight = steps_[at].weight;
-#pragma GCC unroll 16
-            for (int j = 0; j < packets; ++j) c[j] = madd(weight, P::load(products + j * P::size), c[j]);
-            if constexpr (std::same_as<R, A>) {
-#pragma GCC unroll 16
-                for (int j = 0; j < packets; ++j) c[j].store(to + j * P::size);
-            } else if constexpr (packets == 1) {
-                store_some(c[0], P::size, to);
-            } else {
-#pragma GCC unroll 16
-                for (int j = 0; j < packets; j += 2) detail::narrow(c[j], c[j + 1]).store(to + j * P::size);
+                detail::prefetch(products_.row(steps_[at + 4].key).data() + first, packets * P::size);
+            const P weight = step.weight;
+#pragma GCC unroll 8
+            for (int j = 0; j < packets; ++j)
+                added[j] = madd(weight, P::load(products + j * P::size), added[j]);
+            if (step.key / P::size - first_packet >= 0 && step.key / P::size - first_packet < packets)
+                sides_before_.select(step.key);
+            if (step.to < 0) continue;
+            Extremes extremes = step.extremes;
+#pragma GCC unroll 8
+            for (int j = 0; j < packets; ++j) {
+                const Index i = j * P::size;
+                const P offset = madd(P::load(slopes + i), added[j], P::load(from + i)),
+                        error = P::load(errors + i);
+                offset.store(to + i);
+                const P low = offset - error, high = offset + error;
+                const std::uint32_t selected = selected_bits[j], others = other_bits[j];
+                extremes.nearest_low = choose(others, min(extremes.nearest_low, low), extremes.nearest_low);
+                extremes.nearest_high = choose(others, min(extremes.nearest_high, high), extremes.nearest_high);
+                extremes.farthest_low =
+                    choose(selected, max(extremes.farthest_low, low), extremes.farthest_low);
+                extremes.farthest_high =
+                    choose(selected, max(extremes.farthest_high, high), extremes.farthest_high);
             }
+            step.extremes = extremes;
         }
-#pragma GCC unroll 16
-        for (int j = 0; j < packets; ++j) c[j].store(after_.data() + first + j * P::size);
-    }
-
-    /// The steps that are asked for, from their c.
-    template <class R>
-    void evaluate(Keys<R>& keys, R* inner, const Matrix<A>& gram) {
-        for (std::size_t at = 0; at < steps_.size(); ++at, inner += stride()) {
-            const Step& step = steps_[at];
-            keys.select(step.key);
-            if constexpr (!std::same_as<R, A>) keys_.select(step.key);
-            if (step.to < 0 || count(keys, inner, step)) continue;
-            if constexpr (!std::same_as<R, A>)
-                if (count(keys_, wide_inner(gram, at), step)) continue;
-            set_.assign(p_, x_, order_.first(static_cast<std::size_t>(step.count)));
-            const Separability<A> figures = separability(set_);
-            set(step.to, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
+#pragma GCC unroll 8
+        for (int j = 0; j < packets; ++j) {
+            std::array<R, static_cast<std::size_t>(P::size)> sums;
+            added[j].store(sums.data());
+            for (Index i = 0; i < P::size; ++i)
+                before_[first + j * P::size + i] += A(sums[static_cast<std::size_t>(i)]);
         }
     }
 
-    /// c in double after a step that was taken in float.
-    A* wide_inner(const Matrix<A>& gram, std::size_t step) {
-        using P = detail::Packet<A>;
-        inner_.resize(static_cast<std::size_t>(stride()));
-        detail::for_each_lane<A>(std::ssize(before_), [&](const auto& lane) {
-            P c = lane(before_.data(), A(0));
-            for (std::size_t at = 0; at <= step; ++at)
-                c = madd(P(steps_[at].weight), lane(gram.data() + steps_[at].key * gram.cols(), A(0)), c);
-            lane.store(inner_.data(), c);
-        });
-        fill_up(inner_.data());
-        return inner_.data();
+    /// Selected keys that are certain to be nearer than all others, others that are certain to be no farther than some
+    /// selected key, and how many packets of `found_` have to be looked at.
+    struct Counts {
+        Index recalled, confused, found;
+    };
+    EIGEN_DONT_INLINE Counts count_certain(const R* offsets, const Limits& limits) {
+        const P nearest_low = limits.nearest_low, nearest_high = limits.nearest_high,
+                farthest_low = limits.farthest_low, farthest_high = limits.farthest_high;
+        const Index packets = squares_.size() / P::size;
+        const std::uint32_t *const selected_bits = sides_.selected.data(), *const other_bits =
+                                                                               sides_.others.data();
+        const R* const errors = errors_.data();
+        found_.resize(static_cast<std::size_t>(packets));
+        Found* list = found_.data();
+        Index recalled = 0, confused = 0;
+        for (Index packet = 0; packet < packets; ++packet) {
+            const Index i = packet * P::size;
+            const P offset = P::load(offsets + i), error = P::load(errors + i);
+            const P low = offset - error, high = offset + error;
+            const std::uint32_t selected = selected_bits[packet], others = other_bits[packet];
+            const std::uint32_t confused_perhaps = mask_not_below(farthest_high, low),
+                                is_near = mask_not_below(farthest_low, high),
+                                not_below = mask_not_below(low, nearest_high),
+                                not_recalled = mask_not_below(high, nearest_low);
+            confused += std::popcount(is_near & others);
+            recalled += std::popcount(selected & ~not_recalled);
+            const std::uint32_t open = (confused_perhaps & others & ~is_near) |
+                                       (selected & not_recalled & ~not_below),
+                                candidates = (others & ~not_below) | (selected & ~is_near);
+            // No branch: it would be mispredicted twice for each N.
+            *list = {packet, open, candidates};
+            list += (open | candidates) != 0;
+        }
+        return {recalled, confused, list - found_.data()};
     }
 
-    /// Sets the figures of a step from its c, which are overwritten; false if R leaves a count open.
-    template <class R>
-    bool count(const Keys<R>& keys, R* inner, const Step& step) {
-        using P = detail::Packet<R>;
-        if (!in_range_) return false;
-        const Index n = detail::size<T>(p_);
-        // c_i is a sum of N inner products of d terms: |error of D^2 - |s|^2| <= k (|y|^2 + 2 |y| sum |y_j|). In
-        // float also four roundings of the square and of 2 p_i c_i <= 2 |y_i| |s|. No |y| is above 1.
-        const A k = std::numeric_limits<A>::epsilon() * static_cast<A>(step.count + x_.cols() + 7);
-        const A r = std::same_as<R, A> ? A(0) : A(2) * static_cast<A>(std::numeric_limits<R>::epsilon());
-        if (!std::same_as<R, A> && !(step.length > A(1e-3) * unit_y_)) return false; // see `Keys::begin`
-        const P error = static_cast<R>(k + r + 2 * (k * step.selected_length + r * (step.length / unit_y_)));
-        constexpr R far_away = std::numeric_limits<R>::infinity();
-        const P zero = R(0), one = R(1), minus = zero - error;
-        // D^2 - |s|^2 of a key is certain to lie between `low` and `high`.
-        P nearest_low = far_away, nearest_high = far_away, farthest_low = -far_away, farthest_high = -far_away;
-        const R* row = keys.table.data();
-        for (Index i = 0; i < n; i += P::size, row += Keys<R>::step) {
-            const P offset = madd(P::load(row + P::size), P::load(inner + i), P::load(row));
-            offset.store(inner + i);
-            const P length = P::load(row + 2 * P::size), chosen = Keys<R>::chosen(row);
-            const P low = madd(length, minus, offset), high = madd(length, error, offset);
-            nearest_low = select_below(chosen, one, min(nearest_low, low), nearest_low);
-            nearest_high = select_below(chosen, one, min(nearest_high, high), nearest_high);
-            farthest_low = select_below(chosen, one, farthest_low, max(farthest_low, low));
-            farthest_high = select_below(chosen, one, farthest_high, max(farthest_high, high));
-        }
-        // Others at most as far as the farthest selected key are confused, and so are selected ones nearer than the
-        // nearest other recalled: for certain, and perhaps.
-        const R farthest_from = reduce_max(farthest_low), nearest_to = reduce_min(nearest_high);
-        const P confusing = farthest_from, confusing_perhaps = reduce_max(farthest_high),
-                recalling = std::nextafter(reduce_min(nearest_low), -far_away),
-                recalling_perhaps = std::nextafter(nearest_to, -far_away);
-        const P near_limit = step.count == n ? -far_away : nearest_to, far_limit = farthest_from;
-        P confused = zero, certain = zero, perhaps = zero;
-        // The distances of all keys that may be the nearest or farthest.
+    /// The figures of a step; false where it has to be counted apart.
+    bool count(std::size_t at) {
+        const Step& step = steps_[at];
+        const R* const offsets = offsets_.data() + static_cast<Index>(at) * stride();
+        const Extremes& extremes = step.extremes;
+        const Counts certain =
+            count_certain(offsets, {reduce_min(extremes.nearest_low), reduce_min(extremes.nearest_high),
+                                    reduce_max(extremes.farthest_low), reduce_max(extremes.farthest_high)});
+        Index recalled = certain.recalled, confused = certain.confused;
         A nearest = infinity, farthest = 0;
-        row = keys.table.data();
-        for (Index i = 0; i < n; i += P::size, row += Keys<R>::step) {
-            const P offset = P::load(inner + i), length = P::load(row + 2 * P::size),
-                    chosen = Keys<R>::chosen(row);
-            const P low = madd(length, minus, offset), high = madd(length, error, offset);
-            perhaps = select_below(select_below(chosen, one, confusing_perhaps, recalling_perhaps), low,
-                                   perhaps, perhaps + one);
-            const P counts = select_below(select_below(chosen, one, confusing, recalling), high, zero, one);
-            certain += counts;
-            confused = select_below(chosen, one, confused + counts, confused);
-            // one of both
-            const P within = select_below(chosen, one, near_limit - low, high - far_limit);
-            for (std::uint32_t found = mask_not_below(within, zero); found != 0; found &= found - 1) {
-                const Index key = i + std::countr_zero(found);
-                if (key >= n) break;
-                const A apart = distance(step, key);
-                if (Keys<R>::is_chosen(row, key - i))
+        if (nothing_ > 0) { // keys without length are as far as s is long
+            const A length = distance(step, -1);
+            if (nothing_ > step.nothing) nearest = length;
+            if (step.nothing > 0) farthest = length;
+        }
+        open_.clear();
+        // The distances of all keys that may be the nearest or farthest.
+        for (Index i = 0; i < certain.found; ++i) {
+            const Found& these = detail::at(found_, i);
+            const std::uint32_t selected = detail::at(sides_.selected, these.packet);
+            for (std::uint32_t left = these.candidates; left != 0; left &= left - 1) {
+                const int place = std::countr_zero(left);
+                const A apart = distance(step, these.packet * P::size + place);
+                if ((selected >> place & 1) != 0)
                     farthest = std::max(farthest, apart);
                 else
                     nearest = std::min(nearest, apart);
             }
+            for (std::uint32_t left = these.open; left != 0; left &= left - 1)
+                open_.push_back(these.packet * P::size + std::countr_zero(left));
         }
-        const A all_certain = static_cast<A>(reduce_add(certain));
-        if (all_certain != static_cast<A>(reduce_add(perhaps))) return false;
-        const A sure = static_cast<A>(reduce_add(confused)), all = static_cast<A>(step.count);
-        set(step.to, nearest, farthest, all / (all + sure), (all_certain - sure) / all);
+        if (open_.size() > most_open) return false;
+        const A in_doubt = 4 * std::numeric_limits<A>::epsilon() * static_cast<A>(step.count + x_.cols() + 10) *
+                           (step.selected_length + unit_y_);
+        for (const Index key : open_) {
+            const bool is_selected = (detail::at(sides_.selected, key / P::size) >> (key % P::size) & 1) != 0;
+            const A apart = distance(step, key), limit = is_selected ? nearest : farthest;
+            if (!(std::abs(apart - limit) > in_doubt)) return false;
+            if (apart < limit) ++(is_selected ? recalled : confused);
+        }
+        const A all = static_cast<A>(step.count);
+        set(step.to, nearest, farthest, all / (all + static_cast<A>(confused)), static_cast<A>(recalled) / all);
         return true;
     }
 
+    void count_apart(const Step& step) {
+        set_.assign(p_, x_, order_.first(static_cast<std::size_t>(step.count)));
+        const Separability<A> figures = separability(set_);
+        set(step.to, figures.nearest_other, figures.farthest_selected, figures.precision, figures.recall);
+    }
+
+    /// Of a key from s; |s| for key -1.
     A distance(const Step& step, Index key) const {
-        const A weight = detail::at(weights_, key);
-        if (weight == A(0)) return step.length;
+        const A weight = key < 0 ? A(0) : detail::at(weights_, key);
         // Sums side by side, which compilers take for packets; Eigen does not vectorise what also converts.
-        constexpr Index side = 8;
+        constexpr Index side = 16;
         std::array<A, std::size_t(side)> sums{};
-        const T* const x = x_.row(key).data();
+        const T* const x = x_.row(std::max<Index>(key, 0)).data();
+        const A* const s = step.s;
         const Index d = x_.cols();
         Index c = 0;
-        const auto add = [&](Index j) {
-            const A apart = step.s[c + j] - weight * A(x[c + j]);
-            sums[static_cast<std::size_t>(j)] += apart * apart;
-        };
         for (; c + side <= d; c += side)
-            for (Index j = 0; j < side; ++j) add(j);
-        for (; c < d; ++c) add(0);
-        return std::sqrt(std::accumulate(sums.begin(), sums.end(), A(0)));
+            for (Index j = 0; j < side; ++j) {
+                const A apart = s[c + j] - weight * A(x[c + j]);
+                sums[static_cast<std::size_t>(j)] += apart * apart;
+            }
+        for (Index j = 0; c < d; ++c, ++j) {
+            const A apart = s[c] - weight * A(x[c]);
+            sums[static_cast<std::size_t>(j)] += apart * apart;
+        }
+        for (std::size_t half = side / 2; half > 0; half /= 2)
+            for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+        return std::sqrt(sums[0]);
     }
 
     void set(Index to, A nearest, A farthest, A precision, A recall) {
@@ -399,21 +432,30 @@ private:
     }
 
     SeparabilityCurve<A> curve_;
+    // Of the head.
+    MatrixView<T> all_x_;
+    Matrix<A> wide_;     ///< x in units of the longest
+    Matrix<R> products_; ///< <x_i, x_j> so, whole packets a row
+    std::vector<A> x_lengths_;
+    A unit_x_ = 0;
+    // Of the row. Arrays in units of the longest y, whole packets.
     RowIn<T> p_;
     MatrixView<T> x_;
     std::span<const Index> order_;
-    A unit_x_ = 1, unit_y_ = 1;
-    bool in_float_ = false;
+    A unit_y_ = 1, x_to_y_ = 1;
     bool in_range_ = true; ///< whether nothing overflows in these units
+    Index nothing_ = 0;    ///< keys with |y| = 0
     std::vector<A> weights_, lengths_;
-    Keys<A> keys_;
-    Keys<float> float_keys_;
-    std::vector<A> before_, after_, inner_; ///< c
-    std::vector<A> sums_;                   ///< s of the steps
-    Matrix<A> wide_;                        ///< x
-    std::vector<float> float_inner_;
+    Eigen::Array<R, Eigen::Dynamic, 1> squares_, slopes_, least_lengths_; ///< |y|^2, -2 p, |y|
+    Eigen::Array<R, Eigen::Dynamic, 1> errors_, offsets_before_; ///< of the offsets, and these before the steps
+    Vector before_;                                              ///< c before the steps
+    Sides sides_, sides_before_;                                 ///< at this step, and for the offsets
+    std::vector<R> offsets_;                                     ///< D^2 - |s|^2, a row for each step
+    std::vector<A> sums_;                                        ///< s of the steps
     std::vector<Step> steps_;
-    Vector s_;
+    std::vector<Found> found_;
+    std::vector<Index> open_;
+    std::vector<A> s_;
     SelectedSet<T> set_;
     std::vector<Index> all_;
 };

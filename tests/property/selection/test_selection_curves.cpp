@@ -36,8 +36,8 @@ TEMPLATE_TEST_CASE("precision and recall of every N are those of one set at a ti
     SelectedSet<T> set;
     for_each_tokens<T>(seed, shapes, [&](const Tokens<T>& tokens, SplitMix64&) {
         const std::vector<Index> order = reference_order(tokens.weights());
-        const Matrix<A> gram = attnscope::gram_matrix(tokens.vectors());
-        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(), gram, order, tokens.n);
+        curves.assign(tokens.vectors());
+        const auto& curve = curves.compute(tokens.weights(), order, tokens.n);
         REQUIRE(curve.precision.size() == order.size());
         for (std::size_t at = 0; at < order.size(); ++at) {
             set.assign(tokens.weights(), tokens.vectors(), std::span<const Index>(order).first(at + 1));
@@ -84,8 +84,8 @@ TEST_CASE("precision and recall of every N with ties, in whole numbers", "[selec
         for (Index i = 0; i < n * d; ++i) x.push_back(static_cast<double>(random.below(5) - 2));
         const Tokens<double> tokens = tokens_of(p, x);
         const std::vector<Index> order = reference_order(tokens.weights());
-        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(),
-                                           attnscope::gram_matrix(tokens.vectors()), order, n);
+        curves.assign(tokens.vectors());
+        const auto& curve = curves.compute(tokens.weights(), order, n);
         for (std::size_t at = 0; at < order.size(); ++at, ++met) {
             set.assign(tokens.weights(), tokens.vectors(), std::span<const Index>(order).first(at + 1));
             const auto one = separability(set);
@@ -114,13 +114,13 @@ TEMPLATE_TEST_CASE("separability curves of some N are those of every N", "[selec
         for (Index i = 0; i < n * d; ++i) x.push_back(static_cast<T>(random.normal()));
         const Tokens<T> tokens = tokens_of(p, x);
         const std::vector<Index> order = reference_order(tokens.weights());
-        const auto gram = attnscope::gram_matrix(tokens.vectors());
+        every.assign(tokens.vectors());
+        some.assign(tokens.vectors());
         std::vector<Index> counts;
         for (Index count = 1; count <= n; ++count)
             if (random.below(rare) == 0) counts.push_back(count);
-        const auto& all = every.compute(tokens.weights(), tokens.vectors(), gram, order, n);
-        const auto& found =
-            some.compute(tokens.weights(), tokens.vectors(), gram, order, std::span<const Index>(counts));
+        const auto& all = every.compute(tokens.weights(), order, n);
+        const auto& found = some.compute(tokens.weights(), order, std::span<const Index>(counts));
         REQUIRE(found.recall.size() == counts.size());
         for (std::size_t i = 0; i < counts.size(); ++i) {
             const auto at = static_cast<std::size_t>(counts[i] - 1);
@@ -133,28 +133,73 @@ TEMPLATE_TEST_CASE("separability curves of some N are those of every N", "[selec
     CHECK(far_apart > 20);
 }
 
+TEMPLATE_TEST_CASE("separability curves of causal rows, whose later keys may be anything",
+                   "[selection][curves]", float, double) {
+    using T = TestType;
+    const std::uint64_t seed = test_seed();
+    INFO("seed " << seed);
+    SplitMix64 random = generator(seed, 63);
+    const Index keys = 70, d = 5;
+    SeparabilityCurves<T> head, row;
+    SelectedSet<T> set;
+    std::size_t wrong = 0, ties = 0;
+    for (int trial = 0; trial < 6; ++trial) {
+        // Values of all sizes, repeated, without length, sharp rows; what no row sees is not finite.
+        Matrix<T> x(keys, d);
+        for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<T>(random.normal());
+        for (Index i = 0; i < keys; ++i) {
+            if (random.below(8) == 0) x.row(i) *= static_cast<T>(std::pow(10.0, -double(random.below(12))));
+            if (random.below(8) == 0) x.row(i).setZero();
+            if (i > 0 && random.below(8) == 0) x.row(i) = x.row(i - 1);
+        }
+        x.row(keys - 1).setConstant(std::numeric_limits<T>::quiet_NaN());
+        x.row(keys - 2).setConstant(std::numeric_limits<T>::infinity());
+        const attnscope::MatrixView<T> all(x);
+        head.assign(all);
+        for (Index n = 1; n < keys - 1; ++n) {
+            std::vector<T> p(static_cast<std::size_t>(n));
+            for (T& weight : p)
+                weight =
+                    static_cast<T>(std::exp(double(trial) * 3 * random.normal()) * double(random.below(5) > 0));
+            if (n > 3) p[2] = p[1];
+            const std::vector<Index> order = reference_order(attnscope::RowIn<T>(p));
+            const attnscope::MatrixView<T> seen(x.data(), n, d, d);
+            row.assign(seen);
+            const auto& a = head.compute(p, order, n);
+            const auto& b = row.compute(p, order, n);
+            for (std::size_t at = 0; at < p.size(); ++at) {
+                set.assign(p, seen, std::span<const Index>(order).first(at + 1));
+                const auto one = separability(set);
+                ties += one.nearest_other == one.farthest_selected;
+                for (const auto* curve : {&a, &b})
+                    wrong += curve->precision[at] != one.precision || curve->recall[at] != one.recall;
+            }
+        }
+    }
+    CHECK(wrong == 0);
+    CHECK(ties > 100);
+}
+
 TEST_CASE("separability curves of what is not finite, and where they stop", "[selection][curves]") {
     SeparabilityCurves<double> curves;
     const std::vector<Index> order = {0, 1, 2};
     for (const double bad : {std::numeric_limits<double>::quiet_NaN(), infinity, 1e200}) {
         const Tokens<double> tokens = tokens_of({0.5, 0.3, 0.2}, {1, 2, 3, 4, 5, bad});
-        const auto& curve = curves.compute(tokens.weights(), tokens.vectors(),
-                                           attnscope::gram_matrix(tokens.vectors()), order, 3);
+        curves.assign(tokens.vectors());
+        const auto& curve = curves.compute(tokens.weights(), order, 3);
         for (const double figure : curve.precision) CHECK(std::isnan(figure));
         for (const double figure : curve.nearest_other) CHECK(std::isnan(figure));
     }
     const Tokens<double> tokens = tokens_of({0.5, 0.3, 0.2}, {1, 2, 3, 4, 5, 6});
-    const Matrix<double> gram = attnscope::gram_matrix(tokens.vectors());
-    CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 2).recall.size() == 2);
-    CHECK(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 0).recall.empty());
+    curves.assign(tokens.vectors());
+    CHECK(curves.compute(tokens.weights(), order, 2).recall.size() == 2);
+    CHECK(curves.compute(tokens.weights(), order, 0).recall.empty());
     for (const std::vector<Index>& bad : {std::vector<Index>{0, 1}, {2, 1}, {1, 1}, {2, 4}})
-        CHECK_THROWS_AS(
-            curves.compute(tokens.weights(), tokens.vectors(), gram, order, std::span<const Index>(bad)),
-            attnscope::invalid_argument);
-    CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), gram, order, 4),
-                    attnscope::invalid_argument);
-    CHECK_THROWS_AS(curves.compute(tokens.weights(), tokens.vectors(), Matrix<double>::Zero(2, 2), order, 2),
-                    attnscope::invalid_argument);
+        CHECK_THROWS_AS(curves.compute(tokens.weights(), order, std::span<const Index>(bad)),
+                        attnscope::invalid_argument);
+    CHECK_THROWS_AS(curves.compute(tokens.weights(), order, 4), attnscope::invalid_argument);
+    const std::vector<double> weights(4, 0.25);
+    CHECK_THROWS_AS(curves.compute(weights, std::vector<Index>{0, 1, 2, 3}, 2), attnscope::invalid_argument);
 }
 
 TEST_CASE("separability curves where the unit of squares overflows or underflows", "[selection][curves]") {
@@ -166,8 +211,8 @@ TEST_CASE("separability curves where the unit of squares overflows or underflows
     SelectedSet<double> set;
     for (const Tokens<double>* tokens : {&small, &large, &mixed}) {
         const std::vector<Index> order = reference_order(tokens->weights());
-        const auto& curve = curves.compute(tokens->weights(), tokens->vectors(),
-                                           attnscope::gram_matrix(tokens->vectors()), order, tokens->n);
+        curves.assign(tokens->vectors());
+        const auto& curve = curves.compute(tokens->weights(), order, tokens->n);
         for (std::size_t at = 0; at < order.size(); ++at) {
             CAPTURE(tokens->n, at);
             set.assign(tokens->weights(), tokens->vectors(), std::span<const Index>(order).first(at + 1));

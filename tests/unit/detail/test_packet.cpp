@@ -54,6 +54,9 @@ TEMPLATE_TEST_CASE("packets and groups calculate element by element", "[packet]"
     check_each(madd(a, b, a), [&](std::size_t i) { return x[i] * y[i] + x[i]; });
     check_each(max(a, b), [&](std::size_t i) { return std::max(x[i], y[i]); });
     check_each(select_below(a, b, b, a), [&](std::size_t i) { return x[i] < y[i] ? y[i] : x[i]; });
+    if constexpr (std::same_as<P, detail::Packet<T>>)
+        for (const std::uint32_t bits : {0u, 1u, 0x5a5au, 0xa5a5u, 0xffffu})
+            check_each(choose(bits, a, b), [&](std::size_t i) { return (bits >> i & 1) != 0 ? x[i] : y[i]; });
     // Numbers and single packets beside them.
     check_each(T(2) * a - T(1), [&](std::size_t i) { return T(2) * x[i] - T(1); });
     check_each(five - a * five, [&](std::size_t i) { return T(5) - x[i] * T(5); });

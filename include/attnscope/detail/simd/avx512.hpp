@@ -16,6 +16,9 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     static __m512 select_below(__m512 x, __m512 limit, __m512 below, __m512 otherwise) {
         return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
     }
+    static __m512 choose(std::uint32_t bits, __m512 x, __m512 y) {
+        return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), y, x);
+    }
     static bool any_below(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
     static std::uint32_t mask_not_below(__m512 x, __m512 limit) {
         return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
@@ -46,6 +49,9 @@ template <>
 struct Instructions<double, 8> : GenericInstructions<double> {
     static __m512d select_below(__m512d x, __m512d limit, __m512d below, __m512d otherwise) {
         return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+    }
+    static __m512d choose(std::uint32_t bits, __m512d x, __m512d y) {
+        return _mm512_mask_blend_pd(static_cast<__mmask8>(bits), y, x);
     }
     static bool any_below(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ) != 0; }
     static std::uint32_t mask_not_below(__m512d x, __m512d limit) {

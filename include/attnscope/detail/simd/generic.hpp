@@ -25,6 +25,18 @@ struct GenericInstructions {
         else
             return Eigen::internal::pselect(Eigen::internal::pcmp_lt(x, limit), below, otherwise);
     }
+    /// Element i is that of x where bit i is set, else of y.
+    static Raw choose(std::uint32_t bits, Raw x, Raw y) {
+        if constexpr (scalar) {
+            return (bits & 1) != 0 ? x : y;
+        } else {
+            const auto chosen = elements(x);
+            auto result = elements(y);
+            for (std::size_t i = 0; i < result.size(); ++i)
+                result[i] = (bits >> i & 1) != 0 ? chosen[i] : result[i];
+            return Eigen::internal::ploadu<Raw>(result.data());
+        }
+    }
     /// Whether a < b anywhere.
     static bool any_below(Raw a, Raw b) {
         if constexpr (scalar)

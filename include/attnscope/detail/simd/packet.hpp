@@ -84,6 +84,10 @@ public:
     friend EIGEN_ALWAYS_INLINE Packet select_below(Packet x, Packet limit, Packet below, Packet otherwise) {
         return of(Target::select_below(x.raw, limit.raw, below.raw, otherwise.raw));
     }
+    /// Element i is that of x where bit i is set, else of y.
+    friend EIGEN_ALWAYS_INLINE Packet choose(std::uint32_t bits, Packet x, Packet y) {
+        return of(Target::choose(bits, x.raw, y.raw));
+    }
     /// Whether a < b anywhere.
     friend EIGEN_ALWAYS_INLINE bool any_below(Packet a, Packet b) { return Target::any_below(a.raw, b.raw); }
     /// Bit i: whether element i of x is at least `limit`; NaN is not.
