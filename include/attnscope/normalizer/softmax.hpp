@@ -38,7 +38,7 @@ public:
         const T m = detail::row_max<T>(z);
         if (!detail::has_inverse<T>(temperature_))
             return detail::divided_softmax_row<T>(z, m, temperature_, out);
-        return detail::softmax_row<T>(z, m, m, detail::clamped_inverse<T>(temperature_), 0, out);
+        return detail::softmax_row<T>(z, m, m, detail::wide_inverse<T>(temperature_), 0, out);
     }
 
     template <Real T>
@@ -65,11 +65,12 @@ public:
         using A = Accumulator<T>;
         if (detail::has_inverse<T>(temperature_)) {
             detail::require_same_size<T>("Softmax::apply", z, out);
-            const T m = detail::row_max<T>(z), inverse = detail::clamped_inverse<T>(temperature_);
+            const T m = detail::row_max<T>(z);
+            const A inverse = detail::wide_inverse<T>(temperature_);
             if (std::abs(m) <= std::numeric_limits<T>::max()) {
                 A sum = std::numeric_limits<A>::quiet_NaN();
                 const RowStatus status = detail::softmax_row<T>(z, m, m, inverse, 0, out, &sum);
-                log_sum_exp = static_cast<T>(A(m) * A(inverse) + std::log(sum));
+                log_sum_exp = static_cast<T>(A(m) * inverse + std::log(sum));
                 return status;
             }
         }

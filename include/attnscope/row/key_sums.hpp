@@ -57,42 +57,43 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     // at the size of m, and still beyond the cutoff.
     const P floor = m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m));
     P largest = -infinity;
-    const auto sums = sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) {
-        using Q = typename std::decay_t<decltype(lane)>::P;
-        Q key = lane(z.data(), -infinity);
-        if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size) {
-            // the top key itself is left out
-            typename Q::Elements keys;
-            key.store(keys.data());
-            detail::at(keys, place) = -infinity;
-            key = Q::load(keys.data());
-        }
-        largest = max_to(largest, key);
-        if constexpr (!scaled) key = max(key, floor);
-        // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
-        const Q s = key - maximum, back = s - key;
-        const Q e = (key - (s - back)) - (maximum + back);
-        Q u = s, weight;
-        if constexpr (scaled) {
-            const Q scaled_distance = s * inverse;
-            const Q correction =
-                madd(e, inverse, madd(s, remainder, product_error(s, inverse, scaled_distance)));
-            const Q power = exp_nonpositive(scaled_distance);
-            // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
-            weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
-            u = select_below(scaled_distance, limit, zero, scaled_distance);
-        } else {
-            const Q power = exp_nonpositive(s);
-            weight = madd(power, e, power);
-        }
-        if constexpr (store) lane.store(weights, weight);
-        const Q weighted = u * weight, squared = weight * weight;
-        sum.v[0] = add_to(sum.v[0], weight);
-        sum.v[1] = add_to(sum.v[1], weighted); // minus the sum of u p
-        sum.v[2] = add_to(sum.v[2], squared);
-        sum.v[3] = madd_to(sum.v[3], squared, weight);
-        sum.v[4] = madd_to(sum.v[4], u, weighted);
-    });
+    const auto sums =
+        sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            using Q = typename std::decay_t<decltype(lane)>::P;
+            Q key = lane(z.data(), -infinity);
+            if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size) {
+                // the top key itself is left out
+                typename Q::Elements keys;
+                key.store(keys.data());
+                detail::at(keys, place) = -infinity;
+                key = Q::load(keys.data());
+            }
+            largest = max_to(largest, key);
+            if constexpr (!scaled) key = max(key, floor);
+            // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
+            const Q s = key - maximum, back = s - key;
+            const Q e = (key - (s - back)) - (maximum + back);
+            Q u = s, weight;
+            if constexpr (scaled) {
+                const Q scaled_distance = s * inverse;
+                const Q correction =
+                    madd(e, inverse, madd(s, remainder, product_error(s, inverse, scaled_distance)));
+                const Q power = exp_nonpositive(scaled_distance);
+                // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
+                weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
+                u = select_below(scaled_distance, limit, zero, scaled_distance);
+            } else {
+                const Q power = exp_nonpositive(s);
+                weight = madd(power, e, power);
+            }
+            if constexpr (store) lane.store(weights, weight);
+            const Q weighted = u * weight, squared = weight * weight;
+            sum.v[0] = add_to(sum.v[0], weight);
+            sum.v[1] = add_to(sum.v[1], weighted); // minus the sum of u p
+            sum.v[2] = add_to(sum.v[2], squared);
+            sum.v[3] = madd_to(sum.v[3], squared, weight);
+            sum.v[4] = madd_to(sum.v[4], u, weighted);
+        });
     KeySums<T> result;
     result.r = sums[0];
     result.t = -sums[1];

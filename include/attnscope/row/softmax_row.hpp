@@ -11,10 +11,21 @@ namespace detail {
 /// 1/temperature, kept inside the normal numbers of T so that 0 * inf cannot arise.
 template <Real T>
 T clamped_inverse(double temperature) {
+    if (temperature == 1) return T(1);
     using Limits = std::numeric_limits<T>;
     const long double inverse = 1.0L / static_cast<long double>(temperature);
     return static_cast<T>(
         std::clamp(inverse, static_cast<long double>(Limits::min()), static_cast<long double>(Limits::max())));
+}
+
+/// The same in the accumulator scalar: for float without another rounding.
+template <Real T>
+Accumulator<T> wide_inverse(double temperature) {
+    using Limits = std::numeric_limits<T>;
+    if constexpr (std::same_as<T, float>)
+        return std::clamp(1 / temperature, double(Limits::min()), double(Limits::max()));
+    else
+        return clamped_inverse<T>(temperature);
 }
 
 /// (a - b)/T, where the difference itself may overflow. Only differences of logits enter, so that an offset
@@ -88,13 +99,34 @@ RowStatus fill_special(RowStatus status, RowIn<T> z, RowOut<T> out) {
     return status;
 }
 
+/// e^{beta x} of packets x <= 0.
+template <Real T>
+class ScaledExp {
+public:
+    explicit ScaledExp(Accumulator<T> beta) : beta_(static_cast<T>(beta)) {}
+    template <class P>
+    EIGEN_ALWAYS_INLINE P operator()(const P& x) const {
+        return exp_nonpositive(x * beta_);
+    }
+
+private:
+    T beta_;
+};
+template <Real T>
+requires has_exp_table<T>
+class ScaledExp<T> : public TableExp<T> {
+public:
+    explicit ScaledExp(double beta) : TableExp<T>(beta) {}
+};
+
 /// sum_i e^{(z_i - m)/T}, and the terms in `out` if it is given. NaN when a logit is NaN or +inf.
 template <bool store, Real T>
-Accumulator<T> exp_sum(RowIn<T> z, T m, T inverse_temperature, T* out) {
-    const Packet<T> shift = m, scale = inverse_temperature;
-    return sum_groups<T, 1>(size(z), [&](const auto& lane, Packets<T, 1>& sum) {
+Accumulator<T> exp_sum(RowIn<T> z, T m, Accumulator<T> inverse_temperature, T* out) {
+    const ScaledExp<T> exp_of(inverse_temperature);
+    const Packet<T> shift = m;
+    return sum_groups<T, 1>(size(z), [&](const auto& lane, Packets<T, 1>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
         const auto z_lane = lane(z.data(), -std::numeric_limits<T>::infinity());
-        const auto e = exp_nonpositive((z_lane - shift) * scale);
+        const auto e = exp_of(z_lane - shift);
         if constexpr (store) lane.store(out, e);
         sum.v[0] = add_to(sum.v[0], e);
     })[0];
@@ -115,7 +147,7 @@ void scale_weights(T factor, RowOut<T> out) {
 /// p_i = e^{beta (z_i - shift)}/(sum + extra) with `shift` >= every visible logit, m = max z. Weights below the
 /// smallest normal number are 0. `extra` is mass that goes to no key. `sum_found`: of the keys, if the row is normal.
 template <Real T>
-RowStatus softmax_row(RowIn<T> z, T m, T shift, T beta, Accumulator<T> extra, RowOut<T> out,
+RowStatus softmax_row(RowIn<T> z, T m, T shift, Accumulator<T> beta, Accumulator<T> extra, RowOut<T> out,
                       Accumulator<T>* sum_found = nullptr) {
     if (!(std::abs(m) <= std::numeric_limits<T>::max())) return fill_special<T>(classify<T>(z), z, out);
     // In place, the logits are gone after the next line; but then NaN in the sum can only mean NaN in the
@@ -204,12 +236,12 @@ T log_sum_exp(RowIn<T> z, double temperature = 1) {
     detail::checked_temperature("log_sum_exp", temperature);
     const T m = detail::row_max<T>(z);
     using A = Accumulator<T>;
-    const T inverse = detail::clamped_inverse<T>(temperature);
+    const A inverse = detail::wide_inverse<T>(temperature);
     A sum = std::numeric_limits<A>::quiet_NaN();
     if (!std::isinf(m)) {
         if (detail::has_inverse<T>(temperature)) {
             sum = detail::exp_sum<false, T>(z, m, inverse, nullptr);
-            if (sum == sum) return static_cast<T>(A(m) * A(inverse) + std::log(sum));
+            if (sum == sum) return static_cast<T>(A(m) * inverse + std::log(sum));
         } else {
             const A divisor = static_cast<A>(temperature);
             sum = 0;

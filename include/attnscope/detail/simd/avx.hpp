@@ -11,6 +11,10 @@ namespace detail {
 template <>
 struct Instructions<float, 8> : GenericInstructions<float> {
 #ifdef __AVX2__
+    static constexpr int lookup_entries = 8;
+    static __m256 lookup(const float* table, __m256 index) {
+        return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), _mm256_castps_si256(index));
+    }
     static __m256 choose(std::uint32_t bits, __m256 x, __m256 y) {
         const __m256i own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128),
                       set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), own);

@@ -13,6 +13,10 @@ namespace detail {
 
 template <>
 struct Instructions<float, 16> : GenericInstructions<float> {
+    static constexpr int lookup_entries = 16;
+    static __m512 lookup(const float* table, __m512 index) {
+        return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_loadu_ps(table));
+    }
     static __m512 select_below(__m512 x, __m512 limit, __m512 below, __m512 otherwise) {
         return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
     }

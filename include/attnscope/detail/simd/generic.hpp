@@ -18,6 +18,8 @@ struct GenericInstructions {
     static constexpr Index size = Eigen::internal::packet_traits<T>::size;
     static constexpr bool scalar = size == 1;
 
+    /// lookup(table, index): the elements of the table at the places that the low bits of `index` say; 0 without it.
+    static constexpr int lookup_entries = 0;
     /// x < limit ? below : otherwise
     static Raw select_below(Raw x, Raw limit, Raw below, Raw otherwise) {
         if constexpr (scalar)

@@ -3,6 +3,14 @@
 
 #include <attnscope/detail/simd/packet.hpp>
 
+/// Behind the parameters of a lambda that must be inlined: what one that is not refers to has an address, and packets
+/// that have one are stored in every step.
+#if defined(__GNUC__)
+#define ATTNSCOPE_DETAIL_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define ATTNSCOPE_DETAIL_INLINE_LAMBDA
+#endif
+
 namespace attnscope {
 inline namespace v0_2 {
 namespace detail {
