@@ -223,8 +223,8 @@ struct TableExp {
 };
 
 /// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN.
-/// Error at most 1.02 ulp, with or without fused multiply-add: measured 1.0095 over all floats, 0.9986 over
-/// 10^8 random doubles (tests/unit/detail/test_exp.cpp samples both); by table as much.
+/// Error at most 1.02 ulp, with or without fused multiply-add: measured over all floats 1.006 by a table of 16 entries,
+/// 0.911 by one of 8, 1.0095 without, and 0.9986 over 10^8 random doubles (tests/unit/detail/test_exp.cpp samples).
 template <class P>
 EIGEN_ALWAYS_INLINE P exp_nonpositive(const P& x) {
     using T = typename P::Scalar;
