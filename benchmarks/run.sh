@@ -4,6 +4,7 @@
 # program, for example --benchmark_filter='float.*L=1024' or --benchmark_repetitions=30. Before them:
 #   --in RELEASE        in a bare Debian of that name (trixie), which has newer peers; PyTorch is installed there
 #   --only NAME[,NAME]  these programs, for example row-softmax,scan
+# ATTNSCOPE_PEER_PYTHON=none does without PyTorch, which takes minutes whatever the filter.
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 release="" only=()
 while [[ ${1-} == --in || ${1-} == --only ]]; do

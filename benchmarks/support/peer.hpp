@@ -11,9 +11,11 @@
 
 namespace bench {
 
-/// The first of $ATTNSCOPE_PEER_PYTHON, python3 and /usr/bin/python3 that imports torch; "" if none does.
+/// The first of $ATTNSCOPE_PEER_PYTHON, python3 and /usr/bin/python3 that imports torch; "" if none does, or if the
+/// first says "none".
 inline std::string python_with_torch() {
     const char* const chosen = std::getenv("ATTNSCOPE_PEER_PYTHON");
+    if (chosen != nullptr && std::string(chosen) == "none") return {};
     for (const std::string& python :
          {std::string(chosen ? chosen : ""), std::string("python3"), std::string("/usr/bin/python3")})
         if (!python.empty() &&
@@ -33,7 +35,7 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
     std::vector<PeerRun> runs;
     static const std::string python = [] {
         std::string found = python_with_torch();
-        if (found.empty()) std::printf("PyTorch is not installed: skipped (Debian: python3-torch).\n");
+        if (found.empty()) std::printf("Without PyTorch (Debian: python3-torch).\n");
         return found;
     }();
     if (python.empty()) return runs;
