@@ -5,6 +5,8 @@
 #include <attnscope/detail/lanes.hpp>
 #include <attnscope/selection/distance.hpp>
 
+#include <variant>
+
 namespace attnscope {
 inline namespace v0_2 {
 
@@ -34,6 +36,13 @@ public:
         products_.resize(p.size());
         for (Index i = 0; i < x.rows(); ++i)
             detail::at(products_, i) = A(detail::at(p, i)) * wide(i, copy).dot(sum_);
+        const A l = static_cast<A>(x.rows());
+        spreads_.resize(p.size());
+        for (std::size_t i = 0; i < p.size() && p.size() > 2; ++i) {
+            const A others = sum_square_ - 2 * products_[i] + squares_[i]; // |S_i|^2
+            spreads_[i] = std::max(A(0), total_squares_ - squares_[i] - others / (l - 1));
+        }
+        if constexpr (std::same_as<T, float>) narrow_.assign(*this);
     }
 
     /// Range of E d for the cumulative reading over uniformly random N-subsets, P Theorem 1(2) made rigorous.
@@ -41,8 +50,8 @@ public:
     /// sum_{j != i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is
     /// the paper's main sum, (L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o|. V_i = 0 for L <= 2; {0, 0} at N =
     /// L.
-    /// R: the scalar in which roots are taken. With float rows and R = float both ends are exact to 5e-6, in less than
-    /// half the time.
+    /// R: the scalar that is calculated in. With float rows and R = float both ends are exact to 5e-6, in a quarter of the
+    /// time.
     /// Cost. O(L), and O(d) for each key whose squares cancel.
     /// Throws. `invalid_argument` unless 0 <= N <= L.
     template <Real R = A>
@@ -51,10 +60,6 @@ public:
         detail::require(selected >= 0 && selected <= n, "RandomSubsetMoments::expected_distance",
                         "N must be in [0, L]", selected, n);
         if (selected == n) return {A(0), A(0)};
-        constexpr bool narrow = std::same_as<R, float> && std::same_as<A, double> && detail::can_narrow;
-        // In this unit no term exceeds 9, and one that underflows in float is none of the sum's digits.
-        const A unit = narrow ? std::max(total_squares_, sum_square_) : A(1);
-        if (narrow && !(unit > A(1e-250) && unit < A(1e250))) return expected_distance<A>(selected);
         const A l = static_cast<A>(n), count = static_cast<A>(selected);
         const A share = n > 1 ? count / (l - 1) : A(0);
         const A variance = n > 2 ? count * (l - 1 - count) / ((l - 1) * (l - 2)) : A(0);
@@ -62,54 +67,46 @@ public:
         const auto add_key = [&](Index i) {
             const auto at = static_cast<std::size_t>(i);
             const A mean = mean_square(i, share);
-            const A others = sum_square_ - 2 * products_[at] + squares_[at]; // |S_i|^2
-            const A spread = n > 2 ? std::max(A(0), total_squares_ - squares_[at] - others / (l - 1)) : A(0);
             sum.lower += std::sqrt(mean);
-            sum.upper += std::sqrt(mean + variance * spread);
+            sum.upper += std::sqrt(mean + variance * spreads_[at]);
         };
-        using P = detail::Packet<A>;
-        using Q = detail::Packet<std::conditional_t<narrow, float, A>>;
-        const P own_factor = (1 + share) * (1 + share), cross = -2 * share * (1 + share),
-                all = share * share * sum_square_, close = cancelled, zero = A(0), factor = variance,
-                total = total_squares_, square = sum_square_, inverse = n > 1 ? 1 / (l - 1) : A(0),
-                minus_two = A(-2), scale = 1 / unit;
-        struct Squares {
-            P mean, around; ///< mu_i^2, mu_i^2 + V_i
-        };
-        bool cancels = false;
-        const auto squares_at = [&](Index i) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            const P q = P::load(squares_.data() + i), b = P::load(products_.data() + i);
-            const P whole = madd(own_factor, q, all), mean = madd(cross, b, whole);
-            cancels = any_below(mean, close * whole);
-            const P others = madd(minus_two, b, square) + q;
-            const P spread = max(zero, total - q - others * inverse);
-            return Squares{mean, madd(factor, spread, mean)};
-        };
-        const A root = std::sqrt(unit);
-        constexpr Index block = 64 * Q::size; // as many terms a lane are added up in R
-        Index i = 0;
-        while (i + Q::size <= n) {
-            Q lower = typename Q::Scalar(0), upper = lower;
-            for (const Index end = i + block; i < end && i + Q::size <= n; i += Q::size) {
-                const Squares first = squares_at(i);
-                bool any = cancels;
-                if constexpr (narrow) {
-                    const Squares second = squares_at(i + P::size);
-                    any = any || cancels;
-                    if (!any) [[likely]] {
-                        lower += sqrt(detail::narrow(first.mean * scale, second.mean * scale));
-                        upper += sqrt(detail::narrow(first.around * scale, second.around * scale));
+        const auto add_all = [&]<class S>(const S* squares, const S* products, const S* spreads, A unit,
+                                          A least) {
+            // Squares below this share of their terms have lost too many digits.
+            using P = detail::Packet<S>;
+            const P own_factor = static_cast<S>((1 + share) * (1 + share)),
+                    cross = static_cast<S>(-2 * share * (1 + share)),
+                    all = static_cast<S>(share * share * (sum_square_ / unit)), close = static_cast<S>(least),
+                    factor = static_cast<S>(variance);
+            const A root = std::sqrt(unit);
+            constexpr Index block = 64 * P::size; // as many terms a lane are added up in S
+            Index i = 0;
+            while (i + P::size <= n) {
+                P lower = S(0), upper = lower;
+                for (const Index end = i + block; i < end && i + P::size <= n; i += P::size) {
+                    const P whole = madd(own_factor, P::load(squares + i), all),
+                            mean = madd(cross, P::load(products + i), whole);
+                    if (any_below(mean, close * whole)) [[unlikely]] {
+                        for (Index j = i; j < i + P::size; ++j) add_key(j);
+                        continue;
                     }
-                } else if (!any) [[likely]] {
-                    lower += sqrt(first.mean);
-                    upper += sqrt(first.around);
+                    lower += sqrt(mean);
+                    upper += sqrt(madd(factor, P::load(spreads + i), mean));
                 }
-                for (Index j = i; any && j < i + Q::size; ++j) add_key(j);
+                sum.lower += root * static_cast<A>(reduce_add(lower));
+                sum.upper += root * static_cast<A>(reduce_add(upper));
             }
-            sum.lower += root * static_cast<A>(reduce_add(lower));
-            sum.upper += root * static_cast<A>(reduce_add(upper));
+            for (; i < n; ++i) add_key(i);
+        };
+        if constexpr (std::same_as<R, float> && std::same_as<T, float>) {
+            if (narrow_.unit > A(0)) // 7 roundings of 2^-24 each, of which a root keeps half
+                add_all(narrow_.squares.data(), narrow_.products.data(), narrow_.spreads.data(), narrow_.unit,
+                        A(1) / 16);
+            else
+                add_all(squares_.data(), products_.data(), spreads_.data(), A(1), cancelled);
+        } else {
+            add_all(squares_.data(), products_.data(), spreads_.data(), A(1), cancelled);
         }
-        for (; i < n; ++i) add_key(i);
         const A left = (l - count) / l;
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }
@@ -194,7 +191,26 @@ private:
     RowIn<T> p_;
     MatrixView<T> x_;
     Row sum_;
-    std::vector<A> squares_, products_;
+    std::vector<A> squares_, products_, spreads_; ///< |y_i|^2, <y_i, o>, sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)
+    struct Narrow {
+        std::vector<float> squares, products, spreads;
+        A unit =
+            0; ///< no term exceeds 4 of it, and one that underflows is none of a sum's digits; 0: out of range
+        void assign(const RandomSubsetMoments& row) {
+            const A largest = std::max(row.total_squares_, row.sum_square_);
+            if (!(largest > A(1e-250) && largest < A(1e250))) return;
+            unit = largest;
+            const A inverse = 1 / unit;
+            const auto narrowed = [&](const std::vector<A>& from, std::vector<float>& to) {
+                to.resize(from.size());
+                for (std::size_t i = 0; i < from.size(); ++i) to[i] = static_cast<float>(from[i] * inverse);
+            };
+            narrowed(row.squares_, squares);
+            narrowed(row.products_, products);
+            narrowed(row.spreads_, spreads);
+        }
+    };
+    std::conditional_t<std::same_as<T, float>, Narrow, std::monostate> narrow_;
     A total_squares_ = 0, sum_square_ = 0, length_ = 0;
 };
 
