@@ -1,5 +1,7 @@
 // How fast is a safe row softmax? Figures in ns per element.
+#include "peers/ggml.hpp"
 #include "peers/onednn.hpp"
+#include "peers/onnxruntime.hpp"
 #include "support/softmax_check.hpp"
 
 #include <cstring>
@@ -71,6 +73,24 @@ void add_case(const char* scalar, bool masked, Index length) {
         }
     }
 #endif
+    if constexpr (std::same_as<T, float>) {
+#ifdef ATTNSCOPE_HAVE_ONNXRUNTIME
+        if (has_onnxruntime()) {
+            const auto peer = std::make_shared<OnnxRuntimeSoftmax>(z->data(), p->data(), rows, length);
+            add(
+                row, "ONNX Runtime", work, [=] { (*peer)(); }, check(true, T(64)));
+        }
+#endif
+        if (const Ggml* const ggml = Ggml::load()) {
+            const auto of_ggml = std::make_shared<GgmlSoftmax>(*ggml, z->data(), rows, length);
+            add(
+                row, "ggml", work, [=] { (*of_ggml)(); },
+                [=](const std::string& who) {
+                    *p = Eigen::Map<const Matrix<T>>(of_ggml->result(), rows, length);
+                    check(true, T(64))(who);
+                });
+        }
+    }
     add(
         row, "copy", work,
         [=] { std::memcpy(p->data(), z->data(), static_cast<std::size_t>(z->size()) * sizeof(T)); },
@@ -81,11 +101,13 @@ void add_case(const char* scalar, bool masked, Index length) {
 
 int main(int argc, char** argv) {
     onednn_absence();
+    has_onnxruntime();
     for (const Index length : {128, 1024, 16384})
         for (const bool masked : {false, true}) {
             add_case<float>("float ", masked, length);
             add_case<double>("double", masked, length);
         }
     return run(argc, argv, "Row softmax: ns per element, median, one thread",
-               {"attnscope", "Eigen rows, unsafe", "Eigen whole matrix", "std::exp", "oneDNN", "copy"});
+               {"attnscope", "Eigen rows, unsafe", "Eigen whole matrix", "std::exp", "oneDNN", "ONNX Runtime",
+                "ggml", "copy"});
 }

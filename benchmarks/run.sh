@@ -4,7 +4,8 @@
 # program, for example --benchmark_filter='float.*L=1024' or --benchmark_repetitions=30. Before them:
 #   --in RELEASE        in a bare Debian of that name (trixie), which has newer peers; PyTorch is installed there
 #   --only NAME[,NAME]  these programs, for example row-softmax,scan
-# ATTNSCOPE_PEER_PYTHON=none does without PyTorch, which takes minutes whatever the filter.
+# ATTNSCOPE_PEER_PYTHON=none does without PyTorch, which takes minutes whatever the filter; ATTNSCOPE_PEERS=none fetches no
+# libraries of peers.
 . "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 release="" only=()
 while [[ ${1-} == --in || ${1-} == --only ]]; do
@@ -26,10 +27,38 @@ if [ ${#only[@]} -gt 0 ]; then targets=("${only[@]/#/attnscope-bench-}"); fi
 {
     need_packages "${test_packages[@]}"
     (need_packages libdnnl-dev) || echo "Going on without oneDNN: it is not compared with."
+    want_packages libonnxruntime-dev # its headers, of Debian 13 and later
     configure ATTNSCOPE_BUILD_BENCHMARKS=ON -- ATTNSCOPE_BUILD_EXAMPLES=OFF ATTNSCOPE_BUILD_TESTS=OFF
-    cmake "$build" >/dev/null # oneDNN may have come since
+    cmake "$build" >/dev/null # they may have come since
     cmake --build "$build" --parallel "$jobs" --target "${targets[@]}"
 } </dev/null
+
+# fetch_peer <package of npm> <version> <files in it>: into build/peers, unless they are there.
+fetch_peer() {
+    local folder="$build/peers/${1##*/}-$2"
+    if [ ! -d "$folder" ]; then
+        mkdir -p "$folder.part"
+        if curl -sfL --max-time 300 "https://registry.npmjs.org/$1/-/${1##*/}-$2.tgz" |
+            tar -xz -C "$folder.part" --strip-components=1 --wildcards "package/$3" 2>/dev/null; then
+            mv "$folder.part" "$folder"
+        else
+            rm -rf "$folder.part"
+            echo "Going on without $1 $2: npm's registry does not give it." >&2
+            return 1
+        fi
+    fi
+    echo "$folder"
+}
+softmax=1
+if [[ ${#only[@]} -gt 0 && " ${only[*]} " != *" row-softmax "* ]]; then softmax=0; fi
+if [[ $softmax -eq 1 && "$(uname -sm)" == "Linux x86_64" && ${ATTNSCOPE_PEERS-} != none ]]; then
+    if peer=$(fetch_peer @node-llama-cpp/linux-x64 3.21.1 'bins/linux-x64/libggml-*.so'); then
+        export ATTNSCOPE_PEER_GGML=${ATTNSCOPE_PEER_GGML-$peer/bins/linux-x64}
+    fi
+    if peer=$(fetch_peer onnxruntime-node 1.30.0 'bin/napi-v6/linux/x64/libonnxruntime.so.1'); then
+        export ATTNSCOPE_PEER_ONNXRUNTIME=${ATTNSCOPE_PEER_ONNXRUNTIME-$peer/bin/napi-v6/linux/x64/libonnxruntime.so.1}
+    fi
+fi
 
 # name of the build, its folder
 run_all() {
