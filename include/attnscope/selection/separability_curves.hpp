@@ -167,9 +167,8 @@ private:
         A selected_length = 0; ///< sum of |y| over the selected
         Index nothing = 0;     ///< how many of them have |y| = 0
         A* s = nullptr;
-        Extremes extremes;
     };
-    /// Keys of a packet that R leaves on either side, and those that may be the nearest or farthest.
+    /// Keys of two packets that R leaves on either side, and those that may be the nearest or farthest.
     struct Found {
         Index packet;
         std::uint32_t open, candidates;
@@ -188,6 +187,9 @@ private:
             const std::uint32_t bit = std::uint32_t(1) << (key % P::size);
             detail::at(selected, key / P::size) |= bit;
             detail::at(others, key / P::size) &= ~bit;
+        }
+        bool is_selected(Index key) const {
+            return (detail::at(selected, key / P::size) >> (key % P::size) & 1) != 0;
         }
     };
 
@@ -250,7 +252,7 @@ private:
         const R error = static_cast<R>((k + r) * (1 + 2 * last.selected_length / unit_y_));
         errors_ = error * least_lengths_;
         offsets_before_ = squares_ + slopes_ * before_.transpose().array().template cast<R>();
-        for (Step& step : steps_) step.extremes = {P(far_away), P(far_away), P(-far_away), P(-far_away)};
+        extremes_.fill({P(far_away), P(far_away), P(-far_away), P(-far_away)});
         const Index packets = squares_.size() / P::size;
         constexpr int many = P::size >= 8 ? 8 : 4;
         Index packet = 0;
@@ -273,7 +275,7 @@ private:
                                    *const other_bits = sides_before_.others.data() + first_packet;
         const Index step_stride = stride();
         for (std::size_t at = 0; at < steps_.size(); ++at, to += step_stride) {
-            Step& step = steps_[at];
+            const Step& step = steps_[at];
             const R* const products = products_.row(step.key).data() + first;
             if (at + 4 < steps_.size())
                 detail::prefetch(products_.row(steps_[at + 4].key).data() + first, packets * P::size);
@@ -284,7 +286,7 @@ private:
             if (step.key / P::size - first_packet >= 0 && step.key / P::size - first_packet < packets)
                 sides_before_.select(step.key);
             if (step.to < 0) continue;
-            Extremes extremes = step.extremes;
+            Extremes extremes = extremes_[at];
 #pragma GCC unroll 8
             for (int j = 0; j < packets; ++j) {
                 const Index i = j * P::size;
@@ -300,7 +302,7 @@ private:
                 extremes.farthest_high =
                     choose(selected, max(extremes.farthest_high, high), extremes.farthest_high);
             }
-            step.extremes = extremes;
+            extremes_[at] = extremes;
         }
 #pragma GCC unroll 8
         for (int j = 0; j < packets; ++j) {
@@ -326,24 +328,31 @@ private:
         found_.resize(static_cast<std::size_t>(packets));
         Found* list = found_.data();
         Index recalled = 0, confused = 0;
-        for (Index packet = 0; packet < packets; ++packet) {
-            const Index i = packet * P::size;
-            const P offset = P::load(offsets + i), error = P::load(errors + i);
-            const P low = offset - error, high = offset + error;
-            const std::uint32_t selected = selected_bits[packet], others = other_bits[packet];
-            const std::uint32_t confused_perhaps = mask_not_below(farthest_high, low),
-                                is_near = mask_not_below(farthest_low, high),
-                                not_below = mask_not_below(low, nearest_high),
-                                not_recalled = mask_not_below(high, nearest_low);
+        // Two packets at a time, or a packet and itself with no keys.
+        const auto add = [&](Index first, Index second, std::uint32_t selected,
+                             std::uint32_t others) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            const Index i = first * P::size, j = second * P::size;
+            const P offset = P::load(offsets + i), error = P::load(errors + i), offset2 = P::load(offsets + j),
+                    error2 = P::load(errors + j);
+            const P low = offset - error, high = offset + error, low2 = offset2 - error2,
+                    high2 = offset2 + error2;
+            const std::uint32_t confused_perhaps = masks_not_below(farthest_high, low, farthest_high, low2),
+                                is_near = masks_not_below(farthest_low, high, farthest_low, high2),
+                                not_below = masks_not_below(low, nearest_high, low2, nearest_high),
+                                not_recalled = masks_not_below(high, nearest_low, high2, nearest_low);
             confused += std::popcount(is_near & others);
             recalled += std::popcount(selected & ~not_recalled);
             const std::uint32_t open = (confused_perhaps & others & ~is_near) |
                                        (selected & not_recalled & ~not_below),
                                 candidates = (others & ~not_below) | (selected & ~is_near);
-            // No branch: it would be mispredicted twice for each N.
-            *list = {packet, open, candidates};
-            list += (open | candidates) != 0;
-        }
+            if ((open | candidates) != 0) [[unlikely]]
+                *list++ = {first, open, candidates};
+        };
+        Index packet = 0;
+        for (; packet + 2 <= packets; packet += 2)
+            add(packet, packet + 1, selected_bits[packet] | selected_bits[packet + 1] << P::size,
+                other_bits[packet] | other_bits[packet + 1] << P::size);
+        if (packet < packets) add(packet, packet, selected_bits[packet], other_bits[packet]);
         return {recalled, confused, list - found_.data()};
     }
 
@@ -351,7 +360,7 @@ private:
     bool count(std::size_t at) {
         const Step& step = steps_[at];
         const R* const offsets = offsets_.data() + static_cast<Index>(at) * stride();
-        const Extremes& extremes = step.extremes;
+        const Extremes& extremes = extremes_[at];
         const Counts certain =
             count_certain(offsets, {reduce_min(extremes.nearest_low), reduce_min(extremes.nearest_high),
                                     reduce_max(extremes.farthest_low), reduce_max(extremes.farthest_high)});
@@ -366,11 +375,10 @@ private:
         // The distances of all keys that may be the nearest or farthest.
         for (Index i = 0; i < certain.found; ++i) {
             const Found& these = detail::at(found_, i);
-            const std::uint32_t selected = detail::at(sides_.selected, these.packet);
             for (std::uint32_t left = these.candidates; left != 0; left &= left - 1) {
-                const int place = std::countr_zero(left);
-                const A apart = distance(step, these.packet * P::size + place);
-                if ((selected >> place & 1) != 0)
+                const Index key = these.packet * P::size + std::countr_zero(left);
+                const A apart = distance(step, key);
+                if (sides_.is_selected(key))
                     farthest = std::max(farthest, apart);
                 else
                     nearest = std::min(nearest, apart);
@@ -382,7 +390,7 @@ private:
         const A in_doubt = 4 * std::numeric_limits<A>::epsilon() * static_cast<A>(step.count + x_.cols() + 10) *
                            (step.selected_length + unit_y_);
         for (const Index key : open_) {
-            const bool is_selected = (detail::at(sides_.selected, key / P::size) >> (key % P::size) & 1) != 0;
+            const bool is_selected = sides_.is_selected(key);
             const A apart = distance(step, key), limit = is_selected ? nearest : farthest;
             if (!(std::abs(apart - limit) > in_doubt)) return false;
             if (apart < limit) ++(is_selected ? recalled : confused);
@@ -453,6 +461,7 @@ private:
     std::vector<R> offsets_;                                     ///< D^2 - |s|^2, a row for each step
     std::vector<A> sums_;                                        ///< s of the steps
     std::vector<Step> steps_;
+    std::array<Extremes, std::size_t(steps_at_once)> extremes_; ///< of the steps
     std::vector<Found> found_;
     std::vector<Index> open_;
     std::vector<A> s_;

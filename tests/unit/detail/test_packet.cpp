@@ -57,6 +57,8 @@ TEMPLATE_TEST_CASE("packets and groups calculate element by element", "[packet]"
     if constexpr (std::same_as<P, detail::Packet<T>>)
         for (const std::uint32_t bits : {0u, 1u, 0x5a5au, 0xa5a5u, 0xffffu})
             check_each(choose(bits, a, b), [&](std::size_t i) { return (bits >> i & 1) != 0 ? x[i] : y[i]; });
+    if constexpr (std::same_as<P, detail::Packet<T>>)
+        CHECK(masks_not_below(a, b, b, a) == (mask_not_below(a, b) | mask_not_below(b, a) << P::size));
     // Numbers and single packets beside them.
     check_each(T(2) * a - T(1), [&](std::size_t i) { return T(2) * x[i] - T(1); });
     check_each(five - a * five, [&](std::size_t i) { return T(5) - x[i] * T(5); });

@@ -27,6 +27,11 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     static std::uint32_t mask_not_below(__m512 x, __m512 limit) {
         return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
     }
+    /// Put together before they leave the registers of masks.
+    static std::uint32_t masks_not_below(__m512 x, __m512 limit, __m512 y, __m512 limit_of_y) {
+        return _cvtmask32_u32(_mm512_kunpackw(_mm512_cmp_ps_mask(y, limit_of_y, _CMP_GE_OQ),
+                                              _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ)));
+    }
     static Index store_not_below(__m512 x, __m512 limit, float* target) {
         return store_some(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), x, target);
     }

@@ -94,6 +94,14 @@ public:
     friend EIGEN_ALWAYS_INLINE std::uint32_t mask_not_below(Packet x, Packet limit) {
         return Target::mask_not_below(x.raw, limit.raw);
     }
+    /// The bits of two such comparisons, those of the second behind those of the first.
+    friend EIGEN_ALWAYS_INLINE std::uint32_t masks_not_below(Packet x, Packet limit, Packet y,
+                                                             Packet limit_of_y) {
+        if constexpr (requires { Target::masks_not_below(x.raw, limit.raw, y.raw, limit_of_y.raw); })
+            return Target::masks_not_below(x.raw, limit.raw, y.raw, limit_of_y.raw);
+        else
+            return mask_not_below(x, limit) | mask_not_below(y, limit_of_y) << size;
+    }
     /// Stores the elements of x that are at least `limit`, one after the other; how many there are. Whole packets of
     /// `target` may be overwritten.
     friend EIGEN_ALWAYS_INLINE Index store_not_below(Packet x, Packet limit, T* target) {
