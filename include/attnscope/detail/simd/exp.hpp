@@ -214,7 +214,8 @@ struct TableExp {
         const Packet<float> magic = ExpConstants<float>::round_magic / float(entries);
         const P t = madd(x, high, magic);
         const P r = madd(x, low, madd(x, high, magic - t)); // the inner product exact
-        const P two_to_n = map([](Packet<float> n) { return looked_up_power(n); }, t);
+        const P two_to_n =
+            map([](Packet<float> n) ATTNSCOPE_DETAIL_INLINE_LAMBDA { return looked_up_power(n); }, t);
         constexpr std::size_t last = C::p.size() - 1;
         P p = madd(C::p[last], r, C::p[last - 1]);
         for (std::size_t i = last - 1; i-- > 0;) p = madd(p, r, C::p[i]);
