@@ -25,7 +25,8 @@ struct LoadedHead {
     float scale = 0;
     Mask mask;
     std::string mask_name;
-    std::vector<std::string> notes; ///< about the capture, a line each
+    std::vector<std::string> notes;  ///< about the capture, a line each
+    std::optional<double> sink = {}; ///< of its logits
 };
 
 /// A seeded head whose first key draws every query a little.
@@ -74,8 +75,14 @@ LoadedHead scanned_head(const program::Capture& capture, const program::HeadPlac
     if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax")
         head.notes.push_back(
             fmt::format("warning: the file says {}, what follows is about softmax of the same logits", name));
-    if (!capture.sinks.empty())
-        head.notes.push_back("warning: the file has sinks, what follows is about softmax without them");
+    if (!capture.sinks.empty()) {
+        const double logit = capture.sinks[static_cast<std::size_t>(place.layer * capture.heads + place.head)];
+        head.sink = logit / layer.temperature.value_or(1); // as the logits, which the scale divides by it
+        head.notes.push_back(fmt::format(
+            "sink: a key of logit {:.5g} without a value beside every row, which has its part of the "
+            "weights; not in the entropy and participation ratio of the keys",
+            logit));
+    }
     return head;
 }
 
@@ -85,20 +92,26 @@ double seconds_of(const std::function<void()>& work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-/// A line of the table: least, quartiles and most over the rows that have the figure.
+/// A line of the table: least, quartiles and most over the rows that have the figure, of its statistics beside the sink
+/// (if there is one) and its leading keys.
 template <class Figure>
-void print_figure(std::string_view name, const std::vector<State>& rows, Figure&& figure) {
+void print_figure(std::string_view name, const Scan<float>& scan, Figure&& figure) {
+    const auto figure_of = [&](Index row) {
+        return static_cast<double>(figure(scan.with_sink(row), scan.rows[static_cast<std::size_t>(row)]));
+    };
     std::vector<double> values;
-    for (const State& row : rows)
-        if (row.status() == RowStatus::normal)
-            if (const double x = figure(row); std::isfinite(x)) values.push_back(x);
+    const Index rows = std::ssize(scan.rows);
+    for (Index row = 0; row < rows; ++row)
+        if (scan.rows[static_cast<std::size_t>(row)].status() == RowStatus::normal)
+            if (const double x = figure_of(row); std::isfinite(x)) values.push_back(x);
     if (values.empty()) return;
     std::sort(values.begin(), values.end());
     const auto at = [&](double share) {
         return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
     };
     fmt::print("{:<28}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}{:>12.5g}\n", name, at(0), at(0.25), at(0.5),
-               at(0.75), at(1), rows.back().status() == RowStatus::normal ? figure(rows.back()) : std::nan(""));
+               at(0.75), at(1),
+               scan.rows.back().status() == RowStatus::normal ? figure_of(rows - 1) : std::nan(""));
 }
 
 /// The scan of a head, whole or in blocks, on the ranks of MPI or in this process.
@@ -118,14 +131,16 @@ public:
                 progress.reach(static_cast<std::size_t>(done));
                 return true;
             };
+            options.sink_logit = head_.sink;
             return scan(block({0, head_.q.rows()}, {0, head_.k.rows()}), head_.mask, options, executor_);
         }
         program::Progress progress("scanning block", static_cast<std::size_t>(grid_->size()));
         const auto begin_unit = [&](Index i, Index) { progress.reach(static_cast<std::size_t>(i)); };
 #if ATTNSCOPE_EXAMPLE_MPI
-        return scan_blocks(MPI_COMM_WORLD, *grid_, head_of_, head_.mask, options, {}, executor_, begin_unit);
+        return scan_blocks(MPI_COMM_WORLD, *grid_, head_of_, head_.mask, options, head_.sink, executor_,
+                           begin_unit);
 #else
-        BlockMerger<float> merger(*grid_);
+        BlockMerger<float> merger(*grid_, head_.sink);
         for (Index i = 0; i < grid_->size(); ++i) {
             begin_unit(i, 0);
             merger.take(scan_block(head_of_((*grid_)[i].queries, (*grid_)[i].keys), grid_->place(i), head_.mask,
@@ -294,29 +309,47 @@ int main(int argc, char** argv) {
 
         fmt::print("{:<28}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", "over the rows", "least", "quartile",
                    "median", "quartile", "most", "last row");
-        const auto& rows = result.rows;
-        print_figure("entropy, nats", rows, [](const State& row) { return row.statistics().entropy_nats(); });
-        print_figure("participation ratio, keys", rows,
-                     [](const State& row) { return row.statistics().participation_ratio(); });
-        print_figure("largest weight p1", rows, [](const State& row) { return row.statistics().max_weight(); });
-        print_figure("mass of the 8 largest", rows, [](const State& row) { return row.top_mass(8); });
-        print_figure("log-sum-exp", rows, [](const State& row) { return row.statistics().log_sum_exp(); });
-        print_figure("largest logit", rows, [](const State& row) { return row.statistics().max_logit; });
-        print_figure("gap to the second", rows, [](const State& row) { return row.statistics().logit_gap(); });
-        print_figure("logit spread", rows, [](const State& row) { return row.statistics().logit_spread(); });
-        print_figure("spectral norm, at least", rows,
-                     [](const State& row) { return softmax_spectral_bracket(row.statistics()).lower; });
-        print_figure("spectral norm, at most", rows,
-                     [](const State& row) { return softmax_spectral_bracket(row.statistics()).upper; });
+        using Beside = SinkStatistics<double>;
+        print_figure(head.sink ? "entropy of the keys, nats" : "entropy, nats", result,
+                     [](const Beside& row, const State&) { return row.keys().entropy_nats(); });
+        if (head.sink) {
+            print_figure("entropy with the sink, nats", result,
+                         [](const Beside& row, const State&) { return row.entropy_with_sink_nats(); });
+            print_figure("weight of the sink", result,
+                         [](const Beside& row, const State&) { return row.sink_mass(); });
+        }
+        print_figure("participation ratio, keys", result,
+                     [](const Beside& row, const State&) { return row.keys().participation_ratio(); });
+        print_figure("largest weight p1", result,
+                     [](const Beside& row, const State&) { return row.max_weight(); });
+        print_figure("mass of the 8 largest", result, [](const Beside& row, const State& state) {
+            return double(state.top_mass(8)) * row.key_mass();
+        });
+        print_figure("log-sum-exp", result, [](const Beside& row, const State&) { return row.log_sum_exp(); });
+        print_figure("largest logit", result,
+                     [](const Beside& row, const State&) { return row.keys().max_logit; });
+        print_figure("gap to the second", result,
+                     [](const Beside& row, const State&) { return row.keys().logit_gap(); });
+        print_figure("logit spread", result,
+                     [](const Beside& row, const State&) { return row.keys().logit_spread(); });
+        if (!head.sink) { // of softmax alone
+            print_figure("spectral norm, at least", result, [](const Beside& row, const State&) {
+                return softmax_spectral_bracket(row.keys()).lower;
+            });
+            print_figure("spectral norm, at most", result, [](const Beside& row, const State&) {
+                return softmax_spectral_bracket(row.keys()).upper;
+            });
+        }
         if (output) {
             fmt::print("\nlargest |o| of a row: {:.5g}\n",
                        static_cast<double>(result.output.rowwise().norm().maxCoeff()));
         }
-        const State& last = rows.back();
+        const State& last = result.rows.back();
+        const Beside beside = result.with_sink(queries - 1);
         fmt::print("\nlargest weights of the last row, key: weight\n");
         for (Index i = 0; i < last.leaders().size() && last.status() == RowStatus::normal; ++i)
             fmt::print("  {}: {:.5g}\n", last.leading_key(i),
-                       last.statistics().weight_of(static_cast<double>(last.leading_logit(i))));
+                       beside.weight_of(static_cast<double>(last.leading_logit(i))));
 
         if (!no_sinks) {
             std::vector<Index> order;
@@ -327,7 +360,8 @@ int main(int argc, char** argv) {
                           [&](Index key) { return queries > 64 && mask.is_causal() && keys - key < 64; });
             std::partial_sort(order.begin(), order.begin() + std::min<std::ptrdiff_t>(5, std::ssize(order)),
                               order.end(), [&](Index a, Index b) { return mass[a] > mass[b]; });
-            fmt::print("\nkeys that collect most, key: mean weight over the queries that see it\n");
+            fmt::print("\nkeys that collect most, key: mean weight {}over the queries that see it\n",
+                       head.sink ? "among the keys " : "");
             for (std::size_t i = 0; i < std::min<std::size_t>(5, order.size()); ++i)
                 fmt::print("  {}: {:.5g}{}\n", order[i], mass[order[i]],
                            mass[order[i]] > sink_threshold ? ", a sink" : "");
