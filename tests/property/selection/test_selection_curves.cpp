@@ -27,7 +27,6 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 TEMPLATE_TEST_CASE("precision and recall of every N are those of one set at a time",
                    "[selection][separability][curves]", float, double, long double) {
     using T = TestType;
-    using A = SumScalar<T>;
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Worst counts, distances;
