@@ -723,9 +723,9 @@ TEST_CASE("expected distances of float rows, with roots in float and in double",
     const std::uint64_t seed = test_seed();
     INFO("seed " << seed);
     Worst worst;
-    constexpr std::array<std::pair<Index, Index>, 6> shapes = {
+    constexpr std::array<std::pair<Index, Index>, 6> sizes = {
         {{1, 2}, {2, 3}, {7, 2}, {33, 4}, {130, 3}, {2100, 5}}};
-    for_each_tokens<float>(seed, shapes, [&](const Tokens<float>& tokens, SplitMix64& random) {
+    for_each_tokens<float>(seed, sizes, [&](const Tokens<float>& tokens, SplitMix64& random) {
         const RandomSubsetMoments<float> moments(tokens.weights(), tokens.vectors());
         for (const Index count : {Index(1), 1 + random.below(tokens.n), tokens.n}) {
             const auto narrow = moments.expected_distance<float>(count),
