@@ -27,7 +27,7 @@ if [ ${#only[@]} -gt 0 ]; then targets=("${only[@]/#/attnscope-bench-}"); fi
 {
     need_packages "${test_packages[@]}"
     (need_packages libdnnl-dev) || echo "Going on without oneDNN: it is not compared with."
-    want_packages libonnxruntime-dev # its headers, of Debian 13 and later
+    want_packages libonnxruntime-dev ca-certificates # its headers, of Debian 13 and later; for curl
     configure ATTNSCOPE_BUILD_BENCHMARKS=ON -- ATTNSCOPE_BUILD_EXAMPLES=OFF ATTNSCOPE_BUILD_TESTS=OFF
     cmake "$build" >/dev/null # they may have come since
     cmake --build "$build" --parallel "$jobs" --target "${targets[@]}"
