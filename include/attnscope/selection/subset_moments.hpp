@@ -50,8 +50,8 @@ public:
     /// sum_{j != i} y_j, V_i = N(L-1-N)/((L-1)(L-2)) (sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)). The lower end is
     /// the paper's main sum, (L-N)(L+N-1)/(L(L-1)) sum |y_i - N/(L+N-1) o|. V_i = 0 for L <= 2; {0, 0} at N =
     /// L.
-    /// R: the scalar that is calculated in. With float rows and R = float both ends are exact to 5e-6, in a quarter of the
-    /// time.
+    /// R: the scalar that is calculated in. With float rows and R = float both ends are exact to 5e-6, in less than
+    /// half the time.
     /// Cost. O(L), and O(d) for each key whose squares cancel.
     /// Throws. `invalid_argument` unless 0 <= N <= L.
     template <Real R = A>
@@ -98,15 +98,14 @@ public:
             }
             for (; i < n; ++i) add_key(i);
         };
+        bool narrow = false;
         if constexpr (std::same_as<R, float> && std::same_as<T, float>) {
-            if (narrow_.unit > A(0)) // 7 roundings of 2^-24 each, of which a root keeps half
+            narrow = narrow_.unit > A(0);
+            if (narrow) // 7 roundings of 2^-24 each, of which a root keeps half
                 add_all(narrow_.squares.data(), narrow_.products.data(), narrow_.spreads.data(), narrow_.unit,
                         A(1) / 16);
-            else
-                add_all(squares_.data(), products_.data(), spreads_.data(), A(1), cancelled);
-        } else {
-            add_all(squares_.data(), products_.data(), spreads_.data(), A(1), cancelled);
         }
+        if (!narrow) add_all(squares_.data(), products_.data(), spreads_.data(), A(1), cancelled);
         const A left = (l - count) / l;
         return {left * sum.lower, left * std::max(sum.lower, sum.upper)};
     }
@@ -192,10 +191,10 @@ private:
     MatrixView<T> x_;
     Row sum_;
     std::vector<A> squares_, products_, spreads_; ///< |y_i|^2, <y_i, o>, sum_{j != i} |y_j|^2 - |S_i|^2/(L-1)
+    /// The same in float and in a unit of which no term exceeds 4, so that one that underflows is none of a sum's digits.
     struct Narrow {
         std::vector<float> squares, products, spreads;
-        A unit =
-            0; ///< no term exceeds 4 of it, and one that underflows is none of a sum's digits; 0: out of range
+        A unit = 0; ///< 0: out of range
         void assign(const RandomSubsetMoments& row) {
             const A largest = std::max(row.total_squares_, row.sum_square_);
             if (!(largest > A(1e-250) && largest < A(1e250))) return;
