@@ -111,14 +111,15 @@ void capture_gguf(const models::PromptOptions& options, const std::string& out, 
     program::Progress progress("layer", static_cast<std::size_t>(layers));
     const auto begin = std::chrono::steady_clock::now();
     const double loss = prompt.model->run(prompt.text.ids, {.weights = keep_weights,
-                                                            .loss = n > 1,
+                                                            .loss = prompt.has_loss(),
                                                             .threads = threads,
+                                                            .layers = prompt.numbers(),
                                                             .layer = [&](const program::LayerTensors& layer) {
                                                                 if (!out.empty()) captured.take(layer);
                                                                 progress.step();
                                                             }});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (n > 1) print_loss(loss, "the model's own attention");
+    if (!std::isnan(loss)) print_loss(loss, "the model's own attention");
     fmt::print("time      {:.2f} s, {} thread{}\n", seconds, threads, threads == 1 ? "" : "s");
     if (out.empty()) return;
     attnscope::io::SafetensorsWriter writer;

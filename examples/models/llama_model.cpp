@@ -37,20 +37,20 @@ bool LlamaModel::is_gguf(const std::string& path) {
 namespace models {
 namespace {
 
-/// What llama.cpp complained of last: it reports no errors but in its log.
+/// What llama.cpp complained of first, which is the cause of the rest: it reports no errors but in its log.
 class Log {
 public:
     static Log& instance() {
         static Log log;
         return log;
     }
-    std::string last() {
+    std::string first() {
         const std::lock_guard lock(mutex_);
-        return last_.empty() ? std::string() : fmt::format(": {}", last_);
+        return first_.empty() ? std::string() : fmt::format(": {}", first_);
     }
     void clear() {
         const std::lock_guard lock(mutex_);
-        last_.clear();
+        first_.clear();
     }
 
 private:
@@ -60,15 +60,16 @@ private:
                 if (level != GGML_LOG_LEVEL_ERROR) return;
                 auto& log = *static_cast<Log*>(self);
                 const std::lock_guard lock(log.mutex_);
-                log.last_ = text;
-                while (!log.last_.empty() && log.last_.back() == '\n') log.last_.pop_back();
+                if (!log.first_.empty()) return;
+                log.first_ = text;
+                while (!log.first_.empty() && log.first_.back() == '\n') log.first_.pop_back();
             },
             this);
         ggml_backend_load_all();
         llama_backend_init();
     }
     std::mutex mutex_;
-    std::string last_;
+    std::string first_;
 };
 
 template <class T, void (*release)(T*)>
@@ -195,6 +196,9 @@ std::vector<double> alibi_slopes(double max_bias, Index heads) {
 /// Causality and window of an additive mask [n, n], where they say all of it.
 bool describe_mask(const std::vector<float>& mask, Index n, LlamaLayer& layer) {
     constexpr float hidden = -std::numeric_limits<float>::infinity();
+    for (Index query = 0; query < n; ++query)
+        for (Index key = query + 1; key < n; ++key)
+            layer.sees_later = layer.sees_later || mask[static_cast<std::size_t>(query * n + key)] != hidden;
     if (n > 1 && std::all_of(mask.begin(), mask.end(), [](float x) { return x == 0; }))
         return true; // every query sees every key
     Index window = 0;
@@ -243,7 +247,7 @@ public:
         Log::instance().clear();
         context_.reset(llama_init_from_model(model, parameters));
         if (!context_)
-            program::fail("{}: llama.cpp made no context of {} tokens{}", file_, n_, Log::instance().last());
+            program::fail("{}: llama.cpp made no context of {} tokens{}", file_, n_, Log::instance().first());
     }
     Decoding(const Decoding&) = delete;
     Decoding& operator=(const Decoding&) = delete;
@@ -259,7 +263,7 @@ public:
     void run(const LlamaRun& options) {
         options_ = &options;
         if (!decode(options.loss))
-            program::fail("{}: llama.cpp did not evaluate the prompt{}", file_, Log::instance().last());
+            program::fail("{}: llama.cpp did not evaluate the prompt{}", file_, Log::instance().first());
     }
     llama_context* context() const { return context_.get(); }
 
@@ -296,6 +300,8 @@ private:
                 if (ask) look_at(node, kind, layer);
                 return !ask;
             }
+            const std::vector<Index>& wanted = options_->layers;
+            if (!wanted.empty() && !std::binary_search(wanted.begin(), wanted.end(), layer)) return !ask;
             if (ask) return kind != Node::latent && (kind != Node::weights || options_->weights);
             take(node, kind);
             return true;
@@ -335,9 +341,12 @@ private:
             for (Index head = 0; head < layer.heads; ++head) layer.sinks.push_back(elements(head, 0, 0));
         }
         const double max_bias = float_parameter(node, 1);
+        layer.sees_later = !node->src[1];
         if (!node->src[1]) return; // every query sees every key
         const auto mask = mask_of(node->src[1]);
-        if (max_bias == 0 && describe_mask(*mask, n_, layer)) return;
+        if (describe_mask(*mask, n_, layer) && max_bias == 0) return;
+        layer.causal = false; // the mask says it
+        layer.window = 0;
         layer.mask = mask;
         layer.slopes = max_bias > 0 ? alibi_slopes(max_bias, layer.heads) : std::vector<double>{1};
     }
@@ -399,7 +408,7 @@ bool LlamaModel::available() { return true; }
 LlamaModel::LlamaModel(const std::string& file) : file_(file), state_(std::make_unique<State>()) {
     Log::instance().clear();
     state_->model.reset(llama_model_load_from_file(file.c_str(), llama_model_default_params()));
-    if (!state_->model) program::fail("{}: llama.cpp does not load it{}", file, Log::instance().last());
+    if (!state_->model) program::fail("{}: llama.cpp does not load it{}", file, Log::instance().first());
     state_->vocabulary = llama_model_get_vocab(state_->model.get());
     if (llama_model_has_encoder(state_->model.get()))
         program::fail("{}: a model with an encoder; only decoders are analysed", file);
@@ -496,6 +505,9 @@ double LlamaModel::run(std::span<const std::int32_t> ids, const LlamaRun& option
         const float* const logits = llama_get_logits_ith(decoding.context(), static_cast<std::int32_t>(i));
         if (!logits) program::fail("{}: llama.cpp has no logits of token {}", file_, i);
         const attnscope::RowIn<float> row(logits, static_cast<std::size_t>(vocabulary()));
+        // What llama.cpp gives of a model whose graph ends without logits.
+        if (std::all_of(row.begin(), row.end(), [](float x) { return x == 0; }))
+            return std::numeric_limits<double>::quiet_NaN();
         sum += static_cast<double>(attnscope::row_statistics<float>(row).log_sum_exp()) -
                static_cast<double>(row[static_cast<std::size_t>(ids[i + 1])]);
     }

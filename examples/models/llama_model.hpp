@@ -24,7 +24,8 @@ struct LlamaLayer {
     double softcap = 0;        ///< 0: none
     std::vector<double> sinks; ///< a logit for each head; empty: none
     bool causal = false;
-    Index window = 0; ///< keys up to its own that a query sees; 0: all, as far as this prompt can tell
+    bool sees_later = false; ///< some query sees a key behind it
+    Index window = 0;        ///< keys up to its own that a query sees; 0: all, as far as this prompt can tell
     bool latent =
         false; ///< q and k are those of DeepSeek's latent attention: one latent key and value for all heads
 
@@ -38,7 +39,8 @@ struct LlamaRun {
     bool weights = true; ///< hand out the model's own weights as well
     bool loss = true;
     Index threads = 1;
-    program::LayerFeed::Emit layer = {}; ///< called for each layer with attention, in order
+    std::vector<Index> layers = {};      ///< numbers of those that are handed out, ascending; empty: all
+    program::LayerFeed::Emit layer = {}; ///< called for each of them with attention, in order
 };
 
 /// Example: `LlamaModel model("qwen3.gguf"); model.run(model.encode(text), {.layer = take});`
@@ -70,7 +72,8 @@ public:
     /// The layers with attention, without evaluating them where the backend can be stopped. Errors: as `run`.
     std::vector<LlamaLayer> survey(std::span<const std::int32_t> ids, Index threads = 1) const;
 
-    /// One pass over all tokens at once. Mean of -log p(next token) in nats, NaN unless asked for.
+    /// One pass over all tokens at once. Mean of -log p(next token) in nats, NaN unless asked for, and for a model that
+    /// gives no logits (of embeddings, say).
     /// Cost. Memory O(n^2 heads) in llama.cpp.
     /// Errors: std::runtime_error for ids outside the vocabulary, for prompts of another length than 1 to `context`,
     /// and for a graph whose attention is not as expected: the message lists the nodes that were seen. What `layer` throws.

@@ -109,6 +109,7 @@ Capture run(Model given, const Text& text, std::vector<std::string> texts, Index
 }
 
 Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
+    options.refuse_layers();
     Model model = Model::load(folder);
     const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
     std::optional<Tokenizer> tokenizer;
@@ -121,19 +122,47 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     return capture;
 }
 
-/// Layers must be of one shape to be the tensors of a capture.
-void require_readable(const std::string& file, const std::vector<LlamaLayer>& layers) {
-    const LlamaLayer& first = layers[0];
+/// What must be the same in all layers to be the tensors of a capture.
+std::string shape_of(const LlamaLayer& layer) {
+    return fmt::format("{} heads on {} of width {} and {}{}", layer.heads, layer.key_heads, layer.width,
+                       layer.value_width, layer.sinks.empty() ? "" : " with sinks");
+}
+
+void require_one_shape(const std::string& file, const std::vector<LlamaLayer>& layers) {
+    std::vector<std::pair<std::string, std::vector<Index>>> shapes;
     for (const LlamaLayer& layer : layers) {
-        if (layer.heads != first.heads || layer.key_heads != first.key_heads || layer.width != first.width ||
-            layer.value_width != first.value_width || layer.sinks.empty() != first.sinks.empty())
-            program::fail("{}: layers of different shapes are not read: layer {} has {} heads on {} of width "
-                          "{} and {}{}, "
-                          "layer {} has {} on {} of {} and {}{}",
-                          file, first.number, first.heads, first.key_heads, first.width, first.value_width,
-                          first.sinks.empty() ? "" : " with sinks", layer.number, layer.heads, layer.key_heads,
-                          layer.width, layer.value_width, layer.sinks.empty() ? "" : " with sinks");
+        const std::string shape = shape_of(layer);
+        auto found =
+            std::find_if(shapes.begin(), shapes.end(), [&](const auto& s) { return s.first == shape; });
+        if (found == shapes.end()) found = shapes.insert(found, {shape, {}});
+        found->second.push_back(layer.number);
     }
+    if (shapes.size() == 1) return;
+    std::string told;
+    for (const auto& [shape, numbers] : shapes)
+        told += fmt::format("{}layer{} {}: {}", told.empty() ? "" : "; ", numbers.size() == 1 ? "" : "s",
+                            fmt::join(numbers, ","), shape);
+    program::fail("{}: its layers are of different shapes; choose some of one shape by --model-layers; {}",
+                  file, told);
+}
+
+/// The layers that were asked for.
+std::vector<LlamaLayer> chosen_layers(std::vector<LlamaLayer> layers, const std::vector<Index>& wanted) {
+    if (wanted.empty()) return layers;
+    std::vector<LlamaLayer> chosen;
+    for (const Index number : wanted) {
+        const auto found = std::find_if(layers.begin(), layers.end(),
+                                        [&](const auto& layer) { return layer.number == number; });
+        if (found == layers.end()) {
+            std::vector<Index> numbers;
+            for (const LlamaLayer& layer : layers) numbers.push_back(layer.number);
+            throw program::usage_error(
+                fmt::format("--model-layers: layer {} has no attention; those of the model that have are {}",
+                            number, fmt::join(numbers, ",")));
+        }
+        chosen.push_back(std::move(*found));
+    }
+    return chosen;
 }
 
 Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, Index threads) {
@@ -151,9 +180,11 @@ Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, 
     for (std::string& remark : prompt.remarks()) capture.assumptions.push_back(std::move(remark));
     const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
     const auto feed = std::make_shared<LayerFeed>(
-        capture.layers, [=, model = prompt.model, ids = prompt.text.ids](const LayerFeed::Emit& emit) {
-            *loss =
-                model->run(ids, {.weights = check, .loss = ids.size() > 1, .threads = threads, .layer = emit});
+        capture.layers, [=, model = prompt.model, ids = prompt.text.ids, numbers = prompt.numbers(),
+                         loss_wanted = prompt.has_loss()](const LayerFeed::Emit& emit) {
+            *loss = model->run(
+                ids,
+                {.weights = check, .loss = loss_wanted, .threads = threads, .layers = numbers, .layer = emit});
         });
     capture.q = source_of(feed, &LayerTensors::q, first.heads, capture.queries, first.width);
     capture.k = source_of(feed, &LayerTensors::k, first.key_heads, capture.keys, first.width);
@@ -234,13 +265,22 @@ std::optional<HeadSource> GgufPrompt::bias() const {
     return source;
 }
 
-std::vector<std::string> GgufPrompt::remarks() const {
-    std::vector<std::string> remarks;
+std::vector<Index> GgufPrompt::numbers() const {
     std::vector<Index> numbers;
     for (const LlamaLayer& layer : layers) numbers.push_back(layer.number);
+    return numbers;
+}
+
+bool GgufPrompt::has_loss() const { return text.ids.size() > 1 && !sees_later; }
+
+std::vector<std::string> GgufPrompt::remarks() const {
+    std::vector<std::string> remarks;
     if (std::ssize(layers) < model->layers())
-        remarks.push_back(fmt::format("layers with attention, numbered from 0 here, are {} of the model",
-                                      fmt::join(numbers, ", ")));
+        remarks.push_back(fmt::format("layers {}, numbered from 0 here, are {} of the model",
+                                      chosen ? "that were chosen" : "with attention",
+                                      fmt::join(numbers(), ", ")));
+    if (sees_later)
+        remarks.push_back("no loss: queries see keys behind them, so that no token is unknown to the model");
     if (layers[0].latent)
         remarks.push_back(
             "latent attention: queries and keys after absorption, one latent key and value for all heads");
@@ -250,12 +290,18 @@ std::vector<std::string> GgufPrompt::remarks() const {
 
 GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads) {
     if (!options.tokenizer().empty()) throw program::usage_error("--tokenizer: a GGUF file has its own");
+    const std::vector<Index> wanted = options.layers();
     GgufPrompt prompt;
     prompt.model = std::make_shared<const LlamaModel>(file);
     prompt.text = options.read([&](const std::string& bytes) { return prompt.model->encode(bytes); },
                                prompt.model->context());
-    prompt.layers = prompt.model->survey(prompt.text.ids, threads);
-    require_readable(file, prompt.layers);
+    std::vector<LlamaLayer> layers = prompt.model->survey(prompt.text.ids, threads);
+    const std::size_t all = layers.size();
+    prompt.sees_later =
+        std::any_of(layers.begin(), layers.end(), [](const auto& layer) { return layer.sees_later; });
+    prompt.layers = chosen_layers(std::move(layers), wanted);
+    prompt.chosen = prompt.layers.size() < all;
+    require_one_shape(file, prompt.layers);
     return prompt;
 }
 

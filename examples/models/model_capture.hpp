@@ -46,7 +46,11 @@ bool is_model(const std::string& input);
 struct GgufPrompt {
     std::shared_ptr<const LlamaModel> model;
     Text text;
-    std::vector<LlamaLayer> layers; ///< with attention, all of one shape
+    std::vector<LlamaLayer> layers;     ///< with attention and wanted, all of one shape
+    bool chosen = false;                ///< some layers that have attention are not among them
+    bool sees_later = false;            ///< in some layer of the model a query sees a key behind it
+    std::vector<Index> numbers() const; ///< of the layers in the model
+    bool has_loss() const;              ///< whether its logits are of a token that it has not seen
 
     std::string described() const; ///< one line about its shape
     /// How its layers attend; those with a mask of their own form as if every query saw every key.
@@ -58,8 +62,8 @@ struct GgufPrompt {
     std::vector<std::string> remarks() const;
 };
 
-/// Throws `usage_error` for a --tokenizer, `std::runtime_error` for layers of different shapes or with softcap and sinks
-/// at once, and what `LlamaModel` throws.
+/// Throws `usage_error` for a --tokenizer and for --model-layers that have no attention, `std::runtime_error` for layers of
+/// different shapes, and what `LlamaModel` throws.
 GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads);
 /// Its heads, without the model's own weights.
 program::Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads);

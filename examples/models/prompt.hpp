@@ -17,7 +17,7 @@ struct Text {
     Index available = 0; ///< tokens there; the rest is left out
 };
 
-/// Adds --text, --tokens, --tokenizer and --length to a program, and reads what they name. `usage_error` for options
+/// Adds --text, --tokens, --tokenizer, --length and --model-layers to a program, and reads what they name. `usage_error` for options
 /// that do not fit together, and what `Tokenizer` throws.
 class TextOptions {
 public:
@@ -33,6 +33,11 @@ public:
             ->type_name("FOLDER");
         app.add_option(length_option_, length_, "tokens to run [what there is, at most 1024 and the context]")
             ->type_name("N");
+        app.add_option(
+               "--model-layers", layers_,
+               "of a GGUF file, those whose heads are wanted, such as 0,3-5; needed where not all are of "
+               "one shape [all with attention]")
+            ->type_name("LIST");
     }
 
     bool given() const { return !text_.empty() || !tokens_.empty(); }
@@ -42,11 +47,25 @@ public:
                : !tokens_.empty()    ? "--tokens"
                : !tokenizer_.empty() ? "--tokenizer"
                : !length_.empty()    ? std::string_view(length_option_)
+               : !layers_.empty()    ? "--model-layers"
                                      : "";
     }
     bool needs_tokenizer() const { return !text_.empty(); }
     const std::string& tokenizer() const { return tokenizer_; }
     std::vector<std::string> inputs() const { return {text_, tokens_, tokenizer_}; }
+    /// Numbers of layers of the model, ascending; empty: all.
+    std::vector<Index> layers() const {
+        if (layers_.empty()) return {};
+        std::vector<Index> list = program::number_list("--model-layers", layers_);
+        std::sort(list.begin(), list.end());
+        list.erase(std::unique(list.begin(), list.end()), list.end());
+        return list;
+    }
+    /// Of a folder, whose layers are all of one shape.
+    void refuse_layers() const {
+        if (!layers_.empty())
+            throw program::usage_error("--model-layers: chooses layers of a GGUF file, and this is none");
+    }
 
     /// encode: ids of a text.
     template <class Encode>
@@ -89,7 +108,7 @@ private:
         text.ids.resize(static_cast<std::size_t>(n));
     }
 
-    std::string length_option_, text_, tokens_, tokenizer_, length_;
+    std::string length_option_, text_, tokens_, tokenizer_, length_, layers_;
 };
 
 struct Prompt {
@@ -126,6 +145,7 @@ public:
     const TextOptions& text() const { return text_; }
 
     Prompt read() const {
+        text_.refuse_layers();
         Model model = load();
         const Config& config = model.config();
         const auto encode = [&](const std::string& text) {

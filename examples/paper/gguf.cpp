@@ -37,8 +37,9 @@ Source source_of(const models::GgufPrompt& prompt, Index threads) {
         return prompt.model->run(
             prompt.text.ids,
             {.weights = false,
-             .loss = n > 1,
+             .loss = prompt.has_loss(),
              .threads = threads,
+             .layers = prompt.numbers(),
              .layer = [&](const program::LayerTensors& tensors) {
                  const models::LlamaLayer& layer = prompt.layers[static_cast<std::size_t>(place)];
                  const auto array = [&](const std::vector<float>& numbers, Index heads, Index width) {

@@ -32,7 +32,7 @@ void print(const Result& result) {
                result.tokens < result.available ? fmt::format(" of {}: the rest is left out", result.available)
                                                 : std::string());
     if (std::isnan(result.loss))
-        fmt::print("loss      none: config.json names an architecture without a head\n");
+        fmt::print("loss      none: the model predicts no next token\n");
     else
         fmt::print("loss      {:.4f} nats a token\n", result.loss);
     for (const auto& [name, choice] : choices(result)) fmt::print("{}: {}\n", name, choice);

@@ -20,37 +20,6 @@ namespace {
 
 using attnscope::Index;
 
-/// "0,3-5" as 0, 3, 4, 5.
-std::vector<Index> parse_list(const std::string& text, std::string_view option) {
-    std::vector<Index> list;
-    const auto fail = [&] {
-        throw program::usage_error(fmt::format("{}: expected numbers such as 0,3-5, got {}", option, text));
-    };
-    const char* at = text.data();
-    const char* const end = at + text.size();
-    const auto read_number = [&] {
-        Index value = 0;
-        const auto [next, error] = std::from_chars(at, end, value);
-        if (error != std::errc{} || value < 0) fail();
-        at = next;
-        return value;
-    };
-    if (at == end) fail();
-    while (true) {
-        const Index first = read_number();
-        Index last = first;
-        if (at != end && *at == '-') {
-            ++at;
-            last = read_number();
-        }
-        constexpr std::size_t most = 1'000'000;
-        if (last < first || static_cast<std::size_t>(last - first) >= most - list.size()) fail();
-        for (Index i = 0; i <= last - first; ++i) list.push_back(first + i);
-        if (at == end) return list;
-        if (*at++ != ',') fail();
-    }
-}
-
 /// "statistics,audit" as the parts of an analysis; statistics are always made.
 void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
     bool selections = false;
@@ -234,7 +203,7 @@ int main(int argc, char** argv) {
         if (scalar != "float" && scalar != "double")
             throw program::usage_error(fmt::format("--scalar must be float or double, got {}", scalar));
         settings.analysis.single_precision = scalar == "float";
-        settings.analysis.counts = parse_list(select, "--select");
+        settings.analysis.counts = program::number_list("--select", select);
         for (const Index n : settings.analysis.counts)
             if (n < 1) throw program::usage_error(fmt::format("--select: every N must be >= 1, got {}", n));
         choose_parts(parts, settings.analysis);
@@ -253,8 +222,8 @@ int main(int argc, char** argv) {
                     fmt::format("--ball-radius must be nearest or a number > 0, got {}", ball_radius));
             settings.analysis.radius = radius;
         }
-        if (!layers.empty()) settings.layers = parse_list(layers, "--layers");
-        if (!heads.empty()) settings.heads = parse_list(heads, "--heads");
+        if (!layers.empty()) settings.layers = program::number_list("--layers", layers);
+        if (!heads.empty()) settings.heads = program::number_list("--heads", heads);
         settings.analysis.seed = program::whole_number<std::uint64_t>(
             "--seed", seed_text, 0, std::numeric_limits<std::uint64_t>::max());
         settings.threads = program::whole_number<Index>("--threads", threads, 1, 1024);

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -66,6 +67,38 @@ inline double positive_number(std::string_view option, std::string_view text,
                                             : fmt::format("{} must be a number between 0 and {}, got {}",
                                                           option, below, text));
     return value;
+}
+
+/// "0,3-5" from a command line as 0, 3, 4, 5. Throws `usage_error` as above.
+inline std::vector<std::ptrdiff_t> number_list(std::string_view option, std::string_view text) {
+    using Number = std::ptrdiff_t;
+    std::vector<Number> list;
+    const auto fail = [&] {
+        throw usage_error(fmt::format("{}: expected numbers such as 0,3-5, got {}", option, text));
+    };
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    const auto read_number = [&] {
+        Number value = 0;
+        const auto [next, error] = std::from_chars(at, end, value);
+        if (error != std::errc{} || value < 0) fail();
+        at = next;
+        return value;
+    };
+    if (at == end) fail();
+    while (true) {
+        const Number first = read_number();
+        Number last = first;
+        if (at != end && *at == '-') {
+            ++at;
+            last = read_number();
+        }
+        constexpr std::size_t most = 1'000'000;
+        if (last < first || static_cast<std::size_t>(last - first) >= most - list.size()) fail();
+        for (Number i = 0; i <= last - first; ++i) list.push_back(first + i);
+        if (at == end) return list;
+        if (*at++ != ',') fail();
+    }
 }
 
 /// Is this process the one of many that tells what went wrong?

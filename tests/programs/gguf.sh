@@ -12,6 +12,7 @@ refused 2 "a model needs --text or --tokens" "$work/cut.gguf"
 refused 2 "the model says how it attends" "$work/cut.gguf" --tokens "$work/ids" --causal
 refused 2 "only a model reads a text" "$work/ids" --tokens "$work/ids"
 refused 2 "--check must be on or off" "$work/cut.gguf" --tokens "$work/ids" --check maybe
+refused 2 "--model-layers: only a model reads a text" "$work/ids" --model-layers 1
 if "$program" "$work/cut.gguf" --tokens "$work/ids" 2>&1 | grep -q 'install libllama-dev'; then
     [ "$failed" -eq 0 ] || exit 1
     echo "skipped: built without llama.cpp"
@@ -58,6 +59,45 @@ if [ -e "$stories/model.safetensors" ]; then
         within "$(figure "$work/j.json" loss)" "$loss" "$tolerance" || complain "$input: loss $(figure "$work/j.json" loss), expected $loss"
         printf '%-18s loss %s\n' "${input##*/}" "$(figure "$work/j.json" loss)"
     done
+fi
+# Attention of uncommon forms: model, options, what the report says of it.
+while IFS='|' read -r family options says; do
+    command -v python3 >/dev/null || { echo "no python3: models of uncommon forms are not tested"; break; }
+    model="$work/$family.gguf"
+    python3 "$ATTNSCOPE_SOURCE/tests/models/tiny_gguf.py" "$family" "$model" || { complain "$family: not written"; continue; }
+    # shellcheck disable=SC2086
+    "$program" "$model" --tokens "$data/gguf/ids.txt" $options --json "$work/model.json" >"$work/text" || complain "$family: fails"
+    grep -qF -- "$says" "$work/text" || complain "$family: the report does not say \"$says\""
+    within "$(figure "$work/model.json" max_weight_difference)" 0 1e-5 ||
+        complain "$family: weights differ by $(figure "$work/model.json" max_weight_difference)"
+    # shellcheck disable=SC2086
+    "$ATTNSCOPE_BIN/attnscope-capture" "$model" --tokens "$data/gguf/ids.txt" $options --out "$work/c.safetensors" >"$work/out" ||
+        complain "$family: capture fails"
+    rm -rf "$work/a" "$work/b" && mkdir "$work/a" "$work/b"
+    # shellcheck disable=SC2086
+    "$program" "$model" --tokens "$data/gguf/ids.txt" $options --check off --csv "$work/a" >/dev/null &&
+        "$program" "$work/c.safetensors" --csv "$work/b" >/dev/null || complain "$family: the report fails"
+    diff -rq "$work/a" "$work/b" >/dev/null || complain "$family: a capture gives other figures than the model"
+    printf '%-18s loss %s; weights differ by %s %s\n' "$family" "$(figure "$work/model.json" loss)" \
+        "$(figure "$work/model.json" max_weight_difference)" "$options"
+done <<'END'
+bloom||bias: masks and position biases of the model, added to the logits
+deepseek2||latent attention: queries and keys after absorption
+lfm2||layers with attention, numbered from 0 here, are 1, 3 of the model
+lfm2|--model-layers 3|layers that were chosen, numbered from 0 here, are 3 of the model
+deci|--model-layers 0|4 heads on 2 key heads
+deci|--model-layers 3|numbered from 0 here, are 3 of the model
+bert||no loss: queries see keys behind them
+END
+if [ -e "$work/deci.gguf" ]; then
+    [ "$(figure "$work/model.json" loss)" = null ] || complain "bert: a loss of tokens that were seen"
+    python3 "$ATTNSCOPE_SOURCE/tests/models/tiny_gguf.py" mamba "$work/mamba.gguf"
+    ids=(--tokens "$data/gguf/ids.txt")
+    refused 1 "layer 0: 4 heads on 2 of width 32 and 32; layer 2: 4 heads on 1 of width 32 and 32; layer 3: 2 heads on 2" \
+        "$work/deci.gguf" "${ids[@]}"
+    refused 2 "layer 1 has no attention; those of the model that have are 0,2,3" "$work/deci.gguf" "${ids[@]}" --model-layers 1-3
+    refused 2 "--model-layers: expected numbers such as 0,3-5" "$work/deci.gguf" "${ids[@]}" --model-layers all
+    refused 1 "no layer has softmax attention" "$work/mamba.gguf" "${ids[@]}"
 fi
 [ -z "$(find "$work" -name '*.partial*')" ] || complain "it leaves files behind"
 exit "$failed"
