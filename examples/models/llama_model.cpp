@@ -118,8 +118,20 @@ private:
 
 /// [heads, rows, cols] of a tensor whose columns are dimension 0 and whose rows are dimension 1, or the other way round.
 std::vector<float> matrices(const ggml_tensor* tensor, Index rows, Index cols, bool columns_first) {
-    const Elements elements(tensor);
     std::vector<float> result;
+    if (columns_first && tensor->type == GGML_TYPE_F32 && tensor->nb[0] == sizeof(float)) { // rows as they are
+        const auto row = static_cast<std::size_t>(cols), height = static_cast<std::size_t>(rows);
+        result.resize(static_cast<std::size_t>(tensor->ne[2]) * height * row);
+        const bool whole = tensor->nb[1] == row * sizeof(float); // one behind the other
+        const std::size_t at_once = whole ? height : 1;
+        float* to = result.data();
+        for (std::size_t head = 0; head < static_cast<std::size_t>(tensor->ne[2]); ++head)
+            for (std::size_t i = 0; i < height; i += at_once, to += at_once * row)
+                ggml_backend_tensor_get(tensor, to, head * tensor->nb[2] + i * tensor->nb[1],
+                                        at_once * row * sizeof(float));
+        return result;
+    }
+    const Elements elements(tensor);
     result.reserve(static_cast<std::size_t>(tensor->ne[2] * rows * cols));
     for (Index head = 0; head < tensor->ne[2]; ++head)
         for (Index i = 0; i < rows; ++i)

@@ -58,7 +58,8 @@ std::vector<std::string> token_texts(std::optional<Tokenizer>& tokenizer, const 
     return texts;
 }
 
-Capture run(Model given, const Text& text, std::vector<std::string> texts, Index threads) {
+Capture run(Model given, const Text& text, std::vector<std::string> texts, Index threads,
+            bool with_loss = true) {
     const auto model = std::make_shared<const Model>(std::move(given));
     const Config& config = model->config();
     Capture capture;
@@ -77,7 +78,7 @@ Capture run(Model given, const Text& text, std::vector<std::string> texts, Index
         std::make_shared<LayerFeed>(config.layers, [=, ids = text.ids](const LayerFeed::Emit& emit) {
             RunOptions<float> run;
             run.threads = threads;
-            run.loss = ids.size() > 1;
+            run.loss = with_loss && ids.size() > 1;
             run.layer = [&](const LayerView<float>& layer) {
                 LayerTensors tensors;
                 const auto append = [](std::vector<float>& to, const attnscope::MatrixView<float>& m) {
@@ -101,6 +102,7 @@ Capture run(Model given, const Text& text, std::vector<std::string> texts, Index
         feed->finish();
         return *loss;
     };
+    if (!with_loss) return capture;
     capture.loss_under = [=, ids = text.ids](const attnscope::AnyNormalizer& normalizer) {
         return model->run<float>(ids, {.normalizer = normalizer, .loss = ids.size() > 1, .threads = threads})
             .loss;
@@ -108,7 +110,7 @@ Capture run(Model given, const Text& text, std::vector<std::string> texts, Index
     return capture;
 }
 
-Capture run_folder(const std::string& folder, const TextOptions& options, Index threads) {
+Capture run_folder(const std::string& folder, const TextOptions& options, Index threads, bool with_loss) {
     options.refuse_layers();
     Model model = Model::load(folder);
     const std::string tokenizer_folder = options.tokenizer().empty() ? folder : options.tokenizer();
@@ -117,7 +119,7 @@ Capture run_folder(const std::string& folder, const TextOptions& options, Index 
     const Text text = options.read([&](const std::string& bytes) { return tokenizer->encode(bytes); },
                                    model.config().context);
     std::vector<std::string> texts = token_texts(tokenizer, tokenizer_folder, text.ids);
-    Capture capture = run(std::move(model), text, std::move(texts), threads);
+    Capture capture = run(std::move(model), text, std::move(texts), threads, with_loss);
     capture.name = folder;
     return capture;
 }
@@ -165,7 +167,8 @@ std::vector<LlamaLayer> chosen_layers(std::vector<LlamaLayer> layers, const std:
     return chosen;
 }
 
-Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, Index threads) {
+Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, Index threads,
+                 bool with_loss = true) {
     const LlamaLayer& first = prompt.layers[0];
     Capture capture;
     capture.name = file;
@@ -181,7 +184,7 @@ Capture run_gguf(const std::string& file, const GgufPrompt& prompt, bool check, 
     const auto loss = std::make_shared<double>(std::numeric_limits<double>::quiet_NaN());
     const auto feed = std::make_shared<LayerFeed>(
         capture.layers, [=, model = prompt.model, ids = prompt.text.ids, numbers = prompt.numbers(),
-                         loss_wanted = prompt.has_loss()](const LayerFeed::Emit& emit) {
+                         loss_wanted = with_loss && prompt.has_loss()](const LayerFeed::Emit& emit) {
             *loss = model->run(
                 ids,
                 {.weights = check, .loss = loss_wanted, .threads = threads, .layers = numbers, .layer = emit});
@@ -311,15 +314,22 @@ bool is_gguf(const std::string& input) {
 
 bool is_model(const std::string& input) { return is_folder_of_model(input) || is_gguf(input); }
 
-ModelOptions::ModelOptions(CLI::App& app, std::string length_option) : text_(app, std::move(length_option)) {
+ModelOptions::ModelOptions(CLI::App& app, std::string length_option, bool tells_loss)
+    : text_(app, std::move(length_option)), loss_(tells_loss ? "on" : "off") {
     app.add_option("--check", check_,
                    "of a GGUF model: compare the weights with the model's own; off saves their time and memory")
         ->capture_default_str();
+    if (tells_loss)
+        app.add_option("--loss", loss_,
+                       "of a model: the mean over all tokens of -log p(next token); off saves the time and "
+                       "memory of their logits")
+            ->capture_default_str();
 }
 
 void ModelOptions::check() const {
-    if (check_ != "on" && check_ != "off")
-        throw program::usage_error(fmt::format("--check must be on or off, got {}", check_));
+    for (const auto& [name, value] : {std::pair{"--check", &check_}, {"--loss", &loss_}})
+        if (*value != "on" && *value != "off")
+            throw program::usage_error(fmt::format("{} must be on or off, got {}", name, *value));
 }
 
 Capture ModelOptions::open(const std::vector<std::string>& inputs, std::uint64_t seed,
@@ -343,9 +353,9 @@ Capture ModelOptions::open(const std::vector<std::string>& inputs, std::uint64_t
         if (given) throw program::usage_error(fmt::format("{}: the model says how it attends", name));
     if (!text_.given())
         throw program::usage_error(fmt::format("{}: a model needs --text or --tokens to read", inputs[0]));
-    return is_folder_of_model(inputs[0])
-               ? run_folder(inputs[0], text_, threads)
-               : run_gguf(inputs[0], open_gguf(inputs[0], text_, threads), check_ == "on", threads);
+    return is_folder_of_model(inputs[0]) ? run_folder(inputs[0], text_, threads, loss_ == "on")
+                                         : run_gguf(inputs[0], open_gguf(inputs[0], text_, threads),
+                                                    check_ == "on", threads, loss_ == "on");
 }
 
 } // namespace models

@@ -7,11 +7,12 @@
 
 namespace models {
 
-/// Adds the options of `TextOptions` and --check to a program whose INPUT may be a model.
+/// Adds the options of `TextOptions`, --check and --loss to a program whose INPUT may be a model.
 class ModelOptions {
 public:
-    /// length_option: what limits the tokens of the text is called.
-    explicit ModelOptions(CLI::App& app, std::string length_option = "--length");
+    /// length_option: what limits the tokens of the text is called. tells_loss: without it there is no --loss, and a loss
+    /// is never made.
+    explicit ModelOptions(CLI::App& app, std::string length_option = "--length", bool tells_loss = true);
 
     /// Refuses what can be refused before a model is opened.
     void check() const;
@@ -21,8 +22,8 @@ public:
     /// `open_capture`, and also the heads of a model: one input that is a folder with config.json, which our own pass runs,
     /// or a GGUF file, which llama.cpp runs, on --text or --tokens. The model runs while its heads are read, once for each
     /// time that they are read in order, with `threads`; the text of that run, the layers, softcaps, sinks and masks that
-    /// the model has, and the loss are told by the capture. Of a GGUF file the capture has the model's own weights,
-    /// unless --check is off.
+    /// the model has, and the loss, unless --loss is off, are told by the capture. Of a GGUF file the capture has the model's
+    /// own weights, unless --check is off.
     /// Memory. One layer at a time.
     /// Throws. As `open_capture`; `usage_error` for a model without a text, for a text without a model, and for options
     /// of captures that say how a model attends; what `Model`, `LlamaModel` and `Tokenizer` throw.
@@ -31,7 +32,7 @@ public:
 
 private:
     TextOptions text_;
-    std::string check_ = "on";
+    std::string check_ = "on", loss_ = "on";
 };
 
 /// The heads of a prompt's model on its tokens, as `ModelOptions::open` gives those of a folder. tokenizer: a folder; where

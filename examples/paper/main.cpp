@@ -191,6 +191,7 @@ int main(int argc, char** argv) {
     app.add_option("--threads", threads, "change nothing in the results")->capture_default_str();
 
     return program::run(app, argc, argv, [&] {
+        program::keep_memory();
         prompt_options.check(true);
         Settings settings;
         settings.token = chosen<paper::Token>("--vectors", paper::token_names, vectors);

@@ -46,7 +46,7 @@ int main(int argc, char** argv) {
         "[batch,layers,heads,n,d], and optional "
         "v; or .npy parts q=FILE k=FILE v=FILE; or a model that runs on --text: a folder with config.json and "
         "model.safetensors, or a GGUF file; without it, synthetic heads");
-    const models::ModelOptions model_options(app, "--text-length");
+    const models::ModelOptions model_options(app, "--text-length", false);
     app.add_option("--length", length, "of the context to plan for, keys")->capture_default_str();
     // Their number is optional, and what follows may be the capture.
     constexpr int most = 8;

@@ -4,6 +4,9 @@
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
+#include <mutex>
+#include <span>
+
 namespace report {
 namespace {
 
@@ -35,20 +38,25 @@ class WeightDifference {
 public:
     explicit WeightDifference(const attnscope::Matrix<double>& stored) : stored_(stored) {}
     void row(Index query, RowIn<double> computed) {
-        const std::lock_guard lock(guard_);
+        double largest = 0;
         for (Index key = 0; key < stored_.cols(); ++key) {
             // Keys behind the last one that a query sees have no weight.
             const auto at = static_cast<std::size_t>(key);
             const double own = at < computed.size() ? computed[at] : 0, stored = stored_(query, key);
-            double difference = std::abs(own - stored);
-            if (std::isnan(own) && std::isnan(stored)) difference = 0;
-            // NaN on one side only is a difference that no number describes, and stays.
-            largest_ = difference <= largest_ || std::isnan(largest_) ? largest_ : difference;
+            const double difference = std::isnan(own) && std::isnan(stored) ? 0 : std::abs(own - stored);
+            largest = larger(largest, difference);
         }
+        const std::lock_guard lock(guard_);
+        largest_ = larger(largest_, largest);
     }
     double largest() const { return largest_; }
 
 private:
+    /// NaN on one side only is a difference that no number describes, and stays.
+    static double larger(double before, double now) {
+        return now <= before || std::isnan(before) ? before : now;
+    }
+
     const attnscope::Matrix<double>& stored_;
     std::mutex guard_;
     double largest_ = 0;
@@ -257,6 +265,27 @@ std::vector<attnscope::WorkUnit> units_of(const Report& report) {
 }
 HeadPlace place_of(const attnscope::WorkUnit& unit) { return {unit.document, unit.layer, unit.head}; }
 
+/// Calls analyse(i, executor) for so many units: small heads of a layer side by side, as a model hands out one layer after
+/// the other; of large heads, the rows. Then take(i) in their order.
+template <class Analyse, class Take>
+void side_by_side(const Report& report, std::span<const attnscope::WorkUnit> units, const Analyse& analyse,
+                  const Take& take) {
+    constexpr Index most_logits = Index(1) << 26; // half a gigabyte of them
+    const Index threads = report.settings.threads,
+                logits = report.streamed ? 1 : std::max<Index>(1, report.capture.queries * report.capture.keys),
+                most = std::clamp<Index>(most_logits / logits, 1, threads);
+    for (std::size_t begin = 0, end = 0; begin < units.size(); begin = end) {
+        while (end < units.size() && static_cast<Index>(end - begin) < most &&
+               units[end].document == units[begin].document && units[end].layer == units[begin].layer)
+            ++end;
+        const auto count = static_cast<Index>(end - begin);
+        const attnscope::Threads own((threads + count - 1) / count);
+        attnscope::Threads{std::min(threads, count)}(
+            count, [&](Index i) { analyse(begin + static_cast<std::size_t>(i), own); });
+        for (std::size_t i = begin; i < end; ++i) take(i);
+    }
+}
+
 } // namespace
 
 Report analyse(Capture capture, const Settings& settings, const UnitStates* states) {
@@ -270,18 +299,22 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
             std::all_of(report.layers.begin(), report.layers.end(),
                         [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); }),
             report.streamed);
-    const attnscope::Threads executor(settings.threads);
     program::Progress progress("analysing heads", units.size());
-    for (const attnscope::WorkUnit& unit : units) {
-        const HeadPlace place = place_of(unit);
-        std::optional<UnitResult> done = states ? states->read(place) : std::nullopt;
-        if (!done) {
-            done = analyse_unit(report, place, executor);
-            if (states) states->write(place, *done);
-        }
-        add_unit(report, place, std::move(*done));
-        progress.step();
-    }
+    std::vector<std::optional<UnitResult>> done(units.size());
+    side_by_side(
+        report, units,
+        [&](std::size_t number, const attnscope::Threads& executor) {
+            const HeadPlace place = place_of(units[number]);
+            if (states) done[number] = states->read(place);
+            if (done[number]) return;
+            done[number] = analyse_unit(report, place, executor);
+            if (states) states->write(place, *done[number]);
+        },
+        [&](std::size_t number) {
+            add_unit(report, place_of(units[number]), std::move(*done[number]));
+            done[number].reset();
+            progress.step();
+        });
     add_beside_loss(report);
     return report;
 }
@@ -331,18 +364,22 @@ ShardDone analyse_shard(Capture capture, const Settings& settings, const UnitSta
                         const attnscope::Shard& shard) {
     const Report report = prepare(std::move(capture), settings);
     const std::vector<attnscope::WorkUnit> units = units_of(report);
-    const std::vector<Index> own = shard.units(units);
-    const attnscope::Threads executor(settings.threads);
+    std::vector<attnscope::WorkUnit> own;
+    for (const Index number : shard.units(units)) own.push_back(units[static_cast<std::size_t>(number)]);
     program::Progress progress("analysing heads", own.size());
     ShardDone done{static_cast<Index>(units.size()), static_cast<Index>(own.size()), 0};
-    for (const Index number : own) {
-        const HeadPlace place = place_of(units[static_cast<std::size_t>(number)]);
-        if (states.read(place))
-            ++done.there;
-        else
-            states.write(place, analyse_unit(report, place, executor));
-        progress.step();
-    }
+    std::vector<char> was_there(own.size());
+    side_by_side(
+        report, own,
+        [&](std::size_t number, const attnscope::Threads& executor) {
+            const HeadPlace place = place_of(own[number]);
+            was_there[number] = states.read(place).has_value();
+            if (!was_there[number]) states.write(place, analyse_unit(report, place, executor));
+        },
+        [&](std::size_t number) {
+            done.there += was_there[number] != 0;
+            progress.step();
+        });
     return done;
 }
 

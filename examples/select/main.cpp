@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
         "a safetensors or .npz file with q, k and optional v, each [heads,n,d], [layers,heads,n,d] or "
         "[batch,layers,heads,n,d]; or .npy parts q=FILE k=FILE v=FILE; or a model that runs on --text: a "
         "folder with config.json and model.safetensors, or a GGUF file");
-    const models::ModelOptions model_options(app);
+    const models::ModelOptions model_options(app, "--length", false);
     app.add_option("--policy", policies,
                    "NAME[:BUDGET[:PARAMETER]],...: top; window:LAST[:SINKS]; h2o[:BUDGET[:LAST]]; "
                    "snapkv[:BUDGET[:OBSERVED]]; tova; quest[:BUDGET[:BLOCK]]; random; "

@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 
 namespace program {
@@ -463,7 +464,9 @@ void take_weights(const Capture& capture, const HeadPlace& place, HeadRows& rows
 
 template <class T>
 Matrix<T> HeadSource::head(const HeadPlace& place) const {
+    static std::mutex reading;
     const auto numbers = [this](Index first, Index count) {
+        const std::lock_guard lock(reading);
         if constexpr (std::is_same_v<T, float>)
             return read_floats(first, count);
         else
@@ -579,8 +582,14 @@ HeadRows load_head(const Capture& capture, const HeadPlace& place) {
         const bool padding = capture.is_padding(place, i);
         const RowOut<double> row(rows.logits.data() + i * capture.keys, static_cast<std::size_t>(capture.keys));
         const auto hide = [&](RowOut<double> values) {
-            for (Index j = 0; j < capture.keys; ++j)
-                if (padding || !visible.contains(j)) values[static_cast<std::size_t>(j)] = masked;
+            const auto fill = [&](Index first, Index last) {
+                std::fill(values.begin() + first, values.begin() + last, masked);
+            };
+            const attnscope::KeyRange &lead = visible.lead, &body = visible.body;
+            if (padding) return fill(0, capture.keys);
+            fill(0, lead.empty() ? body.begin : lead.begin);
+            if (!lead.empty()) fill(lead.end, body.begin); // of two ranges none is empty
+            fill(body.end, capture.keys);
         };
         hide(row);
         if (capture.bias) {

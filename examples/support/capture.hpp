@@ -35,7 +35,7 @@ struct HeadSource {
     std::function<std::vector<double>(Index first, Index count)> read; ///< elements in the order of the file
     std::function<std::vector<float>(Index first, Index count)> read_floats;
 
-    /// [rows, cols], as double or float.
+    /// [rows, cols], as double or float. Several threads may ask; one of them reads at a time.
     template <class T = double>
     attnscope::Matrix<T> head(const HeadPlace& place) const;
 };

@@ -12,6 +12,7 @@ refused 2 "a model needs --text or --tokens" "$work/cut.gguf"
 refused 2 "the model says how it attends" "$work/cut.gguf" --tokens "$work/ids" --causal
 refused 2 "only a model reads a text" "$work/ids" --tokens "$work/ids"
 refused 2 "--check must be on or off" "$work/cut.gguf" --tokens "$work/ids" --check maybe
+refused 2 "--loss must be on or off" "$work/cut.gguf" --tokens "$work/ids" --loss maybe
 refused 2 "--model-layers: only a model reads a text" "$work/ids" --model-layers 1
 if "$program" "$work/cut.gguf" --tokens "$work/ids" 2>&1 | grep -q 'install libllama-dev'; then
     [ "$failed" -eq 0 ] || exit 1

@@ -55,10 +55,12 @@ public:
     /// that of the visible ones.
     void operator()(Audit& audit, const MeasuredRow& row, MatrixView<double> values = {}, double diameter = 0) {
         if (!row.normal()) return;
-        visible_.clear();
+        seen_.clear();
         for (const double x : row.z)
-            if (x > -infinity) visible_.push_back(x);
-        std::sort(visible_.begin(), visible_.end(), std::greater<>());
+            if (x > -infinity) seen_.push_back(x);
+        ranking_.rank(seen_);
+        visible_.clear();
+        for (const Index key : ranking_.order()) visible_.push_back(detail::at(seen_, key));
         audit.add(critical_temperature_sharp(
             row.statistics, critical_inverse_temperature<double>(visible_, row.statistics.visible), visible_));
         audit.add(gap_counting_sharp(row.statistics, visible_, counted_gaps));
@@ -125,7 +127,10 @@ private:
 
     CertificateOptions options_;
     SplitMix64 generator_;
-    std::vector<double> visible_, moved_, lower_, upper_, least_, greatest_;
+    Ranking<double> ranking_;
+    std::vector<double> seen_,
+        visible_; ///< logits of the row that are not masked, and these in descending order
+    std::vector<double> moved_, lower_, upper_, least_, greatest_;
 };
 
 /// Audits missed_tokens for one selection.

@@ -28,12 +28,9 @@ struct QuadratureRule {
 /// mass 1.
 inline QuadratureRule gauss_rule(std::span<const double> a, std::span<const double> b) {
     const auto n = static_cast<Index>(a.size());
-    Eigen::MatrixXd jacobi = Eigen::MatrixXd::Zero(n, n);
-    for (Index i = 0; i < n; ++i) {
-        jacobi(i, i) = detail::at(a, i);
-        if (i > 0) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(detail::at(b, i));
-    }
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(jacobi);
+    const Eigen::Map<const Eigen::VectorXd> diagonal(a.data(), n), squares(b.data(), n);
+    Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver;
+    solver.computeFromTridiagonal(diagonal, squares.tail(n - 1).cwiseSqrt());
     QuadratureRule rule;
     for (Index i = 0; i < n; ++i) {
         rule.nodes.push_back(solver.eigenvalues()[i]);
@@ -90,8 +87,14 @@ private:
         double cosine, weight;
     };
     Node node(double angle, double weight) const {
-        return {std::cos(angle),
-                weight * norm_ * std::pow(std::sin(angle), static_cast<double>(dimension_ - 2))};
+        return {std::cos(angle), weight * norm_ * to_power(std::sin(angle), dimension_ - 2)};
+    }
+    /// By squaring: the exponent is the dimension less 2, and a relative error of that many roundings is none here.
+    static double to_power(double base, Index exponent) {
+        double power = 1;
+        for (; exponent > 0; exponent >>= 1, base *= base)
+            if (exponent % 2 == 1) power *= base;
+        return power;
     }
     /// From the split over a panel of a signed length.
     template <class F>
@@ -152,9 +155,10 @@ public:
             Wide power = 1;
             for (std::size_t h = 0; 2 * h <= m; ++h, power *= 4) {
                 const std::size_t rest = m - 2 * h;
+                const Wide *const of_a = mixed_a.data() + h * (top_ + 1), *const of_b =
+                                                                              mixed_b.data() + h * (top_ + 1);
                 Wide inner = 0;
-                for (std::size_t j = 0; j <= rest; ++j)
-                    inner += binomial_[rest][j] * mixed_a[h][j] * mixed_b[h][rest - j];
+                for (std::size_t j = 0; j <= rest; ++j) inner += binomial_[rest][j] * of_a[j] * of_b[rest - j];
                 w.central[m] += binomial_[m][2 * h] * power * cosine_[h] * inner;
             }
         }
@@ -162,15 +166,15 @@ public:
     }
 
 private:
-    /// [h][j]: E A^h (A - E A)^j for 2h + j <= top.
-    std::vector<std::vector<Wide>> mixed(const SquareLength& a) const {
-        std::vector<std::vector<Wide>> moments(top_ / 2 + 1);
-        for (std::size_t h = 0; h < moments.size(); ++h)
+    /// [h, j]: E A^h (A - E A)^j for 2h + j <= top, top + 1 of them in a row.
+    std::vector<Wide> mixed(const SquareLength& a) const {
+        std::vector<Wide> moments((top_ / 2 + 1) * (top_ + 1));
+        for (std::size_t h = 0; 2 * h <= top_; ++h)
             for (std::size_t j = 0; 2 * h + j <= top_; ++j) {
                 Wide sum = 0, power = 1;
                 for (std::size_t k = h + 1; k-- > 0; power *= a.mean)
                     sum += binomial_[h][k] * power * a.central[j + k];
-                moments[h].push_back(sum);
+                moments[h * (top_ + 1) + j] = sum;
             }
         return moments;
     }
