@@ -266,23 +266,31 @@ std::vector<attnscope::WorkUnit> units_of(const Report& report) {
 HeadPlace place_of(const attnscope::WorkUnit& unit) { return {unit.document, unit.layer, unit.head}; }
 
 /// Calls analyse(i, executor) for so many units: small heads of a layer side by side, as a model hands out one layer after
-/// the other; of large heads, the rows. Then take(i) in their order.
+/// the other; of large heads, and of those that are too few for all threads, the rows. Then take(i) in their order.
 template <class Analyse, class Take>
 void side_by_side(const Report& report, std::span<const attnscope::WorkUnit> units, const Analyse& analyse,
                   const Take& take) {
     constexpr Index most_logits = Index(1) << 26; // half a gigabyte of them
     const Index threads = report.settings.threads,
                 logits = report.streamed ? 1 : std::max<Index>(1, report.capture.queries * report.capture.keys),
-                most = std::clamp<Index>(most_logits / logits, 1, threads);
-    for (std::size_t begin = 0, end = 0; begin < units.size(); begin = end) {
-        while (end < units.size() && static_cast<Index>(end - begin) < most &&
-               units[end].document == units[begin].document && units[end].layer == units[begin].layer)
+                at_once = std::clamp<Index>(most_logits / logits, 1, threads);
+    program::Progress progress("analysing heads", units.size());
+    std::mutex guard;
+    for (std::size_t begin = 0; begin < units.size();) {
+        std::size_t end = begin;
+        while (end < units.size() && units[end].document == units[begin].document &&
+               units[end].layer == units[begin].layer)
             ++end;
-        const auto count = static_cast<Index>(end - begin);
-        const attnscope::Threads own((threads + count - 1) / count);
-        attnscope::Threads{std::min(threads, count)}(
-            count, [&](Index i) { analyse(begin + static_cast<std::size_t>(i), own); });
-        for (std::size_t i = begin; i < end; ++i) take(i);
+        Index count = static_cast<Index>(end - begin);
+        if (count > at_once) count -= count % at_once;
+        const Index together = std::min(count, at_once);
+        const attnscope::Threads own((threads + together - 1) / together);
+        attnscope::Threads{together}(count, [&](Index i) {
+            analyse(begin + static_cast<std::size_t>(i), own);
+            const std::lock_guard lock(guard);
+            progress.step();
+        });
+        for (end = begin + static_cast<std::size_t>(count); begin < end; ++begin) take(begin);
     }
 }
 
@@ -299,7 +307,6 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
             std::all_of(report.layers.begin(), report.layers.end(),
                         [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); }),
             report.streamed);
-    program::Progress progress("analysing heads", units.size());
     std::vector<std::optional<UnitResult>> done(units.size());
     side_by_side(
         report, units,
@@ -313,7 +320,6 @@ Report analyse(Capture capture, const Settings& settings, const UnitStates* stat
         [&](std::size_t number) {
             add_unit(report, place_of(units[number]), std::move(*done[number]));
             done[number].reset();
-            progress.step();
         });
     add_beside_loss(report);
     return report;
@@ -366,7 +372,6 @@ ShardDone analyse_shard(Capture capture, const Settings& settings, const UnitSta
     const std::vector<attnscope::WorkUnit> units = units_of(report);
     std::vector<attnscope::WorkUnit> own;
     for (const Index number : shard.units(units)) own.push_back(units[static_cast<std::size_t>(number)]);
-    program::Progress progress("analysing heads", own.size());
     ShardDone done{static_cast<Index>(units.size()), static_cast<Index>(own.size()), 0};
     std::vector<char> was_there(own.size());
     side_by_side(
@@ -376,10 +381,7 @@ ShardDone analyse_shard(Capture capture, const Settings& settings, const UnitSta
             was_there[number] = states.read(place).has_value();
             if (!was_there[number]) states.write(place, analyse_unit(report, place, executor));
         },
-        [&](std::size_t number) {
-            done.there += was_there[number] != 0;
-            progress.step();
-        });
+        [&](std::size_t number) { done.there += was_there[number] != 0; });
     return done;
 }
 
