@@ -460,11 +460,12 @@ void take_weights(const Capture& capture, const HeadPlace& place, HeadRows& rows
     if (rows.tally.hidden_rows > 0 && !capture.options.normalise_weights) rows.mask = Mask::none();
 }
 
+std::mutex reading; // of files, and of what a model hands out
+
 } // namespace
 
 template <class T>
 Matrix<T> HeadSource::head(const HeadPlace& place) const {
-    static std::mutex reading;
     const auto numbers = [this](Index first, Index count) {
         const std::lock_guard lock(reading);
         if constexpr (std::is_same_v<T, float>)
