@@ -118,18 +118,40 @@ RowCut<T> cut_row(RowIn<T> row, DroppedElements<T>& dropped) {
     return {least, std::count(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(next), least)};
 }
 
-/// Sets what is cut off to 0; of elements that equal the smallest one that stays, the last ones go.
+/// Sets what is cut off to 0; of elements that equal the smallest one that stays, the last ones go. Returns `wide_sum` of
+/// the row then.
 template <Real T>
-void apply_cut(const RowCut<T>& cut, RowOut<T> row) {
+Accumulator<T> apply_cut(const RowCut<T>& cut, RowOut<T> row) {
     using P = Packet<T>;
     const P least = cut.least, zero = T(0);
+    WideSum<T> sum;
     for_each_lane<T>(size(RowIn<T>(row)), [&](const auto& lane) {
-        const P x = lane(row.data(), T(0));
-        lane.store(row.data(), select_below(x, least, zero, x));
+        const P x = lane(row.data(), T(0)), kept = select_below(x, least, zero, x);
+        lane.store(row.data(), kept);
+        sum.add(kept);
     });
+    if (cut.surplus == 0) return sum.sum();
     Index surplus = cut.surplus;
     for (std::size_t i = row.size(); surplus > 0 && i-- > 0;)
         if (row[i] == cut.least) row[i] = T(0), --surplus;
+    return wide_sum<T>(row);
+}
+
+/// x_i / by in place, for a `by` whose inverse is finite. Where products are added without rounding in between, a quotient
+/// is the product with 1/by, corrected by its remainder: what division gives, but for rare last bits, in less time.
+template <Real T>
+void divide(RowOut<T> x, T by) {
+    using P = Packet<T>;
+    const P minus = -by, inverse = T(1) / by;
+    for_each_lane<T>(size(RowIn<T>(x)), [&](const auto& lane) {
+        const P dividend = lane(x.data(), T(0));
+        if constexpr (std::floating_point<T> && !std::same_as<T, long double> && madd_is_fused) {
+            const P quotient = dividend * inverse;
+            lane.store(x.data(), madd(madd(quotient, minus, dividend), inverse, quotient));
+        } else {
+            lane.store(x.data(), dividend / P(by));
+        }
+    });
 }
 
 } // namespace detail

@@ -211,11 +211,12 @@ private:
 struct TopK {
     Index k = 1;
     static constexpr std::string_view name() { return "topk"; }
+    /// Returns the sum of what is kept.
     template <Real T>
-    void choose(std::span<T> p) const {
-        if (k >= detail::size<T>(p)) return;
+    Accumulator<T> choose(std::span<T> p) const {
+        if (k >= detail::size<T>(p)) return detail::wide_sum<T>(p);
         detail::DroppedElements<T> dropped{.most = detail::size<T>(p) - k};
-        detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
+        return detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
     }
 };
 
@@ -223,14 +224,15 @@ struct TopK {
 struct TopP {
     double mass = 1;
     static constexpr std::string_view name() { return "topp"; }
+    /// Returns the sum of what is kept.
     template <Real T>
-    void choose(std::span<T> p) const {
+    Accumulator<T> choose(std::span<T> p) const {
         // From the small end, so that a share of 1 keeps every key that has weight.
         using A = Accumulator<T>;
         detail::DroppedElements<T> dropped{.most = detail::size<T>(p) - 1,
                                            .spare = (1 - A(mass)) * detail::wide_sum<T>(p),
                                            .looks_at_sum = true};
-        detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
+        return detail::apply_cut<T>(detail::cut_row<T>(p, dropped), p);
     }
 };
 
@@ -261,14 +263,8 @@ public:
         detail::require_same_size<T>("RestrictedNormalizer::apply", z, out);
         const RowStatus status = inner_.apply(z, out);
         if (status == RowStatus::nan || status == RowStatus::empty) return status;
-        choice_.template choose<T>(out);
-        if (promises_of(inner_).simplex) {
-            using P = detail::Packet<T>;
-            const P sum = static_cast<T>(detail::wide_sum<T>(out));
-            detail::for_each_lane<T>(detail::size<T>(out), [&](const auto& lane) {
-                lane.store(out.data(), lane(out.data(), T(0)) / sum);
-            });
-        }
+        const Accumulator<T> kept = choice_.template choose<T>(out);
+        if (promises_of(inner_).simplex) detail::divide<T>(out, static_cast<T>(kept));
         return status;
     }
 
