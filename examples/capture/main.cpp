@@ -22,8 +22,11 @@ struct Captured {
     std::vector<float> q, k, v, weights, hidden;
 
     void take(const program::LayerTensors& layer) {
-        for (const auto& [to, from] :
-             {std::pair{&q, &layer.q}, {&k, &layer.k}, {&v, &layer.v}, {&weights, &layer.weights}})
+        for (const auto& [to, from] : {std::pair{&q, &layer.q},
+                                       {&k, &layer.k},
+                                       {&v, &layer.v},
+                                       {&weights, &layer.weights},
+                                       {&hidden, &layer.hidden}})
             to->insert(to->end(), from->begin(), from->end());
     }
     static void append(std::vector<float>& to, const attnscope::MatrixView<float>& m) {
@@ -97,7 +100,7 @@ void require_memory(double layers, double heads, double n, double width, bool we
 
 /// By llama.cpp, as the model is.
 void capture_gguf(const models::PromptOptions& options, const std::string& out, bool keep_weights,
-                  Index threads) {
+                  bool keep_hidden, Index threads) {
     const models::GgufPrompt prompt = models::open_gguf(options.folder(), options.text(), threads);
     const models::LlamaLayer& first = prompt.layers[0];
     const Index layers = std::ssize(prompt.layers), n = std::ssize(prompt.text.ids);
@@ -110,20 +113,30 @@ void capture_gguf(const models::PromptOptions& options, const std::string& out, 
     Captured captured;
     program::Progress progress("layer", static_cast<std::size_t>(layers));
     const auto begin = std::chrono::steady_clock::now();
-    const double loss = prompt.model->run(prompt.text.ids, {.weights = keep_weights,
-                                                            .loss = prompt.has_loss(),
-                                                            .threads = threads,
-                                                            .layers = prompt.numbers(),
-                                                            .layer = [&](const program::LayerTensors& layer) {
-                                                                if (!out.empty()) captured.take(layer);
-                                                                progress.step();
-                                                            }});
+    const double loss = prompt.model->run(
+        prompt.text.ids, {.weights = keep_weights,
+                          .loss = prompt.has_loss(),
+                          .hidden = keep_hidden && !out.empty(),
+                          .threads = threads,
+                          .layers = prompt.numbers(),
+                          .layer =
+                              [&](const program::LayerTensors& layer) {
+                                  if (!out.empty()) captured.take(layer);
+                                  progress.step();
+                              },
+                          .last_hidden =
+                              [&](const std::vector<float>& stream) {
+                                  captured.hidden.insert(captured.hidden.end(), stream.begin(), stream.end());
+                              }});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (!std::isnan(loss)) print_loss(loss, "the model's own attention");
     fmt::print("time      {:.2f} s, {} thread{}\n", seconds, threads, threads == 1 ? "" : "s");
     if (out.empty()) return;
     attnscope::io::SafetensorsWriter writer;
     add_heads(writer, captured, layers, first.heads, first.key_heads, n, first.width, first.value_width);
+    if (!captured.hidden.empty())
+        writer.add("hidden", span_of(captured.hidden),
+                   {layers + 1, n, std::ssize(captured.hidden) / ((layers + 1) * n)});
     const std::vector<double> sinks = prompt.sinks();
     if (!sinks.empty()) writer.add("sinks", std::span<const double>(sinks), {layers, first.heads});
     std::vector<double> bias;
@@ -180,13 +193,12 @@ int main(int argc, char** argv) {
 
         if (models::is_gguf(prompt_options.folder())) {
             for (const auto& [name, given] :
-                 std::initializer_list<std::pair<const char*, bool>>{{"--hidden", keep_hidden},
-                                                                     {"--normalizer", !normalizer.empty()},
+                 std::initializer_list<std::pair<const char*, bool>>{{"--normalizer", !normalizer.empty()},
                                                                      {"--temperature", temperature.has_value()},
                                                                      {"--generate", more > 0}})
                 if (given)
                     throw program::usage_error(fmt::format("{}: llama.cpp runs a GGUF model as it is", name));
-            return capture_gguf(prompt_options, out, keep_weights, options.threads);
+            return capture_gguf(prompt_options, out, keep_weights, keep_hidden, options.threads);
         }
         const models::Prompt prompt = prompt_options.read();
         const Model& model = prompt.model;

@@ -141,15 +141,16 @@ std::vector<float> matrices(const ggml_tensor* tensor, Index rows, Index cols, b
 }
 
 /// The nodes of a layer's attention: kq = k q, soft_max of what became of it, kqv = v soft_max.
-enum class Node { none, scores, weights, output, latent };
+/// `before`: it is of no layer. `input`: what is made of the embeddings, `residual`: the stream that leaves the layer.
+enum class Node { none, before, input, scores, weights, output, latent, residual };
 
 /// Which of them a node is, and of which layer: names are such as "kq_soft_max-3".
 std::pair<Node, Index> node_of(std::string_view name) {
     const std::size_t dash = name.rfind('-');
-    if (dash == name.npos || dash + 1 == name.size()) return {Node::none, 0};
+    if (dash == name.npos || dash + 1 == name.size()) return {Node::before, 0};
     Index layer = 0;
     for (const char digit : name.substr(dash + 1)) {
-        if (digit < '0' || digit > '9' || layer > 1'000'000) return {Node::none, 0};
+        if (digit < '0' || digit > '9' || layer > 1'000'000) return {Node::before, 0};
         layer = layer * 10 + (digit - '0');
     }
     const std::string_view stem = name.substr(0, dash);
@@ -157,6 +158,8 @@ std::pair<Node, Index> node_of(std::string_view name) {
     if (stem == "kq_soft_max" || stem == "kq_soft_max_ext") return {Node::weights, layer};
     if (stem == "kqv") return {Node::output, layer};
     if (stem == "kqv_mla") return {Node::latent, layer};
+    if (stem == "l_out") return {Node::residual, layer};
+    if (stem.starts_with("inp_")) return {Node::input, layer};
     return {Node::none, 0};
 }
 
@@ -240,7 +243,8 @@ namespace {
 class Decoding {
 public:
     Decoding(const std::string& file, llama_model* model, std::span<const std::int32_t> ids, Index threads)
-        : file_(file), ids_(ids), n_(static_cast<Index>(ids.size())) {
+        : file_(file), ids_(ids), n_(static_cast<Index>(ids.size())), width_(llama_model_n_embd(model)),
+          layers_of_model_(llama_model_n_layer(model)) {
         llama_context_params parameters = llama_context_default_params();
         const auto tokens = static_cast<std::uint32_t>(ids.size());
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = tokens;
@@ -274,8 +278,12 @@ public:
     /// Hands out every layer.
     void run(const LlamaRun& options) {
         options_ = &options;
-        if (!decode(options.loss))
+        // With fewer logits asked for, the stream of the last layer has fewer rows.
+        if (!decode(options.loss || options.hidden))
             program::fail("{}: llama.cpp did not evaluate the prompt{}", file_, Log::instance().first());
+        if (!options.hidden) return;
+        if (stream_layer_ != layers_of_model_) no_stream(layers_of_model_);
+        if (options.last_hidden) options.last_hidden(std::move(stream_));
     }
     llama_context* context() const { return context_.get(); }
 
@@ -301,7 +309,13 @@ private:
         if (error_) return false;
         try {
             const auto [kind, layer] = node_of(node->name);
-            if (kind == Node::none) {
+            if (!surveying_ && options_->hidden) {
+                if (ask && kind != Node::before) enter_first_layer(node);
+                if (kind == Node::residual ||
+                    (stream_layer_ <= 0 && (kind == Node::before || kind == Node::input)))
+                    return take_stream(node, kind, layer, ask);
+            }
+            if (kind == Node::none || kind == Node::before || kind == Node::input || kind == Node::residual) {
                 const std::string_view name = node->name;
                 if (surveying_ && ask && (name.find("kq") != name.npos || name.find("attn") != name.npos) &&
                     seen_.size() < 40)
@@ -315,7 +329,7 @@ private:
             const std::vector<Index>& wanted = options_->layers;
             if (!wanted.empty() && !std::binary_search(wanted.begin(), wanted.end(), layer)) return !ask;
             if (ask) return kind != Node::latent && (kind != Node::weights || options_->weights);
-            take(node, kind);
+            take(node, kind, layer);
             return true;
         } catch (...) {
             error_ = std::current_exception();
@@ -381,7 +395,34 @@ private:
         return mask;
     }
 
-    void take(const ggml_tensor* node, Node kind) {
+    /// The first node of a layer takes what enters layer 0. (An embedding's norm may bear that number, too: then a
+    /// node of kind `input` follows.)
+    void enter_first_layer(const ggml_tensor* node) {
+        if (stream_layer_ >= 0) return;
+        stream_layer_ = 0;
+        for (const ggml_tensor* const source : {node->src[0], node->src[1]})
+            if (const auto found = inputs_.find(source); found != inputs_.end())
+                stream_ = std::move(found->second);
+        inputs_.clear();
+    }
+    /// The residual stream, and what may enter layer 0.
+    bool take_stream(const ggml_tensor* node, Node kind, Index layer, bool ask) {
+        const bool fits =
+            node->ne[0] == width_ && node->ne[1] == n_ && node->ne[2] == 1 && node->type == GGML_TYPE_F32;
+        if (ask) return fits && (kind != Node::before || stream_layer_ < 0);
+        (kind == Node::before ? inputs_[node] : stream_) = matrices(node, n_, width_, true);
+        if (kind == Node::residual) stream_layer_ = layer + 1;
+        return true;
+    }
+    [[noreturn]] void no_stream(Index layer) const {
+        program::fail(
+            "{}: the graph has no node that tells the residual stream that {} (expected l_out-0, ..., "
+            "[{},{}])",
+            file_, layer < layers_of_model_ ? fmt::format("enters layer {}", layer) : "leaves the last layer",
+            width_, n_);
+    }
+
+    void take(const ggml_tensor* node, Node kind, Index layer) {
         switch (kind) {
         case Node::scores:
             tensors_ = {};
@@ -393,6 +434,10 @@ private:
             break;
         case Node::output:
             tensors_.v = matrices(node->src[0], n_, node->ne[0], false);
+            if (options_->hidden) {
+                if (stream_layer_ != layer || stream_.empty()) no_stream(layer);
+                tensors_.hidden = stream_;
+            }
             if (options_->layer) options_->layer(std::move(tensors_));
             break;
         default:
@@ -402,7 +447,7 @@ private:
 
     const std::string& file_;
     std::span<const std::int32_t> ids_;
-    Index n_;
+    Index n_, width_, layers_of_model_;
     ContextPointer context_;
     const LlamaRun* options_ = nullptr;
     bool surveying_ = false, stop_ = false;
@@ -410,6 +455,10 @@ private:
     std::map<const ggml_tensor*, std::shared_ptr<const std::vector<float>>> masks_;
     std::vector<std::string> seen_;
     program::LayerTensors tensors_;
+    std::map<const ggml_tensor*, std::vector<float>>
+        inputs_;                ///< nodes before layer 0 of the shape of the stream
+    std::vector<float> stream_; ///< the residual stream that enters layer stream_layer_; -1: no layer has begun
+    Index stream_layer_ = -1;
     std::exception_ptr error_;
 };
 

@@ -38,9 +38,12 @@ struct LlamaLayer {
 struct LlamaRun {
     bool weights = true; ///< hand out the model's own weights as well
     bool loss = true;
+    bool hidden = false; ///< hand out the residual stream as well
     Index threads = 1;
     std::vector<Index> layers = {};      ///< numbers of those that are handed out, ascending; empty: all
     program::LayerFeed::Emit layer = {}; ///< called for each of them with attention, in order
+    std::function<void(std::vector<float>)> last_hidden =
+        {}; ///< with the stream after the last layer of the model
 };
 
 /// Example: `LlamaModel model("qwen3.gguf"); model.run(model.encode(text), {.layer = take});`
@@ -76,7 +79,8 @@ public:
     /// gives no logits (of embeddings, say).
     /// Cost. Memory O(n^2 heads) in llama.cpp.
     /// Errors: std::runtime_error for ids outside the vocabulary, for prompts of another length than 1 to `context`,
-    /// and for a graph whose attention is not as expected: the message lists the nodes that were seen. What `layer` throws.
+    /// and for a graph whose attention is not as expected: the message lists the nodes that were seen; where the residual
+    /// stream is asked for, also for one that does not name it. What `layer` throws.
     double run(std::span<const std::int32_t> ids, const LlamaRun& options) const;
 
 private:

@@ -40,9 +40,9 @@ Matrix<double> isometric(const Matrix<double>& w) {
 /// The vectors that stand for the tokens of one head.
 class TokenVectors {
 public:
-    TokenVectors(const models::Model* model, Token token) : model_(model), token_(token) {
-        if (!model && token != Token::value)
-            throw std::invalid_argument("paper::run: of this model only queries, keys and values are at hand");
+    TokenVectors(const Source& source, Token token) : model_(source.own), token_(token) {
+        if ((token == Token::contribution && !source.own) || (token == Token::hidden && !source.hidden))
+            throw std::invalid_argument("paper::run: these vectors of the model are not at hand");
     }
 
     void begin_layer(const models::LayerView<float>& layer) {
@@ -154,7 +154,7 @@ Result run(const Source& source, Settings settings) {
     const auto sampled = sampled_rows(result.settings, heads, result.tokens);
 
     const attnscope::Threads threads(result.settings.threads);
-    TokenVectors vectors(source.own, result.settings.token);
+    TokenVectors vectors(source, result.settings.token);
     program::Progress progress("analysing heads", static_cast<std::size_t>(heads));
     std::mutex guard;
     const auto begin = Clock::now();

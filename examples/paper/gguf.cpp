@@ -15,7 +15,7 @@ attnscope::Mask mask_of(const models::LlamaLayer& layer) {
 
 } // namespace
 
-Source source_of(const models::GgufPrompt& prompt, Index threads) {
+Source source_of(const models::GgufPrompt& prompt, Index threads, bool hidden) {
     for (const models::LlamaLayer& layer : prompt.layers)
         if (layer.mask)
             program::fail("{}: layer {} adds a mask or position bias to its logits that is no causal mask with "
@@ -30,14 +30,16 @@ Source source_of(const models::GgufPrompt& prompt, Index threads) {
     source.available = prompt.text.available;
     source.layers = std::ssize(prompt.layers);
     source.heads = prompt.layers[0].heads;
-    source.run = [&prompt, threads](const std::function<void(const models::LayerView<float>&)>& analyse) {
+    source.hidden = hidden;
+    source.run = [&prompt, threads,
+                  hidden](const std::function<void(const models::LayerView<float>&)>& analyse) {
         const Index n = static_cast<Index>(prompt.text.ids.size());
         Index place = 0;
-        const attnscope::Matrix<float> no_hidden;
         return prompt.model->run(
             prompt.text.ids,
             {.weights = false,
              .loss = prompt.has_loss(),
+             .hidden = hidden,
              .threads = threads,
              .layers = prompt.numbers(),
              .layer = [&](const program::LayerTensors& tensors) {
@@ -48,7 +50,10 @@ Source source_of(const models::GgufPrompt& prompt, Index threads) {
                  const attnscope::HeadGroup<float> heads(
                      array(tensors.q, layer.heads, layer.width), array(tensors.k, layer.key_heads, layer.width),
                      array(tensors.v, layer.key_heads, layer.value_width), static_cast<float>(layer.scale));
-                 analyse({place, no_hidden, heads, mask_of(layer), {}});
+                 const Index width = std::ssize(tensors.hidden) / n;
+                 const attnscope::Matrix<float> stream = Eigen::Map<const attnscope::Matrix<float>>(
+                     tensors.hidden.data(), width > 0 ? n : 0, width);
+                 analyse({place, stream, heads, mask_of(layer), {}});
                  ++place;
              }});
     };

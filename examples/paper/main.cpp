@@ -136,17 +136,18 @@ Done of_folder(const std::string& program, const models::PromptOptions& options,
 }
 
 Done of_gguf(const std::string& program, const models::PromptOptions& options, Settings settings, bool quick) {
-    if (settings.token != paper::Token::value)
+    if (settings.token == paper::Token::contribution)
         throw program::usage_error(
-            "--vectors: of a GGUF model the values are at hand, not hidden states or W_O");
+            "--vectors: of a GGUF model the values and the residual stream are at hand, not W_O");
     models::GgufPrompt prompt = models::open_gguf(options.folder(), options.text(), settings.threads);
     for (const std::string& remark : prompt.remarks()) program::warn(program, remark);
     if (const double softcap = prompt.layers[0].softcap; softcap != 0)
         warn_of_others(program, fmt::format("a softcap of {}", softcap));
     if (!prompt.sinks().empty()) warn_of_others(program, "learned sinks");
     const paper::Index threads = settings.threads;
-    Result result = of([&] { return paper::source_of(prompt, threads); }, prompt.text.ids, prompt.text.source,
-                       std::move(settings), quick);
+    const bool hidden = settings.token == paper::Token::hidden;
+    Result result = of([&] { return paper::source_of(prompt, threads, hidden); }, prompt.text.ids,
+                       prompt.text.source, std::move(settings), quick);
     return {std::move(result),
             [prompt = std::make_shared<models::GgufPrompt>(std::move(prompt)), file = options.folder(),
              threads] { return models::capture_of_gguf(file, std::move(*prompt), threads); }};

@@ -61,6 +61,27 @@ if [ -e "$stories/model.safetensors" ]; then
         printf '%-18s loss %s\n' "${input##*/}" "$(figure "$work/j.json" loss)"
     done
 fi
+# The residual stream, by our own pass and by llama.cpp.
+if [ -e "$stories/model.safetensors" ] && command -v python3 >/dev/null; then
+    for way in "$stories" "$stories/stories260k_f32.gguf"; do
+        "$ATTNSCOPE_BIN/attnscope-capture" "$way" --tokens "$stories/tokens.txt" --length 192 --hidden \
+            --out "$work/hidden-$(basename "$way").safetensors" >/dev/null 2>&1 || complain "$way: --hidden fails"
+    done
+    python3 - "$work"/hidden-*.safetensors <<'END' || complain "hidden states of stories260k differ"
+import array, json, struct, sys
+def hidden(path):
+    data = open(path, "rb").read()
+    (length,) = struct.unpack_from("<Q", data)
+    about = json.loads(data[8:8 + length])["hidden"]
+    begin, end = about["data_offsets"]
+    return about["shape"], array.array("f", data[8 + length + begin:8 + length + end])
+(shape, a), (other, b) = map(hidden, sys.argv[1:3])
+difference = max(abs(x - y) for x, y in zip(a, b))
+print(f"hidden states      {shape}, differ by {difference:.2g}")
+sys.exit(not (shape == other == [6, 192, 64] and difference < 1e-4))
+END
+fi
+
 # Attention of uncommon forms: model, options, what the report says of it.
 while IFS='|' read -r family options says; do
     command -v python3 >/dev/null || { echo "no python3: models of uncommon forms are not tested"; break; }
@@ -99,6 +120,12 @@ if [ -e "$work/deci.gguf" ]; then
     refused 2 "layer 1 has no attention; those of the model that have are 0,2,3" "$work/deci.gguf" "${ids[@]}" --model-layers 1-3
     refused 2 "--model-layers: expected numbers such as 0,3-5" "$work/deci.gguf" "${ids[@]}" --model-layers all
     refused 1 "no layer has softmax attention" "$work/mamba.gguf" "${ids[@]}"
+    for family in bloom deepseek2 lfm2; do
+        "$ATTNSCOPE_BIN/attnscope-capture" "$work/$family.gguf" "${ids[@]}" --hidden --out "$work/c.safetensors" >/dev/null 2>&1 ||
+            complain "$family: --hidden fails"
+    done
+    program="$ATTNSCOPE_BIN/attnscope-capture"
+    refused 1 "no node that tells the residual stream that enters layer 1" "$work/bert.gguf" "${ids[@]}" --hidden --out "$work/c"
 fi
 [ -z "$(find "$work" -name '*.partial*')" ] || complain "it leaves files behind"
 exit "$failed"

@@ -48,6 +48,7 @@ const struct llama_vocab* llama_model_get_vocab(const struct llama_model* model)
 bool llama_model_has_encoder(const struct llama_model* model);
 int32_t llama_model_desc(const struct llama_model* model, char* text, size_t size);
 int32_t llama_model_n_layer(const struct llama_model* model);
+int32_t llama_model_n_embd(const struct llama_model* model);
 int32_t llama_model_n_ctx_train(const struct llama_model* model);
 int32_t llama_vocab_n_tokens(const struct llama_vocab* vocabulary);
 int32_t llama_tokenize(const struct llama_vocab* vocabulary, const char* text, int32_t length, llama_token* tokens,
