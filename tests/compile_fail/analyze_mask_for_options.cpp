@@ -1,4 +1,4 @@
-// expect: AnalysisOptions
+// expect: a mask is one of the AnalysisOptions
 // A mask is one of the options: {.mask = Mask::causal()}.
 #include <attnscope/analysis/analyze.hpp>
 

@@ -640,11 +640,12 @@ HeadAnalysis analyze_weights(const P& p, const AnalysisOptions& options = {}, E&
 
 namespace detail {
 
-/// What is taken for a matrix by mistake: a container, or an Eigen expression of integers or complex numbers.
+/// What is taken for a matrix by mistake: a pointer, a container, or an Eigen expression of integers or complex numbers.
 template <class M>
-concept WrongMatrix = !MatrixExpr<M> && (
-                                            requires(const M& matrix) { std::data(matrix); } ||
-                                            requires(const M& matrix) { dense(matrix); });
+concept WrongMatrix =
+    !MatrixExpr<M> && (
+                          std::is_pointer_v<M> || requires(const M& matrix) { std::data(matrix); } ||
+                          requires(const M& matrix) { dense(matrix); });
 
 template <class...>
 inline constexpr bool is_matrix_of_numbers = false;
@@ -658,7 +659,7 @@ HeadAnalysis analyze(const Q&, const K&, const V&, const AnalysisOptions& = {}, 
     static_assert(
         detail::is_matrix_of_numbers<Q, K, V>,
         "analyze: q, k and v must be Eigen expressions of float, double, long double, half or bfloat16 "
-        "(Eigen::Map views a container)");
+        "(Eigen::Map views a container or a pointer; HeadGroup, of HeadArray, the heads of a layer)");
     return {};
 }
 /// The same without values.
@@ -667,7 +668,15 @@ requires(detail::WrongMatrix<Q> || detail::WrongMatrix<K>)
 HeadAnalysis analyze(const Q&, const K&, const AnalysisOptions& = {}, const E&...) {
     static_assert(detail::is_matrix_of_numbers<Q, K>,
                   "analyze: q and k must be Eigen expressions of float, double, long double, half or bfloat16 "
-                  "(Eigen::Map views a container)");
+                  "(Eigen::Map views a container or a pointer; HeadGroup, of HeadArray, the heads of a layer)");
+    return {};
+}
+/// The same of a mask in the place of the options.
+template <class H, class... Rest>
+requires(std::same_as<Rest, Mask> || ...)
+HeadAnalysis analyze(const H&, const Rest&...) {
+    static_assert(detail::is_matrix_of_numbers<H>,
+                  "analyze: a mask is one of the AnalysisOptions: {.mask = Mask::causal()}");
     return {};
 }
 
