@@ -5,8 +5,9 @@ compile_times.py [--compiler C++] [--eigen FOLDER] [--uses] [--all] [--repetitio
 
 Reading alone (-fsyntax-only) of the umbrella and of Eigen/Core; with --uses also compiling what people write (-O2): a row, a
 scan, attention, an analysis and a normaliser by name, these two also with what precompiled.hpp compiles once; with --all also
-reading every public header. Medians of three. With limits: status 1 when reading the umbrella costs more than X times Eigen/Core, or more
-memory than M MB.
+reading every public header. Medians of N, three where nothing is said. With limits: status 1 when reading the umbrella takes
+more than X times the memory of Eigen/Core, or more than M MB. Memory is what is limited because for one compiler it is the
+same in every run (to 1 %).
 """
 
 import argparse

@@ -129,7 +129,10 @@ void capture_gguf(const models::PromptOptions& options, const std::string& out, 
                                   captured.hidden.insert(captured.hidden.end(), stream.begin(), stream.end());
                               }});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (!std::isnan(loss)) print_loss(loss, "the model's own attention");
+    if (!std::isnan(loss))
+        print_loss(loss, "the model's own attention");
+    else if (n > 1)
+        fmt::print("loss      none: the model predicts no next token\n");
     fmt::print("time      {:.2f} s, {} thread{}\n", seconds, threads, threads == 1 ? "" : "s");
     if (out.empty()) return;
     attnscope::io::SafetensorsWriter writer;
