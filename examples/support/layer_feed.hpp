@@ -21,8 +21,8 @@ struct LayerTensors {
     std::vector<float> k;       ///< [key heads, keys, d]
     std::vector<float> v;       ///< [key heads, keys, d_v]
     std::vector<float> weights; ///< [heads, queries, keys], the model's own; empty if it does not hand them out
-    std::vector<float>
-        hidden; ///< [queries, width], the residual stream that enters the layer; empty unless asked for
+    std::vector<float> hidden =
+        {}; ///< [queries, width], the residual stream that enters the layer; empty unless asked for
 };
 
 /// Holds the layer that was asked for last and the one before it. The evaluation runs on a thread of its own and waits
