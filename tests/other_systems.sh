@@ -55,7 +55,7 @@ cleanup() {
     if [ -n "$tree" ]; then
         local point
         for point in dev proc sys src/shared; do umount -R -l "$tree/$point" 2>/dev/null || true; done
-        rm -rf --one-file-system "$tree"
+        rm -rf --one-file-system "$tree" "$tree.log"
     fi
     tree="" inside=""
 }
