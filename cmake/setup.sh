@@ -31,6 +31,10 @@ jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(job_count "$(nproc 2>/dev/null || echo 2)" 
 if command -v ccache >/dev/null; then
     export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}
     export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS-pch_defines,time_macros} # what it asks for where headers are parsed once
+    # Another clone finds what this one compiled; another processor does not, for "native" is another there.
+    export CCACHE_BASEDIR=${CCACHE_BASEDIR-$root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR-1}
+    processor=$(sed -n '/^$/q; /^\(vendor_id\|cpu family\|model\|flags\|Features\|CPU part\)[[:space:]]*:/p' /proc/cpuinfo 2>/dev/null | cksum)
+    export CCACHE_NAMESPACE=${CCACHE_NAMESPACE-attnscope-${processor%% *}}
 fi
 
 program_packages=(cmake g++ ninja-build libeigen3-dev libfmt-dev libcli11-dev nlohmann-json3-dev libpcre2-dev

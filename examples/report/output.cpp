@@ -345,13 +345,14 @@ void write_csv(const Report& report, const std::filesystem::path& folder, bool r
     const std::string place = batches ? "batch,layer,head" : "layer,head";
     const std::string figures = io::figure_names(report.heads.front()) + "\n";
     const std::string selections = io::selection_names() + "\n";
-    std::string heads_text = place + ",visible" + figures, rows_text = place + ",query,visible" + figures;
+    std::string heads_text = place + ",visible" + figures,
+                rows_text = place + ",query,visible,argmax" + figures;
     std::string selection_text = place + selections, selection_rows = place + ",query" + selections;
     std::string beside_text, beside_rows;
     if (!report.beside.empty()) {
         const std::string names = io::figure_names(report.beside.front()) + "\n";
         beside_text = place + ",normalizer,visible" + names;
-        beside_rows = place + ",query,visible" + names;
+        beside_rows = place + ",query,visible,argmax" + names;
     }
     for (std::size_t i = 0; i < report.heads.size(); ++i) {
         const HeadPlace& at = report.places[i];

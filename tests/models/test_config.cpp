@@ -2,7 +2,7 @@
 #include <models/forward.hpp>
 #include <models/layers.hpp>
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <attnscope/io/file.hpp>

@@ -3,7 +3,7 @@
 #include <models/forward.hpp>
 #include <models/tokenizer.hpp>
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/temporary_file.hpp>
 

@@ -2,7 +2,7 @@
 // folders.
 #include <models/tokenizer.hpp>
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <attnscope/io/file.hpp>
@@ -95,7 +95,7 @@ TEST_CASE("encodings of an independent implementation", "[models][tokenizer]") {
     if (folder.empty()) return;
     const Tokenizer tokenizer(folder);
     CHECK(tokenizer.size() == 50257);
-    std::ifstream file(ATTNSCOPE_SOURCE_DIR "/tests/reference/tokenizer_encodings.json");
+    std::ifstream file(attnscope_test::source_folder() + "/tests/reference/tokenizer_encodings.json");
     const Json table = Json::parse(file);
     REQUIRE(table.size() > 50);
     for (const Json& entry : table) {

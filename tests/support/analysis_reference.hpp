@@ -256,6 +256,18 @@ inline void compare_rows(AnalysisErrors& errors, const HeadAnalysis& head, const
         where.length = static_cast<std::size_t>(query);
         errors.status.meet(head.rows.status[static_cast<std::size_t>(query)] == row.status, where);
         errors.status.meet(head.rows.visible[query] == row.visible, where);
+        const Index best = head.rows.argmax[query];
+        if (row.status != RowStatus::normal) {
+            errors.status.meet(best == -1, where);
+        } else {
+            errors.status.meet(best >= 0 && best < z.cols(), where);
+            // Which of several that rounding cannot tell apart is not said.
+            if (best >= 0 && best < z.cols())
+                errors.weights.meet(row.figure.at("max_weight") - row.p[static_cast<std::size_t>(best)],
+                                    8 * (units * row.weight_error + 2 * logit_error / Ref(temperature)) *
+                                        row.figure.at("max_weight"),
+                                    where);
+        }
         for (const attnscope::RowFigure& figure : attnscope::row_figures) {
             where.normalizer = figure.name;
             const Ref computed = (head.rows.*figure.values)[query];
@@ -346,6 +358,7 @@ inline std::string first_difference(const HeadAnalysis& a, const HeadAnalysis& b
     if (a.rows.status != b.rows.status) return "status";
     if (a.rows.visible.size() != b.rows.visible.size() || (a.rows.visible != b.rows.visible).any())
         return "visible";
+    if (a.rows.argmax.size() != b.rows.argmax.size() || (a.rows.argmax != b.rows.argmax).any()) return "argmax";
     const auto figures = attnscope::figures_of(a.rows);
     if (figures.size() != attnscope::figures_of(b.rows).size()) return "figures";
     for (const attnscope::RowFigure& figure : figures)

@@ -5,7 +5,7 @@
 #include <attnscope/random.hpp>
 
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <nlohmann/json.hpp>
@@ -39,7 +39,7 @@ inline std::string quoted(const std::string& word) {
 }
 
 inline Outcome run(const TemporaryFolder& folder, const std::vector<std::string>& arguments) {
-    std::string command = quoted(ATTNSCOPE_REPORT_PROGRAM);
+    std::string command = quoted(attnscope_test::report_program());
     for (const std::string& argument : arguments) command += " " + quoted(argument);
     command += " >" + quoted(folder.path("stdout")) + " 2>" + quoted(folder.path("stderr")) + " </dev/null";
     const int status = std::system(command.c_str());

@@ -205,8 +205,9 @@ inline std::set<std::string> keys_of(const Json& object) {
 }
 
 inline const std::set<std::string> row_keys = {
-    "query",         "visible",          "log_sum_exp",         "max_logit",    "entropy_nats", "max_weight",
-    "second_weight", "first_key_weight", "participation_ratio", "logit_spread", "jacobian",     "selection"};
+    "query",        "visible",    "argmax",        "log_sum_exp",      "max_logit",
+    "entropy_nats", "max_weight", "second_weight", "first_key_weight", "participation_ratio",
+    "logit_spread", "jacobian",   "selection"};
 inline const std::set<std::string> norm_keys = {"spectral", "frobenius", "one", "column", "max_entry"};
 inline const std::set<std::string> selection_keys = {"n",
                                                      "mass",
@@ -373,6 +374,17 @@ inline void compare_row(const Json& json, const Expected& row, const Input& inpu
     found.expect(json.at("visible").is_number_unsigned() && json.at("visible").get<Index>() == row.visible,
                  where, " visible: ", json.at("visible").dump(), ", expected ", row.visible);
 
+    if (row.normal) { // which of several that rounding cannot tell apart is not said
+        const auto key = json.at("argmax").is_number_unsigned()
+                             ? std::find(row.seen.begin(), row.seen.end(), json.at("argmax").get<Index>())
+                             : row.seen.end();
+        found.expect(key != row.seen.end() && row.p[static_cast<std::size_t>(key - row.seen.begin())] >=
+                                                  row.largest * (1 - 2 * static_cast<Wide>(row.relative)),
+                     where, " argmax: ", json.at("argmax").dump());
+    } else {
+        found.expect(json.at("argmax").is_null(), where, " argmax: ", json.at("argmax").dump());
+    }
+
     constexpr double unit = std::numeric_limits<double>::epsilon();
     const bool logits_known = row.normal && (input.q || input.logits);
     const double size = static_cast<double>(row.largest_size);
@@ -499,6 +511,7 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
             if (!input.q && !input.logits) own_keys.insert({"row_sum", "unassigned_mass", "hidden_mass"});
             std::set<std::string> mean_keys = own_keys;
             mean_keys.erase("query");
+            mean_keys.erase("argmax");
             const Json& mean = entry.at("mean");
             found.expect(keys_of(mean) == mean_keys && keys_of(mean.at("jacobian")) == norm_keys, place,
                          " keys of the mean");
@@ -631,7 +644,7 @@ inline void compare(const Json& json, const Input& input, const Asked& asked) {
                                  place, " mean of ", name, ": ", x.dump(), ", expected ", sum / count);
             };
             for (const std::string& name : row_keys)
-                if (name != "query" && name != "jacobian" && name != "selection" &&
+                if (name != "query" && name != "argmax" && name != "jacobian" && name != "selection" &&
                     !(name == "log_sum_exp" || name == "max_logit"))
                     check_mean("", name);
             for (const std::string& name : norm_keys) check_mean("jacobian", name);

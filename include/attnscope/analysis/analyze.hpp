@@ -80,6 +80,7 @@ inline HeadAnalysis empty_analysis(const HeadContext& head, Index queries, Index
     RowColumns& rows = result.rows;
     rows.status.assign(static_cast<std::size_t>(queries), RowStatus::nan);
     rows.visible.setZero(queries);
+    rows.argmax.setConstant(queries, -1);
     const Column none = Column::Constant(queries, std::numeric_limits<double>::quiet_NaN());
     for (const RowFigure& figure : row_figures) rows.*figure.values = none;
     if (stored) {
@@ -227,6 +228,7 @@ void set_scanned(Index query, const SinkStatistics<A>& with_sink, const Jacobian
         rows.entropy_with_sink_nats[query] = with_sink.entropy_with_sink_nats();
     }
     if (!with_sink.normal()) return;
+    rows.argmax[query] = row.argmax;
     rows.log_sum_exp[query] = with_sink.log_sum_exp();
     rows.max_logit[query] = row.max_logit * temperature;
     rows.entropy_nats[query] = row.entropy_nats();

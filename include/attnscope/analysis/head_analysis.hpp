@@ -29,6 +29,8 @@ inline double finite_mean(const Column& column) {
 struct RowColumns {
     std::vector<RowStatus> status;
     Eigen::Array<Index, Eigen::Dynamic, 1> visible; ///< keys with another logit than -inf
+    /// The key with the largest weight, the first of several; -1 of a row that is not normal.
+    Eigen::Array<Index, Eigen::Dynamic, 1> argmax;
     Column log_sum_exp, max_logit, entropy_nats, max_weight, second_weight, first_key_weight,
         participation_ratio, logit_spread;
     Column spectral, frobenius, one, column, max_entry; ///< norms of the Jacobian

@@ -254,6 +254,7 @@ private:
         rows.visible[query] = plain.visible;
         rows.max_logit[query] = rows.logit_spread[query] = not_known;
         if (row.normal()) {
+            set_argmax(query, rows);
             rows.max_logit[query] = plain.max_logit;
             rows.logit_spread[query] = plain.logit_spread();
             double sum = 0;
@@ -325,7 +326,10 @@ private:
     static void set(Index query, const RowStatistics<double>& row, RowColumns& rows) {
         detail::at(rows.status, query) = row.status;
         rows.visible[query] = row.visible;
-        if (row.normal()) rows.max_logit[query] = row.max_logit;
+        if (row.normal()) {
+            rows.argmax[query] = row.argmax;
+            rows.max_logit[query] = row.max_logit;
+        }
         rows.entropy_nats[query] = row.entropy_nats();
         rows.max_weight[query] = row.max_weight();
         rows.second_weight[query] = row.visible > 1 ? row.second_weight() : not_known;
@@ -338,6 +342,10 @@ private:
         rows.one[query] = norms.one;
         rows.column[query] = norms.column;
         rows.max_entry[query] = norms.max_entry;
+    }
+    /// Of the weights, as their logarithms may agree where they do not.
+    void set_argmax(Index query, RowColumns& rows) const {
+        rows.argmax[query] = std::max_element(weights_.begin(), weights_.end()) - weights_.begin();
     }
     void set_first(Index query, bool normal, RowIn<double> z, RowColumns& rows) const {
         if (normal && sees(z[0])) rows.first_key_weight[query] = weights_[0];
@@ -509,6 +517,7 @@ void RowAnalyzer<T>::stored(Index query, const StoredRow& stored, RowIn<double> 
         if (statistics.normal() && !std::isfinite(stored.sum)) statistics.status = RowStatus::nan;
         set(query, statistics, rows);
         if (statistics.normal()) {
+            set_argmax(query, rows);
             rows.max_weight[query] *= stored.sum;
             rows.second_weight[query] *= stored.sum;
         }

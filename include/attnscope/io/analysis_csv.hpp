@@ -36,12 +36,13 @@ inline std::string mean_cells_csv(const HeadSummary& head) {
     for (const double mean : head.means) cells += "," + csv_number(mean);
     return cells;
 }
-/// Lines of all rows, each after `place`, under `place`, `,query,visible` and `figure_names`.
+/// Lines of all rows, each after `place`, under `place`, `,query,visible,argmax` and `figure_names`.
 inline std::string rows_csv(const HeadAnalysis& head, std::string_view place) {
     std::string text;
     for (Index query = 0; query < head.queries; ++query) {
         text += std::string(place) + "," + attnscope::detail::to_text(query) + "," +
-                attnscope::detail::to_text(head.rows.visible[query]);
+                attnscope::detail::to_text(head.rows.visible[query]) + ",";
+        if (const Index best = head.rows.argmax[query]; best >= 0) text += attnscope::detail::to_text(best);
         for (const RowFigure& figure : figures_of(head.rows))
             text += "," + csv_number((head.rows.*figure.values)[query]);
         text += '\n';

@@ -80,6 +80,8 @@ inline nlohmann::ordered_json rows_json(const HeadAnalysis& head) {
         nlohmann::ordered_json row;
         row["query"] = query;
         row["visible"] = head.rows.visible[query];
+        row["argmax"] = nullptr;
+        if (const Index best = head.rows.argmax[query]; best >= 0) row["argmax"] = best;
         row.update(detail::figures_json(figures,
                                         [&](std::size_t i) { return (head.rows.*figures[i].values)[query]; }));
         row["selection"] = nlohmann::ordered_json::array();

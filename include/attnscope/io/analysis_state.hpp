@@ -87,6 +87,7 @@ inline void write(StateWriter& out, const HeadAnalysis& head) {
     out.index(head.keys);
     for (const RowStatus status : head.rows.status) out.number(static_cast<std::uint64_t>(status), 1);
     out.indices(head.rows.visible);
+    out.indices(head.rows.argmax);
     for (const RowFigure& figure : row_figures) out.reals(head.rows.*figure.values);
     for (const RowFigure& figure : stored_figures) out.reals(head.rows.*figure.values);
     out.indices(head.rows.negative);
@@ -127,6 +128,7 @@ inline HeadAnalysis read_head_analysis(StateReader& in) {
         head.rows.status.push_back(static_cast<RowStatus>(status));
     }
     detail::read_indices(in, head.queries, false, head.rows.visible);
+    detail::read_indices(in, head.queries, false, head.rows.argmax);
     for (const RowFigure& figure : row_figures)
         detail::read_column(in, head.queries, true, head.rows.*figure.values);
     for (const RowFigure& figure : stored_figures)

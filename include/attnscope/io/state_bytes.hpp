@@ -228,7 +228,7 @@ struct StateLabel {
     friend bool operator==(const StateLabel&, const StateLabel&) = default;
 };
 
-inline constexpr std::uint32_t state_version = 2;
+inline constexpr std::uint32_t state_version = 3;
 
 namespace detail {
 

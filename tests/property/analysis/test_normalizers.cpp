@@ -80,6 +80,7 @@ void check_normalizer(const AnyNormalizer& normalizer, const AnalysisOptions& op
         CHECK(head.rows.status[at] == status);
         if (status != RowStatus::normal) continue;
         ++normal;
+        CHECK(head.rows.argmax[query] == std::max_element(p.begin(), p.end()) - p.begin());
         const auto right = figures_of_weights(row, p);
         const ReferenceNorms norms = dense_norms(normalizer, divided, p);
         for (const RowFigure& figure : row_figures) {

@@ -41,6 +41,8 @@ TEST_CASE("analyze: rows with NaN, +inf and without keys have their status, and 
             // Only -inf hides a key.
             CHECK(std::vector<Index>(head.rows.visible.begin(), head.rows.visible.end()) ==
                   std::vector<Index>{4, 4, 4, 0, 3, 1});
+            CHECK(std::vector<Index>(head.rows.argmax.begin(), head.rows.argmax.end()) ==
+                  std::vector<Index>{3, -1, -1, -1, -1, 1});
             for (const RowFigure& figure : row_figures)
                 for (const Index query : {1, 2, 3, 4}) {
                     INFO(figure.name << " of row " << query);

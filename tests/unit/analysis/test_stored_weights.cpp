@@ -117,6 +117,10 @@ TEST_CASE("analyze_weights: rows that do not sum to 1 are taken as they are, or 
     CHECK(taken.rows.first_key_weight[0] == 0.4);
     CHECK(taken.rows.max_weight[2] == Catch::Approx(1));
     CHECK(taken.rows.visible[0] == 3);
+    // The first of equal ones, and the largest of two that have one logarithm.
+    CHECK((taken.rows.argmax == Eigen::Array<Index, 3, 1>(0, 0, 0)).all());
+    const double less = 0.01, more = std::nextafter(less, 1.0);
+    CHECK(analyze_weights(Matrix<double>{{less, more, less, less}}).rows.argmax[0] == 1);
     CHECK(std::isnan(taken.rows.spectral[0]));
     CHECK(std::isfinite(taken.rows.spectral[1]));
     CHECK(taken.selection(1).mass[0] == 0.4);
@@ -170,6 +174,7 @@ TEST_CASE("analyze_weights: weights on keys that the mask hides", "[analysis]") 
     CHECK(zero_sum.rows.negative[0] == 1);
     CHECK(zero_sum.rows.status[0] == RowStatus::nan);
     CHECK(zero_sum.rows.visible[0] == 3);
+    CHECK(zero_sum.rows.argmax[0] == -1);
     CHECK(zero_sum.rows.second_weight[0] == 0.25);
 }
 

@@ -77,6 +77,7 @@ TEST_CASE("an analysis comes back from its state bit for bit", "[io][state]") {
         CHECK(again.keys == head.keys);
         CHECK(again.rows.status == head.rows.status);
         CHECK((again.rows.visible == head.rows.visible).all());
+        CHECK((again.rows.argmax == head.rows.argmax).all());
         for (const RowFigure& figure : figures_of(head.rows))
             CHECK(same(again.rows.*figure.values, head.rows.*figure.values));
         REQUIRE(again.selections.size() == head.selections.size());

@@ -85,6 +85,8 @@ TEST_CASE("text: JSON has every number, null where there is none", "[analysis][i
             const auto& row = json["rows"][static_cast<std::size_t>(query)];
             CHECK(row["query"] == query);
             CHECK(row["visible"] == head.rows.visible[query]);
+            const Index best = head.rows.argmax[query];
+            CHECK(row["argmax"] == (best < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(best)));
             CHECK(row["status"] == name_of(head.rows.status[static_cast<std::size_t>(query)]));
             for (const RowFigure& figure : row_figures) {
                 INFO(figure.name << " of row " << query);
@@ -148,21 +150,23 @@ TEST_CASE("text: JSON has every number, null where there is none", "[analysis][i
 TEST_CASE("text: CSV has every number, nothing where there is none", "[analysis][io]") {
     const Eigen::MatrixXd p = Eigen::MatrixXd::Constant(4, 5, 0.15), v = Eigen::MatrixXd::Random(5, 2);
     for (const HeadAnalysis& head : {mixed_head(), mixed_head(false), analyze_weights(p, v, {.counts = {2}})}) {
-        const std::vector<std::string> names = split("head,query,visible" + io::figure_names(head), ',');
+        const std::vector<std::string> names = split("head,query,visible,argmax" + io::figure_names(head), ',');
         const std::vector<std::string> lines = lines_of(io::rows_csv(head, "a"));
         REQUIRE(static_cast<Index>(lines.size()) == head.queries);
         const auto figures = figures_of(head.rows);
-        REQUIRE(names.size() == figures.size() + 3);
+        REQUIRE(names.size() == figures.size() + 4);
         for (Index query = 0; query < head.queries; ++query) {
             const std::vector<std::string> cells = split(lines[static_cast<std::size_t>(query)], ',');
             REQUIRE(cells.size() == names.size());
             CHECK(cells[0] == "a");
             CHECK(cells[1] == std::to_string(query));
             CHECK(cells[2] == std::to_string(head.rows.visible[query]));
+            const Index best = head.rows.argmax[query];
+            CHECK(cells[3] == (best < 0 ? "" : std::to_string(best)));
             for (std::size_t i = 0; i < figures.size(); ++i) {
-                INFO(names[i + 3]);
-                CHECK(names[i + 3].ends_with(figures[i].name));
-                CHECK(same(number_of(cells[i + 3]), (head.rows.*figures[i].values)[query]));
+                INFO(names[i + 4]);
+                CHECK(names[i + 4].ends_with(figures[i].name));
+                CHECK(same(number_of(cells[i + 4]), (head.rows.*figures[i].values)[query]));
             }
         }
         const std::vector<std::string> means = split(io::mean_cells_csv(head), ',');

@@ -1,7 +1,7 @@
 // .npz archives, variants of .npy, and files that are something else. The archives are those of Python's
 // zipfile (zlib.crc32), byte for byte, made here from their parts.
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <attnscope/io/file_kind.hpp>

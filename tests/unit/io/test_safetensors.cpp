@@ -2,6 +2,7 @@
 #include <attnscope/io/safetensors.hpp>
 
 #include <support/catch.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <algorithm>
@@ -119,15 +120,6 @@ int read_everything(const SafetensorsFile& file) {
         attempt([&] { (void)file.view<std::uint8_t>(name); });
     }
     return errors;
-}
-
-std::string data_folder() {
-    if (const char* folder = std::getenv("ATTNSCOPE_DATA_DIR")) return folder;
-#ifdef ATTNSCOPE_DEFAULT_DATA_DIR
-    return ATTNSCOPE_DEFAULT_DATA_DIR;
-#else
-    return "../shared/data";
-#endif
 }
 
 } // namespace
@@ -689,7 +681,7 @@ TEST_CASE("safetensors: a failed write leaves nothing behind", "[io][safetensors
 }
 
 TEST_CASE("safetensors: the real capture of GPT-2's heads", "[io][safetensors][data]") {
-    const std::string path = data_folder() + "/gpt2-heads/john_smith_n9.safetensors";
+    const std::string path = attnscope_test::data_folder() + "/gpt2-heads/john_smith_n9.safetensors";
     if (!std::filesystem::exists(path))
         ATTNSCOPE_SKIP("no john_smith_n9.safetensors (ATTNSCOPE_DATA_DIR names the data folder)");
     const SafetensorsFile file(File::map(path));

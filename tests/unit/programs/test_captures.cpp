@@ -10,7 +10,7 @@
 #include <attnscope/row/row_statistics.hpp>
 
 #include <support/capture.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/program.hpp>
 #include <support/temporary_file.hpp>
 

@@ -4,7 +4,7 @@
 #include <attnscope/io/safetensors.hpp>
 
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/statements.hpp>
 
 #include <filesystem>

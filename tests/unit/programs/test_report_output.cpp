@@ -144,6 +144,7 @@ TEST_CASE("io report: CSV says what JSON says", "[io][report]") {
                                             "head",
                                             "query",
                                             "visible",
+                                            "argmax",
                                             "log_sum_exp",
                                             "max_logit",
                                             "entropy_nats",

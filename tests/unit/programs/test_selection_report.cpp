@@ -5,7 +5,7 @@
 #include <attnscope/random.hpp>
 
 #include <support/catch.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #ifdef ATTNSCOPE_REPORT_PROGRAM // not there when the examples are not built
@@ -84,7 +84,7 @@ Outcome run(const TemporaryFolder& folder, const std::vector<std::string>& argum
     const auto quoted = [](const std::string& word) { // no argument here holds a quote
         return "'" + word + "'";
     };
-    std::string command = quoted(ATTNSCOPE_REPORT_PROGRAM);
+    std::string command = quoted(attnscope_test::report_program());
     for (const std::string& argument : arguments) command += " " + quoted(argument);
     command += " >" + quoted(folder.path("stdout")) + " 2>" + quoted(folder.path("stderr")) + " </dev/null";
     const int status = std::system(command.c_str());

@@ -1,7 +1,7 @@
 // Normalisers by name: parsing, composition at run time, and float against double on real heads.
 #include <attnscope/io/safetensors.hpp>
 #include <attnscope/runtime/registry.hpp>
-#include <support/data_folder.hpp>
+#include <support/paths.hpp>
 #include <support/rows.hpp>
 
 #include <filesystem>
