@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the audit says of several inputs side by side: the median tightness of every statement, as a table in Markdown.
-#   examples/audit_table.sh 'INPUT [OPTION...]'...     each argument is what attnscope-report is called with
+#   examples/audit_table.sh 'INPUT [OPTION...]'...     each argument is what attnscope-report is called with; in it quotes
+#   keep a name with spaces together: '"my head.safetensors" --causal'
 # "vacuous" stands where every row is true and no better than what holds without the theorem, a dash where no row is asked.
 set -eu
 report=${ATTNSCOPE_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/bin}/attnscope-report
@@ -11,7 +12,7 @@ files=()
 for input in "$@"; do
     folder=$work/${#files[@]}
     mkdir "$folder"
-    read -ra words <<<"$input"
+    mapfile -d '' -t words < <(xargs printf '%s\0' <<<"$input")
     "$report" "${words[@]}" --csv "$folder" >/dev/null
     files+=("$folder/audit.csv")
 done

@@ -41,8 +41,8 @@ inline std::vector<PeerRun> run_peer(const std::string& script, const std::strin
     }();
     if (python.empty()) return runs;
     // glibc keeps the memory of temporaries: the peer shall not pay for fetching pages anew in every call.
-    const std::string command = "MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10737418240 '" + python +
-                                "' '" + peers_folder() + "/" + script + "' " + arguments;
+    const std::string command = "MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10737418240 '" + python + "' '" +
+                                peers_folder() + "/" + script + "' " + arguments;
     std::FILE* const pipe = ::popen(command.c_str(), "r");
     if (!pipe) return runs;
     PeerRun run;

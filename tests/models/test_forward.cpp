@@ -3,8 +3,8 @@
 #include <models/forward.hpp>
 #include <models/tokenizer.hpp>
 #include <support/catch.hpp>
-#include <support/paths.hpp>
 #include <support/named_normalizer.hpp>
+#include <support/paths.hpp>
 #include <support/temporary_file.hpp>
 
 #include <attnscope/io/file.hpp>

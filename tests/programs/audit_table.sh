@@ -8,7 +8,9 @@ input="$ATTNSCOPE_SOURCE/examples/data/shakespeare --text $ATTNSCOPE_SOURCE/exam
 mkdir "$work/csv"
 # shellcheck disable=SC2086 # options are words
 "$ATTNSCOPE_BIN/attnscope-report" $input --csv "$work/csv" >/dev/null 2>&1 || complain "no audit.csv"
-"$program" "$input" "$input --normalizer entmax:1.5" >"$work/out" 2>"$work/err" || complain "it fails: $(cat "$work/err")"
+cp "$ATTNSCOPE_SOURCE/examples/data/prose.txt" "$work/a text.txt"
+quoted="'$ATTNSCOPE_SOURCE/examples/data/shakespeare' --text '$work/a text.txt' --length 24 --normalizer entmax:1.5"
+"$program" "$input" "$quoted" >"$work/out" 2>"$work/err" || complain "it fails: $(cat "$work/err")"
 [ "$(wc -l <"$work/out")" -eq $(($(wc -l <"$work/csv/audit.csv") + 1)) ] || complain "not one line for each statement"
 awk -F, 'NR > 1 { printf "| `%s` %s | %s |\n", $1, $2, $4 == 0 ? "-" : $7 == $4 ? "vacuous" : sprintf("%.4f", $10) }' \
     "$work/csv/audit.csv" >"$work/right"
