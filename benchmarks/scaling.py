@@ -1,16 +1,25 @@
 #!/usr/bin/env python3
-"""How the time and the memory of a scan grow with the length of a head: exponents with their standard errors.
+"""How the time and the memory of a scan grow with the length of a head, and with the number of heads: exponents with their
+standard errors.
 
 Usage: scaling.py FOLDER [LONGEST [PROGRAM-OPTION...]]
-FOLDER holds attnscope-long-context (build/bin). Causal synthetic heads of width 64, from 8,192 keys to LONGEST (131072
-unless given), doubling, the rows alone, with one thread and with all; of each length the least of three runs, of the
-longest two one. Then a head of 2^20 keys with a window of 4,096. What follows LONGEST goes to the program (--output).
+FOLDER holds attnscope-long-context and attnscope-report (build/bin). Causal synthetic heads of width 64, from 8,192 keys to
+LONGEST (131072 unless given), doubling, the rows alone, with one thread and with all; of each length the least of three runs,
+of the longest two one. Then a head of 2^20 keys with a window of 4,096. What follows LONGEST goes to the program (--output).
+Last, 9 to 144 heads of 1,024 keys, doubling: the statistics of every row by attnscope-report, the whole process, the least of
+three runs.
 """
+import array
+import json
 import math
 import os
+import random
 import re
+import struct
 import subprocess
 import sys
+import tempfile
+import time
 
 
 def run(program, length, threads, *options):
@@ -23,6 +32,46 @@ def run(program, length, threads, *options):
     window = int(options[options.index("--window") + 1]) if "--window" in options else length
     pairs = window * (window + 1) / 2 + (length - window) * window
     return float(ns) * 1e-9 * pairs, float(re.search(r"^memory +(\d+) MB at most", text, re.M).group(1))
+
+
+def write_heads(file, heads, length=1024, width=64):
+    """A capture of random heads. Their numbers repeat in another order: what they are does not matter to the time."""
+    numbers = random.Random(1)
+    row = array.array("f", [numbers.gauss(0, 1) for _ in range(1 << 16)])
+    count = heads * length * width
+    tensors, at = {}, 0
+    for name in ("q", "k"):
+        tensors[name] = {"dtype": "F32", "shape": [heads, length, width], "data_offsets": [at, at + 4 * count]}
+        at += 4 * count
+    header = json.dumps(tensors).encode()
+    header += b" " * (-len(header) % 8)
+    with open(file, "wb") as out:
+        out.write(struct.pack("<Q", len(header)) + header)
+        for part in range(2 * count // len(row)):
+            turn = 977 * part % len(row)
+            out.write((row[turn:] + row[:turn]).tobytes())
+
+
+def time_of_heads(program, file, threads):
+    begin = time.perf_counter()
+    subprocess.run([program, file, "--causal", "--parts", "statistics", "--stream", "--threads", str(threads)],
+                   check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def scale_heads(program, all_threads):
+    print(f"\n{'heads':>9} " + " ".join(f"{f'{t} threads, s':>14}" for t in (1, all_threads)))
+    times = {1: [], all_threads: []}
+    with tempfile.TemporaryDirectory() as folder:
+        for heads in (9, 18, 36, 72, 144):
+            file = os.path.join(folder, f"{heads}.safetensors")
+            write_heads(file, heads)
+            for threads in sorted(times):
+                times[threads].append((heads, min(time_of_heads(program, file, threads) for _ in range(3))))
+            print(f"{heads:>9} " + " ".join(f"{points[-1][1]:>14.3f}" for points in times.values()), flush=True)
+    for threads, points in sorted(times.items()):
+        slope, error = exponent(points)
+        print(f"{threads} threads: time ~ heads^{slope:.3f} +- {error:.3f}")
 
 
 def exponent(points):
@@ -62,6 +111,7 @@ def main():
         print(f"{threads} threads: time ~ keys^{a:.3f} +- {da:.3f}; memory of the longest three ~ keys^{b:.3f} +- {db:.3f}")
     seconds, megabytes = run(program, 1 << 20, all_threads, "--window", "4096", *options)
     print(f"1048576 keys, window of 4096, {all_threads} threads: {seconds:.1f} s, {megabytes:.0f} MB")
+    scale_heads(os.path.join(sys.argv[1], "attnscope-report"), all_threads)
 
 
 main()
