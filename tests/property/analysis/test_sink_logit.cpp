@@ -139,7 +139,7 @@ TEST_CASE("analyze: figures of a head with a sink are those of plain loops", "[a
                                "p1");
                     check_near(rows.first_key_weight[i], right.p[0], error, "first");
                     REQUIRE((rows.argmax[i] >= 0 && rows.argmax[i] <= i));
-                    check_near(right.p[static_cast<std::size_t>(rows.argmax[i])],
+                    check_near(static_cast<double>(right.p[static_cast<std::size_t>(rows.argmax[i])]),
                                *std::max_element(right.p.begin(), right.p.end()), 2 * error, "p of argmax");
                     // -p log p moves by p (1 + |log p|) error.
                     const double spread = 2 * static_cast<double>(largest) / temperature + 2;
