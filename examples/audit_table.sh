@@ -12,7 +12,8 @@ files=()
 for input in "$@"; do
     folder=$work/${#files[@]}
     mkdir "$folder"
-    mapfile -d '' -t words < <(xargs printf '%s\0' <<<"$input")
+    xargs -r printf '%s\0' <<<"$input" >"$work/words" # fails for a quote without its other
+    mapfile -d '' -t words <"$work/words"
     "$report" "${words[@]}" --csv "$folder" >/dev/null
     files+=("$folder/audit.csv")
 done

@@ -5,7 +5,7 @@
 {
     need_packages "${test_packages[@]}"
     want_packages libllama-dev parallel libopenmpi-dev openmpi-bin # models in GGUF files; many machines
-    announce 46 "everything"
+    announce 80 "everything"
     configure ATTNSCOPE_BUILD_EXAMPLES=ON ATTNSCOPE_BUILD_TESTS=ON ATTNSCOPE_BUILD_BENCHMARKS=ON
     cmake --build "$build" --parallel "$jobs"
 } </dev/null

@@ -17,4 +17,5 @@ awk -F, 'NR > 1 { printf "| `%s` %s | %s |\n", $1, $2, $4 == 0 ? "-" : $7 == $4 
 diff "$work/right" <(tail -n +3 "$work/out" | sed -E 's/^(\| [^|]*\| [^|]*\|).*/\1/') || complain "other medians (above, >)"
 grep -Eq '^\| `entmax_support` sharp \| - \| [01]\.[0-9]+ \|$' "$work/out" || complain "entmax has no statement of its own"
 "$program" >/dev/null 2>&1 && complain "it takes no input for one"
+"$program" "'open --length 24" >/dev/null 2>&1 && complain "it takes a quote without its other"
 exit "$failed"
