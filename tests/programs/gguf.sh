@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Models in GGUF files, in a build with llama.cpp: losses are llama.cpp's own, weights those of its softmax, and a capture
-# read back gives the same figures. Without llama.cpp: a sentence that says what to install.
+# read back gives the same figures and the same plans; the experiments of the paper run. Without llama.cpp: a sentence that says what to install.
 set -u
 program="$ATTNSCOPE_BIN/attnscope-report"
 . "$ATTNSCOPE_SOURCE/tests/support/program.sh"
@@ -27,6 +27,30 @@ figure() { sed -nE "s/^ *\"$2\": ([^,]*),?\$/\1/p" "$1" | head -n 1; }
 # within <a> <b> <tolerance>
 within() { awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN { d = a - b; exit !(d <= t && d >= -t) }'; }
 
+# plans_of <file>: of a plan's JSON what is planned, without what tells where the heads come from.
+plans_of() { sed -n '/^ "heads": /,$p' "$1"; }
+
+# same_plan <name> <model> <argument>...: attnscope-plan on a model plans as it does on the capture $work/c.safetensors.
+same_plan() {
+    local name=$1
+    shift
+    "$ATTNSCOPE_BIN/attnscope-plan" "$@" --rows 16 --json "$work/plan.json" >"$work/text" 2>&1 || complain "$name: attnscope-plan fails"
+    "$ATTNSCOPE_BIN/attnscope-plan" "$work/c.safetensors" --rows 16 --json "$work/other.json" >/dev/null 2>&1 ||
+        complain "$name: attnscope-plan fails on the capture"
+    cmp -s <(plans_of "$work/plan.json") <(plans_of "$work/other.json") || complain "$name: another plan than that of its capture"
+    plans_of "$work/plan.json" | grep -q '"inverse_temperature"' || complain "$name: no temperature is planned"
+}
+
+# the_paper <name> <loss> <tolerance> <model> <argument>...: the experiments run on a model, which has that loss.
+the_paper() {
+    local name=$1 loss=$2 tolerance=$3
+    shift 3
+    "$ATTNSCOPE_BIN/attnscope-paper" "$@" --quick --no-pictures --out "$work/paper" >"$work/text" 2>&1 ||
+        complain "$name: attnscope-paper fails: $(tail -n 1 "$work/text")"
+    within "$(figure "$work/paper/results.json" loss_nats)" "$loss" "$tolerance" || complain "$name: another loss in the experiments"
+    grep -q '^No sharp statement is violated.$' "$work/text" || complain "$name: the experiments violate a statement"
+}
+
 # The references were made with keys and values in half precision, and quantised products differ between processors.
 while IFS= read -r line; do
     model=$(sed -nE 's/.*"model": ?"([^"]*)".*/\1/p' <<<"$line")
@@ -44,6 +68,8 @@ while IFS= read -r line; do
     "$program" "$data/gguf/$model" --tokens "$data/gguf/ids.txt" --check off --csv "$work/a" >/dev/null &&
         "$program" "$work/c.safetensors" --csv "$work/b" >/dev/null || complain "$model: the report fails"
     diff -q "$work/a" "$work/b" >/dev/null || complain "$model: a capture gives other figures than the model"
+    same_plan "$model" "$data/gguf/$model" --tokens "$data/gguf/ids.txt"
+    [[ $model == llama_* ]] || the_paper "$model" "$loss" 0.001 "$data/gguf/$model" --tokens "$data/gguf/ids.txt"
     printf '%-18s loss %s, llama.cpp %.4f; weights differ by %s\n' "$model" "$(figure "$work/model.json" loss)" "$loss" \
         "$(figure "$work/model.json" max_weight_difference)"
 done <"$data/gguf/reference.jsonl"
@@ -61,24 +87,42 @@ if [ -e "$stories/model.safetensors" ]; then
         printf '%-18s loss %s\n' "${input##*/}" "$(figure "$work/j.json" loss)"
     done
 fi
-# The residual stream, by our own pass and by llama.cpp.
+# Queries, keys, values and the residual stream, by our own pass and by llama.cpp; and the experiments.
 if [ -e "$stories/model.safetensors" ] && command -v python3 >/dev/null; then
     for way in "$stories" "$stories/stories260k_f32.gguf"; do
         "$ATTNSCOPE_BIN/attnscope-capture" "$way" --tokens "$stories/tokens.txt" --length 192 --hidden \
-            --out "$work/hidden-$(basename "$way").safetensors" >/dev/null 2>&1 || complain "$way: --hidden fails"
+            --out "$work/both-$(basename "$way").safetensors" >/dev/null 2>&1 || complain "$way: --hidden fails"
+        the_paper "$way" 0.4681 0.0005 "$way" --tokens "$stories/tokens.txt" --length 192
+        cp "$work/paper/heads.csv" "$work/both-$(basename "$way").csv"
     done
-    python3 - "$work"/hidden-*.safetensors <<'END' || complain "hidden states of stories260k differ"
-import array, json, struct, sys
-def hidden(path):
+    python3 - "$work/both-stories260k" "$work/both-stories260k_f32.gguf" <<'END' || complain "stories260k differs between our own pass and llama.cpp"
+import array, csv, json, struct, sys
+def capture(path):
     data = open(path, "rb").read()
     (length,) = struct.unpack_from("<Q", data)
-    about = json.loads(data[8:8 + length])["hidden"]
-    begin, end = about["data_offsets"]
-    return about["shape"], array.array("f", data[8 + length + begin:8 + length + end])
-(shape, a), (other, b) = map(hidden, sys.argv[1:3])
-difference = max(abs(x - y) for x, y in zip(a, b))
-print(f"hidden states      {shape}, differ by {difference:.2g}")
-sys.exit(not (shape == other == [6, 192, 64] and difference < 1e-4))
+    header = json.loads(data[8:8 + length])
+    def tensor(name):
+        begin, end = header[name]["data_offsets"]
+        return header[name]["shape"], array.array("f", data[8 + length + begin:8 + length + end])
+    return {name: tensor(name) for name in ("q", "k", "v", "hidden")}
+own, other = (capture(path + ".safetensors") for path in sys.argv[1:])
+largest = {}
+for name in "qkv":
+    # Our capture repeats the keys of a group. llama.cpp turns channels 2i and 2i + 1 of q and k where the folder has i and d/2 + i.
+    ((layers, heads, n, d), x), ((_, groups, _, _), y) = own[name], other[name]
+    place = [2 * i if i < d // 2 else 2 * i - d + 1 for i in range(d)] if name != "v" else range(d)
+    largest[name] = max(abs(x[((l * heads + h) * n + t) * d + i] - y[((l * groups + h * groups // heads) * n + t) * d + place[i]])
+                        for l in range(layers) for h in range(heads) for t in range(n) for i in range(d))
+assert own["hidden"][0] == other["hidden"][0] == [6, 192, 64]
+largest["hidden"] = max(abs(x - y) for x, y in zip(own["hidden"][1], other["hidden"][1]))
+print("both ways          " + ", ".join(f"{name} differ by {x:.2g}" for name, x in largest.items()))
+rows = [list(csv.DictReader(open(path + ".csv"))) for path in sys.argv[1:]]
+assert len(rows[0]) == len(rows[1]) == 40
+figures = [name for name in rows[0][0] if name in ("participation_ratio", "sink_mass", "spectral", "entropy_nats", "max_weight", "distance_5")]
+assert len(figures) == 6
+apart = max(abs(float(a[name]) - float(b[name])) / max(1, abs(float(a[name]))) for a, b in zip(*rows) for name in figures)
+print(f"                   figures of the experiments by {apart:.2g}")
+sys.exit(not (max(largest.values()) < 1e-4 and apart < 1e-4))
 END
 fi
 
@@ -100,6 +144,8 @@ while IFS='|' read -r family options says; do
     "$program" "$model" --tokens "$data/gguf/ids.txt" $options --check off --csv "$work/a" >/dev/null &&
         "$program" "$work/c.safetensors" --csv "$work/b" >/dev/null || complain "$family: the report fails"
     diff -rq "$work/a" "$work/b" >/dev/null || complain "$family: a capture gives other figures than the model"
+    # shellcheck disable=SC2086
+    same_plan "$family" "$model" --tokens "$data/gguf/ids.txt" $options
     printf '%-18s loss %s; weights differ by %s %s\n' "$family" "$(figure "$work/model.json" loss)" \
         "$(figure "$work/model.json" max_weight_difference)" "$options"
 done <<'END'
