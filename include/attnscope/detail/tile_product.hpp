@@ -130,7 +130,10 @@ private:
             T* to = data_.data() + first * depth_;
             const Index rows = std::min(size, end - first);
             if (rows < size) std::fill_n(to, size * depth_, T(0));
-            for (Index c = 0; c < depth_; ++c, to += size)
+            Index c = 0;
+            for (; rows == size && c + size <= depth_; c += size, to += size * size)
+                transpose_square<T>(m.row(first - begin).data() + c, m.outer_stride(), to);
+            for (; c < depth_; ++c, to += size)
                 for (Index i = 0; i < rows; ++i) to[i] = m.row(first - begin + i).data()[c];
         }
     }

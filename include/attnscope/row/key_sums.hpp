@@ -61,13 +61,8 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
         sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             using Q = typename std::decay_t<decltype(lane)>::P;
             Q key = lane(z.data(), -infinity);
-            if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size) {
-                // the top key itself is left out
-                typename Q::Elements keys;
-                key.store(keys.data());
-                detail::at(keys, place) = -infinity;
-                key = Q::load(keys.data());
-            }
+            if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size)
+                key = with_element(key, place, -infinity); // the top key itself is left out
             largest = max_to(largest, key);
             if constexpr (!scaled) key = max(key, floor);
             // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.

@@ -82,30 +82,10 @@ public:
 
     /// Takes in the keys first_key, first_key + 1, ... of a piece; no logit below `cut` can belong to the list.
     void add(RowIn<T> z, Index first_key, T cut) {
-        using P = detail::Packet<T>;
-        const P limit = cut;
-        Candidates found;
-        // A word of bits at a time: a branch for each packet would be mispredicted as often as not.
-        constexpr Index packets = 64 / P::size, word = packets * P::size;
-        const Index n = detail::size(z);
-        for (Index begin = 0; begin < n; begin += word) {
-            std::uint64_t bits = 0;
-            Index i = begin;
-            for (Index j = 0; j < packets && i + P::size <= n; ++j, i += P::size)
-                bits |= std::uint64_t(mask_not_below(P::load(z.data() + i), limit)) << (i - begin);
-            if (i < std::min(n, begin + word)) // NaN is not among the largest
-                bits |= std::uint64_t(mask_not_below(
-                            P::load_partial(z.data() + i, n - i, std::numeric_limits<T>::quiet_NaN()), limit))
-                        << (i - begin);
-            for (; bits != 0; bits &= bits - 1) {
-                if (found.count == Candidates::most) take_in(found, first_key);
-                const Index at = begin + std::countr_zero(bits);
-                const auto next = static_cast<std::size_t>(found.count++);
-                found.logits[next] = detail::at(z, at);
-                found.places[next] = at;
-            }
-        }
-        take_in(found, first_key);
+        const std::size_t block = std::size_t(1) << 20; // of keys, whose places are small numbers
+        for (std::size_t begin = 0; begin < z.size(); begin += block)
+            add_block(z.subspan(begin, std::min(block, z.size() - begin)),
+                      first_key + static_cast<Index>(begin), cut);
     }
 
     void merge(const Leaders& other) {
@@ -120,31 +100,81 @@ public:
 private:
     static constexpr T lowest = -std::numeric_limits<T>::infinity();
 
-    /// Logits that may belong to the list, and their places in the piece, ascending.
+    using P = detail::Packet<T>;
+    using Place = typename P::Place;
+    /// Keys that are looked at before candidates are counted.
+    static constexpr Index word = 64 / P::size * P::size;
+
+    /// Places of a block whose logits may belong to the list, ascending.
     struct Candidates {
-        static constexpr Index size = detail::Packet<T>::size;
-        static constexpr Index most = (2 * K + size - 1) / size * size;
-        std::array<T, static_cast<std::size_t>(most)> logits;
-        std::array<Index, static_cast<std::size_t>(most)> places;
+        static constexpr Index most = (2 * K + P::size - 1) / P::size * P::size; ///< that are ranked at once
+        std::array<Place, static_cast<std::size_t>(most + word + P::size)> places;
         Index count = 0;
     };
-    void take_in(Candidates& found, Index first_key) {
-        const Index count = std::exchange(found.count, 0);
-        if (empty() && count > 2 && rank_in(found, count, first_key)) return;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
-            insert(found.logits[i], first_key + found.places[i]);
+
+    void add_block(RowIn<T> z, Index first_key, T cut) {
+        Candidates found;
+        std::fill_n(found.places.begin(), Candidates::most, Place(0));
+        for (Index begin = 0, n = detail::size(z); begin < n; begin += word) {
+            found.count +=
+                store_places(z, begin, std::min(n, begin + word), cut, found.places.data() + found.count);
+            if (found.count > Candidates::most) insert_all(z, first_key, found);
+        }
+        if (!(empty() && found.count > 2 && rank_in(z, first_key, found))) insert_all(z, first_key, found);
     }
 
-    /// Fills the empty list by the ranks of the candidates. False, and nothing done, if there are ties.
-    bool rank_in(const Candidates& found, Index count, Index first_key) {
-        std::array<T, static_cast<std::size_t>(Candidates::most)> ranks;
-        const auto number = static_cast<std::size_t>(count);
-        if (!ranks_of<T>(RowIn<T>(found.logits.data(), number), RowOut<T>(ranks.data(), number))) return false;
-        for (std::size_t i = 0; i < number; ++i) {
-            const auto rank = static_cast<std::size_t>(ranks[i]);
-            if (rank >= static_cast<std::size_t>(K) || !(found.logits[i] > lowest)) continue;
-            logits_[rank] = found.logits[i];
-            keys_[rank] = first_key + found.places[i];
+    /// Stores the places of [begin, end), a word at most, whose logits are not below `cut`; how many there are. NaN is not
+    /// among them. No branch for each of them or for a packet: it would be mispredicted as often as not.
+    static Index store_places(RowIn<T> z, Index begin, Index end, T cut, Place* target) {
+        const P limit = cut;
+        Index i = begin, stored = 0;
+        const auto last = [&] {
+            return P::load_partial(z.data() + i, end - i, std::numeric_limits<T>::quiet_NaN());
+        };
+        if constexpr (requires { P::store_places_not_below(limit, limit, Place(0), target); }) {
+            for (; i + P::size <= end; i += P::size)
+                stored += P::store_places_not_below(P::load(z.data() + i), limit, static_cast<Place>(i),
+                                                    target + stored);
+            if (i < end)
+                stored += P::store_places_not_below(last(), limit, static_cast<Place>(i), target + stored);
+        } else {
+            std::uint64_t bits = 0;
+            for (; i + P::size <= end; i += P::size)
+                bits |= std::uint64_t(mask_not_below(P::load(z.data() + i), limit)) << (i - begin);
+            if (i < end) bits |= std::uint64_t(mask_not_below(last(), limit)) << (i - begin);
+            for (; bits != 0; bits &= bits - 1)
+                target[stored++] = static_cast<Place>(begin + std::countr_zero(bits));
+        }
+        return stored;
+    }
+
+    void insert_all(RowIn<T> z, Index first_key, Candidates& found) {
+        for (Index i = 0; i < found.count; ++i) {
+            const Index place = detail::at(found.places, i);
+            insert(detail::at(z, place), first_key + place);
+        }
+        found.count = 0;
+    }
+
+    /// Fills the empty list by the ranks of the candidates, always all that there is room for, so that no branch depends on
+    /// how many there are. False, and nothing done, if there are ties.
+    bool rank_in(RowIn<T> z, Index first_key, const Candidates& found) {
+        constexpr auto most = static_cast<std::size_t>(Candidates::most);
+        std::array<T, most> logits, ranks;
+        std::size_t finite = 0;
+        for (std::size_t i = 0; i < most; ++i) {
+            const T logit = detail::at(z, found.places[i]);
+            logits[i] = i < static_cast<std::size_t>(found.count) ? logit : lowest;
+            finite += logits[i] > lowest;
+        }
+        if (!ranks_of<T>(logits, ranks, most - finite)) return false;
+        std::array<std::int32_t, most> order;
+        for (std::size_t i = 0; i < most; ++i) order[i] = static_cast<std::int32_t>(ranks[i]);
+        std::array<Place, most + 1> places; // by rank; what is -inf has rank `finite`
+        for (std::size_t i = 0; i < most; ++i) places[static_cast<std::size_t>(order[i])] = found.places[i];
+        for (std::size_t i = 0; i < std::min(finite, static_cast<std::size_t>(K)); ++i) {
+            logits_[i] = detail::at(z, places[i]);
+            keys_[i] = first_key + places[i];
         }
         return true;
     }

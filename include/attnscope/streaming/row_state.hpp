@@ -33,6 +33,11 @@ private:
     Index size_ = 0;
 };
 
+namespace detail {
+template <Real T, Index K>
+class PieceQueue;
+} // namespace detail
+
 /// Everything that `row_statistics` tells about a row of logits (temperature 1), and its K largest logits
 /// with their keys, from pieces that come in any order: `add` takes a piece, `merge` another state, and any
 /// way of cutting a row gives the same result to rounding (of the accumulator: a few units of double a piece,
@@ -228,29 +233,54 @@ private:
 
     template <bool store>
     A add_piece(RowIn<T> z, Index first_key, T* terms) {
-        const auto give_nothing = [&] {
-            if constexpr (store) std::fill_n(terms, z.size(), T(0));
-            return A(1);
-        };
-        if (z.empty()) return A(1);
+        Piece piece;
+        begin(z, first_key, piece);
+        return finish<store>(piece, terms);
+    }
+
+    /// A piece whose leading keys have been taken in, and its sums not yet.
+    struct Piece {
+        RowIn<T> z;
+        Index first_key = 0;
+        bool counted = true; ///< nothing is left to do
+        bool leads = false;  ///< its largest logit is the largest of the row
+        T min = 0, max = 0;
+        detail::Leaders<T, K> before; ///< the row's
+    };
+    friend class detail::PieceQueue<T, K>;
+
+    void begin(RowIn<T> z, Index first_key, Piece& piece) {
+        piece.z = z;
+        piece.first_key = first_key;
+        piece.counted = true;
+        if (z.empty()) return;
         const detail::PieceRange<T> range = detail::piece_range<T, K>(z);
-        if (!(std::abs(range.max) <= std::numeric_limits<T>::max())) {
-            count_special(z, first_key);
-            return give_nothing();
-        }
-        const bool leads = finite_ == 0 || range.max > leaders_.logit(0);
-        const T m = leads ? range.max : leaders_.logit(0);
-        // In place the logits are gone afterwards: the list first.
-        const RowState before = *this;
+        if (!(std::abs(range.max) <= std::numeric_limits<T>::max())) return count_special(z, first_key);
+        piece.min = range.min;
+        piece.max = range.max;
+        piece.leads = finite_ == 0 || range.max > leaders_.logit(0);
+        piece.before = leaders_;
         if (const T last = leaders_.logit(K - 1); range.max >= last)
             leaders_.add(z, first_key, std::max(range.cut, last));
-        if (leads && leaders_.logit(0) != m) { // NaN hid it
-            *this = before;
-            count_special(z, first_key);
-            return give_nothing();
+        if (piece.leads && leaders_.logit(0) != range.max) { // NaN hid it
+            leaders_ = piece.before;
+            return count_special(z, first_key);
         }
-        const std::size_t top = leads ? static_cast<std::size_t>(leaders_.key(0) - first_key) : detail::no_key;
-        T smallest = range.min;
+        piece.counted = false;
+    }
+
+    /// No other piece of the row may have begun since.
+    template <bool store>
+    A finish(const Piece& piece, T* terms) {
+        const RowIn<T> z = piece.z;
+        if (piece.counted) {
+            if constexpr (store) std::fill_n(terms, z.size(), T(0));
+            return A(1);
+        }
+        const T m = leaders_.logit(0);
+        const std::size_t top =
+            piece.leads ? static_cast<std::size_t>(leaders_.key(0) - piece.first_key) : detail::no_key;
+        T smallest = piece.min;
         Index visible = static_cast<Index>(z.size());
         if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
         // In T the squares of such distances would underflow.
@@ -268,30 +298,30 @@ private:
                 ? detail::key_sums_without_range<false, store, T>(z, m, top, T(1), T(0), terms)
                 : detail::key_sums_without_range<true, store, T>(z, m, top, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
-            *this = before;
+            leaders_ = piece.before;
             if constexpr (store) { // the terms may have replaced the logits; those of NaN are NaN, and no
                                    // others
                 const auto nan = std::count_if(terms, terms + z.size(), [](T x) { return x != x; });
                 nan_ += nan;
                 finite_ += visible - nan;
             } else {
-                count_special(z, first_key);
+                count_special(z, piece.first_key);
             }
             return A(1);
         }
-        const Sums piece{sums.r, flat ? flat_t : sums.t, sums.q, sums.c, flat ? flat_v : sums.v};
+        const Sums own{sums.r, flat ? flat_t : sums.t, sums.q, sums.c, flat ? flat_v : sums.v};
         A factor = 1;
-        if (leads) {
+        if (piece.leads) {
             if constexpr (store) terms[top] = T(1);
-            const A distance = A(m) - A(before.leaders_.logit(0));
-            sums_ = before.finite_ > 0 ? combined(piece, before.sums_, distance) : piece;
-            factor = before.finite_ > 0 ? std::exp(-distance) : A(1);
+            const A distance = A(m) - A(piece.before.logit(0));
+            factor = finite_ > 0 ? std::exp(-distance) : A(1);
+            sums_ = finite_ > 0 ? combined(own, sums_, distance) : own;
         } else {
-            sums_.r += piece.r;
-            sums_.t += piece.t;
-            sums_.q += piece.q;
-            sums_.c += piece.c;
-            sums_.v += piece.v;
+            sums_.r += own.r;
+            sums_.t += own.t;
+            sums_.q += own.q;
+            sums_.c += own.c;
+            sums_.v += own.v;
         }
         finite_ += visible;
         smallest_ = std::min(smallest_, smallest);
@@ -317,6 +347,50 @@ private:
     T smallest_ = std::numeric_limits<T>::infinity();
     detail::Leaders<T, K> leaders_;
 };
+
+namespace detail {
+
+/// Adds pieces to the states of many rows: the sums of one when the leading keys of the next are found, for these wait for
+/// branches and for each other, and a processor can do what comes next. No state is another for it.
+/// Invariant. States and logits stay where they are until `finish`.
+template <Real T, Index K>
+class PieceQueue {
+public:
+    using State = RowState<T, K>;
+    using A = typename State::A;
+
+    /// As `RowState::add`, with `terms` if they are stored. done(row, factor) is called when it is done.
+    template <bool store, class Done>
+    void add(State& state, RowIn<T> z, Index first_key, T* terms, Index row, const Done& done) {
+        if (last_ != nullptr && last_->state == &state) finish<store>(done);
+        Entry& entry = entries_[last_ == entries_.data() ? 1 : 0];
+        state.begin(z, first_key, entry.piece);
+        entry.state = &state;
+        entry.terms = terms;
+        entry.row = row;
+        finish<store>(done);
+        last_ = &entry;
+    }
+    /// What has begun.
+    template <bool store, class Done>
+    void finish(const Done& done) {
+        if (last_ == nullptr) return;
+        const Entry& entry = *std::exchange(last_, nullptr);
+        done(entry.row, entry.state->template finish<store>(entry.piece, entry.terms));
+    }
+
+private:
+    struct Entry {
+        typename State::Piece piece;
+        State* state = nullptr;
+        T* terms = nullptr;
+        Index row = 0;
+    };
+    std::array<Entry, 2> entries_;
+    Entry* last_ = nullptr; ///< has begun
+};
+
+} // namespace detail
 
 } // namespace v0_2
 } // namespace attnscope

@@ -104,6 +104,10 @@ public:
             seen.begin = std::min(seen.begin, visible_.back().hull().begin);
             seen.end = std::max(seen.end, visible_.back().hull().end);
         }
+        // Whole packets of keys are computed at once.
+        constexpr Index whole = Packet<T>::size;
+        seen.begin -= seen.begin % whole;
+        seen.end = std::min(keys_, (seen.end + whole - 1) / whole * whole);
         if (buffer_.size() < rows * stride_) buffer_.resize(rows * stride_);
         if (output) sums_.setZero(rows, width);
         // Tiles end at multiples of their size, whatever the queries see.
@@ -119,7 +123,10 @@ public:
             for (Index i = 0; i < rows; ++i)
                 map_(place_.query + first + i, place_.key + key,
                      RowOut<T>(tile.data() + i * stride_, static_cast<std::size_t>(cols)));
-            for (Index i = 0; i < rows; ++i) add(i, key, tile, detail::at(states, i), output);
+            if (output)
+                add<true>(key, tile, states);
+            else
+                add<false>(key, tile, states);
             if (output) add_values(key, tile);
         }
         for (Index i = 0; output && i < rows; ++i) {
@@ -140,27 +147,42 @@ private:
         return ranges;
     }
 
-    void add(Index i, Index key, TileOut<T>& tile, RowState<T, K>& state, bool terms) {
-        const Index cols = tile.cols();
-        T* const row = tile.data() + i * stride_;
-        const KeyRanges ranges = clipped(detail::at(visible_, i), key, key + cols);
-        const auto span = [&](const KeyRange& range) {
-            return RowOut<T>(row + (range.begin - key), static_cast<std::size_t>(range.size()));
+    /// Adds the keys of a tile to the states; with `terms`, leaves the terms of the output in it.
+    template <bool terms>
+    void add(Index key, TileOut<T>& tile, std::span<RowState<T, K>> states) {
+        PieceQueue<T, K> queue;
+        const auto scale = [&](Index i, A factor) {
+            if (terms && factor != A(1)) sums_.row(i) *= factor;
         };
-        if (!terms) {
-            for (const KeyRange& range : {ranges.lead, ranges.body})
-                state.add(RowIn<T>(span(range)), place_.key + range.begin);
-            return;
+        for (Index i = 0; i < tile.rows(); ++i) {
+            T* const row = tile.data() + i * stride_;
+            const KeyRanges ranges = clipped(detail::at(visible_, i), key, key + tile.cols());
+            const auto span = [&](const KeyRange& range) {
+                return RowOut<T>(row + (range.begin - key), static_cast<std::size_t>(range.size()));
+            };
+            const auto push = [&](const KeyRange& range, const auto& done) {
+                const RowOut<T> z = span(range);
+                queue.template add<terms>(detail::at(states, i), z, place_.key + range.begin, z.data(), i,
+                                          done);
+            };
+            if (ranges.lead.size() > 0) push(ranges.lead, scale);
+            if (ranges.lead.size() == 0 || !terms) {
+                if (ranges.body.size() > 0) push(ranges.body, scale);
+            } else if (ranges.body.size() > 0) {
+                queue.template finish<terms>(scale);
+                push(ranges.body, scale);
+                queue.template finish<terms>([&](Index, A factor) {
+                    for (T& x : span(ranges.lead)) x = static_cast<T>(A(x) * factor);
+                    scale(i, factor);
+                });
+            }
+            if (terms) clear_hidden(row, key, tile.cols(), ranges);
         }
-        A factor = 1;
-        if (ranges.lead.size() > 0)
-            factor *= state.add(RowIn<T>(span(ranges.lead)), place_.key + ranges.lead.begin, span(ranges.lead));
-        if (ranges.body.size() > 0) {
-            const A again =
-                state.add(RowIn<T>(span(ranges.body)), place_.key + ranges.body.begin, span(ranges.body));
-            for (T& x : span(ranges.lead)) x = static_cast<T>(A(x) * again);
-            factor *= again;
-        }
+        queue.template finish<terms>(scale);
+    }
+
+    /// Zeros for the keys of a row of a tile that are not seen.
+    static void clear_hidden(T* row, Index key, Index cols, const KeyRanges& ranges) {
         Index hidden = key;
         for (const KeyRange& range : {ranges.lead, ranges.body}) {
             if (range.size() == 0) continue;
@@ -168,7 +190,6 @@ private:
             hidden = range.end;
         }
         std::fill(row + (hidden - key), row + cols, T(0));
-        if (factor != A(1)) sums_.row(i) *= factor;
     }
 
     void add_values(Index key, const TileOut<T>& tile) {

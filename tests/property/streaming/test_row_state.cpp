@@ -267,3 +267,21 @@ TEMPLATE_TEST_CASE("the list of leaders is the head of a stable sort, whatever i
     meet(std::integral_constant<Index, 40>());
     ATTNSCOPE_CHECK_WORST(worst);
 }
+
+TEMPLATE_TEST_CASE("leaders are found in a piece of a million keys, in the order of their logits too",
+                   "[streaming][row_state]", float, double) {
+    using T = TestType;
+    constexpr Index n = (Index(1) << 20) + 77;
+    std::vector<T> z(static_cast<std::size_t>(n), T(0));
+    for (Index i = 0; i < 6; ++i) z[static_cast<std::size_t>(n - 1 - i * 200'000)] = T(1) + static_cast<T>(i);
+    RowState<T, 8> state;
+    state.add(in(z), 3);
+    for (Index i = 0; i < 6; ++i) CHECK(state.leading_key(i) == 3 + n - 1 - (5 - i) * 200'000);
+    CHECK(state.leading_key(6) == 3);
+    CHECK(state.leading_key(7) == 4);
+    // Every key is larger than those before it: all of them are candidates when the list fills from the front.
+    for (Index i = 0; i < n; ++i) z[static_cast<std::size_t>(i)] = static_cast<T>(i);
+    RowState<T, 8> rising;
+    rising.add(in(z), 0);
+    for (Index i = 0; i < 8; ++i) CHECK(rising.leading_key(i) == n - 1 - i);
+}

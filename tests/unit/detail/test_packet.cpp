@@ -57,6 +57,9 @@ TEMPLATE_TEST_CASE("packets and groups calculate element by element", "[packet]"
     if constexpr (std::same_as<P, detail::Packet<T>>)
         for (const std::uint32_t bits : {0u, 1u, 0x5a5au, 0xa5a5u, 0xffffu})
             check_each(choose(bits, a, b), [&](std::size_t i) { return (bits >> i & 1) != 0 ? x[i] : y[i]; });
+    for (Index place = 0; place < P::size; ++place)
+        check_each(with_element(a, place, T(9)),
+                   [&](std::size_t i) { return static_cast<Index>(i) == place ? T(9) : x[i]; });
     if constexpr (std::same_as<P, detail::Packet<T>>)
         CHECK(masks_not_below(a, b, b, a) == (mask_not_below(a, b) | mask_not_below(b, a) << P::size));
     // Numbers and single packets beside them.
@@ -114,6 +117,38 @@ TEMPLATE_TEST_CASE("packets have quotients, roots, extremes and masks", "[packet
     CHECK(std::equal(wanted.begin(), wanted.end(), stored.begin()));
     CHECK(store_not_below(a, P(x.front()), stored.data()) == P::size);
     CHECK(std::equal(x.begin(), x.end(), stored.begin()));
+}
+
+TEMPLATE_TEST_CASE("squares of numbers are transposed", "[packet]", float, double, long double) {
+    using T = TestType;
+    constexpr auto size = static_cast<std::size_t>(detail::Packet<T>::size), stride = size + 3;
+    std::vector<T> from(size * stride), to(size * size);
+    for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<T>(i);
+    detail::transpose_square<T>(from.data(), static_cast<Index>(stride), to.data());
+    for (std::size_t i = 0; i < size; ++i)
+        for (std::size_t c = 0; c < size; ++c) CHECK(to[c * size + i] == from[i * stride + c]);
+}
+
+TEMPLATE_TEST_CASE("places of elements are stored one after the other", "[packet]", float, double) {
+    using P = detail::Packet<TestType>;
+    using Place = typename P::Place;
+    std::vector<Place> stored(2 * static_cast<std::size_t>(P::size), Place(7));
+    if constexpr (requires { P::store_places_not_below(P(0), P(0), Place(0), stored.data()); }) {
+        typename P::Elements mixed;
+        std::vector<Place> wanted;
+        for (std::size_t i = 0; i < mixed.size(); ++i) {
+            mixed[i] = static_cast<TestType>(i % 3);
+            if (i % 3 == 1) mixed[i] = std::numeric_limits<TestType>::quiet_NaN();
+            if (i % 3 == 2) wanted.push_back(static_cast<Place>(1000 + i));
+        }
+        CHECK(P::store_places_not_below(P::load(mixed.data()), P(1), Place(1000), stored.data()) ==
+              static_cast<Index>(wanted.size()));
+        wanted.resize(mixed.size(), Place(0)); // a whole packet
+        CHECK(std::equal(wanted.begin(), wanted.end(), stored.begin()));
+        CHECK(stored[mixed.size()] == 7);
+    } else {
+        SUCCEED("not on this target");
+    }
 }
 
 TEMPLATE_TEST_CASE("packets take NaN as said", "[packet]", float, double, long double) {

@@ -38,6 +38,13 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     static Index store_below(__m512 x, __m512 limit, float* target) {
         return store_some(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), x, target);
     }
+    static Index store_places_not_below(__m512 x, __m512 limit, std::int32_t first, std::int32_t* target) {
+        const __mmask16 mask = _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+        const __m512i places = _mm512_add_epi32(
+            _mm512_set1_epi32(first), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        _mm512_storeu_si512(target, _mm512_maskz_compress_epi32(mask, places));
+        return std::popcount(static_cast<std::uint32_t>(mask));
+    }
     static __m512 load_partial(const float* source, Index count, float fill) {
         return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
     }
@@ -71,6 +78,13 @@ struct Instructions<double, 8> : GenericInstructions<double> {
     }
     static Index store_below(__m512d x, __m512d limit, double* target) {
         return store_some(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), x, target);
+    }
+    static Index store_places_not_below(__m512d x, __m512d limit, std::int64_t first, std::int64_t* target) {
+        const __mmask8 mask = _mm512_cmp_pd_mask(x, limit, _CMP_GE_OQ);
+        const __m512i places =
+            _mm512_add_epi64(_mm512_set1_epi64(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+        _mm512_storeu_si512(target, _mm512_maskz_compress_epi64(mask, places));
+        return std::popcount(static_cast<std::uint32_t>(mask));
     }
     // Eigen's is a Newton step from an estimate, and NaN of +inf.
     static __m512d sqrt(__m512d x) { return _mm512_sqrt_pd(x); }

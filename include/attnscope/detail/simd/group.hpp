@@ -153,6 +153,22 @@ EIGEN_ALWAYS_INLINE Packet<T> max_to(const Packet<T>& most, const Packet<T>& x) 
     return max(most, x);
 }
 
+/// x with `value` at element `place`, in registers: what goes through memory waits for its own stores.
+template <Real T>
+EIGEN_ALWAYS_INLINE Packet<T> with_element(Packet<T> x, Index place, T value) {
+    return choose(std::uint32_t(1) << place, value, x);
+}
+template <Real T>
+EIGEN_ALWAYS_INLINE PacketGroup<T> with_element(PacketGroup<T> x, Index place, T value) {
+    static_assert(PacketGroup<T>::size <= 64);
+    const std::uint64_t bit = std::uint64_t(1) << place;
+    constexpr std::uint32_t all = static_cast<std::uint32_t>((std::uint64_t(1) << Packet<T>::size) - 1);
+#pragma GCC unroll 4
+    for (int j = 0; j < x.packets; ++j)
+        x.v[j] = choose(static_cast<std::uint32_t>(bit >> (j * Packet<T>::size)) & all, value, x.v[j]);
+    return x;
+}
+
 } // namespace detail
 } // namespace v0_2
 } // namespace attnscope

@@ -112,6 +112,16 @@ public:
         return Target::store_below(x.raw, limit.raw, target);
     }
 
+    /// A number of the width of T that counts elements.
+    using Place = std::conditional_t<sizeof(T) == sizeof(std::int32_t), std::int32_t, std::int64_t>;
+    /// Stores `first` + i for each element i that is at least `limit`, one after the other, and zeros behind, a whole
+    /// packet; how many there are. Where the target has instructions for it.
+    static EIGEN_ALWAYS_INLINE Index store_places_not_below(Packet x, Packet limit, Place first, Place* target)
+    requires requires(Raw raw) { Target::store_places_not_below(raw, raw, first, target); }
+    {
+        return Target::store_places_not_below(x.raw, limit.raw, first, target);
+    }
+
     friend EIGEN_ALWAYS_INLINE T reduce_add(Packet x) { return Eigen::internal::predux(x.raw); }
     friend EIGEN_ALWAYS_INLINE T reduce_max(Packet x) { return Eigen::internal::predux_max(x.raw); }
     friend EIGEN_ALWAYS_INLINE T reduce_min(Packet x) { return Eigen::internal::predux_min(x.raw); }
@@ -126,6 +136,30 @@ public:
 
     Raw raw; ///< what Eigen and intrinsics take
 };
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes" // of Eigen's packets as arguments of its own templates
+#endif
+/// to[c size + i] = from[i stride + c] for i, c < size of the packet: a square of numbers, transposed in registers.
+template <Real T>
+EIGEN_ALWAYS_INLINE void transpose_square(const T* from, Index stride, T* to) {
+    using P = Packet<T>;
+    if constexpr (P::scalar) {
+        *to = *from;
+    } else {
+        constexpr int size = static_cast<int>(P::size);
+        Eigen::internal::PacketBlock<typename P::Raw, size> rows;
+#pragma GCC unroll 16
+        for (int i = 0; i < size; ++i) rows.packet[i] = P::load(from + i * stride).raw;
+        Eigen::internal::ptranspose(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < size; ++i) P::of(rows.packet[i]).store(to + i * size);
+    }
+}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 /// Whether a packet of floats holds as much as two of doubles.
 inline constexpr bool can_narrow = Packet<float>::size == 2 * Packet<double>::size;
