@@ -3,6 +3,7 @@
 #include <attnscope/cache/format_name.hpp>
 #include <attnscope/planner/plan_head.hpp>
 #include <attnscope/streaming/threads.hpp>
+#include <support/named_normalizer.hpp>
 #include <support/program.hpp>
 
 #include <mutex>
@@ -26,8 +27,29 @@ std::vector<attnscope::CacheFormat> cache_formats(std::string_view list, bool ke
     return formats;
 }
 
-bool has_plain_keys(const program::Capture& capture) {
+namespace {
+
+/// Does softmax see other logits than those of the layer, behind a softcap? Of stored weights it has seen them.
+bool is_mapped(const program::Capture& capture, const attnscope::AnyNormalizer& normalizer) {
+    return capture.kind != program::Capture::Kind::weights && normalizer.takes_sink() &&
+           !normalizer.target<attnscope::Softmax>();
+}
+
+attnscope::AnyNormalizer normalizer_of(const program::LayerAttention& layer) {
+    return program::named_normalizer(layer.normalizer.value_or("softmax"), layer.temperature.value_or(1));
+}
+
+/// Are q and k there, and nothing that is added to their products?
+bool has_keys(const program::Capture& capture) {
     return capture.kind == program::Capture::Kind::queries_and_keys && !capture.bias && capture.tokens.empty();
+}
+
+} // namespace
+
+bool has_plain_keys(const program::Capture& capture) {
+    return has_keys(capture) &&
+           std::none_of(capture.attention.begin(), capture.attention.end(),
+                        [&](const auto& layer) { return is_mapped(capture, normalizer_of(layer)); });
 }
 
 Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& question, Index threads) {
@@ -49,31 +71,42 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
     attnscope::Threads{threads}(heads, [&](Index i) {
         const program::HeadPlace place{batches[static_cast<std::size_t>(i / heads_of_batch)],
                                        i % heads_of_batch / capture.heads, i % capture.heads};
-        const double temperature = capture.layer(place.layer).temperature.value_or(1);
+        const program::LayerAttention& layer = capture.layer(place.layer);
+        const double temperature = layer.temperature.value_or(1);
+        const attnscope::AnyNormalizer normalizer = normalizer_of(layer);
+        const bool mapped = is_mapped(capture, normalizer);
         attnscope::PlanInput input;
+        program::HeadVectors<double> vectors;
         program::HeadRows stored; // logits or weights that the file holds as a matrix
-        if (has_plain_keys(capture)) {
-            program::HeadVectors<double> vectors;
+        if (has_keys(capture)) {
             {
                 const std::lock_guard lock(mutex);
                 vectors = program::load_vectors(capture, place);
             }
-            input =
-                attnscope::plan_input(vectors.q, vectors.k, capture.mask(place), vectors.scale / temperature);
+            if (!mapped)
+                input = attnscope::plan_input(vectors.q, vectors.k, capture.mask(place),
+                                              vectors.scale / temperature);
             input.values = std::move(vectors.v);
         } else {
-            {
-                const std::lock_guard lock(mutex);
-                stored = program::load_head(capture, place);
-                tally.merge(stored.tally);
-            }
+            const std::lock_guard lock(mutex);
+            stored = program::load_head(capture, place);
+            tally.merge(stored.tally);
+            input.values = std::move(stored.values);
+        }
+        if (!input.q) {
             input.queries = capture.queries;
             input.keys = capture.keys;
-            input.values = std::move(stored.values);
-            input.mask = stored.mask;
-            stored.logits /= temperature;
-            input.logits = [&stored](Index query, std::span<double> z) {
-                std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
+            input.mask = has_keys(capture) ? capture.mask(place) : stored.mask;
+            input.logits = [&](Index query, std::span<double> z) {
+                if (has_keys(capture))
+                    attnscope::logits_of<double>({vectors.q, vectors.k, {}, vectors.scale}, input.mask, query,
+                                                 z);
+                else
+                    std::copy_n(stored.logits.row(query).data(), z.size(), z.begin());
+                if (mapped)
+                    normalizer.softmax_logits(z, z);
+                else
+                    for (double& logit : z) logit /= temperature;
             };
         }
         attnscope::PlanQuestion asked = question;
@@ -106,9 +139,15 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
         result.warnings.push_back(
             "rows of weights that do not sum to 1 are planned for as if divided by their sum");
     for (const program::LayerAttention& layer : capture.attention)
-        if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax") {
-            result.warnings.push_back(
-                fmt::format("the file says {}, what follows is about softmax of the same logits", name));
+        if (!normalizer_of(layer).takes_sink()) {
+            result.warnings.push_back(fmt::format(
+                "the file says {}, what follows is about softmax of the same logits", *layer.normalizer));
+            break;
+        }
+    for (const program::LayerAttention& layer : capture.attention)
+        if (const attnscope::AnyNormalizer normalizer = normalizer_of(layer); is_mapped(capture, normalizer)) {
+            result.assumptions.push_back(fmt::format(
+                "normaliser: {}, planned from the logits that its softmax sees", normalizer.name()));
             break;
         }
     if (!capture.sinks.empty())

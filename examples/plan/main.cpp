@@ -156,7 +156,7 @@ int main(int argc, char** argv) {
             throw program::usage_error("--output-error: the capture has no values v (--mass does without)");
         if (question.bits && !(capture.v && has_keys))
             throw program::usage_error(
-                "--bits: the capture must have q, k and v, and neither bias nor padding");
+                "--bits: the capture must have q, k and v, and neither bias nor padding nor a softcap");
         const plan::Plan result = plan::make_plan(capture, question, thread_count);
         Index planned = 0;
         for (const attnscope::PlacedPlan& head : result.heads) planned += head.rows;

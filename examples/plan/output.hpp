@@ -23,7 +23,7 @@ struct Plan : attnscope::HeadPlans {
 /// to kivi8 for KIVI's groups of either. Throws `usage_error` for another name, or none.
 std::vector<attnscope::CacheFormat> cache_formats(std::string_view list, bool keys);
 
-/// Do q, k and the mask alone say what the logits are?
+/// Do q, k and the mask alone say what the logits are that softmax sees?
 bool has_plain_keys(const program::Capture& capture);
 
 /// Plans every head of a capture on `threads` threads.
