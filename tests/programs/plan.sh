@@ -99,6 +99,47 @@ refused 2 "--bits: the capture must have q, k and v" "logits=$work/flat.npy" --b
 refused 2 "--scale: only q and k are scaled" "logits=$work/flat.npy" --scale 2
 refused 1 "no row has two visible keys and finite logits: there is nothing to plan from" "logits=$work/masked.npy"
 
+# Behind a softcap: the plans of the logits that softmax sees, and no bits of keys.
+if command -v python3 >/dev/null; then
+    python3 - "$work" <<'PY' || complain "the captures of a softcap are not written"
+import array, json, math, random, struct, sys
+random.seed(5)
+heads, n, d, cap = 2, 40, 4, 2.0
+def numbers(sd): return [array.array("d", [random.gauss(0, sd) for _ in range(n * d)]) for _ in range(heads)]
+q, k, v = numbers(2), numbers(2), numbers(1)
+logits = [array.array("d", [cap * math.tanh(sum(a[i * d + c] * b[j * d + c] for c in range(d)) / math.sqrt(d) / cap)
+                            for i in range(n) for j in range(n)]) for a, b in zip(q, k)]
+def write(name, tensors, metadata):
+    header, data = {"__metadata__": metadata}, b""
+    for key, (shape, parts) in tensors.items():
+        bytes_ = b"".join(part.tobytes() for part in parts)
+        header[key] = {"dtype": "F64", "shape": shape, "data_offsets": [len(data), len(data) + len(bytes_)]}
+        data += bytes_
+    text = json.dumps(header).encode()
+    open(f"{sys.argv[1]}/{name}.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+rows = [heads, n, d]
+write("capped", {"q": (rows, q), "k": (rows, k), "v": (rows, v)}, {"causal": "true", "normalizer": "softcap:2|softmax"})
+write("seen", {"logits": ([heads, n, n], logits), "v": (rows, v)}, {"causal": "true"})
+PY
+    for capture in capped seen; do plan "$work/$capture.safetensors" --length 4096 --json "$work/$capture.json"; done
+    python3 - "$work/capped.json" "$work/seen.json" <<'PY' || complain "behind a softcap, other plans than of its logits"
+import json, sys
+def numbers(x, path=""):
+    if isinstance(x, dict): return [y for key in sorted(x) for y in numbers(x[key], f"{path}/{key}")]
+    if isinstance(x, list): return [y for i, z in enumerate(x) for y in numbers(z, f"{path}/{i}")]
+    return [(path, x)]
+a, b = (numbers(json.load(open(path))["heads"]) for path in sys.argv[1:])
+assert len(a) == len(b) > 40
+for (path, x), (other, y) in zip(a, b):
+    assert path == other, (path, other)
+    assert x == y or abs(x - y) <= 1e-3 * abs(y) if isinstance(x, float) else x == y, (path, x, y)
+PY
+    plan "$work/capped.safetensors"
+    grep -q '^taken: normaliser: softcap:2|softmax, planned from the logits that its softmax sees$' "$work/out" || complain "the softcap is not told"
+    grep -q '^Bits' "$work/out" && complain "bits of keys behind a softcap"
+    refused 2 "nor a softcap" "$work/capped.safetensors" --bits
+fi
+
 # Rows of a long head are read one by one: its matrix of logits would take 2 GiB. Sanitizers need more to start.
 tokens=16384 bytes=$((16384 * 8 * 4))
 header="$(printf '{"q":{"dtype":"F32","shape":[1,%d,8],"data_offsets":[0,%d]},"k":{"dtype":"F32","shape":[1,%d,8],"data_offsets":[%d,%d]}}' \
