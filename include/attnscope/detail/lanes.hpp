@@ -160,6 +160,7 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_
             for (; i + group <= end; i += group) add(GroupLane<T>{i}, sum);
         for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, sum);
         if (i < end) add(PartialLane<T>{i, end - i}, sum);
+#pragma GCC unroll 8
         for (std::size_t k = 0; k < sums.size(); ++k)
             if (n <= block)
                 sums[k] = Accumulator<T>(reduce_add(sum.v[k]));

@@ -47,8 +47,9 @@ struct KeySums {
 inline constexpr std::size_t no_key = static_cast<std::size_t>(-1) / 4;
 
 /// u_i = (m - z_i)/T with 1/T = high + low; `scaled` false: T = 1. `smallest` and `visible` are left alone.
-/// `store`: also writes the weights e^{-u} to `weights` (which may be z), 0 for the key that is left out.
-template <bool scaled, bool store, Real T>
+/// `store`: also writes the weights e^{-u} to `weights` (which may be z), 0 for the key that is left out. `second`: also finds
+/// the largest of the others.
+template <bool scaled, bool store, bool second, Real T>
 KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T low, T* weights) {
     using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
@@ -63,7 +64,7 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
             Q key = lane(z.data(), -infinity);
             if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size)
                 key = with_element(key, place, -infinity); // the top key itself is left out
-            largest = max_to(largest, key);
+            if constexpr (second) largest = max_to(largest, key);
             if constexpr (!scaled) key = max(key, floor);
             // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
             const Q s = key - maximum, back = s - key;
@@ -95,7 +96,7 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T lo
     result.q = sums[2];
     result.c = sums[3];
     result.v = sums[4];
-    result.second = reduce_max(largest);
+    if constexpr (second) result.second = reduce_max(largest);
     return result;
 }
 
@@ -140,8 +141,8 @@ KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperatur
     const bool plain = temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
     const T high = clamped_inverse<T>(temperature);
     KeySums<T> result = !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
-                        : plain ? key_sums_without_range<false, false, T>(z, m, top, high, T(0), nullptr)
-                                : key_sums_without_range<true, false, T>(
+                        : plain ? key_sums_without_range<false, false, true, T>(z, m, top, high, T(0), nullptr)
+                                : key_sums_without_range<true, false, true, T>(
                                       z, m, top, high, inverse_remainder<T>(temperature, high), nullptr);
     if (least > -std::numeric_limits<T>::infinity()) {
         result.smallest = least;

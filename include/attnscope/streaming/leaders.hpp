@@ -56,12 +56,13 @@ PieceRange<T> piece_range(RowIn<T> z) {
     // The k-th largest of some numbers is the smallest that has fewer than k larger ones.
     std::array<T, static_cast<std::size_t>(classes)> maxima;
     for (j = 0; j < packets; ++j) high[j].store(maxima.data() + j * P::size);
-    const P one = T(1), above = infinity, count = T(k) - T(0.5);
+    const P zero = T(0), one = T(1), above = infinity, count = T(k) - T(0.5);
     P cut = above;
     for (j = 0; j < packets; ++j) {
-        P larger = T(0);
-        for (const T x : maxima) larger = select_below(high[j], x, larger + one, larger);
-        cut = min(cut, select_below(larger, count, high[j], above));
+        P larger[4] = {zero, zero, zero, zero}; // side by side
+        for (std::size_t i = 0; i < maxima.size(); ++i)
+            larger[i % 4] += select_below(high[j], maxima[i], one, zero);
+        cut = min(cut, select_below((larger[0] + larger[1]) + (larger[2] + larger[3]), count, high[j], above));
     }
     range.cut = reduce_min(cut);
     return range;
@@ -120,7 +121,7 @@ private:
                 store_places(z, begin, std::min(n, begin + word), cut, found.places.data() + found.count);
             if (found.count > Candidates::most) insert_all(z, first_key, found);
         }
-        if (!(empty() && found.count > 2 && rank_in(z, first_key, found))) insert_all(z, first_key, found);
+        if (!(empty() && found.count > 2 && rank_in(z, first_key, cut, found))) insert_all(z, first_key, found);
     }
 
     /// Stores the places of [begin, end), a word at most, whose logits are not below `cut`; how many there are. NaN is not
@@ -158,15 +159,17 @@ private:
 
     /// Fills the empty list by the ranks of the candidates, always all that there is room for, so that no branch depends on
     /// how many there are. False, and nothing done, if there are ties.
-    bool rank_in(RowIn<T> z, Index first_key, const Candidates& found) {
+    bool rank_in(RowIn<T> z, Index first_key, T cut, const Candidates& found) {
         constexpr auto most = static_cast<std::size_t>(Candidates::most);
         std::array<T, most> logits, ranks;
-        std::size_t finite = 0;
         for (std::size_t i = 0; i < most; ++i) {
             const T logit = detail::at(z, found.places[i]);
             logits[i] = i < static_cast<std::size_t>(found.count) ? logit : lowest;
-            finite += logits[i] > lowest;
         }
+        auto finite = static_cast<std::size_t>(found.count);
+        if (!(cut > lowest)) // else none of them is masked
+            finite = static_cast<std::size_t>(
+                std::count_if(logits.begin(), logits.end(), [](T x) { return x > lowest; }));
         if (!ranks_of<T>(logits, ranks, most - finite)) return false;
         std::array<std::int32_t, most> order;
         for (std::size_t i = 0; i < most; ++i) order[i] = static_cast<std::int32_t>(ranks[i]);

@@ -295,8 +295,8 @@ private:
         // none.
         const detail::KeySums<T> sums =
             m > std::numeric_limits<T>::lowest() / 2
-                ? detail::key_sums_without_range<false, store, T>(z, m, top, T(1), T(0), terms)
-                : detail::key_sums_without_range<true, store, T>(z, m, top, T(1), T(0), terms);
+                ? detail::key_sums_without_range<false, store, false, T>(z, m, top, T(1), T(0), terms)
+                : detail::key_sums_without_range<true, store, false, T>(z, m, top, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
             leaders_ = piece.before;
             if constexpr (store) { // the terms may have replaced the logits; those of NaN are NaN, and no
