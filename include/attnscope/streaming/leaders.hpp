@@ -60,8 +60,8 @@ PieceRange<T> piece_range(RowIn<T> z) {
     P cut = above;
     for (j = 0; j < packets; ++j) {
         P larger[4] = {zero, zero, zero, zero}; // side by side
-        for (std::size_t i = 0; i < maxima.size(); ++i)
-            larger[i % 4] += select_below(high[j], maxima[i], one, zero);
+        for (std::size_t other = 0; other < maxima.size(); ++other)
+            larger[other % 4] += select_below(high[j], maxima[other], one, zero);
         cut = min(cut, select_below((larger[0] + larger[1]) + (larger[2] + larger[3]), count, high[j], above));
     }
     range.cut = reduce_min(cut);

@@ -350,8 +350,8 @@ private:
 
 namespace detail {
 
-/// Adds pieces to the states of many rows: the sums of one when the leading keys of the next are found, for these wait for
-/// branches and for each other, and a processor can do what comes next. No state is another for it.
+/// Adds pieces to the states of many rows, each row's sums after the leading keys of the next row: finding these is a long
+/// chain of steps, beside which a processor can do what is independent of it. The states are those that `RowState::add` makes.
 /// Invariant. States and logits stay where they are until `finish`.
 template <Real T, Index K>
 class PieceQueue {

@@ -160,22 +160,22 @@ private:
             const auto span = [&](const KeyRange& range) {
                 return RowOut<T>(row + (range.begin - key), static_cast<std::size_t>(range.size()));
             };
-            const auto push = [&](const KeyRange& range, const auto& done) {
+            const auto push = [&](const KeyRange& range) {
+                if (range.size() == 0) return;
                 const RowOut<T> z = span(range);
                 queue.template add<terms>(detail::at(states, i), z, place_.key + range.begin, z.data(), i,
-                                          done);
+                                          scale);
             };
-            if (ranges.lead.size() > 0) push(ranges.lead, scale);
-            if (ranges.lead.size() == 0 || !terms) {
-                if (ranges.body.size() > 0) push(ranges.body, scale);
-            } else if (ranges.body.size() > 0) {
-                queue.template finish<terms>(scale);
-                push(ranges.body, scale);
+            // The terms of the first range then stand beside the largest logit of both.
+            const bool again = terms && ranges.lead.size() > 0 && ranges.body.size() > 0;
+            push(ranges.lead);
+            if (again) queue.template finish<terms>(scale);
+            push(ranges.body);
+            if (again)
                 queue.template finish<terms>([&](Index, A factor) {
                     for (T& x : span(ranges.lead)) x = static_cast<T>(A(x) * factor);
                     scale(i, factor);
                 });
-            }
             if (terms) clear_hidden(row, key, tile.cols(), ranges);
         }
         queue.template finish<terms>(scale);
