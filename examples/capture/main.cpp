@@ -191,6 +191,7 @@ int main(int argc, char** argv) {
                 throw program::usage_error(fmt::format("--normalizer: {}", error.what()));
             }
         };
+        if (normalizer == "model") normalizer.clear();
         if (!normalizer.empty()) (void)named(normalizer, temperature.value_or(1)); // before the model is read
         program::require_outputs({{"--out", out}}, prompt_options.inputs());
 

@@ -117,8 +117,9 @@ int main(int argc, char** argv) {
     const models::ModelOptions model_options(app);
     const auto* temperature_option =
         app.add_option("--temperature", temperature, "divides the logits, > 0 [as the file says, else 1]");
-    const auto* normalizer_option = app.add_option(
-        "--normalizer", normalizer, program::normalizer_help() + " [as the file says, else softmax]");
+    const auto* normalizer_option =
+        app.add_option("--normalizer", normalizer,
+                       program::normalizer_help() + ", or model [as the file or model says, else softmax]");
     const auto* beside_option =
         app.add_option(
                "--beside", beside,
@@ -194,8 +195,10 @@ int main(int argc, char** argv) {
                 throw program::usage_error(fmt::format("{}: {}", option, error.what()));
             }
         };
-        known("--normalizer", normalizer);
-        if (normalizer_option->count() > 0) settings.normalizer = normalizer;
+        if (normalizer_option->count() > 0 && normalizer != "model") {
+            known("--normalizer", normalizer);
+            settings.normalizer = normalizer;
+        }
         if (beside_option->count() > 0) {
             known("--beside", beside);
             settings.beside = beside;

@@ -26,6 +26,9 @@ run --normalizer entmax:1.5 --temperature 0.5 >"$work/out" || complain "it fails
 [ "$(grep -c '^loss ' "$work/out")" -eq 2 ] && grep -q 'with entmax:1.5 at temperature 0.5$' "$work/out" ||
     complain "it does not compare losses: $(cat "$work/out")"
 
+run --normalizer model >"$work/out" || complain "it fails with the model's own normaliser by name"
+[ "$(grep -c '^loss ' "$work/out")" -eq 1 ] || complain "the model's own normaliser is compared with itself: $(cat "$work/out")"
+
 random=(--random-weights "$work/config.json")
 refused 2 "MODEL or --random-weights" --tokens "$work/ids"
 refused 2 "--text or --tokens" "${random[@]}"

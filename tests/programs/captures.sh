@@ -114,6 +114,8 @@ report "logits=$work/sink_is_a_key.npy" --csv "$work"
 grep -q '^lemma2,sharp,not_recovered,1,' "$work/audit_with_sink.csv" || complain "a row with a sink is not audited"
 diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^corollary1' "$work/audit_with_sink.csv") >"$work/diff" ||
     complain "with a sink the audit is another: $(cat "$work/diff")"
+report "${with_sinks[@]}" --normalizer model --rows --csv "$work"
+weight 0.333333333333333333
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
 says 'sinks: not used, --normalizer is given'
 weight 0.5
