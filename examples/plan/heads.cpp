@@ -87,6 +87,7 @@ Plan make_plan(const program::Capture& capture, const attnscope::PlanQuestion& q
                 input = attnscope::plan_input(vectors.q, vectors.k, capture.mask(place),
                                               vectors.scale / temperature);
             input.values = std::move(vectors.v);
+            if (!mapped) vectors = {}; // copied
         } else {
             const std::lock_guard lock(mutex);
             stored = program::load_head(capture, place);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Models in GGUF files, in a build with llama.cpp: losses are llama.cpp's own, weights those of its softmax, and a capture
-# read back gives the same figures and the same plans; the experiments of the paper run. Without llama.cpp: a sentence that says what to install.
+# read back gives the same figures and the same plans; the experiments of the paper run. Without llama.cpp: a sentence that
+# says what to install.
 set -u
 program="$ATTNSCOPE_BIN/attnscope-report"
 . "$ATTNSCOPE_SOURCE/tests/support/program.sh"
