@@ -1,35 +1,20 @@
 #include "experiment.hpp"
 #include "source.hpp"
 
-#include <attnscope/selection/critical_n.hpp>
+#include <attnscope/analysis/run_experiments.hpp>
 #include <attnscope/streaming/threads.hpp>
 
 #include <Eigen/Eigenvalues>
 
-#include <mutex>
-
 namespace paper {
 namespace {
 
+using attnscope::HeadView;
+using attnscope::Matrix;
+using attnscope::MatrixView;
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-/// Queries of each head that Algorithm 4 looks at: the last one, and some of the seeded rows.
-std::vector<std::vector<Index>> sampled_rows(const Settings& settings, Index heads, Index queries) {
-    std::vector<std::vector<Index>> rows(static_cast<std::size_t>(heads), {queries - 1});
-    attnscope::SplitMix64 random(settings.seed);
-    const Index wanted = std::min(settings.seeded_rows, heads * (queries - 1)); // beside the last rows
-    for (Index drawn = 0; drawn < wanted;) {
-        auto& head = rows[static_cast<std::size_t>(random.below(heads))];
-        const Index query = random.below(queries - 1);
-        if (std::find(head.begin(), head.end(), query) != head.end()) continue;
-        head.push_back(query);
-        ++drawn;
-    }
-    for (auto& head : rows) std::sort(head.begin(), head.end());
-    return rows;
-}
 
 /// C [d, d] with C C^T = W W^T, so that v C has the inner products of v W.
 Matrix<double> isometric(const Matrix<double>& w) {
@@ -37,84 +22,35 @@ Matrix<double> isometric(const Matrix<double>& w) {
     return solver.eigenvectors() * solver.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal();
 }
 
-/// The vectors that stand for the tokens of one head.
-class TokenVectors {
-public:
-    TokenVectors(const Source& source, Token token) : model_(source.own), token_(token) {
-        if ((token == Token::contribution && !source.own) || (token == Token::hidden && !source.hidden))
-            throw std::invalid_argument("paper::run: these vectors of the model are not at hand");
-    }
-
-    void begin_layer(const models::LayerView<float>& layer) {
-        if (token_ == Token::contribution) projection_ = model_->output_projection<double>(layer.layer);
-    }
-    /// The view of a head with them as values; `room` holds what must be computed.
-    HeadView<float> view(const models::LayerView<float>& layer, Index head, Matrix<float>& room) const {
-        const HeadView<float> own = layer.heads[head];
-        if (token_ == Token::value) return own;
-        if (token_ == Token::hidden) return {own.q(), own.k(), MatrixView<float>(layer.hidden), own.scale()};
-        const Index d = own.v().cols();
-        room = (own.v().map().cast<double>() * isometric(projection_.middleRows(head * d, d))).cast<float>();
-        return {own.q(), own.k(), MatrixView<float>(room), own.scale()};
-    }
-
-private:
-    const models::Model* model_;
-    Token token_;
-    Matrix<double> projection_;
-};
-
-} // namespace
-
-OverHeads over(std::vector<double> numbers) {
-    std::erase_if(numbers, [](double x) { return std::isnan(x); });
-    if (numbers.empty()) {
-        const double nan = std::numeric_limits<double>::quiet_NaN();
-        return {nan, nan, nan};
-    }
-    std::sort(numbers.begin(), numbers.end());
-    const double sum = std::accumulate(numbers.begin(), numbers.end(), 0.0);
-    const auto quantile = [&](double share) {
-        const double at = share * static_cast<double>(numbers.size() - 1);
-        const auto below = static_cast<std::size_t>(at);
-        const double rest = at - static_cast<double>(below);
-        return numbers[below] + (rest > 0 ? rest * (numbers[below + 1] - numbers[below]) : 0);
-    };
-    return {sum / static_cast<double>(numbers.size()), quantile(0.1), quantile(0.9)};
-}
-
-std::optional<std::size_t> Result::place(Index count) const {
-    const auto above = std::upper_bound(settings.counts.begin(), settings.counts.end(), count);
-    if (above == settings.counts.begin()) return std::nullopt;
-    return static_cast<std::size_t>(above - settings.counts.begin() - 1);
-}
-
-OverHeads Result::over_heads(Figure figure, std::size_t length, std::size_t count) const {
-    std::vector<double> numbers;
-    for (const HeadResult& head : heads) numbers.push_back(head.at_length[length].at(figure, count));
-    return over(std::move(numbers));
-}
-
-Index Result::rows(std::size_t length, std::size_t count) const {
-    Index sum = 0;
-    for (const HeadResult& head : heads) sum += head.at_length[length].rows[count];
-    return sum;
-}
-
-CriticalN Result::critical(std::size_t length) const {
-    CriticalN result;
-    result.length = settings.lengths[length];
-    for (std::size_t c = 0; c < settings.counts.size(); ++c) {
-        std::vector<double> top, random;
-        for (const HeadResult& head : heads) {
-            top.push_back(head.at_length[length].at(distance(), c));
-            random.push_back(head.at_length[length].at(random_distance(), c));
-        }
-        result.p_values.push_back(attnscope::kolmogorov_smirnov(top, random).p_value);
-        if (!result.count && result.p_values.back() >= settings.level) result.count = settings.counts[c];
-    }
+/// A layer, with the vectors that stand for its tokens and, of GPT-2, its projections; refers to all arguments.
+attnscope::ExperimentLayer<float> layer_of(const models::LayerView<float>& layer, const Source& source,
+                                           Token token, const Matrix<double>& output,
+                                           const Matrix<double>& input) {
+    attnscope::ExperimentLayer<float> result;
+    result.number = layer.layer;
+    result.mask = layer.mask;
+    result.head = [&](Index head) { return layer.heads[head]; };
+    if (token == Token::hidden)
+        result.token_vectors = [&](Index, Matrix<float>&) { return MatrixView<float>(layer.hidden); };
+    if (token == Token::contribution)
+        result.token_vectors = [&](Index head, Matrix<float>& room) {
+            const MatrixView<float> v = layer.heads[head].v();
+            room = (v.map().cast<double>() * isometric(output.middleRows(head * v.cols(), v.cols())))
+                       .cast<float>();
+            return MatrixView<float>(room);
+        };
+    if (input.size() > 0)
+        result.projections = [&](Index head) {
+            const Index d = layer.heads[head].q().cols(), all = source.heads * d;
+            const auto of = [&](Index which) {
+                return MatrixView<double>(input.data() + which * all + head * d, input.rows(), d, input.cols());
+            };
+            return attnscope::HeadProjections<double>{of(0), of(1), of(2)};
+        };
     return result;
 }
+
+} // namespace
 
 Source source_of(const models::Prompt& prompt, Index threads) {
     const models::Config& config = prompt.model.config();
@@ -139,71 +75,80 @@ Source source_of(const models::Prompt& prompt, Index threads) {
 }
 
 Result run(const Source& source, Settings settings) {
+    if ((settings.token == Token::contribution && !source.own) ||
+        (settings.token == Token::hidden && !source.hidden))
+        throw std::invalid_argument("paper::run: these vectors of the model are not at hand");
     Result result;
-    result.settings = std::move(settings);
+    static_cast<attnscope::Experiments&>(result) =
+        attnscope::Experiments(std::move(settings.experiments), source.layers, source.heads);
+    result.token = settings.token;
+    result.threads = settings.threads;
     result.model = source.model;
     result.shape = source.shape;
     result.text = source.text;
-    result.tokens = source.tokens;
     result.available = source.available;
-    result.layers = source.layers;
-    result.heads_per_layer = source.heads;
     result.trained = source.trained;
-    const Index heads = source.layers * source.heads;
-    result.heads.resize(static_cast<std::size_t>(heads));
-    const auto sampled = sampled_rows(result.settings, heads, result.tokens);
 
-    const attnscope::Threads threads(result.settings.threads);
-    TokenVectors vectors(source, result.settings.token);
-    program::Progress progress("analysing heads", static_cast<std::size_t>(heads));
-    std::mutex guard;
+    const attnscope::Threads threads(settings.threads);
+    program::Progress progress("analysing heads", result.heads.size());
     const auto begin = Clock::now();
     double analysis = 0;
-    const bool gpt2 = source.own && source.own->config().family == models::Family::gpt2;
-    Matrix<double> projections; // of the layer at hand
-    const auto analyse = [&](const models::LayerView<float>& layer) {
+    result.loss = source.run([&](const models::LayerView<float>& layer) {
         const auto start = Clock::now();
-        vectors.begin_layer(layer);
-        if (gpt2) projections = source.own->input_projections<double>(layer.layer);
-        // A head in three parts, the longest first, so that no thread waits long for the last one of a layer.
-        threads(3 * source.heads, [&](Index task) {
-            const Index head = task % source.heads, part = task / source.heads;
-            const auto at = static_cast<std::size_t>(layer.layer * source.heads + head);
-            HeadResult& found = result.heads[at];
-            Matrix<float> room;
-            if (part == 2) {
-                found.plan = plan_of(layer.heads[head], layer.mask, result.settings);
-                return;
-            }
-            const HeadInput input{layer.layer, head, vectors.view(layer, head, room), sampled[at]};
-            if (part == 0) {
-                add_curves(found, input, layer.mask, result.settings);
-                const std::lock_guard lock(guard);
-                result.vector_width = input.view.v().cols();
-                progress.step();
-                return;
-            }
-            add_audit(found, input, layer.mask, result.settings);
-            if (gpt2) {
-                const Index d = layer.heads[head].q().cols(), all = source.heads * d;
-                const auto projection = [&](Index which) {
-                    return MatrixView<double>(projections.data() + which * all + head * d, projections.rows(),
-                                              d, projections.cols());
-                };
-                audit_projections(found.audit, layer.heads[head], layer.mask,
-                                  {projection(0), projection(1), projection(2)});
-            }
-        });
+        Matrix<double> output, input;
+        if (settings.token == Token::contribution) output = source.own->output_projection<double>(layer.layer);
+        if (source.own && source.own->config().family == models::Family::gpt2)
+            input = source.own->input_projections<double>(layer.layer);
+        auto of = layer_of(layer, source, settings.token, output, input);
+        of.done = [&](Index) { progress.step(); };
+        attnscope::run_experiments(result, of, threads);
         analysis += since(start);
-    };
-    result.loss = source.run(analyse);
+    });
     result.seconds = since(begin);
     result.forward_seconds = result.seconds - analysis;
-    for (HeadResult& head : result.heads) { // in the order of the heads, whoever came first
-        result.audit.merge(head.audit);
-        head.audit = {};
-    }
     return result;
+}
+
+std::vector<std::pair<std::string, std::string>> choices(const Result& result) {
+    const attnscope::ExperimentOptions& options = result.options;
+    const std::array<std::string_view, 3> tokens = {
+        "value vectors of the head", "residual stream that enters the layer",
+        "W_O v, what the head adds to the residual stream (in coordinates that keep its inner products)"};
+    const std::array<std::string_view, 3> units = {"none are", "in Algorithm 4, precision, recall and F",
+                                                   "everywhere"};
+    const std::size_t last = result.last_length();
+    const auto five = result.place(options.fixed_count);
+    const Index heads = std::ssize(result.heads);
+    Index normal = 0, skipped = 0;
+    for (const attnscope::ExperimentHead& head : result.heads)
+        normal += head.at_length[last].normal_rows, skipped += head.skipped;
+    return {
+        {"token vectors x_i (--vectors)", std::string(tokens[static_cast<std::size_t>(result.token)])},
+        {"divided by their length (--unit-vectors)",
+         std::string(units[static_cast<std::size_t>(options.unit_vectors)])},
+        {"distance (--reading)", result.resultant() ? "resultant, |sum over the others of y_i - s|"
+                                                    : "cumulative, sum over the others of |s - y_i|"},
+        {"random selections",
+         result.resultant() ? "sqrt(E d'^2), exact" : "main sum of E d (Theorem 1(2), eps = 0)"},
+        {"rows with no more than N keys (--short-rows)",
+         options.short_rows == attnscope::ShortRows::exclude
+             ? fmt::format("left out; at N = {} these are {} of {} rows", five ? options.counts[*five] : 0,
+                           five ? normal - result.rows(last, *five) : 0, normal)
+             : "distance 0; other figures leave them out"},
+        {"rows without weights (NaN, nothing visible)",
+         fmt::format("{} of {}, left out", skipped, normal + skipped)},
+        {"mean", "over the query tokens of a head, then over heads"},
+        {"Kolmogorov-Smirnov level (--level)", fmt::format("{:g}, over {} heads", options.level, heads)},
+        {"ball of Algorithm 4 (--radius)",
+         options.radius ? fmt::format("radius {:g}", *options.radius)
+                        : std::string("reaches to the nearest token that is not selected")},
+        {"rows of Algorithm 4 and of the statements about expectations",
+         fmt::format("{}: the last of each head and {} seeded ones",
+                     heads + std::min(options.sampled_rows, heads * (result.tokens() - 1)),
+                     options.sampled_rows)},
+        {"directions of Algorithm 5", "one random unit vector over the visible keys for each row"},
+        {"seed (--seed)", fmt::format("{}", options.seed)},
+    };
 }
 
 } // namespace paper

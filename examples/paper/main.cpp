@@ -4,6 +4,7 @@
 #include "gguf.hpp"
 #include "page.hpp"
 
+#include <attnscope/analysis/findings.hpp>
 #include <report/page.hpp>
 #include <support/gnuplot.hpp>
 
@@ -28,30 +29,31 @@ Enum chosen(std::string_view option, const std::array<std::string_view, N>& name
 
 void print(const Result& result) {
     fmt::print("model     {}\n          {}\n", printable(result.model), result.shape);
-    fmt::print("text      {}, {} tokens{}\n", printable(result.text), result.tokens,
-               result.tokens < result.available ? fmt::format(" of {}: the rest is left out", result.available)
-                                                : std::string());
+    fmt::print("text      {}, {} tokens{}\n", printable(result.text), result.tokens(),
+               result.tokens() < result.available
+                   ? fmt::format(" of {}: the rest is left out", result.available)
+                   : std::string());
     if (std::isnan(result.loss))
         fmt::print("loss      none: the model predicts no next token\n");
     else
         fmt::print("loss      {:.4f} nats a token\n", result.loss);
     for (const auto& [name, choice] : choices(result)) fmt::print("{}: {}\n", name, choice);
     fmt::print("\n");
-    for (const paper::Finding& finding : findings(result))
+    for (const attnscope::Finding& finding : attnscope::findings(result))
         fmt::print("{:<12} the paper: {}\n{:<12} here: {}\n{:<12} {}\n", finding.experiment, finding.paper, "",
-                   finding.here, "", paper::agreement_names[static_cast<std::size_t>(finding.agreement)]);
+                   finding.here, "", name_of(finding.agreement));
     fmt::print("\n{}", attnscope::to_table(result.audit));
     const std::size_t violated = result.audit.sharp_violations();
     fmt::print("{}\n\n", violated == 0 ? std::string("No sharp statement is violated.")
                                        : fmt::format("{} rows violate a sharp statement.", violated));
 }
 
-constexpr std::string_view json_name = "results.json", page_name = "report.html";
+constexpr std::string_view page_name = "report.html";
 
 /// Of all files that `write` makes.
 std::vector<std::string> names_of_files(bool with_pictures) {
-    std::vector<std::string> names(paper::csv_names.begin(), paper::csv_names.end());
-    names.insert(names.end(), {std::string(json_name), std::string(page_name)});
+    std::vector<std::string> names = paper::names_of_tables();
+    names.emplace_back(page_name);
     if (with_pictures)
         for (const std::string_view name : paper::picture_names)
             for (const std::string_view ending : {".svg", ".png"})
@@ -62,8 +64,7 @@ std::vector<std::string> names_of_files(bool with_pictures) {
 /// Everything is made first and then written, each file whole or not at all, the page last.
 std::vector<paper::DrawnPicture> write(const Result& result, const std::filesystem::path& folder,
                                        bool with_pictures) {
-    std::vector<paper::File> files = to_csv(result);
-    files.push_back({std::string(json_name), to_json(result)});
+    std::vector<paper::File> files = paper::tables(result);
     std::vector<paper::DrawnPicture> drawn;
     if (with_pictures) {
         for (const paper::Picture& picture : pictures(result)) {
@@ -80,16 +81,15 @@ std::vector<paper::DrawnPicture> write(const Result& result, const std::filesyst
 }
 
 /// The page of attnscope-report of the same heads, with the experiments on it.
-std::string explored(program::Capture capture, const Settings& settings, const std::string& command,
+std::string explored(program::Capture capture, const Result& result, const std::string& command,
                      std::string_view experiments) {
     report::Settings asked;
     asked.patterns = asked.keep_rows = true;
-    asked.threads = settings.threads;
+    asked.threads = result.threads;
     asked.analysis.counts = {1, 2, 5, 10, 20, 50, 100};
-    asked.analysis.reading =
-        settings.resultant ? attnscope::Reading::resultant : attnscope::Reading::cumulative;
-    if (settings.radius > 0) asked.analysis.radius = settings.radius;
-    asked.analysis.seed = settings.seed;
+    asked.analysis.reading = result.options.reading;
+    asked.analysis.radius = result.options.radius;
+    asked.analysis.seed = result.options.seed;
     return report::to_page(report::analyse(std::move(capture), asked), command, experiments);
 }
 
@@ -114,7 +114,8 @@ Result of(const std::function<paper::Source()>& source, std::vector<std::int32_t
     if (quick && ids.size() > 256) ids.resize(256);
     if (ids.size() < 2)
         throw std::runtime_error(fmt::format("{}: at least 2 tokens are needed, found 1", text));
-    fill_grids(settings, static_cast<paper::Index>(ids.size()), quick);
+    settings.experiments =
+        attnscope::experiment_options(std::ssize(ids), quick, std::move(settings.experiments));
     return paper::run(source(), std::move(settings));
 }
 
@@ -196,14 +197,15 @@ int main(int argc, char** argv) {
         prompt_options.check(true);
         Settings settings;
         settings.token = chosen<paper::Token>("--vectors", paper::token_names, vectors);
-        settings.unit = chosen<paper::UnitVectors>("--unit-vectors", paper::unit_names, unit);
-        settings.short_rows = chosen<paper::ShortRows>("--short-rows", paper::short_row_names, short_rows);
-        settings.resultant =
-            chosen<int>("--reading", std::array<std::string_view, 2>{"cumulative", "resultant"}, reading) == 1;
-        settings.level = program::positive_number("--level", level, 1);
-        if (radius != "nearest") settings.radius = program::positive_number("--radius", radius);
+        attnscope::ExperimentOptions& asked = settings.experiments;
+        asked.unit_vectors = chosen<attnscope::UnitVectors>("--unit-vectors", paper::unit_names, unit);
+        asked.short_rows = chosen<attnscope::ShortRows>("--short-rows", paper::short_row_names, short_rows);
+        asked.reading = chosen<attnscope::Reading>(
+            "--reading", std::array<std::string_view, 2>{"cumulative", "resultant"}, reading);
+        asked.level = program::positive_number("--level", level, 1);
+        if (radius != "nearest") asked.radius = program::positive_number("--radius", radius);
         settings.threads = program::whole_number<paper::Index>("--threads", threads, 1, 1024);
-        settings.seed = prompt_options.seed();
+        asked.seed = prompt_options.seed();
         program::require_output_folder("--out", out, names_of_files(!no_pictures), prompt_options.inputs());
         if (!no_pictures) gnuplot::require("attnscope-paper", "--no-pictures does without");
 
@@ -223,11 +225,10 @@ int main(int argc, char** argv) {
         const std::vector<paper::DrawnPicture> drawn = write(result, out, !no_pictures);
         if (!html.empty()) {
             const std::string command = report::shell_line(argc, argv, app.get_name());
-            program::write_whole(html,
-                                 explored(done.capture(), result.settings, command, to_section(result, drawn)));
+            program::write_whole(html, explored(done.capture(), result, command, to_section(result, drawn)));
         }
         fmt::print("time      {:.1f} s, of these {:.1f} s for the model; {} thread{}\n", result.seconds,
-                   result.forward_seconds, result.settings.threads, result.settings.threads == 1 ? "" : "s");
+                   result.forward_seconds, result.threads, result.threads == 1 ? "" : "s");
         fmt::print("written   {}\n", printable((std::filesystem::path(out) / page_name).string()));
         if (!html.empty()) fmt::print("          {}\n", printable(html));
     });

@@ -1,5 +1,7 @@
 #include "page.hpp"
 
+#include <attnscope/analysis/experiment_figures.hpp>
+#include <attnscope/analysis/findings.hpp>
 #include <support/base64.hpp>
 
 #include <fmt/format.h>
@@ -71,14 +73,14 @@ std::string head(const Result& result) {
         result.trained ? ""
                        : ", <b>whose weights nobody trained</b>: what follows describes its arithmetic only",
         escaped(result.shape), escaped(result.text),
-        result.available > result.tokens
-            ? fmt::format(", the first {} of {} tokens", result.tokens, result.available)
+        result.available > result.tokens()
+            ? fmt::format(", the first {} of {} tokens", result.tokens(), result.available)
             : std::string());
     text += "<div class=\"facts\">\n";
     text += fact(fmt::format("{}", result.heads.size()), "heads");
-    text += fact(fmt::format("{}", result.tokens), "tokens");
+    text += fact(fmt::format("{}", result.tokens()), "tokens");
     Index rows = 0;
-    for (const HeadResult& one : result.heads) rows += one.at_length.back().normal_rows;
+    for (const attnscope::ExperimentHead& one : result.heads) rows += one.at_length.back().normal_rows;
     text += fact(fmt::format("{}", rows), "rows of weights");
     if (!std::isnan(result.loss)) text += fact(fmt::format("{:.3f}", result.loss), "loss, nats a token");
     text += fact(fmt::format("{:.1f} s", result.seconds), "computing");
@@ -89,19 +91,20 @@ std::string findings_table(const Result& result) {
     std::string text = "<h2>What the paper reports on GPT-2, and what these heads do</h2>\n<div "
                        "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n"
                        "<tr><th>experiment</th><th>the paper</th><th>here</th><th></th></tr>\n";
-    for (const Finding& finding : findings(result)) {
-        const bool good = finding.agreement == Agreement::agrees, bad = finding.agreement == Agreement::differs;
+    for (const attnscope::Finding& finding : attnscope::findings(result)) {
+        const bool good = finding.agreement == attnscope::Agreement::agrees,
+                   bad = finding.agreement == attnscope::Agreement::differs;
         text += fmt::format(
             "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"{}\" title=\"agrees when {}\">{}</td></tr>\n",
             escaped(finding.experiment), escaped(finding.paper), escaped(finding.here),
             good  ? "good"
             : bad ? "bad"
                   : "soft",
-            escaped(finding.rule), agreement_names[static_cast<std::size_t>(finding.agreement)]);
+            escaped(finding.rule), name_of(finding.agreement));
     }
     text += "</table></div>\n<p class=\"soft\">Agreement is decided by rule: ";
     bool first = true;
-    for (const Finding& finding : findings(result)) {
+    for (const attnscope::Finding& finding : attnscope::findings(result)) {
         text += fmt::format("{}{}: {}", first ? "" : "; ", escaped(finding.experiment), escaped(finding.rule));
         first = false;
     }
@@ -124,10 +127,10 @@ std::string extremes(const Result& result) {
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\"><table>\n<tr><th>mean over "
         "a head's rows</th><th class=\"number\">least</th>"
         "<th>layer, head</th><th class=\"number\">most</th><th>layer, head</th></tr>\n";
-    for (const HeadFigure& figure : head_figures()) {
+    for (const attnscope::HeadFigure& figure : attnscope::experiment_head_figures) {
         if (figure.name == "sink_key") continue;
-        const HeadResult *least = nullptr, *most = nullptr;
-        for (const HeadResult& one : result.heads) {
+        const attnscope::ExperimentHead *least = nullptr, *most = nullptr;
+        for (const attnscope::ExperimentHead& one : result.heads) {
             const double value = figure.value(result, one);
             if (std::isnan(value)) continue;
             if (!least || value < figure.value(result, *least)) least = &one;
@@ -141,7 +144,7 @@ std::string extremes(const Result& result) {
             figure.value(result, *most), most->layer, most->head);
     }
     std::size_t sinks = 0;
-    for (const HeadResult& one : result.heads) sinks += one.sink_mass > 0.3;
+    for (const attnscope::ExperimentHead& one : result.heads) sinks += one.sink_mass > 0.3;
     return text +
            fmt::format(
                "</table></div>\n<p class=\"soft\">{} of {} heads have a sink (a key with a mean weight above "
@@ -175,7 +178,7 @@ std::string plan_table(const Result& result) {
     for (const Line& line : lines) {
         std::vector<double> shares;
         std::size_t held = 0;
-        for (const HeadResult& one : result.heads)
+        for (const attnscope::ExperimentHead& one : result.heads)
             if (const attnscope::PlanConfirmation* found = line.of(one.plan); found && found->has_held_out) {
                 shares.push_back(found->held_out);
                 held += found->held;

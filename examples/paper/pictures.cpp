@@ -1,6 +1,6 @@
 #include "pictures.hpp"
 
-#include <attnscope/sensitivity/gradient_bounds.hpp>
+#include <attnscope/analysis/experiment_figures.hpp>
 #include <support/gnuplot.hpp>
 
 #include <fmt/ranges.h>
@@ -8,6 +8,11 @@
 namespace paper {
 namespace {
 
+using attnscope::CriticalCount;
+using attnscope::ExperimentHead;
+using attnscope::HeadFigure;
+using attnscope::OverHeads;
+using Figure = attnscope::CurveFigure;
 using gnuplot::number;
 using gnuplot::quoted;
 
@@ -65,19 +70,19 @@ std::string panel(double left, double right, double top, double bottom, std::str
                        left, right, top, bottom, quoted(title));
 }
 
-std::string distance_name(const Result& result) { return result.settings.resultant ? "d'" : "d"; }
+std::string distance_name(const Result& result) { return result.resultant() ? "d'" : "d"; }
 std::string unit_of_x(const Result& result) {
-    return result.settings.unit == UnitVectors::everywhere ? ", in units of |x|" : "";
+    return result.options.unit_vectors == attnscope::UnitVectors::everywhere ? ", in units of |x|" : "";
 }
 
 /// x, then mean, low, high of the measured distance, and the random one, its upper limit, Theorem 1.
 void add_distances(Block& block, const Result& result, double x, std::size_t l, std::size_t c) {
-    const OverHeads d = result.over_heads(result.distance(), l, c);
+    const OverHeads d = result.over(result.distance(), l, c);
     const double not_known = std::numeric_limits<double>::quiet_NaN();
-    const bool resultant = result.settings.resultant;
-    block.add(x, d.mean, d.low, d.high, result.over_heads(result.random_distance(), l, c).mean,
-              resultant ? not_known : result.over_heads(Figure::random_upper, l, c).mean,
-              resultant ? not_known : result.over_heads(Figure::theorem1, l, c).mean);
+    const bool resultant = result.resultant();
+    block.add(x, d.mean, d.low, d.high, result.over(result.random_distance(), l, c).mean,
+              resultant ? not_known : result.over(Figure::random_upper, l, c).mean,
+              resultant ? not_known : result.over(Figure::theorem1, l, c).mean);
 }
 
 std::vector<std::string> distance_curves(const Result& result, const std::string& of) {
@@ -85,7 +90,7 @@ std::vector<std::string> distance_curves(const Result& result, const std::string
     std::vector<std::string> parts = {
         band("$data", "1:3:4", "@blue"),
         line("$data", "1:2", "@blue", fmt::format("largest weights: {}({})", name, of))};
-    if (result.settings.resultant) {
+    if (result.resultant()) {
         parts.push_back(line("$data", "1:5", "@red", "random keys: root of E d'², exact"));
     } else {
         parts.push_back(band("$data", "1:5:6", "@red"));
@@ -97,18 +102,18 @@ std::vector<std::string> distance_curves(const Result& result, const std::string
 }
 
 Picture distance_against_length(const Result& result) {
-    const auto five = result.place(result.settings.fixed_count);
+    const auto five = result.place(result.options.fixed_count);
     Block data("data"), guide("guide");
     double last_x = 1, last_y = 1;
-    for (std::size_t l = 0; five && l < result.settings.lengths.size(); ++l) {
-        last_x = static_cast<double>(result.settings.lengths[l]);
+    for (std::size_t l = 0; five && l < result.options.lengths.size(); ++l) {
+        last_x = static_cast<double>(result.options.lengths[l]);
         add_distances(data, result, last_x, l, *five);
-        last_y = result.over_heads(result.distance(), l, *five).mean;
+        last_y = result.over(result.distance(), l, *five).mean;
     }
-    const double first = static_cast<double>(result.settings.lengths.front());
+    const double first = static_cast<double>(result.options.lengths.front());
     guide.add(first, 0.6 * last_y * first / last_x);
     guide.add(last_x, 0.6 * last_y);
-    const Index n = five ? result.settings.counts[*five] : 0;
+    const Index n = five ? result.options.counts[*five] : 0;
     auto parts = distance_curves(result, fmt::format("{}", n));
     parts.push_back(line("$guide", "1:2", "@ink", "slope 1", "dt 3"));
     return {
@@ -116,8 +121,7 @@ Picture distance_against_length(const Result& result) {
         fmt::format("How far the {} largest weights stand from the rest, as the text grows", n), "Algorithm 1",
         fmt::format("Mean over the query tokens of the first L tokens, then over heads; band: between these "
                     "lie 8 of 10 heads. The dotted line has slope 1.{}",
-                    result.settings.resultant ? ""
-                                              : " Red: what random keys give instead, between its two limits."),
+                    result.resultant() ? "" : " Red: what random keys give instead, between its two limits."),
         data.text() + guide.text() +
             fmt::format("set xlabel 'tokens L'\nset ylabel 'distance{}'\nset logscale xy\n"
                         "set xrange [{}:{}]\nset autoscale yfix\nset key below maxrows 2 Left reverse\nset "
@@ -125,7 +129,7 @@ Picture distance_against_length(const Result& result) {
                         unit_of_x(result), first * 0.9, last_x * 1.1,
                         [&] {
                             std::string tics;
-                            for (const Index l : result.settings.lengths)
+                            for (const Index l : result.options.lengths)
                                 tics += fmt::format("{}'{}' {}", tics.empty() ? "" : ", ", l, l);
                             return tics;
                         }()) +
@@ -135,17 +139,17 @@ Picture distance_against_length(const Result& result) {
 Picture distance_against_count(const Result& result) {
     const std::size_t last = result.last_length();
     Block data("data");
-    for (std::size_t c = 0; c < result.settings.counts.size(); ++c)
-        add_distances(data, result, static_cast<double>(result.settings.counts[c]), last, c);
+    for (std::size_t c = 0; c < result.options.counts.size(); ++c)
+        add_distances(data, result, static_cast<double>(result.options.counts[c]), last, c);
     auto parts = distance_curves(result, "N");
     return {"distance_count",
-            fmt::format("The same against N, at L = {}", result.settings.lengths[last]),
+            fmt::format("The same against N, at L = {}", result.options.lengths[last]),
             "Algorithm 2",
             "Mean over the rows with more than N visible keys, then over heads; band: 8 of 10 heads.",
             data.text() +
                 fmt::format("set xlabel 'selected keys N'\nset ylabel 'distance{}'\nset logscale xy\n"
                             "set xrange [1:{}]\nset autoscale yfix\nset key below maxrows 2 Left reverse\n",
-                            unit_of_x(result), result.settings.lengths[last]) +
+                            unit_of_x(result), result.options.lengths[last]) +
                 plot(parts),
             760,
             470};
@@ -155,16 +159,16 @@ Picture critical_count(const Result& result) {
     Block values("values"), critical("critical");
     std::vector<std::string> curves;
     const std::array<std::string_view, 6> order = {"@grey", "@orange", "@green", "@purple", "@red", "@blue"};
-    const std::size_t lengths = result.settings.lengths.size(), first = lengths > 6 ? lengths - 6 : 0;
+    const std::size_t lengths = result.options.lengths.size(), first = lengths > 6 ? lengths - 6 : 0;
     double least = 1;
     for (std::size_t l = 0; l < lengths; ++l) {
-        const CriticalN found = result.critical(l);
+        const CriticalCount found = result.critical(l);
         critical.add(found.length, found.count
                                        ? static_cast<double>(*found.count) / static_cast<double>(found.length)
                                        : std::numeric_limits<double>::quiet_NaN());
         if (l < first) continue;
-        for (std::size_t c = 0; c < found.p_values.size() && result.settings.counts[c] < found.length; ++c) {
-            values.add(static_cast<double>(result.settings.counts[c]) / static_cast<double>(found.length),
+        for (std::size_t c = 0; c < found.p_values.size() && result.options.counts[c] < found.length; ++c) {
+            values.add(static_cast<double>(result.options.counts[c]) / static_cast<double>(found.length),
                        std::max(found.p_values[c], 1e-12));
             least = std::fmin(least, found.p_values[c]);
         }
@@ -172,8 +176,8 @@ Picture critical_count(const Result& result) {
         curves.push_back(fmt::format("$values index {} using 1:2 with lines lw 2 lc rgb '{}' title 'L = {}'",
                                      l - first, order[(l - first) + 6 - (lengths - first)], found.length));
     }
-    curves.push_back(fmt::format("{} with lines dt 2 lc rgb '@ink' title 'level {:g}'", result.settings.level,
-                                 result.settings.level));
+    curves.push_back(fmt::format("{} with lines dt 2 lc rgb '@ink' title 'level {:g}'", result.options.level,
+                                 result.options.level));
     return {
         "critical_count", "From which N on the largest weights are no farther from the rest than random keys",
         "Algorithm 3",
@@ -187,11 +191,11 @@ Picture critical_count(const Result& result) {
             fmt::format(
                 "set logscale xy\nset xlabel 'N/L'\nset xrange [0.9/{}:1]\nset yrange [{}:2]\nset format y "
                 "'10^{{%T}}'\nset key at graph 0.03, 0.8 left Left reverse\n",
-                result.settings.lengths.back(), std::max(1e-12, least) / 2) +
+                result.options.lengths.back(), std::max(1e-12, least) / 2) +
             plot(curves) + panel(0.71, 0.98, 0.92, 0.15, "critical N as a share of L") +
             fmt::format("unset logscale\nset logscale x\nset format y '%g'\nset xlabel 'tokens L'\nset xrange "
                         "[{}:{}]\nset yrange [0:1]\nset key at graph 0.97, 0.55 right Left reverse\n",
-                        result.settings.lengths.front() / 2, result.settings.lengths.back() * 2) +
+                        result.options.lengths.front() / 2, result.options.lengths.back() * 2) +
             plot({points("$critical", "1:2", "@blue", "here"),
                   "0.06 with lines dt 2 lw 2 lc rgb '@red' title 'the paper, GPT-2'"}) +
             "unset multiplot\n"};
@@ -200,11 +204,11 @@ Picture critical_count(const Result& result) {
 Picture separable(const Result& result) {
     Block all("all"), balls("balls");
     const std::size_t last = result.last_length();
-    for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
-        const OverHeads share = result.over_heads(Figure::separable, last, c);
-        all.add(result.settings.counts[c], share.mean, share.low, share.high);
+    for (std::size_t c = 0; c < result.options.counts.size(); ++c) {
+        const OverHeads share = result.over(Figure::separable, last, c);
+        all.add(result.options.counts[c], share.mean, share.low, share.high);
     }
-    for (const MeanBall& ball : mean_balls(result))
+    for (const attnscope::MeanBall& ball : attnscope::mean_balls(result))
         balls.add(ball.count, ball.separable, ball.published_lower, ball.published_upper, ball.valid_lower,
                   ball.valid_upper, ball.expected);
     return {
@@ -218,7 +222,7 @@ Picture separable(const Result& result) {
             fmt::format(
                 "set xlabel 'selected keys N'\nset ylabel 'N_s / N'\nset logscale x\nset xrange [1:{}]\n"
                 "set yrange [-0.02:1.05]\nset key outside right top Left reverse\n",
-                result.settings.lengths[last]) +
+                result.options.lengths[last]) +
             plot({band("$all", "1:3:4", "@blue"), line("$all", "1:2", "@blue", "every row"),
                   "$balls using 1:2 with points pt 7 ps 0.9 lc rgb '@blue' title 'sampled rows'",
                   "$balls using 1:7 with linespoints pt 6 ps 0.9 lw 2 lc rgb '@green' title 'expected on a "
@@ -231,12 +235,12 @@ Picture separable(const Result& result) {
 
 Picture gradient(const Result& result) {
     Block data("data");
-    const Settings& settings = result.settings;
+    const attnscope::ExperimentOptions& settings = result.options;
     const std::array<std::string_view, 3> order = {"@blue", "@green", "@purple"};
     std::vector<std::string> parts;
     for (std::size_t e = 0; e < settings.steps.size() && e < order.size(); ++e) {
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
-            data.add(settings.temperatures[t], largest_mean(result, t, e),
+            data.add(settings.temperatures[t], attnscope::mean_gradient(result, t, e).largest_head,
                      attnscope::finite_difference_limit(settings.temperatures[t], settings.steps[e]));
         data.end_of_curve();
         parts.push_back(points(fmt::format("$data index {}", e), "1:2", order[e],
@@ -247,7 +251,7 @@ Picture gradient(const Result& result) {
     Block exact("exact");
     for (std::size_t t = 0; t < settings.temperatures.size(); ++t) {
         double mean = 0, random = 0;
-        for (const HeadResult& head : result.heads) {
+        for (const ExperimentHead& head : result.heads) {
             mean = std::max(mean, head.at_temperature[t].spectral);
             random = std::max(random, head.at_temperature[t].random_direction);
         }
@@ -272,12 +276,11 @@ Picture gradient(const Result& result) {
 Picture quality(const Result& result) {
     const std::size_t last = result.last_length();
     Block data("data");
-    for (std::size_t c = 0; c < result.settings.counts.size(); ++c) {
-        const OverHeads precision = result.over_heads(Figure::precision, last, c);
-        data.add(result.settings.counts[c], precision.mean, result.over_heads(Figure::separable, last, c).mean,
-                 result.over_heads(Figure::f_score, last, c).mean,
-                 result.over_heads(Figure::mass, last, c).mean, result.over_heads(Figure::f_score, last, c).low,
-                 result.over_heads(Figure::f_score, last, c).high);
+    for (std::size_t c = 0; c < result.options.counts.size(); ++c) {
+        const OverHeads precision = result.over(Figure::precision, last, c);
+        data.add(result.options.counts[c], precision.mean, result.over(Figure::separable, last, c).mean,
+                 result.over(Figure::f_score, last, c).mean, result.over(Figure::mass, last, c).mean,
+                 result.over(Figure::f_score, last, c).low, result.over(Figure::f_score, last, c).high);
     }
     return {
         "precision_recall", "Precision, recall and F of the largest weights against N", "beyond the paper",
@@ -287,7 +290,7 @@ Picture quality(const Result& result) {
         data.text() +
             fmt::format("set xlabel 'selected keys N'\nset ylabel 'share'\nset logscale x\nset xrange [1:{}]\n"
                         "set yrange [0:1.05]\nset key outside right top Left reverse\n",
-                        result.settings.lengths[last]) +
+                        result.options.lengths[last]) +
             plot({band("$data", "1:6:7", "@green"), line("$data", "1:2", "@purple", "precision"),
                   line("$data", "1:3", "@blue", "recall"), line("$data", "1:4", "@green", "F"),
                   line("$data", "1:5", "@grey", "mass of the weights", "dt 2")})};
@@ -295,22 +298,22 @@ Picture quality(const Result& result) {
 
 Picture concentration(const Result& result) {
     Block data("data");
-    for (std::size_t l = 0; l < result.settings.lengths.size(); ++l) {
+    for (std::size_t l = 0; l < result.options.lengths.size(); ++l) {
         std::vector<double> weight, keys;
-        for (const HeadResult& head : result.heads) {
+        for (const ExperimentHead& head : result.heads) {
             weight.push_back(head.at_length[l].max_weight);
             keys.push_back(head.at_length[l].participation_ratio);
         }
-        const OverHeads w = over(weight), k = over(keys);
-        const double length = static_cast<double>(result.settings.lengths[l]);
+        const OverHeads w = attnscope::over_heads(weight), k = attnscope::over_heads(keys);
+        const double length = static_cast<double>(result.options.lengths[l]);
         // Causal rows see 1 ... L keys: equal weights would have this mean.
         double harmonic = 0;
-        for (Index i = 1; i <= result.settings.lengths[l]; ++i) harmonic += 1 / static_cast<double>(i);
+        for (Index i = 1; i <= result.options.lengths[l]; ++i) harmonic += 1 / static_cast<double>(i);
         data.add(length, w.mean, w.low, w.high, k.mean, k.low, k.high, harmonic / length, (length + 1) / 2);
     }
     const std::string range =
-        fmt::format("set xrange [{}:{}]\n", static_cast<double>(result.settings.lengths.front()) * 0.9,
-                    static_cast<double>(result.settings.lengths.back()) * 1.1);
+        fmt::format("set xrange [{}:{}]\n", static_cast<double>(result.options.lengths.front()) * 0.9,
+                    static_cast<double>(result.options.lengths.back()) * 1.1);
     return {"concentration", "Do weights vanish as the text grows?", "Lemma 1, Corollary 1",
             "Left: largest weight of a row; right: as how many equal keys it is concentrated, 1/sum p². Mean "
             "over the "
@@ -337,10 +340,10 @@ std::string head_maps(const Result& result, std::size_t first, const std::array<
                         std::max<Index>(1, result.heads_per_layer / 6), std::max<Index>(1, result.layers / 6));
     std::string blocks;
     for (std::size_t map = 0; map < 6; ++map) {
-        const HeadFigure& figure = head_figures()[first + map];
+        const HeadFigure& figure = attnscope::experiment_head_figures[first + map];
         blocks += fmt::format("$map{} << EOD\n", map);
         bool any = false;
-        for (const HeadResult& head : result.heads) {
+        for (const ExperimentHead& head : result.heads) {
             const double value = figure.value(result, head);
             any = any || (std::isfinite(value) && (value > 0 || !logarithmic[map]));
             blocks += fmt::format("{} {} {}\n", head.head, head.layer, number(value));

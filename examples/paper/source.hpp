@@ -1,7 +1,7 @@
 // A model and a text, as the experiments take them.
 #pragma once
 
-#include "settings.hpp"
+#include "experiment.hpp"
 
 #include <models/prompt.hpp>
 

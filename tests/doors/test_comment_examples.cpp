@@ -2,6 +2,8 @@
 #include <support/catch.hpp>
 #include <support/temporary_file.hpp>
 
+#include <attnscope/analysis/findings.hpp>
+#include <attnscope/analysis/run_experiments.hpp>
 #include <attnscope/attention/tensor.hpp>
 #include <attnscope/attnscope.hpp>
 #include <attnscope/io/npz.hpp>
@@ -102,6 +104,23 @@ TEST_CASE("the examples of rows and normalisers", "[doors][examples]") {
         const double entropy = first.statistics().entropy_nats();
         for (const auto& [key, logit] : first.leaders()) std::cout << key << ' ' << logit << '\n';
         CHECK(entropy == Catch::Approx(entropy_nats(z)));
+    }
+}
+
+TEST_CASE("the example of the paper's experiments", "[doors][examples]") {
+    const Index tokens = 24, layers = 2, heads = 2;
+    const std::vector<float> numbers = drawn(layers * heads * tokens * 4);
+    const auto group_of = [&](Index layer) {
+        const auto array =
+            HeadArray<float>::contiguous(numbers.data() + layer * heads * tokens * 4, heads, tokens, 4);
+        return HeadGroup<float>(array, array, array);
+    };
+    {
+        Experiments found(experiment_options(tokens), layers, heads);
+        for (Index layer = 0; layer < layers; ++layer)
+            run_experiments(found, layer, group_of(layer), Mask::causal());
+        const std::vector<Finding> beside_the_paper = findings(found);
+        CHECK((beside_the_paper.size() == 7 && beside_the_paper[6].id == "gradient_limit"));
     }
 }
 
