@@ -54,7 +54,7 @@ cleanup() {
     if [ -n "$inside" ]; then kill -KILL -- "-$inside" 2>/dev/null || true; fi
     if [ -n "$tree" ]; then
         local point
-        for point in dev proc sys src/shared; do umount -R -l "$tree/$point" 2>/dev/null || true; done
+        for point in dev proc sys src/shared root/.cache/ccache; do umount -R -l "$tree/$point" 2>/dev/null || true; done
         rm -rf --one-file-system "$tree" "$tree.log"
     fi
     tree="" inside=""
@@ -81,10 +81,14 @@ inside_tree() {
     return "$status"
 }
 
+# Where ccache is installed here, it is installed there, too, and what one system compiled serves the next of its kind.
+cache=""
+if command -v ccache >/dev/null; then cache=$(ccache --get-config cache_dir 2>/dev/null) || true; fi
+
 make_tree() { # <release>
     tree=$(mktemp -d "${ATTNSCOPE_SYSTEMS:-/var/tmp}/attnscope-$1.XXXXXX")
     chmod 755 "$tree"
-    debootstrap --variant=minbase ${keyring:+"--keyring=$keyring"} "$1" "$tree" "$mirror" >"$tree.log" 2>&1 || {
+    debootstrap --variant=minbase ${cache:+--include=ccache} ${keyring:+"--keyring=$keyring"} "$1" "$tree" "$mirror" >"$tree.log" 2>&1 || {
         tail -n 20 "$tree.log" "$tree/debootstrap/debootstrap.log" 2>/dev/null >&2 || true
         rm -f "$tree.log"
         say "debootstrap could not make $1 from $mirror"
@@ -96,6 +100,10 @@ make_tree() { # <release>
     mount --rbind /dev "$tree/dev"
     mount -t proc proc "$tree/proc"
     mount --rbind /sys "$tree/sys"
+    if [ -n "$cache" ]; then
+        mkdir -p "$cache/systems/$1" "$tree/root/.cache/ccache"
+        mount --bind "$cache/systems/$1" "$tree/root/.cache/ccache"
+    fi
     mkdir -p "$tree/src/attnscope"
     git -c safe.directory='*' -C "$root" archive HEAD | tar -x -C "$tree/src/attnscope"
     if [ -d "$root/../shared" ]; then

@@ -266,6 +266,30 @@ void write_output(const RowState<T, K>& state, RowIn<Accumulator<T>> sums, std::
     for (std::size_t c = 0; c < out.size(); ++c) out[c] = static_cast<T>(sums[c] / mass * share);
 }
 
+/// The logits of a head among many: its keys are packed when its first tile begins, and let go of behind its last, so that
+/// only as many heads are packed as there are tasks at once.
+template <Real T>
+class TilesInTurn {
+public:
+    explicit TilesInTurn(const StoredHead<T>& head) : head_(head) {}
+    void begin() const {
+        const std::lock_guard lock(guard_);
+        if (!tiles_) tiles_.emplace(head_);
+    }
+    void operator()(Index query, Index key, TileOut<T> tile) const { (*tiles_)(query, key, tile); }
+    /// Behind each of its `all` tiles of queries.
+    void end(Index all) const {
+        const std::lock_guard lock(guard_);
+        if (++done_ == all) tiles_.reset();
+    }
+
+private:
+    StoredHead<T> head_;
+    mutable std::mutex guard_;
+    mutable std::optional<ProductTiles<T>> tiles_;
+    mutable Index done_ = 0;
+};
+
 /// One head of a scan, and where its figures go.
 template <Real T, Index K, class Source>
 struct ScanJob {
@@ -330,6 +354,7 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
         auto& job = jobs[number];
         const Index first = (tile - *(after - 1)) * tiles.query_tile,
                     rows = std::min(tiles.query_tile, job.queries - first);
+        if constexpr (requires { job.source.begin(); }) job.source.begin();
         workspaces.use([&](typename Tile::Workspace& workspace) {
             Tile scan(job.source, map, {0, 0, job.keys}, job.keys, job.values, job.finite_values, job.mask,
                       tiles.key_tile, workspace);
@@ -340,6 +365,8 @@ void run_scan(std::vector<ScanJob<T, K, Source>>& jobs, const ScanOptions& given
                                    RowOut<T>(job.result.output.row(first + i).data(), sums.size()));
             });
         });
+        if constexpr (requires { job.source.end(Index(1)); })
+            job.source.end(first_tile[number + 1] - first_tile[number]);
         gate.pass(first_row[number] + first, first_row[number] + first + rows);
     };
     executor(first_tile.back(), task);
@@ -434,7 +461,7 @@ Scan<ScalarOf<Q>, K> scan(const Q& q, const Keys& k, const Mask& mask = {}, cons
 /// Scans many heads, whose lengths may differ (a ragged batch), with one executor over all of their queries:
 /// one result for each. See `scan`.
 /// Shapes and units. `range`: see `HeadList`; `masks`: one for each head, or one for all. `options.progress` counts the queries of all heads.
-/// Cost. As of `scan`; memory for a copy of all keys besides.
+/// Cost. As of `scan`; memory for a copy of the keys of a few heads besides: of those that tasks are at work on.
 /// Throws. `invalid_argument` also for another number of masks.
 template <Index K = 8, HeadList Heads, Executor E = Sequential>
 auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptions& options = {},
@@ -446,13 +473,13 @@ auto scan_heads(const Heads& range, std::span<const Mask> masks, const ScanOptio
     std::vector<Scan<T, K>> results(heads.size());
     for (const auto& head : heads)
         detail::require(!options.output || head.has_values(), "scan_heads", "the output needs values");
-    std::vector<std::optional<ProductTiles<T>>> sources(heads.size());
+    std::vector<std::optional<detail::TilesInTurn<T>>> sources(heads.size());
     executor(static_cast<Index>(heads.size()), [&](Index number) { // fresh memory is slow: on all threads
         const auto i = static_cast<std::size_t>(number);
         sources[i].emplace(detail::take_scale(StoredHead<T>(heads[i]), options).head);
         detail::allocate(results[i], heads[i].queries(), heads[i].v().cols(), options.output);
     });
-    std::vector<detail::ScanJob<T, K, ProductTiles<T>>> jobs;
+    std::vector<detail::ScanJob<T, K, detail::TilesInTurn<T>>> jobs;
     for (std::size_t i = 0; i < heads.size(); ++i) {
         jobs.push_back({*sources[i], heads[i].queries(), heads[i].keys(), heads[i].v(),
                         masks[masks.size() == 1 ? 0 : i], results[i]});

@@ -129,26 +129,42 @@ TEMPLATE_TEST_CASE("squares of numbers are transposed", "[packet]", float, doubl
         for (std::size_t c = 0; c < size; ++c) CHECK(to[c * size + i] == from[i * stride + c]);
 }
 
-TEMPLATE_TEST_CASE("places of elements are stored one after the other", "[packet]", float, double) {
-    using P = detail::Packet<TestType>;
+TEMPLATE_TEST_CASE("elements and their places are stored one after the other, for every set of them",
+                   "[packet]", float, double) {
+    using T = TestType;
+    using P = detail::Packet<T>;
     using Place = typename P::Place;
-    std::vector<Place> stored(2 * static_cast<std::size_t>(P::size), Place(7));
-    if constexpr (requires { P::store_places_not_below(P(0), P(0), Place(0), stored.data()); }) {
+    const auto size = static_cast<std::size_t>(P::size);
+    std::size_t wrong = 0;
+    for (std::size_t set = 0; set < std::size_t(1) << size; ++set) {
         typename P::Elements mixed;
-        std::vector<Place> wanted;
-        for (std::size_t i = 0; i < mixed.size(); ++i) {
-            mixed[i] = static_cast<TestType>(i % 3);
-            if (i % 3 == 1) mixed[i] = std::numeric_limits<TestType>::quiet_NaN();
-            if (i % 3 == 2) wanted.push_back(static_cast<Place>(1000 + i));
+        std::vector<T> high, low;
+        std::vector<Place> places;
+        for (std::size_t i = 0; i < size; ++i) {
+            const bool in = (set >> i & 1) != 0;
+            mixed[i] = in ? T(10) + static_cast<T>(i) : i % 3 == 0 ? T(-1) : T(-2);
+            (in ? high : low).push_back(mixed[i]);
+            if (in) places.push_back(static_cast<Place>(1000 + i));
+            if (!in && i % 2 == 1) { // NaN is in neither
+                mixed[i] = std::numeric_limits<T>::quiet_NaN();
+                low.pop_back();
+            }
         }
-        CHECK(P::store_places_not_below(P::load(mixed.data()), P(1), Place(1000), stored.data()) ==
-              static_cast<Index>(wanted.size()));
-        wanted.resize(mixed.size(), Place(0)); // a whole packet
-        CHECK(std::equal(wanted.begin(), wanted.end(), stored.begin()));
-        CHECK(stored[mixed.size()] == 7);
-    } else {
-        SUCCEED("not on this target");
+        const P x = P::load(mixed.data()), limit = T(10);
+        std::vector<T> stored(2 * size, T(7));
+        const auto meets = [&](const auto& wanted, const auto& found, Index count) {
+            wrong += count != std::ssize(wanted) || !std::equal(wanted.begin(), wanted.end(), found.begin()) ||
+                     found[size] != 7;
+        };
+        meets(high, stored, store_not_below(x, limit, stored.data()));
+        meets(low, stored, store_below(x, limit, stored.data()));
+        if constexpr (requires(Place* target) { P::store_places_not_below(x, limit, Place(0), target); }) {
+            std::vector<Place> found(2 * size, Place(7));
+            meets(places, found, P::store_places_not_below(x, limit, Place(1000), found.data()));
+            for (std::size_t i = places.size(); i < size; ++i) wrong += found[i] != 0 && found[i] != 1000;
+        }
     }
+    CHECK(wrong == 0);
 }
 
 TEMPLATE_TEST_CASE("packets take NaN as said", "[packet]", float, double, long double) {

@@ -45,6 +45,37 @@ TEST_CASE("what an executor is", "[streaming]") {
     STATIC_REQUIRE_FALSE(Executor<int>);
 }
 
+TEST_CASE("heads side by side may be scanned in any order of their tiles", "[streaming]") {
+    SplitMix64 random(5);
+    std::vector<Matrix<float>> q, k, v;
+    std::vector<HeadView<float>> heads;
+    for (const Index queries : {40, 9, 70, 3}) {
+        for (auto* list : {&q, &k, &v}) {
+            list->emplace_back(list == &q ? queries : 50, 6);
+            random.fill_normal(
+                std::span<float>(list->back().data(), static_cast<std::size_t>(list->back().size())));
+        }
+    }
+    for (std::size_t i = 0; i < q.size(); ++i) heads.emplace_back(q[i], k[i], v[i]);
+    const ScanOptions options{.query_tile = 8, .key_tile = 16, .output = true};
+    // Every head is begun before any is done.
+    const auto in_turns = [](Index count, const auto& task) {
+        for (const Index start : {3, 0, 4, 2, 1})
+            for (Index i = start; i < count; i += 5) task(i);
+    };
+    CountingPool backwards;
+    const auto one = scan_heads(heads, Mask::none(), options),
+               two = scan_heads(heads, Mask::none(), options, in_turns),
+               three = scan_heads(heads, Mask::none(), options, backwards);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        const auto alone = scan(heads[i], Mask::none(), options);
+        for (const auto* found : {&one[i], &two[i], &three[i]}) {
+            CHECK(found->rows == alone.rows);
+            CHECK(found->output == alone.output);
+        }
+    }
+}
+
 TEST_CASE("an executor that is looked at runs each task once, and passes on what a task throws",
           "[streaming]") {
     STATIC_REQUIRE(Executor<ExecutorRef>);

@@ -3,10 +3,25 @@
 
 #include <attnscope/detail/simd/generic.hpp>
 
+#include <array>
+#include <bit>
+
 #ifdef EIGEN_VECTORIZE_AVX
 namespace attnscope {
 inline namespace v0_2 {
 namespace detail {
+
+/// For each mask of up to 8 lanes the numbers of those that are set, ascending, a byte each; zeros behind. `parts`: each lane
+/// is so many, and their numbers follow each other.
+template <std::size_t lanes, std::size_t parts>
+inline constexpr auto set_lanes = [] {
+    std::array<std::array<std::uint8_t, 8>, std::size_t(1) << lanes> table{};
+    for (std::size_t mask = 0; mask < table.size(); ++mask)
+        for (std::size_t lane = 0, at = 0; lane < lanes; ++lane)
+            for (std::size_t part = 0; part < parts && (mask >> lane & 1) != 0; ++part)
+                table[mask][at++] = static_cast<std::uint8_t>(parts * lane + part);
+    return table;
+}();
 
 template <>
 struct Instructions<float, 8> : GenericInstructions<float> {
@@ -20,10 +35,35 @@ struct Instructions<float, 8> : GenericInstructions<float> {
                       set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), own);
         return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, own)));
     }
+    static Index store_not_below(__m256 x, __m256 limit, float* target) {
+        return store_some(mask_not_below(x, limit), x, target);
+    }
+    static Index store_below(__m256 x, __m256 limit, float* target) {
+        return store_some(static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ))),
+                          x, target);
+    }
+    static Index store_places_not_below(__m256 x, __m256 limit, std::int32_t first, std::int32_t* target) {
+        const std::uint32_t mask = mask_not_below(x, limit);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                            _mm256_add_epi32(_mm256_set1_epi32(first), lanes_of(mask)));
+        return std::popcount(mask);
+    }
 #endif
     static std::uint32_t mask_not_below(__m256 x, __m256 limit) {
         return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
     }
+
+#ifdef __AVX2__
+private:
+    static __m256i lanes_of(std::uint32_t mask) {
+        return _mm256_cvtepu8_epi32(
+            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<8, 1>[mask].data())));
+    }
+    static Index store_some(std::uint32_t mask, __m256 x, float* target) {
+        _mm256_storeu_ps(target, _mm256_permutevar8x32_ps(x, lanes_of(mask)));
+        return std::popcount(mask);
+    }
+#endif
 };
 
 template <>
@@ -34,6 +74,21 @@ struct Instructions<double, 4> : GenericInstructions<double> {
                       set = _mm256_and_si256(_mm256_set1_epi64x(static_cast<long long>(bits)), own);
         return _mm256_blendv_pd(y, x, _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, own)));
     }
+    static Index store_not_below(__m256d x, __m256d limit, double* target) {
+        return store_some(mask_not_below(x, limit), x, target);
+    }
+    static Index store_below(__m256d x, __m256d limit, double* target) {
+        return store_some(static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(x, limit, _CMP_LT_OQ))),
+                          x, target);
+    }
+    static Index store_places_not_below(__m256d x, __m256d limit, std::int64_t first, std::int64_t* target) {
+        const std::uint32_t mask = mask_not_below(x, limit);
+        const __m256i lanes = _mm256_cvtepu8_epi64(
+            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<4, 1>[mask].data())));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                            _mm256_add_epi64(_mm256_set1_epi64x(first), lanes));
+        return std::popcount(mask);
+    }
 #endif
     static std::uint32_t mask_not_below(__m256d x, __m256d limit) {
         return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(x, limit, _CMP_GE_OQ)));
@@ -41,6 +96,16 @@ struct Instructions<double, 4> : GenericInstructions<double> {
     static __m256 narrow(__m256d a, __m256d b) {
         return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(a)), _mm256_cvtpd_ps(b), 1);
     }
+
+#ifdef __AVX2__
+private:
+    static Index store_some(std::uint32_t mask, __m256d x, double* target) {
+        const __m256i halves = _mm256_cvtepu8_epi32(
+            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<4, 2>[mask].data())));
+        _mm256_storeu_pd(target, _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(x), halves)));
+        return std::popcount(mask);
+    }
+#endif
 };
 
 } // namespace detail

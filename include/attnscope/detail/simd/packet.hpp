@@ -114,8 +114,8 @@ public:
 
     /// A number of the width of T that counts elements.
     using Place = std::conditional_t<sizeof(T) == sizeof(std::int32_t), std::int32_t, std::int64_t>;
-    /// Stores `first` + i for each element i that is at least `limit`, one after the other, and zeros behind, a whole
-    /// packet; how many there are. Where the target has instructions for it.
+    /// Stores `first` + i for each element i that is at least `limit`, one after the other, and zeros or `first` behind, a
+    /// whole packet; how many there are. Where the target has instructions for it.
     static EIGEN_ALWAYS_INLINE Index store_places_not_below(Packet x, Packet limit, Place first, Place* target)
     requires requires(Raw raw) { Target::store_places_not_below(raw, raw, first, target); }
     {
