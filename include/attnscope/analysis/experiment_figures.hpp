@@ -14,17 +14,10 @@ struct HeadFigure {
 };
 
 namespace detail {
-
-inline double last_figure(const Experiments& found, const ExperimentHead& head, CurveFigure figure,
-                          Index count) {
-    const auto at = found.place(count);
-    return at ? head.at_length.back().at(figure, *at) : std::numeric_limits<double>::quiet_NaN();
-}
 constexpr double no_plan = std::numeric_limits<double>::quiet_NaN();
-
 } // namespace detail
 
-/// Means over the rows of a head on the whole text; the last six are of its plan, for `experiment_options`.
+/// Means over the rows of a head that has been run, on the whole text; the last six are of its plan, for `experiment_options`.
 inline constexpr std::array<HeadFigure, 18> experiment_head_figures = {{
     {"participation_ratio", "effective N: 1/sum p², keys",
      [](const Experiments&, const ExperimentHead& h) { return h.at_length.back().participation_ratio; }},
@@ -33,17 +26,11 @@ inline constexpr std::array<HeadFigure, 18> experiment_head_figures = {{
     {"spectral", "sensitivity |J|₂ at T = 1",
      [](const Experiments&, const ExperimentHead& h) { return h.spectral; }},
     {"separable_16", "N_s/N at N = 16",
-     [](const Experiments& e, const ExperimentHead& h) {
-         return detail::last_figure(e, h, CurveFigure::separable, 16);
-     }},
+     [](const Experiments& e, const ExperimentHead& h) { return e.figure(h, CurveFigure::separable, 16); }},
     {"f_score_16", "F at N = 16",
-     [](const Experiments& e, const ExperimentHead& h) {
-         return detail::last_figure(e, h, CurveFigure::f_score, 16);
-     }},
+     [](const Experiments& e, const ExperimentHead& h) { return e.figure(h, CurveFigure::f_score, 16); }},
     {"mass_16", "mass of the 16 largest weights",
-     [](const Experiments& e, const ExperimentHead& h) {
-         return detail::last_figure(e, h, CurveFigure::mass, 16);
-     }},
+     [](const Experiments& e, const ExperimentHead& h) { return e.figure(h, CurveFigure::mass, 16); }},
     {"entropy_nats", "entropy, nats",
      [](const Experiments&, const ExperimentHead& h) { return h.at_length.back().entropy_nats; }},
     {"max_weight", "largest weight p1",
@@ -53,13 +40,9 @@ inline constexpr std::array<HeadFigure, 18> experiment_head_figures = {{
     {"sink_key", "the strongest sink",
      [](const Experiments&, const ExperimentHead& h) { return static_cast<double>(h.sink_key); }},
     {"distance_5", "d(5)",
-     [](const Experiments& e, const ExperimentHead& h) {
-         return detail::last_figure(e, h, CurveFigure::distance, 5);
-     }},
+     [](const Experiments& e, const ExperimentHead& h) { return e.figure(h, CurveFigure::distance, 5); }},
     {"output_lost_5", "|o - o_5|",
-     [](const Experiments& e, const ExperimentHead& h) {
-         return detail::last_figure(e, h, CurveFigure::lost, 5);
-     }},
+     [](const Experiments& e, const ExperimentHead& h) { return e.figure(h, CurveFigure::lost, 5); }},
     {"context_half", "context for weight 1/2, keys",
      [](const Experiments&, const ExperimentHead& h) {
          return h.plan.length ? std::min(h.plan.length->limits.expected, 1e12) : detail::no_plan;
@@ -93,7 +76,9 @@ struct MeanBall {
            expected = 0;
 };
 /// One for each N that some row has.
+/// Throws. `invalid_argument` while a layer is missing.
 inline std::vector<MeanBall> mean_balls(const Experiments& found) {
+    found.require_all("mean_balls");
     std::vector<MeanBall> means;
     for (const Index count : found.options.ball_counts) {
         MeanBall mean;
@@ -126,7 +111,9 @@ struct MeanGradient {
     Index above = 0;                 ///< rows above the published one
 };
 /// Cost. O(heads log heads).
+/// Throws. `invalid_argument` while a layer is missing.
 inline MeanGradient mean_gradient(const Experiments& found, std::size_t temperature, std::size_t step) {
+    found.require_all("mean_gradient");
     MeanGradient result;
     std::vector<double> means;
     result.largest_head = std::numeric_limits<double>::quiet_NaN();

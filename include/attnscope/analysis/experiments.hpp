@@ -77,7 +77,8 @@ inline ExperimentOptions experiment_options(Index length, bool quick = false, Ex
     return options;
 }
 
-/// The curves of a head, and what else is said of it.
+/// The curves of a head, and what else is said of it: `at_length.back()` is the whole text, with its `entropy_nats`,
+/// `participation_ratio` and `max_weight` (means over rows) and the figures of selections, see `Experiments::figure`.
 struct ExperimentHead : HeadCurves {
     Index layer = 0, head = 0;
     Index rows = 0, skipped = 0; ///< rows seen, and those of them that have no weights
@@ -118,7 +119,9 @@ struct CriticalCount {
     std::vector<double> p_values; ///< [counts]; NaN where no head has the N
 };
 
-/// What the experiments found in all heads of a model on one text: `run_experiments` fills it, a layer at a time.
+/// What the experiments found in all heads of a model on one text: `run_experiments` fills it, a layer at a time, each once.
+/// Throws. Members that look at heads, and whatever takes the result of all layers, `invalid_argument` while a layer is
+/// missing; they name it.
 /// Example:
 ///     Experiments found(experiment_options(tokens), layers, heads);
 ///     for (Index layer = 0; layer < layers; ++layer)
@@ -160,7 +163,20 @@ struct Experiments {
         for (std::vector<Index>& head : sampled) std::sort(head.begin(), head.end());
     }
 
-    Index tokens() const { return options.lengths.back(); }
+    Index tokens() const { return options.lengths.empty() ? 0 : options.lengths.back(); }
+    /// Have the heads of a layer been run?
+    bool has_run(Index layer) const {
+        return std::all_of(heads.begin(), heads.end(), [&](const ExperimentHead& head) {
+            return head.layer != layer || head.at_length.size() == options.lengths.size();
+        });
+    }
+    /// Throws. `invalid_argument` unless every layer has been run.
+    void require_all(std::string_view function) const {
+        for (const ExperimentHead& head : heads)
+            if (head.at_length.size() != options.lengths.size())
+                detail::fail(function,
+                             "every layer must have been run, layer " + to_text(head.layer) + " has not");
+    }
     std::size_t last_length() const { return options.lengths.size() - 1; }
     /// Place of an N among the counts, or of the largest below it. Nothing if they begin above it.
     std::optional<std::size_t> place(Index count) const {
@@ -176,8 +192,16 @@ struct Experiments {
         return options.reading == Reading::resultant ? CurveFigure::random_resultant
                                                      : CurveFigure::random_lower;
     }
+    /// A figure of a head on the whole text at an N of the counts, or at the largest below it; NaN if they begin above it, or
+    /// if no row has so many keys. Example: `found.figure(found.heads[3], CurveFigure::separable, 16)`.
+    double figure(const ExperimentHead& head, CurveFigure figure, Index count) const {
+        const auto at = place(count);
+        return at && !head.at_length.empty() ? head.at_length.back().at(figure, *at)
+                                             : std::numeric_limits<double>::quiet_NaN();
+    }
     /// A figure at one length and N, of every head.
     std::vector<double> of_heads(CurveFigure figure, std::size_t length, std::size_t count) const {
+        require_all("Experiments");
         std::vector<double> numbers;
         for (const ExperimentHead& head : heads) numbers.push_back(head.at_length[length].at(figure, count));
         return numbers;
@@ -187,6 +211,7 @@ struct Experiments {
     }
     /// Rows of all heads with more than N visible keys.
     Index rows(std::size_t length, std::size_t count) const {
+        require_all("Experiments");
         Index sum = 0;
         for (const ExperimentHead& head : heads) sum += head.at_length[length].rows[count];
         return sum;

@@ -220,8 +220,10 @@ private:
 /// What the paper reports of GPT-2, each statement beside the same figure of these heads.
 /// Special rows. What the text is too short for, or no head has, is not measured.
 /// Cost. O(heads lengths counts), and the test of Algorithm 3: O(heads^2 counts).
+/// Throws. `invalid_argument` while a layer is missing.
 /// Source. P Corollaries 1 and 3, Algorithms 1 to 5.
 inline std::vector<Finding> findings(const Experiments& found) {
+    found.require_all("findings");
     const detail::FindingsOf of(found);
     return {of.vanishing_weights(), of.linear_in_length(),    of.levels_off(),    of.critical_share(),
             of.separable_share(),   of.inverse_temperature(), of.gradient_limit()};

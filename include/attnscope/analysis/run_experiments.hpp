@@ -140,20 +140,25 @@ private:
 /// Special rows. Rows that are not normal count in `ExperimentHead::skipped`; a head with NaN has no plan.
 /// Cost. For each head O(queries keys max N) and that of `analyze` and `plan_head`; memory O(queries keys) doubles a
 /// thread.
-/// Throws. `invalid_argument` for a layer that is not there, heads of another number of queries or without values, and
-/// as `head_curves`, `analyze` and `plan_head` do.
+/// Throws. `invalid_argument` for a layer that is not there or comes again, heads of another number of queries or without
+/// values, and as `head_curves`, `analyze` and `plan_head` do.
 /// Source. P Algorithms 1 to 5.
 template <Real T, Executor E = Sequential>
 void run_experiments(Experiments& experiments, const ExperimentLayer<T>& layer, E&& executor = {}) {
     const Index heads = experiments.heads_per_layer;
     detail::require(layer.number >= 0 && layer.number < experiments.layers, "run_experiments",
                     "layer must be in [0, layers)", layer.number, experiments.layers);
+    detail::require(layer.head != nullptr, "run_experiments", "the layer must say what its heads are");
+    for (const ExperimentHead& head : experiments.heads)
+        detail::require(head.layer != layer.number || head.at_length.empty(), "run_experiments",
+                        "a layer must be run once only, this one was run before", layer.number);
     for (Index head = 0; head < heads; ++head) {
         const HeadView<T> own = layer.head(head);
         detail::require(own.queries() == experiments.tokens(), "run_experiments",
                         "heads must have as many queries as the text has tokens", own.queries(),
                         experiments.tokens());
-        detail::require(own.has_values(), "run_experiments", "heads must have values");
+        if (!own.has_values())
+            detail::fail("run_experiments", "heads must have values, head " + to_text(head) + " has none");
     }
     std::vector<Audit> audits(static_cast<std::size_t>(heads));
     std::mutex guard;

@@ -1,4 +1,5 @@
-// The experiments of a model as CSV: the tables of docs/paper.md, with nine digits; nothing stands where there is no number.
+// The experiments of a model as CSV: the text of the tables of docs/paper.md, with nine digits; nothing stands where there is no
+// number. While a layer is missing, each throws `invalid_argument`.
 #pragma once
 
 #include <attnscope/analysis/experiment_figures.hpp>
@@ -67,6 +68,7 @@ inline std::string means_csv(const Experiments& found) {
 
 /// Every figure of each head for each N, on the whole text.
 inline std::string curves_csv(const Experiments& found) {
+    found.require_all("curves_csv");
     std::string text = "layer,head,N,rows";
     for (const std::string_view name : curve_figure_names) text.append(",").append(name);
     text += '\n';
@@ -99,6 +101,7 @@ inline std::string critical_csv(const Experiments& found) {
 
 /// Algorithm 4 for each sampled row and N.
 inline std::string separability_csv(const Experiments& found) {
+    found.require_all("separability_csv");
     std::string text =
         "layer,head,query,visible,N,radius,separable,published_lower,published_upper,valid_lower,"
         "valid_upper,expected\n";
@@ -116,6 +119,7 @@ inline std::string separability_csv(const Experiments& found) {
 
 /// Algorithm 5 for each T and eps.
 inline std::string sensitivity_csv(const Experiments& found) {
+    found.require_all("sensitivity_csv");
     std::string text = "temperature,eps,mean,largest_head,largest_row,rows_above_published,published_limit,"
                        "sharp_limit,spectral_mean,spectral_largest,random_direction\n";
     for (std::size_t t = 0; t < found.options.temperatures.size(); ++t) {
@@ -148,6 +152,7 @@ inline std::string sensitivity_csv(const Experiments& found) {
 
 /// Each head under `experiment_head_figures`.
 inline std::string heads_csv(const Experiments& found) {
+    found.require_all("heads_csv");
     std::string text = "layer,head";
     for (const HeadFigure& figure : experiment_head_figures) text.append(",").append(figure.name);
     text += '\n';
@@ -162,6 +167,7 @@ inline std::string heads_csv(const Experiments& found) {
 
 /// Every statement that some row was held against.
 inline std::string audit_csv(const Experiments& found) {
+    found.require_all("audit_csv");
     std::string text = "statement,form,provenance,rows";
     for (const std::string_view name : verdict_names) text.append(",").append(name);
     text += ",median_tightness,max_tightness\n";

@@ -48,9 +48,11 @@ inline nlohmann::ordered_json lengths_json(const Experiments& found) {
 
 } // namespace detail
 
-/// Its members `findings`, `lengths`, `separability`, `sensitivity`, `heads` and `audit`. Figures that do not exist are NaN,
+/// The members `findings`, `lengths`, `separability`, `sensitivity`, `heads` and `audit`. Figures that do not exist are NaN,
 /// which is written as null.
+/// Throws. `invalid_argument` while a layer is missing.
 inline nlohmann::ordered_json to_json(const Experiments& found) {
+    found.require_all("to_json");
     using Json = nlohmann::ordered_json;
     Json json;
     for (const Finding& finding : findings(found))

@@ -472,7 +472,34 @@ TEST_CASE("special: what the experiments refuse", "[analysis][experiments]") {
           "run_experiments: layer must be in [0, layers), got 1 and 1");
     CHECK(error_of([&] { run(0, HeadView<double>(x.topRows(7), x, x)); }) ==
           "run_experiments: heads must have as many queries as the text has tokens, got 7 and 8");
-    CHECK(error_of([&] { run(0, HeadView<double>(x, x)); }) == "run_experiments: heads must have values");
+    CHECK(error_of([&] { run(0, HeadView<double>(x, x)); }) ==
+          "run_experiments: heads must have values, head 0 has none");
+    CHECK(error_of([&] { run_experiments(found, attnscope::ExperimentLayer<double>{}); }) ==
+          "run_experiments: the layer must say what its heads are");
+    // Every layer once, before anything is asked.
+    Experiments two(attnscope::experiment_options(8, true), 2, 1);
+    const attnscope::ExperimentLayer<double> first{
+        0, [&](Index) { return HeadView<double>(x, x, x); }, {}, {}, {}, {}};
+    for (const char* missing : {"0", "1"}) {
+        const std::string rule = std::string(": every layer must have been run, layer ") + missing + " has not";
+        CHECK(error_of([&] { attnscope::findings(two); }) == "findings" + rule);
+        CHECK(error_of([&] { attnscope::io::to_json(two); }) == "to_json" + rule);
+        CHECK(error_of([&] { attnscope::mean_balls(two); }) == "mean_balls" + rule);
+        CHECK(error_of([&] { attnscope::mean_gradient(two, 0, 0); }) == "mean_gradient" + rule);
+        CHECK(error_of([&] { two.critical(0); }) == "Experiments" + rule);
+        CHECK(error_of([&] { two.rows(0, 0); }) == "Experiments" + rule);
+        for (const auto& table : attnscope::io::experiment_tables)
+            CHECK(error_of([&] { table.text(two); }).ends_with(rule));
+        if (!two.has_run(0)) run_experiments(two, first);
+    }
+    CHECK((two.has_run(0) && !two.has_run(1)));
+    CHECK(two.figure(two.heads[0], Figure::mass, 5) ==
+          two.heads[0].at_length.back().at(Figure::mass, *two.place(5)));
+    CHECK(std::isnan(two.figure(two.heads[1], Figure::mass, 5)));
+    CHECK(std::isnan(two.figure(two.heads[0], Figure::mass, 0)));
+    CHECK(error_of([&] { run_experiments(two, first); }) ==
+          "run_experiments: a layer must be run once only, this one was run before, got 0");
+    CHECK(Experiments().tokens() == 0);
     const auto array = attnscope::HeadArray<double>::contiguous(x.data(), 2, 4, 4);
     CHECK(error_of([&] {
               run_experiments(found, 0, attnscope::HeadGroup<double>(array, array, array), Mask::causal());
