@@ -27,7 +27,14 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#releases[@]} -gt 0 ] || releases=(trixie)
-[ ${#commands[@]} -gt 0 ] || commands=(examples/run.sh tests/run.sh)
+# Commands of one's own find what others before them compiled, where ccache is installed here; the README's two find a bare
+# system, and take what they would take there.
+cache=""
+if [ ${#commands[@]} -gt 0 ]; then
+    if command -v ccache >/dev/null; then cache=$(ccache --get-config cache_dir 2>/dev/null) || true; fi
+else
+    commands=(examples/run.sh tests/run.sh)
+fi
 
 # In a namespace of its own: however this script ends, its mounts end with it.
 if [ -z "${ATTNSCOPE_OWN_MOUNTS-}" ]; then
@@ -80,10 +87,6 @@ inside_tree() {
     inside=""
     return "$status"
 }
-
-# Where ccache is installed here, it is installed there, too, and what one system compiled serves the next of its kind.
-cache=""
-if command -v ccache >/dev/null; then cache=$(ccache --get-config cache_dir 2>/dev/null) || true; fi
 
 make_tree() { # <release>
     tree=$(mktemp -d "${ATTNSCOPE_SYSTEMS:-/var/tmp}/attnscope-$1.XXXXXX")

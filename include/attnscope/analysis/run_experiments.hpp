@@ -149,9 +149,8 @@ void run_experiments(Experiments& experiments, const ExperimentLayer<T>& layer, 
     detail::require(layer.number >= 0 && layer.number < experiments.layers, "run_experiments",
                     "layer must be in [0, layers)", layer.number, experiments.layers);
     detail::require(layer.head != nullptr, "run_experiments", "the layer must say what its heads are");
-    for (const ExperimentHead& head : experiments.heads)
-        detail::require(head.layer != layer.number || head.at_length.empty(), "run_experiments",
-                        "a layer must be run once only, this one was run before", layer.number);
+    detail::require(!experiments.has_run(layer.number), "run_experiments",
+                    "a layer must be run once only, this one was run before", layer.number);
     for (Index head = 0; head < heads; ++head) {
         const HeadView<T> own = layer.head(head);
         detail::require(own.queries() == experiments.tokens(), "run_experiments",
