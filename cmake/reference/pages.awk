@@ -38,10 +38,11 @@ function target_of(link,    hash, anchor) {
 # Text without code: links, images and emphasis stay.
 function plain(text,    out, before, word, link, close_word) {
     out = ""
-    if (match(text, /^\]\([^() ]+\)/)) { # of a link whose text is code
-        word = substr(text, 3, RLENGTH - 3)
+    if (linked && match(text, /^[^\[\]]*\]\([^() ]+\)/)) { # the end of a link with code in its text
+        link = substr(text, 1, RLENGTH - 1)
         text = substr(text, RLENGTH + 1)
-        out = "](" target_of(word) ")"
+        close_word = index(link, "](")
+        out = around(substr(link, 1, close_word - 1)) "](" target_of(substr(link, close_word + 2)) ")"
     }
     while (match(text, /!?\[[^\]]+\](\([^) ]+\))?/)) {
         before = substr(text, 1, RSTART - 1)
@@ -81,15 +82,23 @@ function inline(text,    part, count, i, out) {
     count = split(text, part, "`")
     out = ""
     for (i = 1; i <= count; ++i) {
-        if (!in_code) out = out plain(part[i])
-        else if (i == 1 || i == count) out = out (i == 1 ? "" : "<code>") escaped(part[i]) (i == count ? "" : "</code>")
-        else { gsub(/\\\|/, "|", part[i]); out = out code_in_table(part[i]) }
+        if (!in_code) {
+            out = out plain(part[i])
+            if (part[i] ~ /\[[^\]]*$/) linked = 1
+            else if (part[i] ~ /\]/) linked = 0
+        } else if (i == 1 || i == count) out = out (i == 1 ? "" : "<code>") escaped(part[i]) (i == count ? "" : "</code>")
+        else { gsub(/\\\|/, "|", part[i]); out = out code_in_place(part[i]) }
         if (i < count) in_code = !in_code
     }
     return out
 }
-function code_in_table(text) {
-    text = code(text)
+# In the text of a link, code leads where the link does, not to its name's page. Doxygen takes that text as it is: no
+# tags, no escaped underscores.
+function code_in_place(text) {
+    if (linked) {
+        text = escaped(text)
+        gsub(/\\_/, "_", text)
+    } else text = code(text)
     if (table) gsub(/\|/, "\\&#124;", text)
     return text
 }
@@ -108,9 +117,9 @@ FNR == 1 {
 fence { print; next }
 /^\[[^\]]+\]: / || /^<!--.*-->$/ { next }
 /^ *\|[-:| ]+$/ { print; next } # the line below the head of a table
-/^$/ { in_code = 0 }
+/^$/ { in_code = linked = 0 }
 /^#+ / {
-    in_code = table = 0
+    in_code = linked = table = 0
     heading = $0
     sub(/^#+ /, "", heading)
     match($0, /^#+/)

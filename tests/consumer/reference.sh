@@ -92,6 +92,13 @@ followed=$(tail -1 <<<"$found")
 rm "$html/classattnscope_1_1Softmax.html"
 [ "$(cd "$html" && links | wc -l)" -gt 1 ] || fail "a page that is missing was not noticed"
 
+# Code in the text of a link, a name that has a page of its own too, leads where the link does.
+printf '\n[the `scan_heads` of `Mask`](guide.md#weights-and-entropy-of-a-row) and [`attnscope-report --json`](report.md).\n' >>"$copy/docs/plan.md"
+make_docs || { cat "$work/log"; exit 1; }
+for link in 'page_guide.html#[^"]*">the scan_heads of Mask</a>' \
+    'page_report.html">attnscope-report --json</a>'; do
+    grep -q "$link" "$html/page_plan.html" || fail "the page on planning has no link $link"
+done
 printf '\n[nowhere](guide.md#nowhere)\n' >>"$copy/docs/plan.md"
 ! make_docs || fail "a link that leads nowhere is no error"
 grep -q "nowhere" "$work/log" || { cat "$work/log"; fail "another error than that of the link"; }
