@@ -56,10 +56,10 @@ void add_heads(attnscope::io::SafetensorsWriter& writer, const Captured& capture
 }
 
 void write(attnscope::io::SafetensorsWriter& writer, const std::string& out, const Ids& ids,
-           const std::vector<program::LayerAttention>& attention, const std::string& source) {
+           const std::vector<attnscope::LayerAttention>& attention, const std::string& source) {
     const std::vector<std::int64_t> wide(ids.begin(), ids.end());
     writer.add("token_ids", std::span<const std::int64_t>(wide), {std::ssize(wide)});
-    for (const auto& [key, value] : program::attention_metadata(attention)) writer.set_metadata(key, value);
+    for (const auto& [key, value] : attnscope::attention_metadata(attention)) writer.set_metadata(key, value);
     writer.set_metadata("source", printable(source)); // metadata are UTF-8
     writer.write(out);
 }
@@ -76,7 +76,7 @@ void write(const std::string& out, const Captured& captured, const models::Confi
                    std::span<const float>(result.logits_last.data(),
                                           static_cast<std::size_t>(result.logits_last.size())),
                    {config.vocabulary});
-    std::vector<program::LayerAttention> attention;
+    std::vector<attnscope::LayerAttention> attention;
     for (Index layer = 0; layer < layers; ++layer)
         attention.push_back(
             {true, logit_scale(config, layer), config.window(layer).value_or(0), normalizer, temperature});

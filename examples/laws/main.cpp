@@ -1,5 +1,6 @@
 // attnscope-laws: where the heads of a capture stand to three laws about large n and deep stacks.
 
+#include <attnscope/capture/load_head.hpp>
 #include <support/capture.hpp>
 #include <support/program.hpp>
 
@@ -62,7 +63,7 @@ struct Rows {
 };
 
 /// Rows of a head that see three keys or more.
-void add_head(Rows& rows, const program::HeadRows& head, const program::HeadVectors<double>& vectors,
+void add_head(Rows& rows, const attnscope::HeadRows& head, const attnscope::HeadVectors<double>& vectors,
               double temperature) {
     std::vector<double> descending, own, gaps;
     for (Index query = 0; query < head.logits.rows(); ++query) {
@@ -169,8 +170,8 @@ int main(int argc, char** argv) {
 
     return program::run(app, argc, argv, [&] {
         program::keep_memory();
-        const program::Capture capture = program::open_capture(inputs, 1, capture_options());
-        if (capture.kind != program::Capture::Kind::queries_and_keys)
+        const attnscope::Capture capture = program::open_capture(inputs, 1, capture_options());
+        if (capture.kind != attnscope::Capture::Kind::queries_and_keys)
             throw program::usage_error("CAPTURE must have queries and keys");
         if (!capture.sinks.empty())
             throw program::usage_error("CAPTURE has sinks: the laws are about softmax without them");
@@ -192,9 +193,9 @@ int main(int argc, char** argv) {
             mean.emplace_back(Matrix::Zero(capture.queries, capture.keys));
             const double temperature = capture.layer(layer).temperature.value_or(1);
             for (Index head = 0; head < capture.heads; ++head) {
-                const program::HeadPlace place{batch, layer, head};
-                const program::HeadRows stored = program::load_head(capture, place);
-                add_head(rows, stored, program::load_vectors(capture, place), temperature);
+                const attnscope::HeadPlace place{batch, layer, head};
+                const attnscope::HeadRows stored = attnscope::load_head(capture, place);
+                add_head(rows, stored, attnscope::load_vectors(capture, place), temperature);
                 Matrix weights(capture.queries, capture.keys);
                 for (Index query = 0; query < capture.queries; ++query)
                     attnscope::Softmax(temperature)

@@ -4,6 +4,7 @@
 #include <attnscope/streaming/shards.hpp>
 #include <attnscope/streaming/threads.hpp>
 
+#include <attnscope/capture/load_head.hpp>
 #include <support/capture.hpp>
 #include <support/program.hpp>
 
@@ -45,11 +46,11 @@ LoadedHead synthetic_head(Index length, Index width, std::uint64_t seed) {
 }
 
 /// One head of a capture, as its file says that it attends. Its scan is one of softmax of q and k.
-LoadedHead scanned_head(const program::Capture& capture, const program::HeadPlace& place) {
+LoadedHead scanned_head(const attnscope::Capture& capture, const attnscope::HeadPlace& place) {
     const auto refuse = [&](std::string_view what) {
         throw std::runtime_error(fmt::format("{}: {}", capture.name, what));
     };
-    if (capture.kind != program::Capture::Kind::queries_and_keys) refuse("needs tensors q and k");
+    if (capture.kind != attnscope::Capture::Kind::queries_and_keys) refuse("needs tensors q and k");
     if (place.layer >= capture.layers || place.head >= capture.heads)
         throw program::usage_error(fmt::format("--layer, --head: {} has {} layers of {} heads", capture.name,
                                                capture.layers, capture.heads));
@@ -58,8 +59,8 @@ LoadedHead scanned_head(const program::Capture& capture, const program::HeadPlac
     for (Index query = 0; query < capture.queries; ++query)
         if (capture.is_padding(place, query) && capture.mask(place).visible(query, capture.keys).count() > 0)
             refuse("has padding whose rows would count (attnscope-report leaves them out)");
-    program::HeadVectors<float> vectors = program::load_vectors<float>(capture, place);
-    const program::LayerAttention& layer = capture.layer(place.layer);
+    attnscope::HeadVectors<float> vectors = attnscope::load_vectors<float>(capture, place);
+    const attnscope::LayerAttention& layer = capture.layer(place.layer);
     LoadedHead head;
     head.name = fmt::format("{}, layer {}, head {}", capture.name, place.layer, place.head);
     head.q = std::move(vectors.q);
@@ -245,7 +246,7 @@ int main(int argc, char** argv) {
         const Threads executor(program::whole_number<Index>("--threads", threads, 1, 1024));
         const Index seed_number =
             program::whole_number<Index>("--seed", seed, 0, std::numeric_limits<Index>::max());
-        program::CaptureOptions options_of_capture = capture_options();
+        attnscope::CaptureOptions options_of_capture = capture_options();
         if (options_of_capture.causal == false && options_of_capture.window)
             throw program::usage_error("--window: without the causal mask there is no window");
         LoadedHead head;
@@ -254,21 +255,18 @@ int main(int argc, char** argv) {
                 if (options_of_capture.batch || options_of_capture.nhd || options_of_capture.scale)
                     throw program::usage_error("--batch, --layout, --scale: there is no INPUT");
                 head = synthetic_head(n, d, static_cast<std::uint64_t>(seed_number));
-                std::array<program::LayerAttention, 1> own;
+                std::array<attnscope::LayerAttention, 1> own;
                 own[0].causal = options_of_capture.causal.value_or(true);
-                try {
-                    if (options_of_capture.window)
-                        program::set_attention(own, "window", *options_of_capture.window, "--window");
-                } catch (const std::runtime_error& error) {
-                    throw program::usage_error(error.what());
-                }
-                head.mask = program::mask_of(own[0], n, n);
+                if (options_of_capture.window)
+                    program::as_options(
+                        [&] { attnscope::set_attention(own, "window", *options_of_capture.window, "window"); });
+                head.mask = own[0].mask(n, n);
                 const Index window = own[0].window.value_or(0);
                 head.mask_name = fmt::format("{}{}", *own[0].causal ? "causal" : "every query sees every key",
                                              window > 0 ? fmt::format(", window {}", window) : "");
             } else {
-                program::Capture capture = program::open_capture({input}, 0, options_of_capture);
-                for (program::LayerAttention& own : capture.attention)
+                attnscope::Capture capture = program::open_capture({input}, 0, options_of_capture);
+                for (attnscope::LayerAttention& own : capture.attention)
                     if (!own.causal) own.causal = true;
                 const auto batches = capture.chosen_batches();
                 if (batches.size() > 1)

@@ -9,8 +9,8 @@
 namespace models {
 namespace {
 
-using program::Capture;
-using program::HeadSource;
+using attnscope::Capture;
+using attnscope::HeadSource;
 using program::LayerFeed;
 using program::LayerTensors;
 
@@ -227,8 +227,8 @@ std::string GgufPrompt::described() const {
                        model->context(), model->vocabulary());
 }
 
-std::vector<program::LayerAttention> GgufPrompt::attention() const {
-    std::vector<program::LayerAttention> attention;
+std::vector<attnscope::LayerAttention> GgufPrompt::attention() const {
+    std::vector<attnscope::LayerAttention> attention;
     for (const LlamaLayer& layer : layers)
         attention.push_back(
             {!layer.mask && layer.causal, layer.scale, layer.window,
@@ -333,7 +333,7 @@ void ModelOptions::check() const {
 }
 
 Capture ModelOptions::open(const std::vector<std::string>& inputs, std::uint64_t seed,
-                           const program::CaptureOptions& options, Index threads) const {
+                           const attnscope::CaptureOptions& options, Index threads) const {
     if (inputs.size() != 1 || !is_model(inputs[0])) {
         if (!text_.any().empty())
             throw program::usage_error(fmt::format(

@@ -27,8 +27,8 @@ public:
     /// Memory. One layer at a time.
     /// Throws. As `open_capture`; `usage_error` for a model without a text, for a text without a model, and for options
     /// of captures that say how a model attends; what `Model`, `LlamaModel` and `Tokenizer` throw.
-    program::Capture open(const std::vector<std::string>& inputs, std::uint64_t seed,
-                          const program::CaptureOptions& options, Index threads) const;
+    attnscope::Capture open(const std::vector<std::string>& inputs, std::uint64_t seed,
+                            const attnscope::CaptureOptions& options, Index threads) const;
 
 private:
     TextOptions text_;
@@ -37,7 +37,7 @@ private:
 
 /// The heads of a prompt's model on its tokens, as `ModelOptions::open` gives those of a folder. tokenizer: a folder; where
 /// there is none, nothing is told of the tokens' text.
-program::Capture capture_of(Prompt prompt, const std::string& tokenizer, Index threads);
+attnscope::Capture capture_of(Prompt prompt, const std::string& tokenizer, Index threads);
 /// Is it a GGUF file? False for what is no file.
 bool is_gguf(const std::string& input);
 /// Is it a folder with config.json or a GGUF file?
@@ -55,10 +55,10 @@ struct GgufPrompt {
 
     std::string described() const; ///< one line about its shape
     /// How its layers attend; those with a mask of their own form as if every query saw every key.
-    std::vector<program::LayerAttention> attention() const;
+    std::vector<attnscope::LayerAttention> attention() const;
     std::vector<double> sinks() const; ///< [layers, heads]; empty: none
     /// [layers, heads, queries, keys] of what is added to the logits; nothing if `attention` says it all.
-    std::optional<program::HeadSource> bias() const;
+    std::optional<attnscope::HeadSource> bias() const;
     /// What one must know of these layers, a line each.
     std::vector<std::string> remarks() const;
 };
@@ -67,6 +67,6 @@ struct GgufPrompt {
 /// different shapes, and what `LlamaModel` throws.
 GgufPrompt open_gguf(const std::string& file, const TextOptions& options, Index threads);
 /// Its heads, without the model's own weights.
-program::Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads);
+attnscope::Capture capture_of_gguf(const std::string& file, GgufPrompt prompt, Index threads);
 
 } // namespace models

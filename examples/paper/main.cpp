@@ -6,6 +6,7 @@
 
 #include <attnscope/analysis/findings.hpp>
 #include <report/page.hpp>
+#include <report/run.hpp>
 #include <support/gnuplot.hpp>
 
 #include <fmt/ranges.h>
@@ -55,7 +56,7 @@ std::vector<std::string> names_of_files(bool with_pictures) {
     std::vector<std::string> names = paper::names_of_tables();
     names.emplace_back(page_name);
     if (with_pictures)
-        for (const std::string_view name : paper::picture_names)
+        for (const std::string_view name : attnscope::experiment_picture_names)
             for (const std::string_view ending : {".svg", ".png"})
                 names.push_back(fmt::format("{}{}", name, ending));
     return names;
@@ -67,11 +68,12 @@ std::vector<paper::DrawnPicture> write(const Result& result, const std::filesyst
     std::vector<paper::File> files = paper::tables(result);
     std::vector<paper::DrawnPicture> drawn;
     if (with_pictures) {
-        for (const paper::Picture& picture : pictures(result)) {
-            drawn.push_back(
-                {picture, draw(picture, paper::Format::svg), draw(picture, paper::Format::svg_dark)});
+        using Format = attnscope::PictureFormat;
+        for (const attnscope::ExperimentPicture& picture : attnscope::experiment_pictures(result)) {
+            const auto draw = [&](Format format) { return gnuplot::run(gnuplot_script(picture, format)); };
+            drawn.push_back({picture, draw(Format::svg), draw(Format::svg_dark)});
             files.push_back({picture.name + ".svg", drawn.back().light});
-            files.push_back({picture.name + ".png", draw(picture, paper::Format::png)});
+            files.push_back({picture.name + ".png", draw(Format::png)});
         }
     }
     files.push_back({std::string(page_name), to_page(result, drawn)});
@@ -81,16 +83,16 @@ std::vector<paper::DrawnPicture> write(const Result& result, const std::filesyst
 }
 
 /// The page of attnscope-report of the same heads, with the experiments on it.
-std::string explored(program::Capture capture, const Result& result, const std::string& command,
+std::string explored(attnscope::Capture capture, const Result& result, const std::string& command,
                      std::string_view experiments) {
-    report::Settings asked;
+    attnscope::ReportOptions asked;
     asked.patterns = asked.keep_rows = true;
     asked.threads = result.threads;
     asked.analysis.counts = {1, 2, 5, 10, 20, 50, 100};
     asked.analysis.reading = result.options.reading;
     asked.analysis.radius = result.options.radius;
     asked.analysis.seed = result.options.seed;
-    return report::to_page(report::analyse(std::move(capture), asked), command, experiments);
+    return report::to_page(report::make(std::move(capture), std::move(asked)), command, experiments);
 }
 
 /// What runs beside softmax of queries and keys, on which every figure is.
@@ -105,7 +107,7 @@ void warn_of_others(const std::string& program, std::string_view attends) {
 /// What the experiments gave, and the heads that they were run on, which run again when they are read.
 struct Done {
     Result result;
-    std::function<program::Capture()> capture;
+    std::function<attnscope::Capture()> capture;
 };
 
 /// Cuts the tokens and fills the grids; then runs everything.

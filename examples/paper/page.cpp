@@ -2,7 +2,7 @@
 
 #include <attnscope/analysis/experiment_figures.hpp>
 #include <attnscope/analysis/findings.hpp>
-#include <support/base64.hpp>
+#include <attnscope/io/base64.hpp>
 
 #include <fmt/format.h>
 
@@ -112,13 +112,14 @@ std::string findings_table(const Result& result) {
 }
 
 std::string figure(const DrawnPicture& drawn) {
-    const Picture& picture = drawn.picture;
+    const attnscope::ExperimentPicture& picture = drawn.picture;
     return fmt::format("<h2>{0}</h2>\n<figure>\n<picture><source media=\"(prefers-color-scheme: dark)\" "
                        "srcset=\"data:image/svg+xml;base64,{1}\"><img width=\"{2}\" height=\"{3}\" alt=\"{0}\" "
                        "src=\"data:image/svg+xml;base64,{4}\"></picture>\n<figcaption><b>{5}.</b> "
                        "{6}</figcaption>\n</figure>\n",
-                       escaped(picture.title), program::base64(drawn.dark), picture.width, picture.height,
-                       program::base64(drawn.light), escaped(picture.experiment), escaped(picture.caption));
+                       escaped(picture.title), attnscope::io::base64(drawn.dark), picture.width, picture.height,
+                       attnscope::io::base64(drawn.light), escaped(picture.experiment),
+                       escaped(picture.caption));
 }
 
 /// The heads that stand out, one line for each map.

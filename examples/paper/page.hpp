@@ -1,13 +1,15 @@
 // One page that holds everything and opens offline.
 #pragma once
 
-#include "pictures.hpp"
+#include "tables.hpp"
+
+#include <attnscope/report/experiment_pictures.hpp>
 
 namespace paper {
 
 /// A picture as drawn, SVG.
 struct DrawnPicture {
-    Picture picture;
+    attnscope::ExperimentPicture picture;
     std::string light, dark;
 };
 

@@ -1,6 +1,6 @@
 // attnscope-plan: from measured heads to decisions: temperature, context, top-k, bits of the key cache.
 
-#include "output.hpp"
+#include "heads.hpp"
 
 #include <models/model_capture.hpp>
 #include <support/program.hpp>
@@ -9,9 +9,9 @@
 
 namespace {
 
-using plan::Index;
+using attnscope::Index;
 using Question = attnscope::PlanQuestion;
-using program::Capture;
+using attnscope::Capture;
 
 double number(std::string_view option, std::string_view text, double low, double high, std::string_view range) {
     double value = 0;
@@ -140,7 +140,7 @@ int main(int argc, char** argv) {
 
         const Capture capture = model_options.open(inputs, seed_number, capture_options(), thread_count);
         // Bits are tried on softmax of q.k alone.
-        const bool has_keys = plan::has_plain_keys(capture);
+        const bool has_keys = attnscope::has_plain_keys(capture);
         if (!question.weight && !question.entropy && !question.participation && !question.output_error &&
             !question.mass && !question.bits) {
             question.weight = 0.5;
@@ -157,14 +157,14 @@ int main(int argc, char** argv) {
         if (question.bits && !(capture.v && has_keys))
             throw program::usage_error(
                 "--bits: the capture must have q, k and v, and neither bias nor padding nor a softcap");
-        const plan::Plan result = plan::make_plan(capture, question, thread_count);
+        const attnscope::CapturePlan result = plan::make_plan(capture, question, thread_count);
         Index planned = 0;
         for (const attnscope::PlacedPlan& head : result.heads) planned += head.rows;
         if (planned == 0)
             throw std::runtime_error(
                 fmt::format("{}: no row has two visible keys and finite logits: there is nothing to plan from",
                             result.source));
-        if (!json.empty()) program::write_whole(json, to_json(result));
-        if (json != "-") fmt::print("{}", to_text(result));
+        if (!json.empty()) program::write_whole(json, attnscope::io::to_json(result).dump(1) + "\n");
+        if (json != "-") fmt::print("{}", result);
     });
 }

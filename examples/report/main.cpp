@@ -1,13 +1,16 @@
 // attnscope-report: how concentrated and how sensitive is every row of every head, and which bounds hold on it?
 
-#include "output.hpp"
 #include "page.hpp"
+#include "run.hpp"
 
+#include <attnscope/report/csv.hpp>
+#include <attnscope/report/head_states.hpp>
+#include <attnscope/report/json.hpp>
+#include <attnscope/report/table.hpp>
+#include <attnscope/streaming/shards.hpp>
 #include <models/model_capture.hpp>
 #include <support/named_normalizer.hpp>
 #include <support/program.hpp>
-
-#include <nlohmann/json.hpp>
 
 #include <thread>
 
@@ -19,6 +22,13 @@
 namespace {
 
 using attnscope::Index;
+
+/// What the audit checks, a paragraph each.
+void print_statements() {
+    for (const attnscope::Statement* const statement : attnscope::statements)
+        fmt::print("{} {} {}\n    {}\n    conditions: {}\n    source: {}\n", statement->id, statement->form,
+                   statement->provenance, statement->text, statement->conditions, statement->source);
+}
 
 /// "statistics,audit" as the parts of an analysis; statistics are always made.
 void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
@@ -181,9 +191,9 @@ int main(int argc, char** argv) {
         ->check(not_empty);
 
     return program::run(app, argc, argv, [&] {
-        if (statements) return fmt::print("{}", report::statements_text());
+        if (statements) return print_statements();
         program::keep_memory();
-        report::Settings settings;
+        attnscope::ReportOptions settings;
         if (!(temperature > 0) || !std::isfinite(temperature))
             throw program::usage_error(
                 fmt::format("--temperature must be > 0 and finite, got {}", temperature));
@@ -248,7 +258,7 @@ int main(int argc, char** argv) {
         }
         std::vector<program::Output> outputs{{"--json", json}, {"--html", html}};
         if (!csv.empty())
-            for (const std::string_view name : report::csv_names)
+            for (const std::string_view name : attnscope::io::csv_table_names)
                 outputs.push_back({"--csv", std::filesystem::path(csv) / name});
         model_options.check();
         std::vector<std::string> read = model_options.inputs();
@@ -259,16 +269,12 @@ int main(int argc, char** argv) {
             throw program::usage_error(fmt::format("{} needs --states", merge ? "--merge" : "--shard"));
         std::optional<attnscope::Shard> shard;
         if (!shard_text.empty()) {
-            try {
-                shard = attnscope::Shard::parse(shard_text);
-            } catch (const attnscope::invalid_argument& error) {
-                throw program::usage_error(fmt::format("--shard: {}", error.what()));
-            }
+            shard = program::as_options([&] { return attnscope::Shard::parse(shard_text); });
             if (!json.empty() || !csv.empty())
                 throw program::usage_error(
                     "--shard: a part makes no --json or --csv; run again without --shard for these");
         }
-        std::optional<report::UnitStates> unit_states;
+        std::optional<attnscope::HeadStates> head_states;
         if (!states.empty()) {
             if (!inputs.empty() && models::is_model(inputs.front()))
                 throw program::usage_error(
@@ -279,7 +285,9 @@ int main(int argc, char** argv) {
             std::string configuration;
             for (const std::string& word : configuration_of(app, false))
                 configuration += fmt::format("{}:{}\n", word.size(), word);
-            unit_states.emplace(states, configuration, inputs);
+            head_states.emplace(states, configuration, inputs, [&](const attnscope::io_error& damage) {
+                program::warn(app.get_name(), fmt::format("not used: {}", damage.what()));
+            });
             if (!merge) write_run(states, configuration_of(app, true), inputs);
         }
 
@@ -293,7 +301,7 @@ int main(int argc, char** argv) {
         if (!inputs.empty() && models::is_model(inputs.front()))
             throw program::usage_error("a model computes its heads while they are read; save them with "
                                        "attnscope-capture, and name that file");
-        std::optional<program::Capture> capture;
+        std::optional<attnscope::Capture> capture;
         attnscope::agree(MPI_COMM_WORLD, [&] { capture = open(); });
         const auto run = [](Index count, const auto& work, const auto& take) {
             program::Progress progress("analysing heads", static_cast<std::size_t>(count));
@@ -301,32 +309,27 @@ int main(int argc, char** argv) {
                 progress.reach(static_cast<std::size_t>(begun));
             });
         };
-        const report::Report report =
-            report::analyse_on(std::move(*capture), settings, unit_states ? &*unit_states : nullptr, run);
+        const attnscope::Report report =
+            report::make_on(std::move(*capture), settings, head_states ? &*head_states : nullptr, run);
         if (session.rank() != 0) return;
 #else
-        program::Capture capture = open();
-        if (dry_run) {
-            const report::Estimate all = report::estimate(std::move(capture), settings);
-            return fmt::print("{} heads, {:.4g} pairs of a query and a key that it sees\nabout {:.3g} core "
-                              "hours, from {:.1f} "
-                              "seconds of trying on one thread\n",
-                              all.units, all.pairs, all.core_hours, all.calibration);
-        }
-        if (shard) {
-            const auto done = report::analyse_shard(std::move(capture), settings, *unit_states, *shard);
-            return fmt::print("shard {}/{}: {} of {} heads, {} were there\n", shard->number, shard->count,
-                              done.own, done.units, done.there);
-        }
-        const report::Report report =
-            merge ? report::merge(std::move(capture), settings, *unit_states)
-                  : report::analyse(std::move(capture), settings, unit_states ? &*unit_states : nullptr);
+        attnscope::Capture capture = open();
+        if (dry_run) return fmt::print("{}", report::dry_run(std::move(capture), settings));
+        if (shard)
+            return fmt::print("{}", report::run_shard(std::move(capture), settings, *head_states, *shard));
+        const attnscope::Report report =
+            report::make(std::move(capture), settings, head_states ? &*head_states : nullptr, merge);
 #endif
         // Files first: a run that fails prints no results.
-        if (!csv.empty()) report::write_csv(report, csv, rows);
+        if (!csv.empty()) {
+            std::vector<std::pair<std::string, std::string>> files;
+            for (auto& [name, text] : attnscope::io::csv_tables(report, rows))
+                files.emplace_back(std::move(name), std::move(text));
+            program::write_all(csv, files);
+        }
         if (!html.empty())
             program::write_whole(html, report::to_page(report, report::shell_line(argc, argv, program_name)));
-        if (!json.empty()) program::write_whole(json, report::to_json(report, rows));
-        if (json != "-") fmt::print("{}", report::to_text(report));
+        if (!json.empty()) program::write_whole(json, attnscope::io::to_json(report, rows).dump(1) + "\n");
+        if (json != "-") fmt::print("{}", report);
     });
 }

@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
         program::require_outputs({{"--json", json}, {"--csv", csv}, {"--picture", picture}}, read);
         if (!picture.empty()) gnuplot::require("--picture", "leave it out");
 
-        const program::Capture capture =
+        const attnscope::Capture capture =
             model_options.open(inputs, settings.seed, capture_options(), settings.threads);
         const select_keys::Result result = select_keys::measure(capture, settings);
         if (!csv.empty()) program::write_whole(csv, to_csv(result));

@@ -1,5 +1,7 @@
 #include "measure.hpp"
 
+#include <attnscope/capture/load_head.hpp>
+
 #include <attnscope/io/key_sets.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/named_normalizer.hpp>
@@ -8,18 +10,18 @@
 namespace select_keys {
 namespace {
 
+using attnscope::Capture;
+using attnscope::HeadPlace;
 using attnscope::PolicyScanOptions;
 using attnscope::SelectionPolicy;
 using attnscope::SelectionSummary;
-using program::Capture;
-using program::HeadPlace;
 using program::usage_error;
 using Kind = SelectionPolicy::Kind;
 
 void check(const Capture& capture, const Settings& settings) {
     if (capture.kind != Capture::Kind::queries_and_keys)
         throw usage_error("selectors look at q and k: the capture has neither");
-    for (const program::LayerAttention& layer : capture.attention)
+    for (const attnscope::LayerAttention& layer : capture.attention)
         if (const std::string name = layer.normalizer.value_or("softmax"); name != "softmax")
             throw usage_error(
                 fmt::format("what a selection keeps is told of softmax; the capture says {}", name));
@@ -39,7 +41,7 @@ void check(const Capture& capture, const Settings& settings) {
 
 attnscope::LogitBias bias_of(const Capture& capture, const HeadPlace& place) {
     if (!capture.bias) return {};
-    const program::HeadSource& source = *capture.bias;
+    const attnscope::HeadSource& source = *capture.bias;
     const auto bias = std::make_shared<const attnscope::Matrix<double>>(
         source.head({source.batches == 1 ? 0 : place.batch, source.layers == 1 ? 0 : place.layer,
                      source.heads == 1 ? 0 : place.head}));
@@ -88,7 +90,7 @@ Result measure(const Capture& capture, const Settings& settings) {
                                      [](const SelectionPolicy& policy) { return policy.evicts(); });
     if (forgets &&
         std::any_of(capture.attention.begin(), capture.attention.end(),
-                    [](const program::LayerAttention& layer) { return !layer.causal.value_or(false); }))
+                    [](const attnscope::LayerAttention& layer) { return !layer.causal.value_or(false); }))
         result.warnings.push_back(
             "the heads are not causal (--causal says that they are): a cache that forgets gets all keys "
             "with the first query, and cuts them before it knows any weight");
@@ -115,7 +117,7 @@ Result measure(const Capture& capture, const Settings& settings) {
         for (Index layer = 0; layer < capture.layers; ++layer)
             for (Index head = 0; head < capture.heads; ++head) {
                 const HeadPlace place{batch, layer, head};
-                const auto vectors = program::load_vectors<float>(capture, place);
+                const auto vectors = attnscope::load_vectors<float>(capture, place);
                 const attnscope::MatrixView<float> values =
                     vectors.v ? attnscope::MatrixView<float>(*vectors.v) : attnscope::MatrixView<float>();
                 const double temperature = capture.layer(layer).temperature.value_or(1);

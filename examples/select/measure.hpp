@@ -22,7 +22,7 @@ struct Settings {
 };
 
 struct HeadSelection {
-    program::HeadPlace place;
+    attnscope::HeadPlace place;
     attnscope::SelectionSummary figures;
 };
 
@@ -48,6 +48,6 @@ struct Result {
 
 /// Throws `usage_error` for a capture that has no q and k, whose weights are no softmax of them, or that a policy cannot
 /// serve; `io_error` for sets that do not fit it.
-Result measure(const program::Capture& capture, const Settings& settings);
+Result measure(const attnscope::Capture& capture, const Settings& settings);
 
 } // namespace select_keys

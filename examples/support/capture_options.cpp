@@ -5,7 +5,7 @@
 
 namespace program {
 
-std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_rows) {
+std::function<attnscope::CaptureOptions()> add_capture_options(CLI::App& app, bool with_rows) {
     struct Texts {
         std::string batch, layout = "hnd", scale, window, masked_below;
         bool causal = false, no_causal = false, normalise = false, bfloat16 = false;
@@ -37,9 +37,10 @@ std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_row
                      "divide stored weights by the sum of their row, keys that the mask hides left out");
     }
     return [=] {
-        CaptureOptions options;
+        attnscope::CaptureOptions options;
         if (batch->count() > 0)
-            options.batch = whole_number<Index>("--batch", texts->batch, 0, std::numeric_limits<Index>::max());
+            options.batch = whole_number<attnscope::Index>("--batch", texts->batch, 0,
+                                                           std::numeric_limits<attnscope::Index>::max());
         if (texts->layout != "hnd" && texts->layout != "nhd")
             throw usage_error(fmt::format("--layout must be hnd or nhd, got {}", texts->layout));
         options.nhd = texts->layout == "nhd";
@@ -58,6 +59,18 @@ std::function<CaptureOptions()> add_capture_options(CLI::App& app, bool with_row
         options.normalise_weights = texts->normalise;
         return options;
     };
+}
+
+attnscope::Capture open_capture(const std::vector<std::string>& inputs, std::uint64_t seed,
+                                const attnscope::CaptureOptions& options) {
+    if (inputs.empty() && (options.batch || options.nhd))
+        throw usage_error("--batch, --layout: there is no input");
+    return as_options([&] {
+        if (!inputs.empty()) return attnscope::open_capture(inputs, options);
+        attnscope::Capture capture = synthetic_capture(seed);
+        attnscope::apply_options(capture, options);
+        return capture;
+    });
 }
 
 } // namespace program

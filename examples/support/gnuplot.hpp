@@ -1,10 +1,11 @@
 // Pictures by gnuplot.
 #pragma once
 
+#include <attnscope/io/gnuplot.hpp>
+
 #include <fmt/format.h>
 
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -24,15 +25,8 @@ inline void require(std::string_view needed_by, std::string_view without) {
                         needed_by, without));
 }
 
-/// Text in quotes of gnuplot's.
-inline std::string quoted(std::string_view text) {
-    std::string result = "'";
-    for (const char c : text) result += c == '\'' ? std::string("''") : std::string(1, c);
-    return result + "'";
-}
-
-/// A number of a data block.
-inline std::string number(double x) { return std::isfinite(x) ? fmt::format("{:.6g}", x) : std::string("NaN"); }
+using attnscope::io::gnuplot::number;
+using attnscope::io::gnuplot::quoted;
 
 /// Exit status and what comes out of gnuplot. The commands go to it inside the shell command.
 inline int run_script(const std::string& commands, std::string_view redirection, std::string& output) {

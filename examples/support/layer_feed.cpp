@@ -9,6 +9,7 @@ namespace program {
 std::shared_ptr<const LayerTensors> LayerFeed::layer(Index number) {
     if (number < 0 || number >= layers_)
         throw std::logic_error(fmt::format("LayerFeed: layer must be in [0, {}), got {}", layers_, number));
+    const std::lock_guard asking(asking_);
     if (number < reached_ - 1 || (number < reached_ && !before_)) stop();
     if (!evaluation_.joinable()) start();
     std::unique_lock lock(mutex_);

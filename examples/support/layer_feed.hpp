@@ -41,7 +41,7 @@ public:
     ~LayerFeed() { stop(); }
 
     Index layers() const { return layers_; }
-    /// Throws what the evaluation throws, and `std::logic_error` where it ends before that layer. One caller at a time.
+    /// Throws what the evaluation throws, and `std::logic_error` where it ends before that layer. Several threads may ask.
     std::shared_ptr<const LayerTensors> layer(Index number);
     /// Waits for what the evaluation does after the last layer, if that was reached; else it is given up.
     void finish();
@@ -55,6 +55,7 @@ private:
     Index layers_;
     Evaluate evaluate_;
 
+    std::mutex asking_; ///< held by whoever waits for a layer
     std::mutex mutex_;
     std::condition_variable changed_;
     std::thread evaluation_;

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -44,6 +45,27 @@ class usage_error : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
+
+/// Calls work(); what the library says of an argument becomes a complaint about the option of that name: of
+/// "open_capture: masked_below: ...", "--masked-below: ...". Throws `usage_error` for `invalid_argument`.
+template <class Work>
+auto as_options(const Work& work) {
+    try {
+        return work();
+    } catch (const attnscope::invalid_argument& error) {
+        std::string text = error.what();
+        if (const auto function = text.find(": "); function < text.find(' ')) text.erase(0, function + 2);
+        const auto end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_");
+        if (end != text.npos && (text[end] == ':' || text.compare(end, 5, " must") == 0)) {
+            std::replace(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+            if (text.starts_with("inputs"))
+                text.replace(0, end, "INPUT");
+            else
+                text.insert(0, "--");
+        }
+        throw usage_error(text);
+    }
+}
 
 /// A whole number from a command line, by hand: CLI11 wraps negative numbers around and cuts large ones. Throws
 /// `usage_error` that names the option, the range and the text.

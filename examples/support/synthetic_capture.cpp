@@ -7,6 +7,8 @@
 namespace program {
 namespace {
 
+using attnscope::Index;
+
 constexpr Index layers = 2, tokens = 256, width = 64;
 
 constexpr std::array<attnscope::problems::HeadRecipe, 4> recipes = {{
@@ -19,7 +21,7 @@ constexpr Index heads = std::ssize(recipes);
 
 } // namespace
 
-Capture synthetic_capture(std::uint64_t seed) {
+attnscope::Capture synthetic_capture(std::uint64_t seed) {
     attnscope::SplitMix64 random(seed);
     const auto q = std::make_shared<std::vector<double>>(), k = std::make_shared<std::vector<double>>(),
                v = std::make_shared<std::vector<double>>();
@@ -35,7 +37,7 @@ Capture synthetic_capture(std::uint64_t seed) {
             v->insert(v->end(), head.v.data(), head.v.data() + head.v.size());
         }
     const auto source = [](const std::shared_ptr<std::vector<double>>& data) {
-        HeadSource heads_of;
+        attnscope::HeadSource heads_of;
         heads_of.layers = layers;
         heads_of.heads = heads;
         heads_of.rows = tokens;
@@ -52,7 +54,7 @@ Capture synthetic_capture(std::uint64_t seed) {
         heads_of.read_floats = slice(0.0F);
         return heads_of;
     };
-    Capture capture;
+    attnscope::Capture capture;
     capture.name = "synthetic";
     capture.synthetic = true;
     capture.layers = layers;

@@ -15,6 +15,8 @@ declare -A below=(
     [planner]="row normalizer attention $wings cache"
     [runtime]="row normalizer attention $wings audit streaming cache planner"
     [analysis]="row normalizer attention $wings selector audit streaming cache planner runtime"
+    [capture]="row normalizer attention $wings selector audit streaming cache planner runtime analysis io"
+    [report]="row normalizer attention $wings selector audit streaming cache planner runtime analysis io capture"
 )
 
 # climbs <file>:<#include line>...: says which of them point up; the umbrella, fmt.hpp, plan_text.hpp, mpi.hpp and precompiled.hpp

@@ -117,7 +117,7 @@ diff <(grep -v '^lemma1\|^corollary1' "$work/audit.csv") <(grep -v '^lemma1\|^co
 report "${with_sinks[@]}" --normalizer model --rows --csv "$work"
 weight 0.333333333333333333
 report "${with_sinks[@]}" --normalizer softmax --rows --csv "$work"
-says 'sinks: not used, --normalizer is given'
+says 'sinks: not used, another normalizer is given'
 weight 0.5
 # Behind a softcap, which caps the logits and not the sink: two keys of logit tanh(2) beside a sink of logit 0.
 header='{"__metadata__":{"normalizer":"softcap:1|softmax"},"k":{"dtype":"F32","shape":[1,2,1],"data_offsets":[0,8]},"q":{"dtype":"F32","shape":[1,1,1],"data_offsets":[8,12]},"sinks":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}'

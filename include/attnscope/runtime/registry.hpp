@@ -16,18 +16,18 @@ inline namespace v0_2 {
 namespace detail {
 
 /// What adaptors must know of a normaliser at compile time.
-enum class Kind {
+enum class NormalizerKind {
     family,  ///< Jacobian (I - p 1^T) diag(g): restrictable, simplex
     simplex, ///< other weights that sum to 1
     other
 };
 
 /// An `AnyNormalizer` whose kind is known at compile time, so that adaptors can be put around it at run time.
-template <Kind kind>
+template <NormalizerKind kind>
 class Typed {
 public:
-    static constexpr NormalizerTraits traits{.simplex = kind != Kind::other,
-                                             .restrictable = kind == Kind::family};
+    static constexpr NormalizerTraits traits{.simplex = kind != NormalizerKind::other,
+                                             .restrictable = kind == NormalizerKind::family};
     explicit Typed(AnyNormalizer normalizer) : any_(std::move(normalizer)) {}
     const AnyNormalizer& any() const { return any_; }
     const std::string& name() const { return any_.name(); }
@@ -62,32 +62,32 @@ public:
 private:
     AnyNormalizer any_;
 };
-template <Kind kind>
-Typed<Kind::other> with_sink(const Typed<kind>& normalizer, double logit) {
-    return Typed<Kind::other>(normalizer.any().with_sink(logit));
+template <NormalizerKind kind>
+Typed<NormalizerKind::other> with_sink(const Typed<kind>& normalizer, double logit) {
+    return Typed<NormalizerKind::other>(normalizer.any().with_sink(logit));
 }
-template <Kind kind>
+template <NormalizerKind kind>
 void softmax_logits(const Typed<kind>& normalizer, RowIn<double> z, RowOut<double> out) {
     normalizer.any().softmax_logits(z, out);
 }
-template <Kind kind>
+template <NormalizerKind kind>
 double softmax_sink_logit(const Typed<kind>& normalizer, double logit) {
     return normalizer.any().softmax_sink_logit(logit);
 }
-template <Real T, Kind kind>
+template <Real T, NormalizerKind kind>
 JacobianNorms<double> jacobian_norms(const Typed<kind>& normalizer, RowIn<T> z, RowIn<T> p) {
     return normalizer.any().template norms<T>(z, p);
 }
 template <>
-struct FamilyGradient<Typed<Kind::family>> {
+struct FamilyGradient<Typed<NormalizerKind::family>> {
     static constexpr bool known = true, closed = false;
     template <Real A>
-    static void fill(const Typed<Kind::family>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
+    static void fill(const Typed<NormalizerKind::family>& normalizer, RowIn<A> z, RowIn<A> p, RowOut<A> g) {
         normalizer.any().family_gradient(z, p, g);
     }
 };
 
-template <Kind kind>
+template <NormalizerKind kind>
 struct LinearNorms<MappedNormalizer<Temperature, Typed<kind>>> {
     static constexpr bool known = true;
     static bool value(const MappedNormalizer<Temperature, Typed<kind>>& normalizer) {
@@ -98,9 +98,9 @@ struct LinearNorms<MappedNormalizer<Temperature, Typed<kind>>> {
 /// Calls f(Typed<kind>) with the kind that the normaliser has.
 template <class F>
 AnyNormalizer with_kind(const AnyNormalizer& normalizer, F&& f) {
-    if (normalizer.is_family_member()) return f(Typed<Kind::family>(normalizer));
-    if (normalizer.promises().simplex) return f(Typed<Kind::simplex>(normalizer));
-    return f(Typed<Kind::other>(normalizer));
+    if (normalizer.is_family_member()) return f(Typed<NormalizerKind::family>(normalizer));
+    if (normalizer.promises().simplex) return f(Typed<NormalizerKind::simplex>(normalizer));
+    return f(Typed<NormalizerKind::other>(normalizer));
 }
 
 } // namespace detail

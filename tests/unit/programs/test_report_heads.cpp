@@ -13,8 +13,8 @@ using namespace report_test;
 TEST_CASE("io report: the synthetic default", "[io][report]") {
     const TemporaryFolder folder;
     const std::uint64_t seed = GENERATE(as<std::uint64_t>{}, 1, 12345);
-    const program::Capture capture = program::synthetic_capture(seed);
-    const auto tensor = [](const program::HeadSource& source) {
+    const attnscope::Capture capture = program::synthetic_capture(seed);
+    const auto tensor = [](const attnscope::HeadSource& source) {
         return Tensor{{source.layers, source.heads, source.rows, source.cols},
                       source.read(0, source.layers * source.heads * source.rows * source.cols)};
     };

@@ -1,12 +1,17 @@
-// Bytes as text inside a page.
+// Bytes as text, for JSON and pages.
 #pragma once
+
+#include <attnscope/config.hpp>
 
 #include <string>
 #include <string_view>
 
-namespace program {
+namespace attnscope {
+inline namespace v0_2 {
+namespace io {
 
-/// RFC 4648, padded.
+/// The base64 of some bytes, padded.
+/// Source. RFC 4648, section 4.
 inline std::string base64(std::string_view bytes) {
     constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string text;
@@ -21,4 +26,6 @@ inline std::string base64(std::string_view bytes) {
     return text;
 }
 
-} // namespace program
+} // namespace io
+} // namespace v0_2
+} // namespace attnscope

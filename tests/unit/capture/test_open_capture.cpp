@@ -3,25 +3,22 @@
 // ../shared.
 #include <support/catch.hpp>
 
-#ifdef ATTNSCOPE_REPORT_PROGRAM // not there when the examples are not built
-
+#include <attnscope/capture/load_head.hpp>
+#include <attnscope/capture/open_capture.hpp>
 #include <attnscope/io/safetensors.hpp>
 #include <attnscope/random.hpp>
 #include <attnscope/row/row_statistics.hpp>
 
-#include <support/capture.hpp>
 #include <support/paths.hpp>
-#include <support/program.hpp>
 #include <support/temporary_file.hpp>
 
 #include <nlohmann/json.hpp>
 
 namespace {
 
-using namespace program;
-using attnscope::Matrix;
-using attnscope::io::SafetensorsWriter;
+using namespace attnscope;
 using attnscope_test::TemporaryFolder;
+using io::SafetensorsWriter;
 using Json = nlohmann::json;
 using Shape = std::vector<Index>;
 
@@ -52,7 +49,7 @@ public:
         const TemporaryFolder folder;
         const std::string path = folder.path("capture.safetensors");
         writer_.write(path);
-        return open_capture({path}, 1, options);
+        return open_capture({path}, options);
     }
 
 private:
@@ -222,7 +219,7 @@ TEST_CASE("captures: scale, window, causality and normaliser of every layer", "[
     options.window = "1";
     check(file.open(options), 1, 3, 1);
     options.scale = "1,2,3";
-    CHECK_THROWS_AS(file.open(options), usage_error);
+    CHECK_THROWS_AS(file.open(options), invalid_argument);
     File tensor;
     tensor.add("q", q, {2, 1, 5, 4}).add("k", k, {2, 1, 5, 4}).add("scale", {0.25, 4}, {2}).says("causal", "1");
     check(tensor.open(), 1, 4, 0);
@@ -244,7 +241,7 @@ TEST_CASE("captures: batches and layouts", "[io][captures]") {
     CHECK(any_has(batch.assumptions, "taken for a batch"));
     CHECK(load_head(batch, {2, 0, 1}).logits == load_head(layers, {0, 2, 1}).logits);
     options.batch = 3;
-    CHECK_THROWS_AS(file.open(options), usage_error);
+    CHECK_THROWS_AS(file.open(options), invalid_argument);
 
     // The same numbers with tokens before heads.
     const auto turned = [](const std::vector<double>& from) {
@@ -342,7 +339,7 @@ TEST_CASE("captures: the cases of ../shared", "[io][captures][data]") {
     for (const auto& [name, options] :
          {std::pair("mask_lowest_float", CaptureOptions()), std::pair("mask_added_1e4", below),
           std::pair("mask_minus_inf", CaptureOptions())}) {
-        const Capture capture = open_capture({cases + name + ".safetensors"}, 1, options);
+        const Capture capture = open_capture({cases + name + ".safetensors"}, options);
         for (Index head = 0; head < 2; ++head) {
             const HeadRows rows = load_head(capture, {0, 0, head});
             CHECK(rows.tally.causal_from_masks());
@@ -362,7 +359,7 @@ TEST_CASE("captures: the cases of ../shared", "[io][captures][data]") {
         }
     }
     const Json weights = Json::parse(attnscope_test::read_text(cases + "weights_expected.json"));
-    const Capture capture = open_capture({cases + "weights_with_dropped_sink.safetensors"}, 1);
+    const Capture capture = open_capture({cases + "weights_with_dropped_sink.safetensors"});
     for (Index head = 0; head < 2; ++head) {
         const HeadRows rows = load_head(capture, {0, 0, head});
         CHECK(rows.tally.not_one == 16);
@@ -374,5 +371,3 @@ TEST_CASE("captures: the cases of ../shared", "[io][captures][data]") {
 }
 
 } // namespace
-
-#endif

@@ -1,34 +1,61 @@
-#include "pictures.hpp"
+// The paper's experiments as pictures, for gnuplot to draw. Needs attnscope::fmt.
+#pragma once
 
 #include <attnscope/analysis/experiment_figures.hpp>
-#include <support/gnuplot.hpp>
+#include <attnscope/io/gnuplot.hpp>
 
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
-namespace paper {
-namespace {
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
 
-using attnscope::CriticalCount;
-using attnscope::ExperimentHead;
-using attnscope::HeadFigure;
-using attnscope::OverHeads;
-using Figure = attnscope::CurveFigure;
-using gnuplot::number;
-using gnuplot::quoted;
+namespace attnscope {
+inline namespace v0_2 {
+
+/// One picture of some experiments.
+struct ExperimentPicture {
+    std::string name;       ///< for its file, without an ending
+    std::string title;      ///< heading
+    std::string experiment; ///< what of the paper it corresponds to
+    std::string caption;    ///< how to read it, plain text
+    std::string script;     ///< commands of gnuplot's with the colours still open: see `gnuplot_script`
+    int width = 760, height = 420;
+};
+
+/// `ExperimentPicture::name` of all that `experiment_pictures` gives, in this order.
+inline constexpr std::array<std::string_view, 9> experiment_picture_names{
+    "concentration",    "distance_length", "distance_count",
+    "critical_count",   "separable",       "gradient",
+    "precision_recall", "heads",           "plan"};
+
+/// How a picture is drawn: as SVG on light or on dark ground, or as PNG of twice the size.
+enum class PictureFormat { svg, svg_dark, png };
+
+namespace detail {
+namespace experiment_pictures {
+
+using io::gnuplot::number;
+using io::gnuplot::quoted;
+using Figure = CurveFigure;
+
+inline bool resultant(const Experiments& result) { return result.options.reading == Reading::resultant; }
 
 /// Colours by name, for a light and a dark page. Told apart without red against green.
 struct Colour {
     std::string_view name, light, dark;
 };
-constexpr std::array<Colour, 9> colours = {{{"@paper", "#ffffff", "#16181d"},
-                                            {"@ink", "#333333", "#d5d8de"},
-                                            {"@faint", "#dddddd", "#3a3f48"},
-                                            {"@blue", "#3366aa", "#7aa8e8"},
-                                            {"@red", "#cc3311", "#ff7f5e"},
-                                            {"@green", "#228833", "#69c585"},
-                                            {"@orange", "#d97706", "#f5b04c"},
-                                            {"@purple", "#8b4a9c", "#cf94de"},
-                                            {"@grey", "#777777", "#9aa0aa"}}};
+inline constexpr std::array<Colour, 9> colours = {{{"@paper", "#ffffff", "#16181d"},
+                                                   {"@ink", "#333333", "#d5d8de"},
+                                                   {"@faint", "#dddddd", "#3a3f48"},
+                                                   {"@blue", "#3366aa", "#7aa8e8"},
+                                                   {"@red", "#cc3311", "#ff7f5e"},
+                                                   {"@green", "#228833", "#69c585"},
+                                                   {"@orange", "#d97706", "#f5b04c"},
+                                                   {"@purple", "#8b4a9c", "#cf94de"},
+                                                   {"@grey", "#777777", "#9aa0aa"}}};
 
 /// Lines of numbers under a name.
 class Block {
@@ -47,50 +74,50 @@ private:
     std::string text_;
 };
 
-std::string band(std::string_view data, std::string_view columns, std::string_view colour) {
+inline std::string band(std::string_view data, std::string_view columns, std::string_view colour) {
     return fmt::format("{} using {} with filledcurves fs transparent solid 0.16 noborder lc rgb '{}' notitle",
                        data, columns, colour);
 }
-std::string line(std::string_view data, std::string_view columns, std::string_view colour,
-                 std::string_view title, std::string_view more = "") {
+inline std::string line(std::string_view data, std::string_view columns, std::string_view colour,
+                        std::string_view title, std::string_view more = "") {
     return fmt::format("{} using {} with lines lw {} lc rgb '{}' {} title {}", data, columns,
                        colour == "@ink" ? 1 : 2, colour, more, quoted(title));
 }
-std::string points(std::string_view data, std::string_view columns, std::string_view colour,
-                   std::string_view title) {
+inline std::string points(std::string_view data, std::string_view columns, std::string_view colour,
+                          std::string_view title) {
     return fmt::format("{} using {} with linespoints lw 2 pt 7 ps 0.6 lc rgb '{}' title {}", data, columns,
                        colour, quoted(title));
 }
-std::string plot(const std::vector<std::string>& parts) {
+inline std::string plot(const std::vector<std::string>& parts) {
     return fmt::format("plot {}\n", fmt::join(parts, ", \\\n  "));
 }
-std::string panel(double left, double right, double top, double bottom, std::string_view title) {
+inline std::string panel(double left, double right, double top, double bottom, std::string_view title) {
     return fmt::format("set lmargin at screen {}\nset rmargin at screen {}\nset tmargin at screen {}\n"
                        "set bmargin at screen {}\nset title {}\n",
                        left, right, top, bottom, quoted(title));
 }
 
-std::string distance_name(const Result& result) { return result.resultant() ? "d'" : "d"; }
-std::string unit_of_x(const Result& result) {
-    return result.options.unit_vectors == attnscope::UnitVectors::everywhere ? ", in units of |x|" : "";
+inline std::string distance_name(const Experiments& result) { return resultant(result) ? "d'" : "d"; }
+inline std::string unit_of_x(const Experiments& result) {
+    return result.options.unit_vectors == UnitVectors::everywhere ? ", in units of |x|" : "";
 }
 
 /// x, then mean, low, high of the measured distance, and the random one, its upper limit, Theorem 1.
-void add_distances(Block& block, const Result& result, double x, std::size_t l, std::size_t c) {
+inline void add_distances(Block& block, const Experiments& result, double x, std::size_t l, std::size_t c) {
     const OverHeads d = result.over(result.distance(), l, c);
     const double not_known = std::numeric_limits<double>::quiet_NaN();
-    const bool resultant = result.resultant();
+    const bool of_resultant = resultant(result);
     block.add(x, d.mean, d.low, d.high, result.over(result.random_distance(), l, c).mean,
-              resultant ? not_known : result.over(Figure::random_upper, l, c).mean,
-              resultant ? not_known : result.over(Figure::theorem1, l, c).mean);
+              of_resultant ? not_known : result.over(Figure::random_upper, l, c).mean,
+              of_resultant ? not_known : result.over(Figure::theorem1, l, c).mean);
 }
 
-std::vector<std::string> distance_curves(const Result& result, const std::string& of) {
+inline std::vector<std::string> distance_curves(const Experiments& result, const std::string& of) {
     const std::string name = distance_name(result);
     std::vector<std::string> parts = {
         band("$data", "1:3:4", "@blue"),
         line("$data", "1:2", "@blue", fmt::format("largest weights: {}({})", name, of))};
-    if (result.resultant()) {
+    if (resultant(result)) {
         parts.push_back(line("$data", "1:5", "@red", "random keys: root of E d'², exact"));
     } else {
         parts.push_back(band("$data", "1:5:6", "@red"));
@@ -101,7 +128,7 @@ std::vector<std::string> distance_curves(const Result& result, const std::string
     return parts;
 }
 
-Picture distance_against_length(const Result& result) {
+inline ExperimentPicture distance_against_length(const Experiments& result) {
     const auto five = result.place(result.options.fixed_count);
     Block data("data"), guide("guide");
     double last_x = 1, last_y = 1;
@@ -121,7 +148,7 @@ Picture distance_against_length(const Result& result) {
         fmt::format("How far the {} largest weights stand from the rest, as the text grows", n), "Algorithm 1",
         fmt::format("Mean over the query tokens of the first L tokens, then over heads; band: between these "
                     "lie 8 of 10 heads. The dotted line has slope 1.{}",
-                    result.resultant() ? "" : " Red: what random keys give instead, between its two limits."),
+                    resultant(result) ? "" : " Red: what random keys give instead, between its two limits."),
         data.text() + guide.text() +
             fmt::format("set xlabel 'tokens L'\nset ylabel 'distance{}'\nset logscale xy\n"
                         "set xrange [{}:{}]\nset autoscale yfix\nset key below maxrows 2 Left reverse\nset "
@@ -136,7 +163,7 @@ Picture distance_against_length(const Result& result) {
             plot(parts)};
 }
 
-Picture distance_against_count(const Result& result) {
+inline ExperimentPicture distance_against_count(const Experiments& result) {
     const std::size_t last = result.last_length();
     Block data("data");
     for (std::size_t c = 0; c < result.options.counts.size(); ++c)
@@ -155,7 +182,7 @@ Picture distance_against_count(const Result& result) {
             470};
 }
 
-Picture critical_count(const Result& result) {
+inline ExperimentPicture critical_count(const Experiments& result) {
     Block values("values"), critical("critical");
     std::vector<std::string> curves;
     const std::array<std::string_view, 6> order = {"@grey", "@orange", "@green", "@purple", "@red", "@blue"};
@@ -201,14 +228,14 @@ Picture critical_count(const Result& result) {
             "unset multiplot\n"};
 }
 
-Picture separable(const Result& result) {
+inline ExperimentPicture separable(const Experiments& result) {
     Block all("all"), balls("balls");
     const std::size_t last = result.last_length();
     for (std::size_t c = 0; c < result.options.counts.size(); ++c) {
         const OverHeads share = result.over(Figure::separable, last, c);
         all.add(result.options.counts[c], share.mean, share.low, share.high);
     }
-    for (const attnscope::MeanBall& ball : attnscope::mean_balls(result))
+    for (const MeanBall& ball : mean_balls(result))
         balls.add(ball.count, ball.separable, ball.published_lower, ball.published_upper, ball.valid_lower,
                   ball.valid_upper, ball.expected);
     return {
@@ -233,15 +260,15 @@ Picture separable(const Result& result) {
                   line("$balls", "1:5", "@grey", "valid lower", "dt 2")})};
 }
 
-Picture gradient(const Result& result) {
+inline ExperimentPicture gradient(const Experiments& result) {
     Block data("data");
-    const attnscope::ExperimentOptions& settings = result.options;
+    const ExperimentOptions& settings = result.options;
     const std::array<std::string_view, 3> order = {"@blue", "@green", "@purple"};
     std::vector<std::string> parts;
     for (std::size_t e = 0; e < settings.steps.size() && e < order.size(); ++e) {
         for (std::size_t t = 0; t < settings.temperatures.size(); ++t)
-            data.add(settings.temperatures[t], attnscope::mean_gradient(result, t, e).largest_head,
-                     attnscope::finite_difference_limit(settings.temperatures[t], settings.steps[e]));
+            data.add(settings.temperatures[t], mean_gradient(result, t, e).largest_head,
+                     finite_difference_limit(settings.temperatures[t], settings.steps[e]));
         data.end_of_curve();
         parts.push_back(points(fmt::format("$data index {}", e), "1:2", order[e],
                                fmt::format("g, eps = {:g}", settings.steps[e])));
@@ -255,8 +282,7 @@ Picture gradient(const Result& result) {
             mean = std::max(mean, head.at_temperature[t].spectral);
             random = std::max(random, head.at_temperature[t].random_direction);
         }
-        exact.add(settings.temperatures[t], mean, attnscope::published_gradient_limit(settings.temperatures[t]),
-                  random);
+        exact.add(settings.temperatures[t], mean, published_gradient_limit(settings.temperatures[t]), random);
     }
     parts.push_back(line("$exact", "1:2", "@orange", "|J|₂, exact"));
     parts.push_back(line("$exact", "1:3", "@red", "published limit of |J|₂", "dt 4"));
@@ -273,7 +299,7 @@ Picture gradient(const Result& result) {
             plot(parts)};
 }
 
-Picture quality(const Result& result) {
+inline ExperimentPicture quality(const Experiments& result) {
     const std::size_t last = result.last_length();
     Block data("data");
     for (std::size_t c = 0; c < result.options.counts.size(); ++c) {
@@ -296,7 +322,7 @@ Picture quality(const Result& result) {
                   line("$data", "1:5", "@grey", "mass of the weights", "dt 2")})};
 }
 
-Picture concentration(const Result& result) {
+inline ExperimentPicture concentration(const Experiments& result) {
     Block data("data");
     for (std::size_t l = 0; l < result.options.lengths.size(); ++l) {
         std::vector<double> weight, keys;
@@ -304,7 +330,7 @@ Picture concentration(const Result& result) {
             weight.push_back(head.at_length[l].max_weight);
             keys.push_back(head.at_length[l].participation_ratio);
         }
-        const OverHeads w = attnscope::over_heads(weight), k = attnscope::over_heads(keys);
+        const OverHeads w = over_heads(weight), k = over_heads(keys);
         const double length = static_cast<double>(result.options.lengths[l]);
         // Causal rows see 1 ... L keys: equal weights would have this mean.
         double harmonic = 0;
@@ -330,8 +356,8 @@ Picture concentration(const Result& result) {
 
 /// Six of the head figures from `first` on, each as a map. logarithmic, unit: which have a logarithmic scale,
 /// or one from 0 to 1.
-std::string head_maps(const Result& result, std::size_t first, const std::array<bool, 6>& logarithmic,
-                      const std::array<bool, 6>& unit) {
+inline std::string head_maps(const Experiments& result, std::size_t first,
+                             const std::array<bool, 6>& logarithmic, const std::array<bool, 6>& unit) {
     std::string text =
         "set multiplot\nunset key\nunset grid\nset tics scale 0\n"
         "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n";
@@ -340,7 +366,7 @@ std::string head_maps(const Result& result, std::size_t first, const std::array<
                         std::max<Index>(1, result.heads_per_layer / 6), std::max<Index>(1, result.layers / 6));
     std::string blocks;
     for (std::size_t map = 0; map < 6; ++map) {
-        const HeadFigure& figure = attnscope::experiment_head_figures[first + map];
+        const HeadFigure& figure = experiment_head_figures[first + map];
         blocks += fmt::format("$map{} << EOD\n", map);
         bool any = false;
         for (const ExperimentHead& head : result.heads) {
@@ -365,7 +391,7 @@ std::string head_maps(const Result& result, std::size_t first, const std::array<
     return blocks + text + "unset multiplot\n";
 }
 
-Picture maps(const Result& result) {
+inline ExperimentPicture maps(const Experiments& result) {
     return {"heads",
             "Every head: layer against head",
             "beyond the paper",
@@ -376,7 +402,7 @@ Picture maps(const Result& result) {
             560};
 }
 
-Picture plan_maps(const Result& result) {
+inline ExperimentPicture plan_maps(const Experiments& result) {
     return {
         "plan",
         "What every head needs",
@@ -391,23 +417,28 @@ Picture plan_maps(const Result& result) {
         560};
 }
 
-} // namespace
+} // namespace experiment_pictures
+} // namespace detail
 
-std::vector<Picture> pictures(const Result& result) {
-    return {concentration(result),
-            distance_against_length(result),
-            distance_against_count(result),
-            critical_count(result),
-            separable(result),
-            gradient(result),
-            quality(result),
-            maps(result),
-            plan_maps(result)};
+/// The pictures of docs/paper.md.
+/// Throws. `invalid_argument` while a layer is missing.
+inline std::vector<ExperimentPicture> experiment_pictures(const Experiments& result) {
+    return {detail::experiment_pictures::concentration(result),
+            detail::experiment_pictures::distance_against_length(result),
+            detail::experiment_pictures::distance_against_count(result),
+            detail::experiment_pictures::critical_count(result),
+            detail::experiment_pictures::separable(result),
+            detail::experiment_pictures::gradient(result),
+            detail::experiment_pictures::quality(result),
+            detail::experiment_pictures::maps(result),
+            detail::experiment_pictures::plan_maps(result)};
 }
 
-std::string draw(const Picture& picture, Format format) {
+/// What gnuplot reads to write the picture to its standard output.
+/// Example: `for (const ExperimentPicture& p : experiment_pictures(found)) run_gnuplot(gnuplot_script(p, PictureFormat::svg));`
+inline std::string gnuplot_script(const ExperimentPicture& picture, PictureFormat format) {
     const std::string terminal =
-        format == Format::png
+        format == PictureFormat::png
             ? fmt::format("set terminal pngcairo enhanced size {},{} background '@paper' font 'Helvetica,20' "
                           "linewidth 1.6 pointscale 1.6\n",
                           2 * picture.width, 2 * picture.height)
@@ -420,10 +451,12 @@ std::string draw(const Picture& picture, Format format) {
         "set xlabel textcolor rgb '@ink'\nset ylabel textcolor rgb '@ink'\n"
         "set key textcolor rgb '@ink' samplen 2 spacing 1.15\nset cbtics textcolor rgb '@ink'\n" +
         picture.script;
-    for (const Colour& colour : colours)
+    for (const detail::experiment_pictures::Colour& colour : detail::experiment_pictures::colours)
         for (std::size_t at = script.find(colour.name); at != script.npos; at = script.find(colour.name, at))
-            script.replace(at, colour.name.size(), format == Format::svg_dark ? colour.dark : colour.light);
-    return gnuplot::run(script);
+            script.replace(at, colour.name.size(),
+                           format == PictureFormat::svg_dark ? colour.dark : colour.light);
+    return script;
 }
 
-} // namespace paper
+} // namespace v0_2
+} // namespace attnscope

@@ -1,17 +1,25 @@
-#include "pattern.hpp"
+// What a page of many heads keeps of the rows of each: the weights that matter of many rows, all logits of a few.
+#pragma once
 
 #include <attnscope/planner/length.hpp>
+#include <attnscope/row/row_statistics.hpp>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstring>
-#include <numeric>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
 
-namespace report {
-namespace {
-
-using attnscope::RowIn;
+namespace attnscope {
+inline namespace v0_2 {
+namespace detail {
+namespace pattern {
 
 /// `count` of the entries, evenly spaced, the last among them.
-std::vector<Index> evenly(const std::vector<Index>& all, Index count) {
+inline std::vector<Index> evenly(const std::vector<Index>& all, Index count) {
     std::vector<Index> some;
     const Index size = static_cast<Index>(all.size());
     for (Index i = 0; i < count; ++i) some.push_back(all[static_cast<std::size_t>(size * (i + 1) / count - 1)]);
@@ -19,19 +27,32 @@ std::vector<Index> evenly(const std::vector<Index>& all, Index count) {
 }
 
 /// Place of a query in an ascending list; -1: not there.
-Index place_in(const std::vector<Index>& list, Index query) {
+inline Index place_in(const std::vector<Index>& list, Index query) {
     const auto found = std::lower_bound(list.begin(), list.end(), query);
     return found != list.end() && *found == query ? found - list.begin() : -1;
 }
 
-void add_number(std::string& bytes, std::size_t number) {
+inline void add_number(std::string& bytes, std::size_t number) {
     for (; number >= 128; number /= 128) bytes += static_cast<char>(number % 128 | 128);
     bytes += static_cast<char>(number);
 }
 
-} // namespace
+} // namespace pattern
+} // namespace detail
 
-PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, bool streamed) {
+/// Bytes of a page that the browser still opens at once.
+inline constexpr Index page_bytes = 8'000'000;
+
+/// Which rows of every head stand on a page, and what of them.
+struct PatternPlan {
+    std::vector<Index> queries; ///< with figures, ascending: evenly spaced, the last query among them
+    std::vector<Index> shown;   ///< of these, with a pattern: all, or at most 16 where heads are streamed
+    std::vector<Index> whole;   ///< of these, with all logits
+    Index most_keys = 0;        ///< with weights in a pattern, those of the largest
+};
+
+/// As much as `page_bytes` have room for, beside what does not depend on rows. causal: a query sees the keys up to its own.
+inline PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, bool streamed) {
     PatternPlan plan;
     if (heads < 1 || queries < 1 || keys < 1) return plan;
     // In bytes of a row of a head, which base64 makes 4/3 of.
@@ -81,8 +102,8 @@ PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, b
     plan.queries = every(std::min(stride, queries));
     // A row of a streamed head is computed again for its pattern.
     const Index rows = static_cast<Index>(plan.queries.size());
-    plan.shown = streamed ? evenly(plan.queries, std::min<Index>(rows, 16)) : plan.queries;
-    const auto some = [&](Index count) { return evenly(plan.shown, count); };
+    plan.shown = streamed ? detail::pattern::evenly(plan.queries, std::min<Index>(rows, 16)) : plan.queries;
+    const auto some = [&](Index count) { return detail::pattern::evenly(plan.shown, count); };
     plan.whole = some(largest(least_whole, static_cast<Index>(plan.shown.size()),
                               [&](Index count) { return whole_bytes(some(count)) <= share * room; }));
     const double left = streamed ? 0.2 * room : room - whole_bytes(plan.whole);
@@ -91,7 +112,27 @@ PatternPlan plan_patterns(Index heads, Index queries, Index keys, bool causal, b
     return plan;
 }
 
-std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
+/// All logits of a row.
+struct WholeRow {
+    double largest = 0; ///< logit; 0 where none is known
+    std::vector<float>
+        below; ///< z - max z of the keys up to the last one that the query sees, -inf where masked
+};
+
+/// What is kept of a head.
+struct HeadPattern {
+    std::string rows;                  ///< of the queries `shown`, see `encoded_row`
+    std::vector<WholeRow> whole;       ///< of the queries `whole`
+    double kept = 0, least_kept = 0;   ///< mean and least share of a row's weight that is in its pattern
+    std::vector<double> half_contexts; ///< of some rows, see `PatternKeeper`
+};
+
+/// A row of weights as bytes: the number of weights that follow, the largest weight (float), and for each weight, by
+/// ascending key, the distance from the key before (from -1) less 1 and the level l = 1...255: the weight is
+/// largest (l/255)^2. Numbers are groups of 7 bits, the lowest first, with the highest bit where another follows. Weights
+/// of level 0 and all but the `most` largest ones are left out.
+/// kept: the share of the row's weight that is not.
+inline std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
     double sum = 0, largest = 0;
     for (const double p : weights) {
         sum += p;
@@ -100,7 +141,7 @@ std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
     kept = std::numeric_limits<double>::quiet_NaN();
     std::string bytes;
     if (!(largest > 0) || !std::isfinite(sum)) { // no weights, or NaN
-        add_number(bytes, 0);
+        detail::pattern::add_number(bytes, 0);
         return bytes.append(sizeof(float), '\0');
     }
     const auto level = [&](double p) {
@@ -117,7 +158,7 @@ std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
         chosen.resize(static_cast<std::size_t>(most));
         std::sort(chosen.begin(), chosen.end());
     }
-    add_number(bytes, chosen.size());
+    detail::pattern::add_number(bytes, chosen.size());
     const float top = static_cast<float>(largest);
     std::array<char, sizeof top> raw{};
     std::memcpy(raw.data(), &top, sizeof top);
@@ -125,7 +166,7 @@ std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
     double mass = 0;
     std::size_t next = 0;
     for (const std::size_t key : chosen) {
-        add_number(bytes, key - next);
+        detail::pattern::add_number(bytes, key - next);
         bytes += static_cast<char>(level(weights[key]));
         next = key + 1;
         mass += weights[key];
@@ -134,26 +175,48 @@ std::string encoded_row(RowIn<double> weights, Index most, double& kept) {
     return bytes;
 }
 
-PatternKeeper::PatternKeeper(const PatternPlan& plan, bool known_logits, std::optional<double> temperature)
+/// Collects the rows of a head; by several threads at once, each row once.
+class PatternKeeper {
+public:
+    /// known_logits: logits are more than known up to a constant. temperature: of softmax, for the contexts in which a row
+    /// would still give a key half of the weight (`length_limits` without a growth of the background); none for other
+    /// normalisers.
+    PatternKeeper(const PatternPlan& plan, bool known_logits, std::optional<double> temperature);
+
+    /// Logits before the temperature, -inf where masked, and as many weights.
+    void row(Index query, RowIn<double> logits, RowIn<double> weights);
+    HeadPattern pattern() const;
+
+private:
+    const PatternPlan& plan_;
+    bool known_logits_;
+    std::optional<double> temperature_;
+    std::vector<std::string> rows_;
+    std::vector<double> kept_;
+    std::vector<WholeRow> whole_;
+    std::vector<double> half_contexts_;
+    Index context_step_;
+};
+
+inline PatternKeeper::PatternKeeper(const PatternPlan& plan, bool known_logits,
+                                    std::optional<double> temperature)
     : plan_(plan), known_logits_(known_logits), temperature_(temperature), rows_(plan.shown.size()),
       kept_(plan.shown.size(), std::numeric_limits<double>::quiet_NaN()), whole_(plan.whole.size()),
       half_contexts_(plan.shown.size(), std::numeric_limits<double>::quiet_NaN()),
       context_step_((static_cast<Index>(plan.shown.size()) + 31) / 32) {}
 
-void PatternKeeper::row(Index query, RowIn<double> logits, RowIn<double> weights) {
+inline void PatternKeeper::row(Index query, RowIn<double> logits, RowIn<double> weights) {
     while (!logits.empty() && logits.back() == -std::numeric_limits<double>::infinity())
         logits = logits.first(logits.size() - 1);
     weights = weights.first(logits.size());
-    if (const Index place = place_in(plan_.shown, query); place >= 0) {
+    if (const Index place = detail::pattern::place_in(plan_.shown, query); place >= 0) {
         const auto at = static_cast<std::size_t>(place);
         rows_[at] = encoded_row(weights, plan_.most_keys, kept_[at]);
         const Index from_last = static_cast<Index>(plan_.shown.size()) - 1 - place;
         if (temperature_ && from_last % context_step_ == 0 && !logits.empty())
-            half_contexts_[at] =
-                attnscope::length_limits(attnscope::row_statistics<double>(logits, *temperature_), 0.5)
-                    .expected;
+            half_contexts_[at] = length_limits(row_statistics<double>(logits, *temperature_), 0.5).expected;
     }
-    if (const Index place = place_in(plan_.whole, query); place >= 0) {
+    if (const Index place = detail::pattern::place_in(plan_.whole, query); place >= 0) {
         WholeRow& whole = whole_[static_cast<std::size_t>(place)];
         double largest = -std::numeric_limits<double>::infinity();
         for (const double z : logits) largest = std::max(largest, z);
@@ -165,7 +228,7 @@ void PatternKeeper::row(Index query, RowIn<double> logits, RowIn<double> weights
     }
 }
 
-HeadPattern PatternKeeper::pattern() const {
+inline HeadPattern PatternKeeper::pattern() const {
     HeadPattern result;
     double none = 0;
     for (const std::string& row : rows_) result.rows += row.empty() ? encoded_row({}, 0, none) : row;
@@ -185,4 +248,5 @@ HeadPattern PatternKeeper::pattern() const {
     return result;
 }
 
-} // namespace report
+} // namespace v0_2
+} // namespace attnscope

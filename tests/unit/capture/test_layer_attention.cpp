@@ -2,20 +2,18 @@
 // refused.
 #include <support/catch.hpp>
 
-#ifdef ATTNSCOPE_REPORT_PROGRAM // not there when the examples are not built
-
-#include <support/attention_metadata.hpp>
+#include <attnscope/capture/layer_attention.hpp>
 
 #include <random>
 
-using namespace program;
+using namespace attnscope;
 
 namespace {
 
 std::string refusal(const std::string& key, const std::string& value, Index layers = 3) {
     try {
         read_attention("file", {{key, value}}, layers);
-    } catch (const std::runtime_error& error) {
+    } catch (const io_error& error) {
         return error.what();
     }
     return "accepted";
@@ -46,37 +44,38 @@ TEST_CASE("layers are read again from the metadata that they give", "[attention_
     CHECK(read_attention("file", {{"scale", " 1, 2 ,3"}}, 3)[1].scale == 2.0);
     CHECK(!read_attention("file", {{"source", "elsewhere"}}, 1)[0].scale);
     alike[2].scale.reset();
-    CHECK_THROWS_AS(attention_metadata(alike), attnscope::invalid_argument);
+    CHECK_THROWS_AS(attention_metadata(alike), invalid_argument);
 }
 
 TEST_CASE("metadata that make no sense are refused", "[attention_metadata]") {
-    CHECK(refusal("scale", "1,2") ==
-          "file: metadata \"scale\" must be one value, or one for each of the 3 layers, got \"1,2\"");
+    CHECK(
+        refusal("scale", "1,2") ==
+        "file: at byte 0: metadata \"scale\" must be one value, or one for each of the 3 layers, got \"1,2\"");
     CHECK(refusal("scale", "inf") ==
-          "file: metadata \"scale\" must be finite: a number such as 0.125, got \"inf\"");
-    CHECK(refusal("scale", "") == "file: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
+          "file: at byte 0: metadata \"scale\" must be finite: a number such as 0.125, got \"inf\"");
+    CHECK(refusal("scale", "") ==
+          "file: at byte 0: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
     CHECK(refusal("scale", "1,,3") ==
-          "file: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
+          "file: at byte 0: metadata \"scale\" must be finite: a number such as 0.125, got \"\"");
     CHECK(refusal("temperature", "0") ==
-          "file: metadata \"temperature\" must be a finite number > 0, got \"0\"");
-    CHECK(refusal("causal", "maybe") == "file: metadata \"causal\" must be true or false, got \"maybe\"");
+          "file: at byte 0: metadata \"temperature\" must be a finite number > 0, got \"0\"");
+    CHECK(refusal("causal", "maybe") ==
+          "file: at byte 0: metadata \"causal\" must be true or false, got \"maybe\"");
     CHECK(refusal("window", "-1") ==
-          "file: metadata \"window\" must be a whole number >= 0 of keys (0: all), got \"-1\"");
+          "file: at byte 0: metadata \"window\" must be a whole number >= 0 of keys (0: all), got \"-1\"");
     CHECK(refusal("window", "2.5") ==
-          "file: metadata \"window\" must be a whole number >= 0 of keys (0: all), got \"2.5\"");
-    CHECK(refusal("normalizer", "hardmax").starts_with("file: metadata \"normalizer\": "));
+          "file: at byte 0: metadata \"window\" must be a whole number >= 0 of keys (0: all), got \"2.5\"");
+    CHECK(refusal("normalizer", "hardmax").starts_with("file: at byte 0: metadata \"normalizer\": "));
 }
 
 TEST_CASE("the mask of a layer", "[attention_metadata]") {
     const auto count = [](const LayerAttention& layer, Index query) {
-        return mask_of(layer, 3, 5).visible(query, 5).count();
+        return layer.mask(3, 5).visible(query, 5).count();
     };
     CHECK(count({}, 0) == 5);
     CHECK(count({.causal = true}, 0) == 3);
     CHECK(count({.causal = true, .window = 0}, 2) == 5);
     CHECK(count({.causal = true, .window = 2}, 2) == 2);
-    CHECK(mask_of({.causal = true, .window = 2}, 3, 5).visible(2, 5).contains(4));
-    CHECK(!mask_of({.causal = true, .window = 2}, 3, 5).visible(2, 5).contains(2));
+    CHECK(LayerAttention{.causal = true, .window = 2}.mask(3, 5).visible(2, 5).contains(4));
+    CHECK(!LayerAttention{.causal = true, .window = 2}.mask(3, 5).visible(2, 5).contains(2));
 }
-
-#endif
