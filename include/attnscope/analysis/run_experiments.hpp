@@ -198,6 +198,14 @@ void run_experiments(Experiments& experiments, Index layer, const HeadGroup<T>& 
                     ExperimentLayer<T>{layer, [&](Index head) { return group[head]; }, mask, {}, {}, {}},
                     executor);
 }
+/// The same of a model of one layer.
+/// Throws. `invalid_argument` also for more layers.
+template <Real T, Executor E = Sequential>
+void run_experiments(Experiments& experiments, const HeadGroup<T>& group, const Mask& mask, E&& executor = {}) {
+    detail::require(experiments.layers == 1, "run_experiments",
+                    "of several layers it must be said which this is", experiments.layers);
+    run_experiments(experiments, 0, group, mask, executor);
+}
 
 } // namespace v0_2
 } // namespace attnscope

@@ -423,6 +423,7 @@ inline ExperimentPicture plan_maps(const Experiments& result) {
 /// The pictures of docs/paper.md.
 /// Throws. `invalid_argument` while a layer is missing.
 inline std::vector<ExperimentPicture> experiment_pictures(const Experiments& result) {
+    result.require_all("experiment_pictures");
     return {detail::experiment_pictures::concentration(result),
             detail::experiment_pictures::distance_against_length(result),
             detail::experiment_pictures::distance_against_count(result),

@@ -4,6 +4,7 @@
 #include <attnscope/attnscope.hpp>
 #include <attnscope/io/experiments_csv.hpp>
 #include <attnscope/io/experiments_json.hpp>
+#include <attnscope/report/experiment_pictures.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/catch.hpp>
 #include <support/rows.hpp>
@@ -357,6 +358,32 @@ TEST_CASE("special: the results of a layer do not depend on the executor, nor on
         CHECK((head.layer == i / heads && head.head == i % heads && head.rows == n && head.plan.rows == 8));
         CHECK(head.at_length.back().normal_rows == n);
     }
+    // One layer need not be numbered.
+    Experiments single(options, 1, heads), numbered(options, 1, heads);
+    run_experiments(single, group, Mask::causal(), attnscope::Threads(2));
+    run_experiments(numbered, 0, group, Mask::causal());
+    CHECK(tables(single) == tables(numbered));
+    CHECK_THROWS_WITH(run_experiments(one, group, Mask::causal()),
+                      "run_experiments: of several layers it must be said which this is, got 2");
+
+    // Pictures: each name once, in order, without a colour that is still open.
+    const std::vector<attnscope::ExperimentPicture> pictures = attnscope::experiment_pictures(one);
+    REQUIRE(pictures.size() == attnscope::experiment_picture_names.size());
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+        CHECK(pictures[i].name == attnscope::experiment_picture_names[i]);
+        using Format = attnscope::PictureFormat;
+        const std::string light = gnuplot_script(pictures[i], Format::svg),
+                          dark = gnuplot_script(pictures[i], Format::svg_dark),
+                          png = gnuplot_script(pictures[i], Format::png);
+        for (const std::string* script : {&light, &dark, &png}) CHECK(script->find('@') == std::string::npos);
+        CHECK(light.find("background '#ffffff'") != std::string::npos);
+        CHECK(dark.find("background '#16181d'") != std::string::npos);
+        CHECK(png.starts_with("set terminal pngcairo"));
+        CHECK(light.substr(light.find("set border")).size() == dark.substr(dark.find("set border")).size());
+    }
+    CHECK_THROWS_AS(attnscope::experiment_pictures(Experiments(options, 1, heads)),
+                    attnscope::invalid_argument);
+
     // Rows of the table of heads: a name and a cell for each figure.
     const std::string csv = attnscope::io::heads_csv(one);
     CHECK(std::count(csv.begin(), csv.end(), '\n') == 1 + 2 * heads);
