@@ -24,16 +24,23 @@ struct HeadSource {
     io::Dtype dtype = io::Dtype::f64;
     /// Elements in the order of the file. Several threads may ask at once.
     std::function<std::vector<double>(Index first, Index count)> read;
-    std::function<std::vector<float>(Index first, Index count)> read_floats;
+    std::function<std::vector<float>(Index first, Index count)> read_floats; ///< empty: `read`, rounded
 
     /// [rows, cols], as double or float.
     template <class T = double>
     Matrix<T> head(const HeadPlace& place) const {
         const auto numbers = [this](Index first, Index count) {
-            if constexpr (std::is_same_v<T, float>)
-                return read_floats(first, count);
-            else
-                return read(first, count);
+            std::vector<T> values;
+            if constexpr (std::is_same_v<T, float>) {
+                if (read_floats)
+                    values = read_floats(first, count);
+                else
+                    for (const double x : read(first, count)) values.push_back(static_cast<float>(x));
+            } else
+                values = read(first, count);
+            detail::require(std::ssize(values) == count, "HeadSource::head",
+                            "read must give as many numbers as are asked for", values.size(), count);
+            return values;
         };
         const Index layer = place.batch * layers + place.layer, size = rows * cols;
         if (!heads_inside) {
@@ -113,6 +120,42 @@ struct Capture {
     }
     /// Are q and k there, and nothing that is added to their products?
     bool has_keys_alone() const { return kind == Kind::queries_and_keys && !bias && tokens.empty(); }
+
+    /// What reports and plans ask of a capture first: do its parts fit together?
+    /// Throws. `invalid_argument` that names the part that does not.
+    void check() const {
+        const auto wanted = [](bool good, std::string_view rule) { detail::require(good, "Capture", rule); };
+        wanted(batches >= 1 && layers >= 1 && heads >= 1 && queries >= 1 && keys >= 1,
+               "there must be batches, layers, heads, queries and keys");
+        wanted(!batch || (*batch >= 0 && *batch < batches), "batch must be one of the batches");
+        const auto fits = [&](const std::optional<HeadSource>& source, Index rows, Index cols, bool shared) {
+            return source && source->read && source->batches == batches && source->layers == layers &&
+                   source->heads >= 1 && (shared ? heads % source->heads == 0 : source->heads == heads) &&
+                   source->rows == rows && source->cols == cols;
+        };
+        if (kind == Kind::queries_and_keys) {
+            const Index d = q ? q->cols : 0;
+            wanted(fits(q, queries, d, false), "q must be [batches, layers, heads, queries, d]");
+            wanted(d >= 1 && width == d, "width must be that of q");
+            wanted(fits(k, keys, d, true), "k must be [batches, layers, key heads, keys, d]");
+        } else if (kind == Kind::logits)
+            wanted(fits(logits, queries, keys, false),
+                   "logits must be [batches, layers, heads, queries, keys]");
+        if (kind == Kind::weights || weights)
+            wanted(fits(weights, queries, keys, false),
+                   "weights must be [batches, layers, heads, queries, keys]");
+        if (v) wanted(fits(v, keys, v->cols, true), "v must be [batches, layers, key heads, keys, d_v]");
+        const auto serves = [](Index own, Index all) { return own == 1 || own == all; };
+        if (bias)
+            wanted(bias->read && serves(bias->batches, batches) && serves(bias->layers, layers) &&
+                       serves(bias->heads, heads) && bias->rows == queries && bias->cols == keys,
+                   "bias must be [batches or 1, layers or 1, heads or 1, queries, keys]");
+        wanted(std::ssize(attention) == layers, "attention must be told of each layer");
+        wanted(sinks.empty() || std::ssize(sinks) == layers * heads, "sinks must be [layers, heads]");
+        wanted(tokens.empty() || std::ssize(tokens) == batches, "tokens must be told of each batch");
+        for (const KeyRange& own : tokens)
+            wanted(own.begin >= 0 && own.begin < own.end && own.end <= keys, "tokens must be some of the keys");
+    }
 };
 
 } // namespace v0_2

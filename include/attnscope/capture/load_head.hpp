@@ -91,6 +91,7 @@ inline void take_weights(const Capture& capture, const HeadPlace& place, HeadRow
 }
 
 inline void check_place(std::string_view function, const Capture& capture, const HeadPlace& place) {
+    capture.check();
     for (const auto& [number, count, rule] :
          {std::tuple{place.batch, capture.batches, "the batch must be one of the capture"},
           std::tuple{place.layer, capture.layers, "the layer must be one of the capture"},

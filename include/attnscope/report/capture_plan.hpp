@@ -50,6 +50,7 @@ inline bool has_plain_keys(const Capture& capture) {
 /// Example: `fmt::print("{}", plan_capture(open_capture({"heads.safetensors"}), {.weight = 0.5}));`
 inline CapturePlan plan_capture(const Capture& capture, const PlanQuestion& question, Index threads = 1,
                                 const std::function<void(Index done, Index all)>& progress = {}) {
+    capture.check();
     CapturePlan result;
     result.source = capture.name;
     result.question = question;

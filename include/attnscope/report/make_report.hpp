@@ -195,6 +195,7 @@ inline void add_unit(Report& report, const HeadPlace& place, ReportedHead unit) 
 
 /// Everything of a report but what its heads say.
 inline Report prepare(Capture capture, const ReportOptions& options) {
+    capture.check();
     const AnalysisOptions& own = options.analysis;
     if (own.scale || own.temperature || own.sink_logit || !own.sink_logits.empty() || own.progress ||
         own.visit || !own.delta.empty() || !own.padding.empty() || own.masked_below || own.normalise_weights ||

@@ -2,6 +2,7 @@
 // by many processes; as text, JSON, CSV and data of a page; and what is refused.
 #include <support/catch.hpp>
 
+#include <attnscope/capture/make_capture.hpp>
 #include <attnscope/problems/heads.hpp>
 #include <attnscope/report/csv.hpp>
 #include <attnscope/report/json.hpp>
@@ -273,6 +274,7 @@ TEST_CASE("what a report cannot serve is refused by name", "[report]") {
         if (weights) {
             capture.kind = Capture::Kind::weights;
             capture.weights = capture.q;
+            capture.weights->cols = tokens;
         }
         const std::string said = refusal([&] { make_report(std::move(capture), options); });
         INFO(said);
@@ -310,4 +312,102 @@ TEST_CASE("what a report cannot serve is refused by name", "[report]") {
     Capture logits = memory.capture();
     logits.kind = Capture::Kind::logits;
     CHECK_THROWS_AS(load_vectors(logits, {0, 0, 0}), invalid_argument);
+}
+
+TEST_CASE("heads in an engine's memory are a capture", "[report][capture]") {
+    // Query heads 0 to 3 of two key heads, [tokens, heads, width]: rows of a head are apart.
+    const Index n = 12, d = 4, count = 4, shared = 2;
+    SplitMix64 random(11);
+    std::vector<std::vector<float>> q, k, v;
+    for (int layer = 0; layer < 2; ++layer)
+        for (auto [numbers, size] :
+             {std::pair(&q, n * count * d), {&k, n * shared * d}, {&v, n * shared * d}}) {
+            numbers->emplace_back(static_cast<std::size_t>(size));
+            for (float& x : numbers->back()) x = static_cast<float>(random.normal());
+        }
+    const auto group = [&](std::size_t layer, std::optional<float> scale) {
+        const auto array = [&](const std::vector<float>& x, Index own) {
+            return HeadArray<float>{x.data(), own, n, d, d, own * d};
+        };
+        const auto qs = array(q[layer], count), ks = array(k[layer], shared), vs = array(v[layer], shared);
+        return scale ? HeadGroup<float>(qs, ks, vs, *scale) : HeadGroup<float>(qs, ks, vs);
+    };
+    const std::vector<HeadGroup<float>> layers{group(0, {}), group(1, 0.25F)};
+    const Capture capture = make_capture("engine", layers, {{.causal = true}, {.causal = true, .window = 5}});
+    CHECK(capture.scale(0) == 0.5);
+    CHECK(capture.scale(1) == 0.25);
+    const Report report = make_report(capture, {.keep_rows = true});
+    REQUIRE(report.heads.size() == 8);
+    for (std::size_t i = 0; i < 8; ++i) {
+        const HeadView<float> head = layers[i / 4][static_cast<Index>(i % 4)];
+        const HeadVectors<double> read = load_vectors(capture, report.places[i]);
+        CHECK(read.q == head.q().map().cast<double>());
+        CHECK(read.k == head.k().map().cast<double>());
+        CHECK(*read.v == head.v().map().cast<double>());
+        CHECK(load_vectors<float>(capture, report.places[i]).k == head.k().map());
+        const HeadAnalysis alone =
+            analyze(read.q, read.k, *read.v,
+                    {.mask = i < 4 ? Mask::causal() : Mask::sliding_window(5), .scale = i < 4 ? 0.5 : 0.25});
+        for (Index row = 0; row < n; ++row)
+            CHECK(close(report.head_rows[i].rows.entropy_nats[row], alone.rows.entropy_nats[row]));
+    }
+    // Any run of numbers, within a row and over heads and layers.
+    const std::vector<double> all = capture.q->read(0, 2 * count * n * d);
+    for (const Index first : {0, 3, 47, 190})
+        for (const Index some : {1, 5, 100})
+            CHECK(capture.q->read(first, some) ==
+                  std::vector<double>(all.begin() + first, all.begin() + first + some));
+    const Capture bare =
+        make_capture("engine",
+                     std::vector{HeadGroup<float>(HeadArray<float>::contiguous(q[0].data(), count, n, d),
+                                                  HeadArray<float>::contiguous(k[0].data(), shared, n, d))},
+                     {{}});
+    CHECK(!bare.v);
+    CHECK(make_report(bare).heads.size() == 4);
+
+    CHECK_THROWS_WITH(make_capture("engine", std::vector<HeadGroup<float>>{}, {{}}),
+                      "make_capture: there must be layers and heads");
+    CHECK_THROWS_WITH(make_capture("engine", layers, std::vector<LayerAttention>(3)),
+                      "make_capture: attention must be told of each layer, or once for all, got 3 and 2");
+    const HeadGroup<float> narrow(HeadArray<float>::contiguous(q[0].data(), count, n, 2),
+                                  HeadArray<float>::contiguous(k[0].data(), shared, n, 2),
+                                  HeadArray<float>::contiguous(v[0].data(), shared, n, 2));
+    CHECK_THROWS_WITH(make_capture("engine", std::vector{layers[0], narrow}, {{}}),
+                      "make_capture: layers must have the shape of the first, layer 1 has another");
+}
+
+TEST_CASE("a capture whose parts do not fit together is refused", "[report][capture]") {
+    const Memory memory(12);
+    const auto refused = [&](const std::string& words, const auto& spoil) {
+        Capture capture = memory.capture();
+        spoil(capture);
+        CHECK(refusal([&] { capture.check(); }) == "Capture: " + words);
+        CHECK(refusal([&] { make_report(capture); }) == "Capture: " + words);
+        CHECK(refusal([&] { load_head(capture, {0, 0, 0}); }) == "Capture: " + words);
+    };
+    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q.reset(); });
+    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q->rows = 23; });
+    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q->read = {}; });
+    refused("k must be [batches, layers, key heads, keys, d]", [](Capture& c) { c.k->heads = 3; });
+    refused("k must be [batches, layers, key heads, keys, d]", [](Capture& c) { c.k->cols = 4; });
+    refused("v must be [batches, layers, key heads, keys, d_v]", [](Capture& c) { c.v->layers = 1; });
+    refused("width must be that of q", [](Capture& c) { c.width.reset(); });
+    refused("attention must be told of each layer", [](Capture& c) { c.attention.pop_back(); });
+    refused("sinks must be [layers, heads]", [](Capture& c) { c.sinks = {1, 2, 3}; });
+    refused("tokens must be told of each batch", [](Capture& c) { c.tokens.resize(2); });
+    refused("tokens must be some of the keys", [](Capture& c) { c.tokens = {{3, 30}}; });
+    refused("batch must be one of the batches", [](Capture& c) { c.batch = 1; });
+    refused("bias must be [batches or 1, layers or 1, heads or 1, queries, keys]",
+            [](Capture& c) { c.bias = c.q; });
+    refused("weights must be [batches, layers, heads, queries, keys]", [](Capture& c) { c.weights = c.q; });
+    refused("logits must be [batches, layers, heads, queries, keys]",
+            [](Capture& c) { c.kind = Capture::Kind::logits; });
+    refused("there must be batches, layers, heads, queries and keys", [](Capture& c) { c.keys = 0; });
+    // Numbers that are not there.
+    Capture short_of = memory.capture();
+    short_of.q->read = [](Index, Index count) {
+        return std::vector<double>(static_cast<std::size_t>(count - 1));
+    };
+    CHECK(refusal([&] { make_report(short_of); }) ==
+          "HeadSource::head: read must give as many numbers as are asked for, got 767 and 768");
 }
