@@ -9,7 +9,7 @@ seconds=${1:-60}
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "SECONDS must be a whole number from 1 on, got $seconds" >&2; exit 2; }
 clang=${ATTNSCOPE_CLANG:-clang++}
 source=$root/tests/fuzz out=$build/fuzz
-read -ra targets <<<"${ATTNSCOPE_FUZZ_TARGETS:-safetensors numpy states normalizer config tokenizer weights}"
+read -ra targets <<<"${ATTNSCOPE_FUZZ_TARGETS:-safetensors numpy capture states normalizer config tokenizer weights}"
 
 mkdir -p "$out/findings"
 if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
