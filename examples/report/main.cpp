@@ -55,20 +55,16 @@ void choose_parts(std::string_view text, attnscope::AnalysisOptions& analysis) {
     if (!selections) analysis.counts.clear();
 }
 
-/// What results depend on beside the input: the options that were given, but for those that choose heads and outputs.
-/// chosen: also what chooses heads.
-std::vector<std::string> configuration_of(const CLI::App& app, bool chosen) {
-    constexpr std::array<std::string_view, 13> idle = {
-        "INPUT", "--threads", "--states", "--shard", "--merge",   "--dry-run", "--json",
-        "--csv", "--rows",    "--layers", "--heads", "--qk-clip", "--html"};
+/// The options that say what is computed, as words.
+std::vector<std::string> configuration_of(const CLI::App& app) {
+    constexpr std::array<std::string_view, 11> idle = {"INPUT",   "--threads", "--states", "--shard",
+                                                       "--merge", "--dry-run", "--json",   "--csv",
+                                                       "--rows",  "--html",    "--qk-clip"};
     std::vector<std::string> words;
     for (const CLI::Option* const option : app.get_options()) {
-        const std::string name = option->get_name();
-        const bool chooses = name == "--layers" || name == "--heads";
-        if (option->count() == 0 ||
-            (std::find(idle.begin(), idle.end(), name) != idle.end() && !(chooses && chosen)))
+        if (option->count() == 0 || std::find(idle.begin(), idle.end(), option->get_name()) != idle.end())
             continue;
-        words.push_back(name);
+        words.push_back(option->get_name());
         if (option->get_items_expected_max() > 0)
             for (const std::string& value : option->results()) words.push_back(value);
     }
@@ -269,7 +265,11 @@ int main(int argc, char** argv) {
             throw program::usage_error(fmt::format("{} needs --states", merge ? "--merge" : "--shard"));
         std::optional<attnscope::Shard> shard;
         if (!shard_text.empty()) {
-            shard = program::as_options([&] { return attnscope::Shard::parse(shard_text); });
+            try {
+                shard = attnscope::Shard::parse(shard_text);
+            } catch (const attnscope::invalid_argument& error) {
+                throw program::usage_error(fmt::format("--shard: {}", error.what()));
+            }
             if (!json.empty() || !csv.empty())
                 throw program::usage_error(
                     "--shard: a part makes no --json or --csv; run again without --shard for these");
@@ -282,13 +282,10 @@ int main(int argc, char** argv) {
                     "attnscope-capture, and name that file");
             if (!std::filesystem::is_directory(states))
                 throw std::runtime_error(fmt::format("{}: the folder for --states does not exist", states));
-            std::string configuration;
-            for (const std::string& word : configuration_of(app, false))
-                configuration += fmt::format("{}:{}\n", word.size(), word);
-            head_states.emplace(states, configuration, inputs, [&](const attnscope::io_error& damage) {
+            head_states.emplace(states, std::string(), [&](const attnscope::io_error& damage) {
                 program::warn(app.get_name(), fmt::format("not used: {}", damage.what()));
             });
-            if (!merge) write_run(states, configuration_of(app, true), inputs);
+            if (!merge) write_run(states, configuration_of(app), inputs);
         }
 
         const auto open = [&] {

@@ -106,7 +106,7 @@ cp "$work/killed/b0-l0-h0.state" "$state"
 "$program" --seed 5 --select 1,2,5,10,20,50,100 --states "$work/killed" --shard 1/1 >/dev/null 2>"$work/err"
 grep -qF 'this is batch 0, layer 0, head 0' "$work/err" || complain "a state of another head is used"
 refused 1 'is of another version or other options: name another folder, or remove it' --seed 6 --states "$work/killed"
-refused 1 'is of another version or other options' --seed 5 --states "$work/killed"
+refused 1 'is of another version or other options' --seed 5 --select 1,2 --states "$work/killed"
 same "$state" "$work/right" "a foreign state was changed"
 
 refused 2 '--shard needs --states' --shard 1/2

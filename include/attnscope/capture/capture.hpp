@@ -69,7 +69,8 @@ struct CaptureOptions {
 struct Capture {
     enum class Kind { queries_and_keys, logits, weights };
 
-    std::string name; ///< file, parts, or "synthetic"
+    std::string name;               ///< file, parts, or "synthetic"
+    std::vector<std::string> files; ///< that it is read from, FILE or NAME=FILE
     bool synthetic = false;
     Kind kind = Kind::queries_and_keys;
     Index batches = 1, layers = 0, heads = 0, queries = 0, keys = 0;
@@ -128,30 +129,38 @@ struct Capture {
         wanted(batches >= 1 && layers >= 1 && heads >= 1 && queries >= 1 && keys >= 1,
                "there must be batches, layers, heads, queries and keys");
         wanted(!batch || (*batch >= 0 && *batch < batches), "batch must be one of the batches");
-        const auto fits = [&](const std::optional<HeadSource>& source, Index rows, Index cols, bool shared) {
-            return source && source->read && source->batches == batches && source->layers == layers &&
-                   source->heads >= 1 && (shared ? heads % source->heads == 0 : source->heads == heads) &&
-                   source->rows == rows && source->cols == cols;
+        const auto fits = [&](std::string_view part, const std::optional<HeadSource>& source, Index rows,
+                              Index cols, bool shared) {
+            if (!source || !source->read)
+                detail::fail("Capture", fmt::format("there must be {}, with read", part));
+            if (source->batches != batches || source->layers != layers || source->heads < 1 ||
+                (shared ? heads % source->heads != 0 : source->heads != heads) || source->rows != rows ||
+                source->cols != cols)
+                detail::fail("Capture",
+                             fmt::format("{} must be [{}, {}, {}{}, {}, {}], got [{}, {}, {}, {}, {}]", part,
+                                         batches, layers, shared ? "a divisor of " : "", heads, rows, cols,
+                                         source->batches, source->layers, source->heads, source->rows,
+                                         source->cols));
         };
         if (kind == Kind::queries_and_keys) {
             const Index d = q ? q->cols : 0;
-            wanted(fits(q, queries, d, false), "q must be [batches, layers, heads, queries, d]");
+            fits("q", q, queries, d, false);
             wanted(d >= 1 && width == d, "width must be that of q");
-            wanted(fits(k, keys, d, true), "k must be [batches, layers, key heads, keys, d]");
+            fits("k", k, keys, d, true);
         } else if (kind == Kind::logits)
-            wanted(fits(logits, queries, keys, false),
-                   "logits must be [batches, layers, heads, queries, keys]");
-        if (kind == Kind::weights || weights)
-            wanted(fits(weights, queries, keys, false),
-                   "weights must be [batches, layers, heads, queries, keys]");
-        if (v) wanted(fits(v, keys, v->cols, true), "v must be [batches, layers, key heads, keys, d_v]");
+            fits("logits", logits, queries, keys, false);
+        if (kind == Kind::weights || weights) fits("weights", weights, queries, keys, false);
+        if (v) fits("v", v, keys, v->cols, true);
         const auto serves = [](Index own, Index all) { return own == 1 || own == all; };
         if (bias)
             wanted(bias->read && serves(bias->batches, batches) && serves(bias->layers, layers) &&
                        serves(bias->heads, heads) && bias->rows == queries && bias->cols == keys,
                    "bias must be [batches or 1, layers or 1, heads or 1, queries, keys]");
         wanted(std::ssize(attention) == layers, "attention must be told of each layer");
+        for (const LayerAttention& own : attention) own.check();
         wanted(sinks.empty() || std::ssize(sinks) == layers * heads, "sinks must be [layers, heads]");
+        for (const double sink : sinks)
+            wanted(sink < std::numeric_limits<double>::infinity(), "sinks must be logits");
         wanted(tokens.empty() || std::ssize(tokens) == batches, "tokens must be told of each batch");
         for (const KeyRange& own : tokens)
             wanted(own.begin >= 0 && own.begin < own.end && own.end <= keys, "tokens must be some of the keys");

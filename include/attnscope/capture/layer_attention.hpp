@@ -31,6 +31,14 @@ struct LayerAttention {
 
     friend bool operator==(const LayerAttention&, const LayerAttention&) = default;
 
+    /// Throws. `invalid_argument` unless scale and temperature are finite, the temperature > 0, and the window >= 0.
+    void check() const {
+        detail::require(!scale || std::isfinite(*scale), "LayerAttention", "scale must be finite",
+                        scale.value_or(0));
+        detail::require(!temperature || (std::isfinite(*temperature) && *temperature > 0), "LayerAttention",
+                        "temperature must be a finite number > 0", temperature.value_or(1));
+        detail::require(window.value_or(0) >= 0, "LayerAttention", "window must be >= 0", window.value_or(0));
+    }
     /// The normaliser at the temperature: softmax at 1 unless something else is said.
     AnyNormalizer any_normalizer() const {
         return make_normalizer(normalizer.value_or("softmax"), temperature.value_or(1));

@@ -13,34 +13,38 @@ namespace memory_capture {
 
 enum class Part { q, k, v };
 
-template <Real T>
-MatrixView<T> part_of(const HeadGroup<T>& group, Part part, Index head) {
-    const HeadView<T> view = group[part == Part::q ? head : head * (group.heads() / group.key_heads())];
+template <InputScalar T>
+auto part_of(const HeadGroup<T>& group, Part part, Index head) {
+    const auto view = group[part == Part::q ? head : head * (group.heads() / group.key_heads())];
     return part == Part::q ? view.q() : part == Part::k ? view.k() : view.v();
 }
 
-template <Real T>
+template <InputScalar T>
 using Layers = std::shared_ptr<const std::vector<HeadGroup<T>>>;
 
 /// Elements first ... first + count - 1 of [layers, heads, rows, cols].
-template <class R, Real T>
+template <class R, InputScalar T>
 std::vector<R> elements(const std::vector<HeadGroup<T>>& layers, Part part, const HeadSource& shape,
                         Index first, Index count) {
     std::vector<R> numbers;
     numbers.reserve(static_cast<std::size_t>(count));
+    [[maybe_unused]] std::vector<ComputeScalar<T>> room; // of a row that is widened
     while (std::ssize(numbers) < count) {
         const Index at = first + std::ssize(numbers), row = at / shape.cols, head = row / shape.rows;
-        const auto values =
-            part_of(layers[static_cast<std::size_t>(head / shape.heads)], part, head % shape.heads)
-                .row(row % shape.rows);
+        const auto rows =
+            part_of(layers[static_cast<std::size_t>(head / shape.heads)], part, head % shape.heads);
+        const ComputeScalar<T>* values = nullptr;
+        if constexpr (Real<T>)
+            values = rows.row(row % shape.rows).data();
+        else
+            values = rows.read(row % shape.rows, 1, room).data();
         const Index begin = at % shape.cols, end = std::min(shape.cols, begin + count - std::ssize(numbers));
-        for (Index i = begin; i < end; ++i)
-            numbers.push_back(static_cast<R>(values[static_cast<std::size_t>(i)]));
+        for (Index i = begin; i < end; ++i) numbers.push_back(static_cast<R>(values[i]));
     }
     return numbers;
 }
 
-template <Real T>
+template <InputScalar T>
 HeadSource source_of(const Layers<T>& layers, Part part) {
     const HeadGroup<T>& group = layers->front();
     HeadSource shape;
@@ -48,7 +52,10 @@ HeadSource source_of(const Layers<T>& layers, Part part) {
     shape.heads = part == Part::q ? group.heads() : group.key_heads();
     shape.rows = part_of(group, part, 0).rows();
     shape.cols = part_of(group, part, 0).cols();
-    shape.dtype = std::is_same_v<T, float> ? io::Dtype::f32 : io::Dtype::f64;
+    shape.dtype = std::is_same_v<T, float>             ? io::Dtype::f32
+                  : std::is_same_v<T, Eigen::half>     ? io::Dtype::f16
+                  : std::is_same_v<T, Eigen::bfloat16> ? io::Dtype::bf16
+                                                       : io::Dtype::f64;
     HeadSource source = shape;
     source.read = [=](Index first, Index count) {
         return elements<double>(*layers, part, shape, first, count);
@@ -59,6 +66,12 @@ HeadSource source_of(const Layers<T>& layers, Part part) {
     return source;
 }
 
+template <InputScalar T>
+std::string shape_text(const HeadGroup<T>& group) {
+    return fmt::format("[{} of {}, {} x {}, {}, {}]", group.heads(), group.key_heads(), group.queries(),
+                       group.keys(), group[0].q().cols(), group[0].has_values() ? group[0].v().cols() : 0);
+}
+
 } // namespace memory_capture
 } // namespace detail
 
@@ -67,7 +80,7 @@ HeadSource source_of(const Layers<T>& layers, Part part) {
 /// group.
 /// Throws. `invalid_argument` for groups of different shapes, and for another number of layers.
 /// Example: `const Report report = make_report(make_capture("engine", std::vector{layer0, layer1}, {{.causal = true}}));`
-template <Real T>
+template <InputScalar T>
 Capture make_capture(std::string name, std::vector<HeadGroup<T>> layers,
                      std::vector<LayerAttention> attention) {
     detail::require(!layers.empty() && layers.front().heads() > 0, "make_capture",
@@ -75,16 +88,19 @@ Capture make_capture(std::string name, std::vector<HeadGroup<T>> layers,
     detail::require(attention.size() == 1 || attention.size() == layers.size(), "make_capture",
                     "attention must be told of each layer, or once for all", attention.size(), layers.size());
     if (attention.size() == 1) attention.resize(layers.size(), LayerAttention(attention.front()));
-    const HeadView<T> first = layers.front()[0];
+    const auto first = layers.front()[0];
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const HeadGroup<T>& group = layers[i];
         if (group.heads() != layers.front().heads() || group.key_heads() != layers.front().key_heads() ||
             group.queries() != first.queries() || group.keys() != first.keys() ||
             group[0].q().cols() != first.q().cols() || group[0].has_values() != first.has_values() ||
             group[0].v().cols() != first.v().cols())
-            detail::fail("make_capture",
-                         "layers must have the shape of the first, layer " + to_text(i) + " has another");
-        if (!attention[i].scale) attention[i].scale = static_cast<double>(group[0].scale());
+            detail::fail("make_capture", "layers must have the shape of the first, " +
+                                             detail::memory_capture::shape_text(layers.front()) + ", layer " +
+                                             to_text(i) + " has " + detail::memory_capture::shape_text(group));
+        // What nobody chose is 1/sqrt(d) in double, as of a file.
+        if (!attention[i].scale && group[0].scale() != HeadView<T>::default_scale(first.q().cols()))
+            attention[i].scale = static_cast<double>(group[0].scale());
     }
     Capture capture;
     capture.name = std::move(name);

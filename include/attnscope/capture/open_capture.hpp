@@ -223,9 +223,11 @@ inline Capture capture_of(std::string name, const Parts& parts, const Metadata& 
         capture.keys = rows->cols;
         if (capture.v) capture.width = capture.v->cols;
     } else {
+        std::vector<std::string_view> found;
+        for (const auto& [tensor, part] : parts) found.push_back(tensor);
         throw io_error(capture.name, 0,
-                       fmt::format("needs tensors q and k, or logits, or weights{}",
-                                   parts.empty() ? "" : ", has none of these pairs"));
+                       fmt::format("needs tensors q and k, or logits, or weights, has {}",
+                                   found.empty() ? "none" : fmt::format("{}", fmt::join(found, ", "))));
     }
     capture.batches = rows->batches;
     capture.layers = rows->layers;
@@ -421,6 +423,7 @@ inline Capture open_capture(const std::vector<std::string>& inputs, const Captur
                                           : open::open_safetensors(inputs[0], options);
     else
         capture = open::open_parts(inputs, options);
+    capture.files = inputs;
     apply_options(capture, options);
     return capture;
 }

@@ -81,33 +81,29 @@ inline ReportedHead reported_head_of(io::StateReader& in, const HeadPlace& place
 }
 
 /// The states of a folder, of one configuration and input. docs/states.md describes the files.
+/// Example: `const HeadStates states("states");`
 class HeadStates {
 public:
     static constexpr std::uint32_t kind = 1;
 
-    /// configuration: everything that a result depends on, as text. inputs: files whose bytes it depends on, NAME=FILE or
-    /// FILE. damaged: told of a file that is damaged, which is then as good as absent; without it that is an error.
-    /// Throws. `io_error` for an input that cannot be read.
-    HeadStates(std::string folder, std::string_view configuration, const std::vector<std::string>& inputs,
-               std::function<void(const io_error&)> damaged = {})
-        : folder_(std::move(folder)), damaged_(std::move(damaged)) {
-        io::Hash64 hash, bytes;
-        hash.add(version);
-        hash.add(configuration);
-        for (const std::string& input : inputs) {
-            const auto equals = input.find('=');
-            const std::string name = equals == input.npos ? "" : input.substr(0, equals);
-            const auto file = io::File::open(equals == input.npos ? input : input.substr(equals + 1));
-            bytes.add(fmt::format("{} {};", name, file.size()));
-            std::vector<std::byte> part(std::size_t(1) << 20);
-            for (std::uint64_t at = 0; at < file.size();) {
-                const std::size_t got = file.read_some(at, part);
-                if (got == 0) break;
-                bytes.add(std::span(part).first(got));
-                at += got;
-            }
-        }
-        label_ = {kind, hash.value(), bytes.value()};
+    /// configuration: what the results depend on beside what is asked of a report and what its capture says: of heads in
+    /// memory, the name and version of what made them. damaged: told of a file that is damaged, which is then as good as
+    /// absent; without it that is an error.
+    /// Throws. `io_error` for a folder that is not there.
+    explicit HeadStates(std::string folder, std::string configuration = {},
+                        std::function<void(const io_error&)> damaged = {})
+        : folder_(std::move(folder)), configuration_(std::move(configuration)), damaged_(std::move(damaged)) {
+        if (!std::filesystem::is_directory(folder_)) throw io_error(folder_, 0, "there is no such folder");
+        label_ = {kind, hash_of(configuration_), io::Hash64().value()};
+    }
+
+    /// The same folder, for results that depend on this text too, and on the bytes of these files (`Capture::files`).
+    /// Throws. `io_error` for a file that cannot be read.
+    HeadStates with(std::string_view configuration, const std::vector<std::string>& files) const {
+        HeadStates states = *this;
+        states.configuration_ += fmt::format("\n{}:{}", configuration.size(), configuration);
+        states.label_ = {kind, hash_of(states.configuration_), hash_of_files(files)};
+        return states;
     }
 
     const std::string& folder() const { return folder_; }
@@ -148,7 +144,31 @@ public:
     }
 
 private:
-    std::string folder_;
+    static std::uint64_t hash_of(std::string_view configuration) {
+        io::Hash64 hash;
+        hash.add(version);
+        hash.add(configuration);
+        return hash.value();
+    }
+    static std::uint64_t hash_of_files(const std::vector<std::string>& files) {
+        io::Hash64 bytes;
+        for (const std::string& input : files) {
+            const auto equals = std::filesystem::exists(input) ? input.npos : input.find('=');
+            const std::string name = equals == input.npos ? "" : input.substr(0, equals);
+            const auto file = io::File::open(equals == input.npos ? input : input.substr(equals + 1));
+            bytes.add(fmt::format("{} {};", name, file.size()));
+            std::vector<std::byte> part(std::size_t(1) << 20);
+            for (std::uint64_t at = 0; at < file.size();) {
+                const std::size_t got = file.read_some(at, part);
+                if (got == 0) break;
+                bytes.add(std::span(part).first(got));
+                at += got;
+            }
+        }
+        return bytes.value();
+    }
+
+    std::string folder_, configuration_;
     std::function<void(const io_error&)> damaged_;
     io::StateLabel label_;
 };

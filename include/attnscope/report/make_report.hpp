@@ -8,9 +8,11 @@
 #include <attnscope/streaming/shards.hpp>
 #include <attnscope/streaming/threads.hpp>
 
+#include <array>
 #include <chrono>
 #include <mutex>
 #include <span>
+#include <tuple>
 
 namespace attnscope {
 inline namespace v0_2 {
@@ -193,18 +195,45 @@ inline void add_unit(Report& report, const HeadPlace& place, ReportedHead unit) 
     if (unit.beside) report.beside_rows.push_back(std::move(*unit.beside));
 }
 
+/// What a member of the options of an analysis would decide is decided elsewhere.
+inline void refuse_what_the_capture_says(const Capture& capture, const AnalysisOptions& own) {
+    const double pairs = static_cast<double>(capture.queries) * static_cast<double>(capture.keys);
+    const std::array<std::tuple<bool, std::string_view, std::string_view>, 13> members = {{
+        {visible_pairs(own.mask, capture.queries, capture.keys) < pairs, "mask", "Capture::attention"},
+        {own.normalizer.name() != "softmax", "normalizer", "ReportOptions::normalizer"},
+        {own.scale.has_value(), "scale", "Capture::attention"},
+        {own.temperature.has_value(), "temperature", "ReportOptions::temperature"},
+        {own.sink_logit.has_value(), "sink_logit", "Capture::sinks"},
+        {!own.sink_logits.empty(), "sink_logits", "Capture::sinks"},
+        {own.progress != nullptr, "progress", "ReportOptions::progress"},
+        {own.visit != nullptr, "visit", "nothing: call analyze"},
+        {!own.delta.empty(), "delta", "nothing: it is found"},
+        {!own.padding.empty(), "padding", "Capture::tokens"},
+        {own.masked_below.has_value(), "masked_below", "CaptureOptions::masked_below"},
+        {own.normalise_weights, "normalise_weights", "CaptureOptions::normalise_weights"},
+        {own.stored_scalar.has_value(), "stored_scalar", "nothing: it is found"},
+    }};
+    for (const auto& [given, member, instead] : members)
+        if (given) refuse(fmt::format("analysis: {} is not taken from here but from {}", member, instead));
+}
+
 /// Everything of a report but what its heads say.
 inline Report prepare(Capture capture, const ReportOptions& options) {
     capture.check();
-    const AnalysisOptions& own = options.analysis;
-    if (own.scale || own.temperature || own.sink_logit || !own.sink_logits.empty() || own.progress ||
-        own.visit || !own.delta.empty() || !own.padding.empty() || own.masked_below || own.normalise_weights ||
-        own.stored_scalar || own.normalizer.name() != "softmax" ||
-        visible_pairs(own.mask, capture.queries, capture.keys) <
-            static_cast<double>(capture.queries) * static_cast<double>(capture.keys))
-        refuse(
-            "analysis: mask, normalizer, scale, temperature, sinks, padding, delta, and what becomes of stored "
-            "rows are the capture's, progress and visit the report's");
+    refuse_what_the_capture_says(capture, options.analysis);
+    if (options.threads < 1) refuse(fmt::format("threads: must be >= 1, got {}", options.threads));
+    if (options.qk_clip && !(*options.qk_clip > 0 && std::isfinite(*options.qk_clip)))
+        refuse(fmt::format("qk_clip: must be > 0 and finite, got {}", *options.qk_clip));
+    const auto named = [](std::string_view member, const std::string& name, double temperature) {
+        try {
+            return make_normalizer(name, temperature);
+        } catch (const invalid_argument& error) {
+            refuse(fmt::format("{}: {}", member, error.what()));
+        }
+    };
+    if (options.temperature && !(*options.temperature > 0 && std::isfinite(*options.temperature)))
+        refuse(fmt::format("temperature: must be > 0 and finite, got {}", *options.temperature));
+    if (options.beside) named("beside", *options.beside, 1);
     Report report;
     report.capture = std::move(capture);
     report.options = options;
@@ -216,7 +245,7 @@ inline Report prepare(Capture capture, const ReportOptions& options) {
         if (options.normalizer) layer.normalizer = options.normalizer;
         const double temperature = layer.temperature.value_or(1);
         report.normalizers.push_back(
-            {temperature, make_normalizer(layer.normalizer.value_or("softmax"), temperature)});
+            {temperature, named("normalizer", layer.normalizer.value_or("softmax"), temperature)});
     }
     if (!input.sinks.empty())
         input.assumptions.push_back(
@@ -252,6 +281,42 @@ inline void add_beside_loss(Report& report) {
     if (report.beside.empty() || !report.capture.loss_under) return;
     const HeadNormalizer& own = report.normalizers[static_cast<std::size_t>(report.layers.front())];
     report.beside_loss = report.capture.loss_under(make_normalizer(*report.options.beside, own.temperature));
+}
+
+/// Everything on which the results of heads depend but for their numbers.
+inline std::string configuration_of(const Report& report) {
+    const Capture& input = report.capture;
+    const AnalysisOptions& asked = report.options.analysis;
+    const auto known = [](const auto& x) { return x ? fmt::format("{}", *x) : std::string("-"); };
+    std::string text =
+        fmt::format("{} {} {} {} {} {} {}{}{} {} {} {} {} {}\n", static_cast<int>(input.kind), input.batches,
+                    input.layers, input.heads, input.queries, input.keys, input.v.has_value(),
+                    input.bias.has_value(), input.weights.has_value(), known(input.width), input.options.nhd,
+                    input.options.bfloat16, known(input.options.masked_below), input.options.normalise_weights);
+    for (std::size_t layer = 0; layer < input.attention.size(); ++layer) {
+        const LayerAttention& own = input.attention[layer];
+        text += fmt::format("{} {} {} {} {}\n", known(own.causal), known(own.scale), known(own.window),
+                            report.normalizers[layer].normalizer.name(), report.normalizers[layer].temperature);
+    }
+    for (const double sink : input.sinks) text += fmt::format("{} ", sink);
+    for (const KeyRange& range : input.tokens) text += fmt::format("[{} {}] ", range.begin, range.end);
+    text += fmt::format("\n{} {} {} {} {} {} {} {} {} {}\n", known(report.options.beside),
+                        report.options.normalizer.has_value(), report.streamed, asked.sensitivity, asked.audit,
+                        asked.certificates, static_cast<int>(asked.reading), known(asked.radius), asked.seed,
+                        asked.single_precision);
+    for (const Index n : asked.counts) text += fmt::format("{} ", n);
+    for (const Index query : asked.expectation_queries) text += fmt::format("q{} ", query);
+    for (const double step : asked.steps) text += fmt::format("e{} ", step);
+    return text;
+}
+
+/// The states of a report, which hold no patterns.
+inline HeadStates states_of(const Report& report, const HeadStates& states) {
+    if (report.options.patterns) refuse("patterns: states hold none");
+    return states.with(configuration_of(report), report.capture.files);
+}
+inline std::optional<HeadStates> states_of(const Report& report, const HeadStates* states) {
+    return states ? std::optional(states_of(report, *states)) : std::nullopt;
 }
 
 /// The heads of a report as units of work, in their order.
@@ -310,7 +375,6 @@ void side_by_side(const Report& report, std::span<const WorkUnit> units, const A
 /// Example: `const Report report = make_report(open_capture({"heads.safetensors"}), {.threads = 4});`
 inline Report make_report(Capture capture, const ReportOptions& options = {},
                           const HeadStates* states = nullptr) {
-    detail::require(!states || !options.patterns, "make_report", "patterns: states hold none");
     Report report = detail::report_making::prepare(std::move(capture), options);
     const std::vector<WorkUnit> units = detail::report_making::units_of(report);
     if (options.patterns)
@@ -319,15 +383,16 @@ inline Report make_report(Capture capture, const ReportOptions& options = {},
             std::all_of(report.layers.begin(), report.layers.end(),
                         [&](Index layer) { return report.capture.layer(layer).causal.value_or(false); }),
             report.streamed);
+    const std::optional<HeadStates> kept = detail::report_making::states_of(report, states);
     std::vector<std::optional<ReportedHead>> done(units.size());
     detail::report_making::side_by_side(
         report, units,
         [&](std::size_t number, const Threads& executor) {
             const HeadPlace place = detail::report_making::place_of(units[number]);
-            if (states) done[number] = states->read(place);
+            if (kept) done[number] = kept->read(place);
             if (done[number]) return;
             done[number] = detail::report_making::analyze_unit(report, place, executor);
-            if (states) states->write(place, *done[number]);
+            if (kept) kept->write(place, *done[number]);
         },
         [&](std::size_t number) {
             detail::report_making::add_unit(report, detail::report_making::place_of(units[number]),
@@ -345,13 +410,15 @@ inline Report make_report_on(Capture capture, const ReportOptions& options, cons
                              const UnitRunner& run) {
     Report report = detail::report_making::prepare(std::move(capture), options);
     const std::vector<WorkUnit> units = detail::report_making::units_of(report);
+    if (options.patterns) detail::report_making::refuse("patterns: processes do not send them");
+    const std::optional<HeadStates> kept = detail::report_making::states_of(report, states);
     const Threads executor(options.threads);
     const auto work = [&](Index number) {
         const HeadPlace place = detail::report_making::place_of(units[static_cast<std::size_t>(number)]);
-        std::optional<ReportedHead> done = states ? states->read(place) : std::nullopt;
+        std::optional<ReportedHead> done = kept ? kept->read(place) : std::nullopt;
         if (!done) {
             done = detail::report_making::analyze_unit(report, place, executor);
-            if (states) states->write(place, *done);
+            if (kept) kept->write(place, *done);
         }
         return state_of(place, *done).bytes();
     };
@@ -368,10 +435,11 @@ inline Report make_report_on(Capture capture, const ReportOptions& options, cons
 /// Throws. As `make_report`; `io_error` that names the first state that is missing.
 inline Report merge_states(Capture capture, const ReportOptions& options, const HeadStates& states) {
     Report report = detail::report_making::prepare(std::move(capture), options);
+    const HeadStates kept = detail::report_making::states_of(report, states);
     std::vector<std::string> missing;
     for (const WorkUnit& unit : detail::report_making::units_of(report)) {
         const HeadPlace place = detail::report_making::place_of(unit);
-        std::optional<ReportedHead> done = states.read(place);
+        std::optional<ReportedHead> done = kept.read(place);
         if (!done) {
             missing.push_back(states.name_of(place));
             continue;
@@ -398,6 +466,7 @@ inline ShardDone analyze_shard(Capture capture, const ReportOptions& options, co
                                const Shard& shard) {
     const Report report = detail::report_making::prepare(std::move(capture), options);
     const std::vector<WorkUnit> units = detail::report_making::units_of(report);
+    const HeadStates kept = detail::report_making::states_of(report, states);
     std::vector<WorkUnit> own;
     for (const Index number : shard.units(units)) own.push_back(units[static_cast<std::size_t>(number)]);
     ShardDone done{static_cast<Index>(units.size()), static_cast<Index>(own.size()), 0};
@@ -406,9 +475,9 @@ inline ShardDone analyze_shard(Capture capture, const ReportOptions& options, co
         report, own,
         [&](std::size_t number, const Threads& executor) {
             const HeadPlace place = detail::report_making::place_of(own[number]);
-            was_there[number] = states.read(place).has_value();
+            was_there[number] = kept.read(place).has_value();
             if (!was_there[number])
-                states.write(place, detail::report_making::analyze_unit(report, place, executor));
+                kept.write(place, detail::report_making::analyze_unit(report, place, executor));
         },
         [&](std::size_t number) { done.there += was_there[number] != 0; });
     return done;

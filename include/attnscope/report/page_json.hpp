@@ -217,9 +217,11 @@ inline std::string_view kind_of(const Capture& capture) {
 /// `curves` and `logits` are floats, lowest byte first, all three in base64. command: what made the report, in words.
 /// Throws. `invalid_argument` for a report without heads, patterns or rows (`ReportOptions::patterns`, `keep_rows`).
 inline nlohmann::ordered_json page_json(const Report& report, const std::string& command) {
-    attnscope::detail::require(!report.heads.empty() && report.patterns.size() == report.heads.size() &&
-                                   report.head_rows.size() == report.heads.size(),
-                               "io::page_json", "the report must have heads, their patterns and their rows");
+    attnscope::detail::require(
+        !report.heads.empty() && report.patterns.size() == report.heads.size() &&
+            report.head_rows.size() == report.heads.size(),
+        "io::page_json",
+        "the report must have heads, their patterns and their rows (ReportOptions::patterns, keep_rows)");
     const Capture& input = report.capture;
     const std::vector<detail::page::HeadFigure> figures = detail::page::head_figures(report);
     nlohmann::ordered_json json;

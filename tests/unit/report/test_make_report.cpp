@@ -13,6 +13,7 @@
 #include <support/temporary_file.hpp>
 
 #include <atomic>
+#include <fstream>
 
 namespace {
 
@@ -164,7 +165,7 @@ TEST_CASE("a report does not depend on threads, shards and processes", "[report]
     CHECK(text(make_report(memory.capture(), options)) == whole);
 
     const TemporaryFolder folder;
-    const HeadStates states(folder.path(), "as asked", {});
+    const HeadStates states(folder.path());
     const auto missing = refusal([&] { merge_states(memory.capture(), options, states); });
     CHECK(missing.find("4 of the states are missing") != std::string::npos);
     const ShardDone first = analyze_shard(memory.capture(), options, states, Shard::parse("1/2"));
@@ -201,21 +202,74 @@ TEST_CASE("states of another kind are no states", "[report]") {
     options.analysis.counts.clear();
     options.analysis.audit = options.analysis.certificates = false;
     const TemporaryFolder folder;
-    const HeadStates states(folder.path(), "one", {});
+    const HeadStates states(folder.path(), "one");
     make_report(memory.capture(), options, &states);
-    const HeadStates others(folder.path(), "another", {});
+    const HeadStates others(folder.path(), "another");
     CHECK(refusal([&] { make_report(memory.capture(), options, &others); }).find("other options") !=
           std::string::npos);
+    // What is asked, and how the capture attends, belongs to the configuration; what is chosen or kept does not.
+    const auto foreign = [&](const Capture& capture, const ReportOptions& asked) {
+        return refusal([&] { merge_states(capture, asked, states); }).find("other options") !=
+               std::string::npos;
+    };
+    ReportOptions asked = options;
+    asked.keep_rows = true;
+    asked.qk_clip = 2.0;
+    asked.layers = {1};
+    asked.threads = 2;
+    CHECK(!foreign(memory.capture(), asked));
+    for (const auto& change : std::vector<std::function<void(ReportOptions&)>>{
+             [](ReportOptions& o) { o.normalizer = "sparsemax"; }, [](ReportOptions& o) { o.temperature = 3; },
+             [](ReportOptions& o) { o.beside = "sparsemax"; }, [](ReportOptions& o) { o.stream = true; },
+             [](ReportOptions& o) { o.analysis.counts = {1}; }, [](ReportOptions& o) { o.analysis.seed = 2; },
+             [](ReportOptions& o) { o.analysis.audit = true; },
+             [](ReportOptions& o) { o.analysis.certificates = true; },
+             [](ReportOptions& o) { o.analysis.sensitivity = false; },
+             [](ReportOptions& o) { o.analysis.reading = Reading::resultant; },
+             [](ReportOptions& o) { o.analysis.radius = 1.0; },
+             [](ReportOptions& o) { o.analysis.single_precision = true; },
+             [](ReportOptions& o) { o.analysis.steps = {1.0}; },
+             [](ReportOptions& o) { o.analysis.expectation_queries = {1}; }}) {
+        asked = options;
+        change(asked);
+        CHECK(foreign(memory.capture(), asked));
+    }
+    for (const auto& change : std::vector<std::function<void(Capture&)>>{
+             [](Capture& c) { c.attention[0].causal = false; }, [](Capture& c) { c.attention[1].scale = 1.0; },
+             [](Capture& c) { c.attention[1].window = 3; },
+             [](Capture& c) { c.attention[0].temperature = 2.0; },
+             [](Capture& c) { c.attention[0].normalizer = "sparsemax"; }, [](Capture& c) { c.v.reset(); },
+             [](Capture& c) {
+                 c.sinks = {0, 0, 0, 1};
+             },
+             [](Capture& c) {
+                 c.tokens = {{0, 20}};
+             },
+             [](Capture& c) { c.options.masked_below = -3.0; }}) {
+        Capture capture = memory.capture();
+        change(capture);
+        CHECK(foreign(capture, options));
+    }
+    // Files are hashed.
+    Capture of_file = memory.capture();
+    of_file.files = {folder.path("notes")};
+    std::ofstream(of_file.files[0]) << "one";
+    CHECK(refusal([&] { merge_states(of_file, options, states); }).find("another input") != std::string::npos);
+    CHECK_THROWS_WITH(HeadStates(folder.path("nowhere")),
+                      Catch::Matchers::ContainsSubstring("there is no such folder"));
+
     // A damaged file: an error, or as good as absent if somebody is told.
     const std::string file = states.name_of({0, 1, 0});
     std::filesystem::resize_file(file, std::filesystem::file_size(file) - 9);
-    CHECK_THROWS_AS(states.read({0, 1, 0}), io_error);
+    CHECK_THROWS_AS(merge_states(memory.capture(), options, states), io_error);
     std::string told;
-    const HeadStates patient(folder.path(), "one", {}, [&](const io_error& error) { told = error.what(); });
-    CHECK(!patient.read({0, 1, 0}));
+    const HeadStates patient(folder.path(), "one", [&](const io_error& error) { told = error.what(); });
+    CHECK(refusal([&] {
+              merge_states(memory.capture(), options, patient);
+          }).find("1 of the states are missing") != std::string::npos);
     CHECK(told.find(file) != std::string::npos);
     make_report(memory.capture(), options, &patient);
-    CHECK(states.read({0, 1, 0}).has_value());
+    CHECK(refusal([&] { merge_states(memory.capture(), options, states); }) == "accepted");
 }
 
 TEST_CASE("a report as text, JSON, CSV and data of a page", "[report]") {
@@ -285,20 +339,39 @@ TEST_CASE("what a report cannot serve is refused by name", "[report]") {
     refused("stream: only softmax", {.normalizer = "sparsemax", .stream = true});
     refused("normalizer: stored weights", {.normalizer = "sigmoid"}, true);
     refused("normalizer: stored weights", {.beside = "sigmoid"}, true);
+    refused("threads: must be >= 1, got 0", {.threads = 0});
+    refused("qk_clip: must be > 0 and finite, got -1", {.qk_clip = -1.0});
+    refused("temperature: must be > 0 and finite, got 0", {.temperature = 0.0});
+    refused("normalizer: make_normalizer: ", {.normalizer = "sofmax"});
+    refused("beside: make_normalizer: ", {.beside = "sofmax"});
     // What the capture decides is not taken from the options without a word.
-    for (const AnalysisOptions& analysis :
-         {AnalysisOptions{.mask = Mask::causal()}, AnalysisOptions{.scale = 1.0},
-          AnalysisOptions{.temperature = 2.0}, AnalysisOptions{.normalizer = Sparsemax{}},
-          AnalysisOptions{.sink_logit = 1.0}, AnalysisOptions{.sink_logits = {1.0}},
-          AnalysisOptions{.progress = [](Index, Index) { return true; }},
-          AnalysisOptions{.visit = [](Index, RowIn<double>, RowIn<double>) {}}, AnalysisOptions{.delta = {1.0}},
-          AnalysisOptions{.padding = {true}}, AnalysisOptions{.masked_below = -1.0},
-          AnalysisOptions{.normalise_weights = true}, AnalysisOptions{.stored_scalar = StoredScalar::float32}})
-        refused("analysis: mask, normalizer", {.analysis = analysis});
+    const std::vector<std::pair<const char*, AnalysisOptions>> others = {
+        {"mask", {.mask = Mask::causal()}},
+        {"scale", {.scale = 1.0}},
+        {"temperature", {.temperature = 2.0}},
+        {"normalizer", {.normalizer = Sparsemax{}}},
+        {"sink_logit", {.sink_logit = 1.0}},
+        {"sink_logits", {.sink_logits = {1.0}}},
+        {"progress", {.progress = [](Index, Index) { return true; }}},
+        {"visit", {.visit = [](Index, RowIn<double>, RowIn<double>) {}}},
+        {"delta", {.delta = {1.0}}},
+        {"padding", {.padding = {true}}},
+        {"masked_below", {.masked_below = -1.0}},
+        {"normalise_weights", {.normalise_weights = true}},
+        {"stored_scalar", {.stored_scalar = StoredScalar::float32}}};
+    for (const auto& [name, analysis] : others)
+        refused(fmt::format("analysis: {} is not taken from here but from ", name), {.analysis = analysis});
     const TemporaryFolder folder;
-    const HeadStates states(folder.path(), "", {});
-    CHECK(refusal([&] { make_report(memory.capture(), {.patterns = true}, &states); }) ==
-          "make_report: patterns: states hold none");
+    const HeadStates states(folder.path());
+    const ReportOptions patterns{.patterns = true};
+    for (const std::string& said :
+         {refusal([&] { make_report(memory.capture(), patterns, &states); }),
+          refusal([&] { merge_states(memory.capture(), patterns, states); }), refusal([&] {
+              analyze_shard(memory.capture(), patterns, states, {1, 2});
+          })})
+        CHECK(said == "make_report: patterns: states hold none");
+    CHECK(refusal([&] { make_report_on(memory.capture(), patterns, nullptr, {}); }) ==
+          "make_report: patterns: processes do not send them");
 
     CHECK(refusal([&] {
               load_vectors(memory.capture(), {0, 2, 0});
@@ -357,6 +430,14 @@ TEST_CASE("heads in an engine's memory are a capture", "[report][capture]") {
         for (const Index some : {1, 5, 100})
             CHECK(capture.q->read(first, some) ==
                   std::vector<double>(all.begin() + first, all.begin() + first + some));
+    // A scale that nobody chose is that of a file, 1/sqrt(d) in double; half is widened.
+    std::vector<Eigen::half> halves(24, Eigen::half(0.5F));
+    const HeadArray<Eigen::half> array = HeadArray<Eigen::half>::contiguous(halves.data(), 1, 2, 12);
+    const Capture narrow_one = make_capture("engine", std::vector{HeadGroup<Eigen::half>(array, array)}, {{}});
+    CHECK(narrow_one.scale(0) == 1 / std::sqrt(12.0));
+    CHECK(narrow_one.q->dtype == io::Dtype::f16);
+    CHECK(load_vectors(narrow_one, {0, 0, 0}).k == Matrix<double>::Constant(2, 12, 0.5));
+
     const Capture bare =
         make_capture("engine",
                      std::vector{HeadGroup<float>(HeadArray<float>::contiguous(q[0].data(), count, n, d),
@@ -372,8 +453,10 @@ TEST_CASE("heads in an engine's memory are a capture", "[report][capture]") {
     const HeadGroup<float> narrow(HeadArray<float>::contiguous(q[0].data(), count, n, 2),
                                   HeadArray<float>::contiguous(k[0].data(), shared, n, 2),
                                   HeadArray<float>::contiguous(v[0].data(), shared, n, 2));
-    CHECK_THROWS_WITH(make_capture("engine", std::vector{layers[0], narrow}, {{}}),
-                      "make_capture: layers must have the shape of the first, layer 1 has another");
+    CHECK_THROWS_WITH(
+        make_capture("engine", std::vector{layers[0], narrow}, {{}}),
+        "make_capture: layers must have the shape of the first, [4 of 2, 12 x 12, 4, 4], layer 1 has [4 of "
+        "2, 12 x 12, 2, 2]");
 }
 
 TEST_CASE("a capture whose parts do not fit together is refused", "[report][capture]") {
@@ -385,12 +468,15 @@ TEST_CASE("a capture whose parts do not fit together is refused", "[report][capt
         CHECK(refusal([&] { make_report(capture); }) == "Capture: " + words);
         CHECK(refusal([&] { load_head(capture, {0, 0, 0}); }) == "Capture: " + words);
     };
-    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q.reset(); });
-    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q->rows = 23; });
-    refused("q must be [batches, layers, heads, queries, d]", [](Capture& c) { c.q->read = {}; });
-    refused("k must be [batches, layers, key heads, keys, d]", [](Capture& c) { c.k->heads = 3; });
-    refused("k must be [batches, layers, key heads, keys, d]", [](Capture& c) { c.k->cols = 4; });
-    refused("v must be [batches, layers, key heads, keys, d_v]", [](Capture& c) { c.v->layers = 1; });
+    refused("there must be q, with read", [](Capture& c) { c.q.reset(); });
+    refused("there must be q, with read", [](Capture& c) { c.q->read = {}; });
+    refused("q must be [1, 2, 2, 24, 32], got [1, 2, 2, 23, 32]", [](Capture& c) { c.q->rows = 23; });
+    refused("k must be [1, 2, a divisor of 2, 24, 32], got [1, 2, 3, 24, 32]",
+            [](Capture& c) { c.k->heads = 3; });
+    refused("k must be [1, 2, a divisor of 2, 24, 32], got [1, 2, 2, 24, 4]",
+            [](Capture& c) { c.k->cols = 4; });
+    refused("v must be [1, 2, a divisor of 2, 24, 32], got [1, 1, 2, 24, 32]",
+            [](Capture& c) { c.v->layers = 1; });
     refused("width must be that of q", [](Capture& c) { c.width.reset(); });
     refused("attention must be told of each layer", [](Capture& c) { c.attention.pop_back(); });
     refused("sinks must be [layers, heads]", [](Capture& c) { c.sinks = {1, 2, 3}; });
@@ -399,10 +485,18 @@ TEST_CASE("a capture whose parts do not fit together is refused", "[report][capt
     refused("batch must be one of the batches", [](Capture& c) { c.batch = 1; });
     refused("bias must be [batches or 1, layers or 1, heads or 1, queries, keys]",
             [](Capture& c) { c.bias = c.q; });
-    refused("weights must be [batches, layers, heads, queries, keys]", [](Capture& c) { c.weights = c.q; });
-    refused("logits must be [batches, layers, heads, queries, keys]",
-            [](Capture& c) { c.kind = Capture::Kind::logits; });
+    refused("weights must be [1, 2, 2, 24, 24], got [1, 2, 2, 24, 32]", [](Capture& c) { c.weights = c.q; });
+    refused("sinks must be logits", [](Capture& c) { c.sinks = {1, 2, 3, std::nan("")}; });
+    refused("there must be logits, with read", [](Capture& c) { c.kind = Capture::Kind::logits; });
     refused("there must be batches, layers, heads, queries and keys", [](Capture& c) { c.keys = 0; });
+    const auto refused_layer = [&](const std::string& words, const LayerAttention& attention) {
+        Capture capture = memory.capture();
+        capture.attention[1] = attention;
+        CHECK(refusal([&] { make_report(capture); }) == "LayerAttention: " + words);
+    };
+    refused_layer("window must be >= 0, got -3", {.window = -3});
+    refused_layer("scale must be finite, got nan", {.scale = std::nan("")});
+    refused_layer("temperature must be a finite number > 0, got 0", {.temperature = 0.0});
     // Numbers that are not there.
     Capture short_of = memory.capture();
     short_of.q->read = [](Index, Index count) {
