@@ -5,6 +5,6 @@ execute_process(
 if(NOT status EQUAL 0 OR NOT files MATCHES "/Eigen/Core")
     message(FATAL_ERROR "cannot list the umbrella's includes (status ${status})")
 endif()
-if(files MATCHES "[^ \n]*(/(boost|fmt|nlohmann|catch2|CLI|unsupported)/|attnscope/io/|attnscope/(fmt|plan_text)\\.hpp)[^ \n]*")
+if(files MATCHES "[^ \n]*(/(boost|fmt|nlohmann|catch2|CLI|unsupported)/|attnscope/(capture|io|report)/|attnscope/(fmt|plan_text)\\.hpp)[^ \n]*")
     message(FATAL_ERROR "attnscope.hpp includes ${CMAKE_MATCH_0}")
 endif()
