@@ -89,17 +89,17 @@ two() { # FILE, shape of q, its bytes, shape of k, its bytes
     capture "$1" "{\"q\":{\"dtype\":\"F32\",\"shape\":$2,\"data_offsets\":[0,$3]},\"k\":{\"dtype\":\"F32\",\"shape\":$4,\"data_offsets\":[$3,$(($3 + $5))]}}" $(($3 + $5))
 }
 two widths '[2,3,4]' 96 '[2,3,5]' 120
-refused 1 'widths: tensor k: .*same width, got 4 and 5' widths
+refused 1 'widths: at byte [0-9]*: tensor k: .*same width, got 4 and 5' widths
 two heads '[3,3,4]' 144 '[2,3,4]' 96
-refused 1 'heads: tensor k: .*divide' heads
+refused 1 'heads: at byte [0-9]*: tensor k: .*divide' heads
 two layers '[2,1,3,4]' 96 '[1,1,3,4]' 48
-refused 1 'layers: tensor k: .*layers, got 2 and 1' layers
+refused 1 'layers: at byte [0-9]*: tensor k: .*layers, got 2 and 1' layers
 two no_head '[0,3,4]' 0 '[2,3,4]' 96
-refused 1 'no_head: tensor q: is empty' no_head
+refused 1 'no_head: at byte [0-9]*: tensor q: is empty' no_head
 two rank '[1,1,1,2,3,4]' 96 '[2,3,4]' 96
-refused 1 'rank: tensor q: expected \[heads,n,d\].*found \[1,1,1,2,3,4\]' rank
+refused 1 'rank: at byte [0-9]*: tensor q: expected \[heads,n,d\].*found \[1,1,1,2,3,4\]' rank
 two batches '[1,1,2,3,4]' 96 '[2,1,2,3,4]' 192
-refused 1 'batches: tensor k: .*same batches, got 1 and 2' batches
+refused 1 'batches: at byte [0-9]*: tensor k: .*same batches, got 1 and 2' batches
 capture alone '{"q":{"dtype":"F32","shape":[2,3,4],"data_offsets":[0,96]}}' 96
 refused 1 'needs tensors q and k, or logits, or weights' alone
 capture nothing '{}' 0
@@ -109,7 +109,7 @@ refused 1 'integers: .*I32' integers
 capture eight '{"logits":{"dtype":"F8_E4M3","shape":[2,3,4],"data_offsets":[0,24]}}' 24
 refused 1 'eight: .*F8_E4M3' eight
 capture values '{"logits":{"dtype":"F32","shape":[2,3,4],"data_offsets":[0,96]},"v":{"dtype":"F32","shape":[2,3,4],"data_offsets":[96,192]}}' 192
-refused 1 'values: tensor v: .*4 keys, got 3' values
+refused 1 'values: at byte [0-9]*: tensor v: .*4 keys, got 3' values
 capture maybe "{\"__metadata__\":{\"causal\":\"maybe\"},${good:1}" 192
 refused 1 'causal.*maybe' maybe
 capture number "{\"__metadata__\":{\"causal\":true},${good:1}" 192

@@ -27,6 +27,7 @@ struct Part {
     Dtype dtype = Dtype::f64;
     std::function<std::vector<double>(Index, Index)> read;
     std::function<std::vector<float>(Index, Index)> read_floats;
+    std::uint64_t offset = 0; ///< where the tensor lies in the file
 
     Index elements() const {
         Index count = 1;
@@ -54,7 +55,7 @@ bool is_one_of(const Names& names, std::string_view name) {
 inline std::string text_of(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
 
 [[noreturn]] inline void fail(const Part& part, std::string_view tensor, std::string_view reason) {
-    throw io_error(part.file, 0, fmt::format("tensor {}: {}", tensor, reason));
+    throw io_error(part.file, part.offset, fmt::format("tensor {}: {}", tensor, reason));
 }
 [[noreturn]] inline void refuse(std::string_view reason) {
     throw invalid_argument(printable(fmt::format("open_capture: {}", reason)));
@@ -308,7 +309,7 @@ inline Capture open_safetensors(const std::string& path, const CaptureOptions& o
     Parts parts;
     for (const std::string& tensor : file->names()) {
         const auto& info = file->info(tensor);
-        Part part{path, info.shape, info.dtype, {}, {}};
+        Part part{path, info.shape, info.dtype, {}, {}, info.offset};
         if (tensor == "attention_mask" && io::is_integer(info.dtype))
             part.read = [file, tensor](Index first, Index count) {
                 const auto values = file->read_integers(tensor, static_cast<std::uint64_t>(first),
@@ -340,7 +341,7 @@ inline Part part_of(const std::string& file, io::NpyArray<double>&& values) {
             return part;
         };
     };
-    return {file, array->shape, array->dtype, slice(0.0), slice(0.0F)};
+    return {file, array->shape, array->dtype, slice(0.0), slice(0.0F), 0};
 }
 
 inline Capture open_npz(const std::string& path, const CaptureOptions& options) {
@@ -349,7 +350,7 @@ inline Capture open_npz(const std::string& path, const CaptureOptions& options) 
     for (const std::string& name : file.names())
         parts.emplace(name, is_one_of(tensor_names, name)
                                 ? part_of(path, file.read<double>(name, {.bfloat16 = options.bfloat16}))
-                                : Part{path, {}, Dtype::unsupported, {}, {}}); // only its name matters
+                                : Part{path, {}, Dtype::unsupported, {}, {}, 0}); // only its name matters
     return capture_of(path, parts, {}, options);
 }
 
