@@ -405,14 +405,14 @@ TEST_CASE("heads in an engine's memory are a capture", "[report][capture]") {
         const auto qs = array(q[layer], count), ks = array(k[layer], shared), vs = array(v[layer], shared);
         return scale ? HeadGroup<float>(qs, ks, vs, *scale) : HeadGroup<float>(qs, ks, vs);
     };
-    const std::vector<HeadGroup<float>> layers{group(0, {}), group(1, 0.25F)};
-    const Capture capture = make_capture("engine", layers, {{.causal = true}, {.causal = true, .window = 5}});
+    const std::vector<HeadGroup<float>> groups{group(0, {}), group(1, 0.25F)};
+    const Capture capture = make_capture("engine", groups, {{.causal = true}, {.causal = true, .window = 5}});
     CHECK(capture.scale(0) == 0.5);
     CHECK(capture.scale(1) == 0.25);
     const Report report = make_report(capture, {.keep_rows = true});
     REQUIRE(report.heads.size() == 8);
     for (std::size_t i = 0; i < 8; ++i) {
-        const HeadView<float> head = layers[i / 4][static_cast<Index>(i % 4)];
+        const HeadView<float> head = groups[i / 4][static_cast<Index>(i % 4)];
         const HeadVectors<double> read = load_vectors(capture, report.places[i]);
         CHECK(read.q == head.q().map().cast<double>());
         CHECK(read.k == head.k().map().cast<double>());
@@ -448,13 +448,13 @@ TEST_CASE("heads in an engine's memory are a capture", "[report][capture]") {
 
     CHECK_THROWS_WITH(make_capture("engine", std::vector<HeadGroup<float>>{}, {{}}),
                       "make_capture: there must be layers and heads");
-    CHECK_THROWS_WITH(make_capture("engine", layers, std::vector<LayerAttention>(3)),
+    CHECK_THROWS_WITH(make_capture("engine", groups, std::vector<LayerAttention>(3)),
                       "make_capture: attention must be told of each layer, or once for all, got 3 and 2");
     const HeadGroup<float> narrow(HeadArray<float>::contiguous(q[0].data(), count, n, 2),
                                   HeadArray<float>::contiguous(k[0].data(), shared, n, 2),
                                   HeadArray<float>::contiguous(v[0].data(), shared, n, 2));
     CHECK_THROWS_WITH(
-        make_capture("engine", std::vector{layers[0], narrow}, {{}}),
+        make_capture("engine", std::vector{groups[0], narrow}, {{}}),
         "make_capture: layers must have the shape of the first, [4 of 2, 12 x 12, 4, 4], layer 1 has [4 of "
         "2, 12 x 12, 2, 2]");
 }
