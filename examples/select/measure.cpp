@@ -1,7 +1,6 @@
 #include "measure.hpp"
 
 #include <attnscope/capture/load_head.hpp>
-
 #include <attnscope/io/key_sets.hpp>
 #include <attnscope/streaming/threads.hpp>
 #include <support/named_normalizer.hpp>
