@@ -77,6 +77,23 @@ struct Packets {
     Packet<T> v[std::size_t(K)];
 };
 
+/// The sum of the elements of each, four at a time.
+template <Real T, int K>
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> reduce_add_each(const Packets<T, K>& x) {
+    std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums;
+    if constexpr (K == 1) {
+        sums[0] = Accumulator<T>(reduce_add(x.v[0]));
+    } else {
+        const Packet<T> none = T(0);
+        for (std::size_t k = 0; k < sums.size(); k += 4) {
+            const auto of = [&](std::size_t i) { return i < sums.size() ? x.v[i] : none; };
+            const auto four = reduce_add(of(k), of(k + 1), of(k + 2), of(k + 3));
+            for (std::size_t i = k; i < std::min(k + 4, sums.size()); ++i) sums[i] = Accumulator<T>(four[i - k]);
+        }
+    }
+    return sums;
+}
+
 /// The elements of packets of T, added up in the accumulator scalar.
 template <Real T>
 struct WidePacket {
@@ -140,31 +157,71 @@ EIGEN_ALWAYS_INLINE Accumulator<T> sum_lanes(Index n, F&& term) {
     return sum_lanes<T, 1>(n, [&](const auto& lane) { return Packets<T, 1>{{term(lane)}}; })[0];
 }
 
+/// How many elements `sum_groups` adds in T: parts, each term by term (the packets of a group count as one), and the sums of
+/// four parts where a group is a packet. So many sums have the same number of additions behind them with all instructions.
+template <Real T, int K>
+inline constexpr Index sum_part =
+    (K == 1 ? 60 : 16) * (group_packets > 1 ? PacketGroup<T>::size : Packet<T>::size);
+template <Real T, int K>
+inline constexpr Index sum_block = (K > 1 && group_packets == 1 ? 4 : 1) * sum_part<T, K>;
+
+/// What `add(lane, sum)` adds for the elements [begin, end). `others`, if it is not nullptr, does so instead for groups that do
+/// not hold the element `place`.
+template <Real T, int K, class F, class G>
+EIGEN_ALWAYS_INLINE Packets<T, K> add_part(Index begin, Index end, Index place, F&& add, G&& others) {
+    using P = Packet<T>;
+    using Group = std::conditional_t<(group_packets > 1), GroupLane<T>, FullLane<T>>;
+    constexpr Index group = Group::P::size;
+    const Index groups = (end - begin) / group, rest = begin + groups * group;
+    Packets<T, K> sum;
+    for (auto& packet : sum.v) packet = T(0);
+    if constexpr (std::same_as<std::decay_t<G>, std::nullptr_t>) {
+        for (Index i = begin; i < rest; i += group) add(Group{i}, sum);
+    } else {
+        // The group of the place comes first, and is passed over by the others: a branch among them would be mispredicted.
+        const Index own = place >= begin ? std::min((place - begin) / group, groups) : groups;
+        if (own < groups) add(Group{begin + own * group}, sum);
+        for (Index g = 0; g < groups - (own < groups); ++g) others(Group{begin + (g + (g >= own)) * group}, sum);
+    }
+    Index i = rest;
+    for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, sum);
+    if (i < end) add(PartialLane<T>{i, end - i}, sum);
+    return sum;
+}
+
+/// The same of at most `sum_block<T, K>` elements.
+template <Real T, int K, class F, class G>
+EIGEN_ALWAYS_INLINE Packets<T, K> add_groups(Index begin, Index end, Index place, F&& add, G&& others) {
+    constexpr Index part = sum_part<T, K>;
+    if constexpr (sum_block<T, K> == part) {
+        return add_part<T, K>(begin, end, place, add, others);
+    } else {
+        Packets<T, K> sum;
+        for (auto& packet : sum.v) packet = T(0);
+        for (; begin < end; begin += part) {
+            const Packets<T, K> next = add_part<T, K>(begin, std::min(end, begin + part), place, add, others);
+            for (int k = 0; k < K; ++k) sum.v[k] += next.v[k];
+        }
+        return sum;
+    }
+}
+
 /// K sums over a row that `add(lane, sum)` adds to, `sum` a `Packets<T, K>`, for loops of long chains of
 /// operations: lanes are groups of packets where the row has them, so that `add` must work with the operations
 /// of its lane, `decltype(lane)::S`. Relative error as of `sum_lanes`, with at most 20 terms in T (64 of a
-/// single sum).
-template <Real T, int K, class F>
-EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> sum_groups(Index n, F&& add) {
-    using P = Packet<T>;
-    constexpr Index group = PacketGroup<T>::size;
-    constexpr Index block = (K == 1 ? 60 : 16) * group; // and the packets of a group
+/// single sum). `place` and `others`: see `add_groups`.
+template <Real T, int K, class F, class G = std::nullptr_t>
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)>
+sum_groups(Index n, F&& add, Index place = 0, G&& others = nullptr) {
+    constexpr Index block = sum_block<T, K>;
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums{};
     std::array<WidePacket<T>, static_cast<std::size_t>(K)> wide;
     for (Index begin = 0; begin < n; begin += block) {
-        const Index end = std::min(n, begin + block);
-        Packets<T, K> sum;
-        for (auto& packet : sum.v) packet = T(0);
-        Index i = begin;
-        if constexpr (group_packets > 1)
-            for (; i + group <= end; i += group) add(GroupLane<T>{i}, sum);
-        for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, sum);
-        if (i < end) add(PartialLane<T>{i, end - i}, sum);
+        const Packets<T, K> sum = add_groups<T, K>(begin, std::min(n, begin + block), place, add, others);
+        if (n <= block) return reduce_add_each<T>(sum);
 #pragma GCC unroll 8
         for (std::size_t k = 0; k < sums.size(); ++k)
-            if (n <= block)
-                sums[k] = Accumulator<T>(reduce_add(sum.v[k]));
-            else if (begin == 0)
+            if (begin == 0)
                 wide[k].start(sum.v[k]);
             else
                 wide[k].add(sum.v[k]);
@@ -202,6 +259,12 @@ std::size_t first_not_below(RowIn<T> z, T limit) {
     const P floor = limit;
     const Index n = size(z);
     Index i = 0;
+    for (; i + 4 * P::size <= n; i += 4 * P::size) {
+        std::uint64_t mask = 0;
+        for (int j = 0; j < 4; ++j)
+            mask |= std::uint64_t(mask_not_below(P::load(z.data() + i + j * P::size), floor)) << (j * P::size);
+        if (mask != 0) return static_cast<std::size_t>(i + std::countr_zero(mask));
+    }
     for (; i + P::size <= n; i += P::size)
         if (const std::uint32_t mask = mask_not_below(P::load(z.data() + i), floor); mask != 0)
             return static_cast<std::size_t>(i + std::countr_zero(mask));
@@ -214,24 +277,65 @@ template <Real T>
 struct RowRange {
     T min, max;
 };
+/// With the first place of the largest; the size if there is none.
+template <Real T>
+struct RowPeak : RowRange<T> {
+    std::size_t place;
+};
+/// The largest elements of four classes of packets, one in four each; a rest of fewer is of the first class.
+template <Real T>
+struct ClassRange {
+    Packet<T> low[4], high[4];
+
+    EIGEN_ALWAYS_INLINE explicit ClassRange(RowIn<T> z) {
+        using P = Packet<T>;
+        constexpr T infinity = std::numeric_limits<T>::infinity();
+        for (int j = 0; j < 4; ++j) low[j] = infinity, high[j] = -infinity;
+        const Index n = size(z);
+        Index i = 0;
+        const auto meet = [&](int j, P x) {
+            low[j] = min(low[j], x);
+            high[j] = max(high[j], x);
+        };
+        for (; i + 4 * P::size <= n; i += 4 * P::size)
+            for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
+        for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
+        if (i < n) meet(0, P::load_partial(z.data() + i, n - i, detail::at(z, i)));
+    }
+    EIGEN_ALWAYS_INLINE RowRange<T> range() const {
+        return {reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))),
+                reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
+    }
+};
 template <Real T>
 RowRange<T> row_range(RowIn<T> z) {
+    return ClassRange<T>(z).range();
+}
+template <Real T>
+RowPeak<T> row_peak(RowIn<T> z) {
     using P = Packet<T>;
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    P low[4], high[4];
-    for (int j = 0; j < 4; ++j) low[j] = infinity, high[j] = -infinity;
-    const Index n = size(z);
-    Index i = 0;
-    const auto meet = [&](int j, P x) {
-        low[j] = min(low[j], x);
-        high[j] = max(high[j], x);
-    };
-    for (; i + 4 * P::size <= n; i += 4 * P::size)
-        for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
-    for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
-    if (i < n) meet(0, P::load_partial(z.data() + i, n - i, detail::at(z, i)));
-    return {reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))),
-            reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
+    const ClassRange<T> classes(z);
+    const RowRange<T> range = classes.range();
+    const P top = range.max;
+    int holding = 0, own = 0;
+    for (int j = 0; j < 4; ++j)
+        if (mask_not_below(classes.high[j], top) != 0) ++holding, own = j;
+    const auto found = [&](std::size_t place) { return RowPeak<T>{range, place}; };
+    if (holding != 1) return found(first_not_below<T>(z, range.max));
+    // Sixteen of its packets at a time, from the last to the first: a branch for each would be mispredicted.
+    constexpr Index step = 4 * P::size, none = -1;
+    const Index steps = size(z) / step;
+    for (Index begin = 0; begin < steps; begin += 16) {
+        Index place = none;
+        for (Index k = std::min(begin + 16, steps); k-- > begin;) {
+            const Index i = k * step + own * P::size;
+            const std::uint32_t mask = mask_not_below(P::load(z.data() + i), top);
+            place = mask != 0 ? i + std::countr_zero(mask) : place;
+        }
+        if (place != none) return found(static_cast<std::size_t>(place));
+    }
+    const auto rest = static_cast<std::size_t>(steps * step);
+    return found(rest + first_not_below<T>(z.subspan(rest), range.max));
 }
 
 /// ranks[i] = how many scores are larger than scores[i], counted for a packet of them at once, where sorting

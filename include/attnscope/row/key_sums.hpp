@@ -46,49 +46,144 @@ struct KeySums {
 /// No key is left out.
 inline constexpr std::size_t no_key = static_cast<std::size_t>(-1) / 4;
 
-/// u_i = (m - z_i)/T with 1/T = high + low; `scaled` false: T = 1. `smallest` and `visible` are left alone.
-/// `store`: also writes the weights e^{-u} to `weights` (which may be z), 0 for the key that is left out. `second`: also finds
-/// the largest of the others.
-template <bool scaled, bool store, bool second, Real T>
-KeySums<T> key_sums_without_range(RowIn<T> z, T m, std::size_t top, T high, T low, T* weights) {
-    using P = Packet<T>;
+/// A row, with what its sums need: u_i = (m - z_i)/T with 1/T = high + low.
+template <Real T>
+struct KeyRow {
+    const T* z;
+    Index top; ///< this key is left out
+    Packet<T> maximum, negative, inverse, remainder;
+    /// At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite. It is rounded at the size
+    /// of m, and still beyond the cutoff.
+    Packet<T> floor;
+    T* weights; ///< where they go, if they are stored
+
+    EIGEN_ALWAYS_INLINE KeyRow(const T* row, T m, std::size_t left_out, T high = T(1), T low = T(0), T* out = nullptr)
+        : z(row), top(static_cast<Index>(left_out)), maximum(m), negative(-m), inverse(high), remainder(low),
+          floor(m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m))), weights(out) {}
+};
+
+/// Sums of weights, of their products with z - m and with its square, of their squares and cubes, and the largest logit.
+template <Real T>
+struct KeyPackets {
+    Packets<T, 5> sum;
+    Packet<T> largest;
+};
+
+/// What is known of the keys of a lane: nothing; that all have a weight at T = 1, so that no exponential is cut off, and that the
+/// one that is left out is not among them; and that none has a larger exponent than the largest logit, which is positive.
+enum class Keys { any, weighty, ordered };
+
+/// What is known of a row; m and `least`: its largest and smallest element.
+template <Real T>
+Keys kind_of_keys(T m, T least) {
+    if (!(least - m >= exp_cutoff<T>())) return Keys::any;
+    if constexpr (!std::same_as<T, long double>) {
+        using C = ExpConstants<T>;
+        const auto exponent = [](T x) {
+            return std::bit_cast<typename C::Bits>(std::abs(x)) >> C::mantissa_bits;
+        };
+        if (m > 0 && exponent(least) <= exponent(m)) return Keys::ordered;
+    }
+    return Keys::weighty;
+}
+
+/// Adds the keys of a lane. `scaled` false: T = 1. `store`: also writes the weights e^{-u}, 0 for the key that is left out.
+/// `second`: also finds the largest of the others.
+template <bool scaled, bool store, bool second, Keys known, Real T, class Lane>
+EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packets<T, 5>& sum, Packet<T>& largest) {
+    using Q = typename Lane::P;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const P maximum = m, inverse = high, remainder = low, zero = T(0), limit = exp_cutoff<T>();
-    // At T = 1 masked keys and others of weight 0 stand at this logit, where nothing is infinite. It is rounded
-    // at the size of m, and still beyond the cutoff.
-    const P floor = m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m));
-    P largest = -infinity;
-    const auto sums =
-        sum_groups<T, 5>(size(z), [&](const auto& lane, Packets<T, 5>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            using Q = typename std::decay_t<decltype(lane)>::P;
-            Q key = lane(z.data(), -infinity);
-            if (const Index place = static_cast<Index>(top) - lane.i; place >= 0 && place < Q::size)
-                key = with_element(key, place, -infinity); // the top key itself is left out
-            if constexpr (second) largest = max_to(largest, key);
-            if constexpr (!scaled) key = max(key, floor);
-            // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float.
-            const Q s = key - maximum, back = s - key;
-            const Q e = (key - (s - back)) - (maximum + back);
-            Q u = s, weight;
-            if constexpr (scaled) {
-                const Q scaled_distance = s * inverse;
-                const Q correction =
-                    madd(e, inverse, madd(s, remainder, product_error(s, inverse, scaled_distance)));
-                const Q power = exp_nonpositive(scaled_distance);
-                // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
-                weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
-                u = select_below(scaled_distance, limit, zero, scaled_distance);
-            } else {
-                const Q power = exp_nonpositive(s);
-                weight = madd(power, e, power);
-            }
-            if constexpr (store) lane.store(weights, weight);
-            const Q weighted = u * weight, squared = weight * weight;
-            sum.v[0] = add_to(sum.v[0], weight);
-            sum.v[1] = add_to(sum.v[1], weighted); // minus the sum of u p
-            sum.v[2] = add_to(sum.v[2], squared);
-            sum.v[3] = madd_to(sum.v[3], squared, weight);
-            sum.v[4] = madd_to(sum.v[4], u, weighted);
+    Q key = lane(row.z, -infinity);
+    if constexpr (known == Keys::any)
+        if (const Index place = row.top - lane.i; place >= 0 && place < Q::size)
+            key = with_element(key, place, -infinity);
+    if constexpr (second) largest = max_to(largest, key);
+    if constexpr (!scaled && known == Keys::any) key = max(key, row.floor);
+    // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float. What s rounds off is
+    // known from the larger of the two that are added.
+    const Q s = key - row.maximum;
+    Q e;
+    if constexpr (known == Keys::ordered)
+        e = key - (s - row.negative);
+    else
+        e = max(key, row.negative) - (s - min(key, row.negative));
+    Q u = s, weight;
+    if constexpr (scaled) {
+        const Packet<T> zero = T(0), limit = exp_cutoff<T>();
+        const Q scaled_distance = s * row.inverse;
+        const Q correction =
+            madd(e, row.inverse, madd(s, row.remainder, product_error(s, row.inverse, scaled_distance)));
+        const Q power = exp_nonpositive(scaled_distance);
+        // Masked and negligible keys lie beyond the limit, where e and the correction may be NaN.
+        weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
+        u = select_below(scaled_distance, limit, zero, scaled_distance);
+    } else {
+        const Q power = exp_nonpositive<known != Keys::any>(s);
+        weight = madd(power, e, power);
+    }
+    if constexpr (store) lane.store(row.weights, weight);
+    const Q weighted = u * weight, squared = weight * weight;
+    sum.v[0] = add_to(sum.v[0], weight);
+    sum.v[1] = add_to(sum.v[1], weighted);
+    sum.v[2] = add_to(sum.v[2], squared);
+    sum.v[3] = madd_to(sum.v[3], squared, weight);
+    sum.v[4] = madd_to(sum.v[4], u, weighted);
+}
+
+/// At T = 1 keys without weight stand at a logit of their own; at the very end of the range there is none, and the scaled form
+/// needs none.
+template <Real T>
+constexpr bool has_floor(T m, double temperature = 1) {
+    return temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
+}
+
+/// f of what is known of the keys beside the one that is left out.
+template <Real T, class F>
+EIGEN_ALWAYS_INLINE auto with_keys(T m, T least, const F& f) {
+    switch (kind_of_keys(m, least)) {
+    case Keys::ordered:
+        return f(std::integral_constant<Keys, Keys::ordered>());
+    case Keys::weighty:
+        return f(std::integral_constant<Keys, Keys::weighty>());
+    default:
+        return f(std::integral_constant<Keys, Keys::any>());
+    }
+}
+
+/// Adds keys as functions of a lane and packets of sums do, beside them the largest logit.
+template <bool scaled, bool store, bool second, Keys known, Real T>
+EIGEN_ALWAYS_INLINE auto key_adder(const KeyRow<T>& row, Packet<T>& largest) {
+    return [&row, &largest](const auto& lane, Packets<T, 5>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+        add_keys<scaled, store, second, known>(row, lane, sum, largest);
+    };
+}
+
+/// The packets of a row of at most `sum_block<T, 5>` keys at T = 1.
+template <Real T>
+KeyPackets<T> key_packets(RowIn<T> z, T m, T least, std::size_t top) {
+    const KeyRow<T> row(z.data(), m, top);
+    KeyPackets<T> result;
+    result.largest = -std::numeric_limits<T>::infinity();
+    with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+        result.sum = add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, result.largest),
+                                      key_adder<false, false, true, known>(row, result.largest));
+    });
+    return result;
+}
+
+/// u_i = (m - z_i)/T with 1/T = high + low. `smallest` and `visible` are left alone. `least`: the smallest element of z.
+/// See `add_keys`; `weights` may be z.
+template <bool scaled, bool store, bool second, Real T>
+KeySums<T> key_sums_without_range(RowIn<T> z, T m, T least, std::size_t top, T high, T low, T* weights) {
+    const KeyRow<T> row(z.data(), m, top, high, low, weights);
+    Packet<T> largest = -std::numeric_limits<T>::infinity();
+    std::array<Accumulator<T>, 5> sums;
+    const auto any = key_adder<scaled, store, second, Keys::any>(row, largest);
+    if constexpr (scaled)
+        sums = sum_groups<T, 5>(size(z), any);
+    else
+        with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            sums = sum_groups<T, 5>(size(z), any, row.top, key_adder<false, store, second, known>(row, largest));
         });
     KeySums<T> result;
     result.r = sums[0];
@@ -119,11 +214,12 @@ KeySums<T> divided_key_sums(RowIn<T> z, T m, std::size_t top, double temperature
     return sums;
 }
 
-/// Smallest logit above -inf, and how many there are.
+/// Smallest logit above -inf, and how many there are. `least`: -inf included.
 template <Real T>
-std::pair<T, Index> visible_range(RowIn<T> z) {
+std::pair<T, Index> visible_range(RowIn<T> z, T least) {
     using P = Packet<T>;
     constexpr T infinity = std::numeric_limits<T>::infinity();
+    if (least > -infinity) return {least, size(z)};
     const P lowest = std::numeric_limits<T>::lowest(), above = infinity, zero = T(0), one = T(1);
     auto smallest = above;
     const auto count = sum_lanes<T>(size(z), [&](const auto& lane) {
@@ -137,19 +233,13 @@ std::pair<T, Index> visible_range(RowIn<T> z) {
 /// All of them. `least`: the smallest element of z, -inf included.
 template <Real T>
 KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperature) {
-    // At the very end of the range there is no logit for what has no weight; the scaled form needs none.
-    const bool plain = temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
     const T high = clamped_inverse<T>(temperature);
-    KeySums<T> result = !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
-                        : plain ? key_sums_without_range<false, false, true, T>(z, m, top, high, T(0), nullptr)
-                                : key_sums_without_range<true, false, true, T>(
-                                      z, m, top, high, inverse_remainder<T>(temperature, high), nullptr);
-    if (least > -std::numeric_limits<T>::infinity()) {
-        result.smallest = least;
-        result.visible = size(z);
-    } else {
-        std::tie(result.smallest, result.visible) = visible_range<T>(z);
-    }
+    KeySums<T> result =
+        !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
+        : has_floor(m, temperature)  ? key_sums_without_range<false, false, true, T>(z, m, least, top, high, T(0), nullptr)
+                                     : key_sums_without_range<true, false, true, T>(
+                                          z, m, least, top, high, inverse_remainder<T>(temperature, high), nullptr);
+    std::tie(result.smallest, result.visible) = visible_range<T>(z, least);
     return result;
 }
 

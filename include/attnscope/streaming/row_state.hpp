@@ -280,9 +280,7 @@ private:
         const T m = leaders_.logit(0);
         const std::size_t top =
             piece.leads ? static_cast<std::size_t>(leaders_.key(0) - piece.first_key) : detail::no_key;
-        T smallest = piece.min;
-        Index visible = static_cast<Index>(z.size());
-        if (!(smallest > lowest)) std::tie(smallest, visible) = detail::visible_range<T>(z);
+        const auto [smallest, visible] = detail::visible_range<T>(z, piece.min);
         // In T the squares of such distances would underflow.
         A flat_t = 0, flat_v = 0;
         const bool flat = !std::same_as<A, T> && A(m) - A(smallest) < detail::flat_exponent<T>();
@@ -291,12 +289,10 @@ private:
                 flat_t += u;
                 flat_v += u * u;
             }
-        // At the very end of the range there is no logit below for what has no weight; the scaled form needs
-        // none.
         const detail::KeySums<T> sums =
-            m > std::numeric_limits<T>::lowest() / 2
-                ? detail::key_sums_without_range<false, store, false, T>(z, m, top, T(1), T(0), terms)
-                : detail::key_sums_without_range<true, store, false, T>(z, m, top, T(1), T(0), terms);
+            detail::has_floor(m)
+                ? detail::key_sums_without_range<false, store, false, T>(z, m, piece.min, top, T(1), T(0), terms)
+                : detail::key_sums_without_range<true, store, false, T>(z, m, piece.min, top, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
             leaders_ = piece.before;
             if constexpr (store) { // the terms may have replaced the logits; those of NaN are NaN, and no

@@ -1,4 +1,5 @@
-// Packets of 256 bits.
+// Packets of 256 bits. Partial ones are loaded by masks, where a detour through memory would wait for its own stores; masked
+// stores are slow on some processors.
 #pragma once
 
 #include <attnscope/detail/simd/generic.hpp>
@@ -35,6 +36,11 @@ struct Instructions<float, 8> : GenericInstructions<float> {
                       set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), own);
         return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, own)));
     }
+    static __m256 load_partial(const float* source, Index count, float fill) {
+        const __m256i first = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                                                 _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(source, first), _mm256_castsi256_ps(first));
+    }
     static Index store_not_below(__m256 x, __m256 limit, float* target) {
         return store_some(mask_not_below(x, limit), x, target);
     }
@@ -49,12 +55,22 @@ struct Instructions<float, 8> : GenericInstructions<float> {
         return std::popcount(mask);
     }
 #endif
+    static std::array<float, 4> reduce_add(__m256 a, __m256 b, __m256 c, __m256 d) {
+        const __m256 all = halves(halves(a, c), halves(b, d)); // two sums of each, side by side
+        std::array<float, 4> sums;
+        _mm_storeu_ps(sums.data(), _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+        return sums;
+    }
     static std::uint32_t mask_not_below(__m256 x, __m256 limit) {
         return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
     }
 
-#ifdef __AVX2__
 private:
+    /// Sums of pairs of a and of b, alternating.
+    static __m256 halves(__m256 a, __m256 b) {
+        return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    }
+#ifdef __AVX2__
     static __m256i lanes_of(std::uint32_t mask) {
         return _mm256_cvtepu8_epi32(
             _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<8, 1>[mask].data())));
@@ -73,6 +89,10 @@ struct Instructions<double, 4> : GenericInstructions<double> {
         const __m256i own = _mm256_setr_epi64x(1, 2, 4, 8),
                       set = _mm256_and_si256(_mm256_set1_epi64x(static_cast<long long>(bits)), own);
         return _mm256_blendv_pd(y, x, _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, own)));
+    }
+    static __m256d load_partial(const double* source, Index count, double fill) {
+        const __m256i first = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+        return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(source, first), _mm256_castsi256_pd(first));
     }
     static Index store_not_below(__m256d x, __m256d limit, double* target) {
         return store_some(mask_not_below(x, limit), x, target);

@@ -208,6 +208,11 @@ struct TableExp {
     /// P: a packet of floats or a group of them.
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(const P& x) const {
+        return select_below(x, cutoff, 0.0F, not_below_cutoff(x));
+    }
+    /// The same of x that are not below the cutoff.
+    template <class P>
+    EIGEN_ALWAYS_INLINE P not_below_cutoff(const P& x) const {
         constexpr int entries = Instructions<T>::lookup_entries;
         using C = ExpTable<entries>;
         // Adding it rounds to a multiple of 1/entries in the low bits.
@@ -219,24 +224,27 @@ struct TableExp {
         constexpr std::size_t last = C::p.size() - 1;
         P p = madd(C::p[last], r, C::p[last - 1]);
         for (std::size_t i = last - 1; i-- > 0;) p = madd(p, r, C::p[i]);
-        return select_below(x, cutoff, 0.0F, madd(two_to_n, p * r, two_to_n));
+        return madd(two_to_n, p * r, two_to_n);
     }
 };
 
-/// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN.
+/// e^x for x <= 0. Exactly 0 below `exp_cutoff` (so -inf gives 0 and no subnormal appears); NaN gives NaN. `above`: x is not
+/// below it, which saves the comparison.
 /// Error at most 1.02 ulp, with or without fused multiply-add: measured over all floats 1.006 by a table of 16 entries,
 /// 0.911 by one of 8, 1.0095 without, and 0.9986 over 10^8 random doubles (tests/unit/detail/test_exp.cpp samples).
-template <class P>
+template <bool above = false, class P>
 EIGEN_ALWAYS_INLINE P exp_nonpositive(const P& x) {
     using T = typename P::Scalar;
     if constexpr (std::same_as<T, long double>) {
         return map([](Packet<T> y) { return y.raw < exp_cutoff<T>() ? T(0) : std::exp(y.raw); }, x);
     } else if constexpr (has_exp_table<T>) {
+        if constexpr (above) return TableExp<T>().not_below_cutoff(x);
         return TableExp<T>()(x);
     } else {
         const ReducedExp<P> e = reduced_exp(x);
         const P y = e.tail + T(1);
         const P scale = map([](Packet<T> n) { return power_of_two(n); }, e.n);
+        if constexpr (above) return y * scale;
         return select_below(x, ExpConstants<T>::lowest, T(0), y * scale);
     }
 }

@@ -65,6 +65,11 @@ struct GenericInstructions {
     static Index store_below(Raw x, Raw limit, T* target) {
         return store_if(x, limit, target, [](T a, T b) { return a < b; });
     }
+    /// The sum of the elements of each.
+    static std::array<T, 4> reduce_add(Raw a, Raw b, Raw c, Raw d) {
+        using Eigen::internal::predux;
+        return {predux(a), predux(b), predux(c), predux(d)};
+    }
     /// sqrt x, correctly rounded in double and long double. Eigen's of floats is right to 2 units, but 0 of denormals and
     /// NaN of +inf.
     static Raw sqrt(Raw x) {

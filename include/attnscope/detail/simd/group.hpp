@@ -99,6 +99,11 @@ requires WithGroup<X, Y>
 EIGEN_ALWAYS_INLINE auto max(const X& a, const Y& b) {
     return on_each([](auto x, auto y) { return max(x, y); }, a, b);
 }
+template <class X, class Y>
+requires WithGroup<X, Y>
+EIGEN_ALWAYS_INLINE auto min(const X& a, const Y& b) {
+    return on_each([](auto x, auto y) { return min(x, y); }, a, b);
+}
 template <class X, class Limit, class Y, class Z>
 requires WithGroup<X, Limit, Y, Z>
 EIGEN_ALWAYS_INLINE auto select_below(const X& x, const Limit& limit, const Y& below, const Z& otherwise) {
