@@ -66,6 +66,7 @@
 #include <attnscope/random.hpp>
 #include <attnscope/row/divergence.hpp>
 #include <attnscope/row/key_sums.hpp>
+#include <attnscope/row/matrix_statistics.hpp>
 #include <attnscope/row/row_statistics.hpp>
 #include <attnscope/row/sink_statistics.hpp>
 #include <attnscope/row/softmax_row.hpp>

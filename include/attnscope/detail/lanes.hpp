@@ -79,7 +79,8 @@ struct Packets {
 
 /// The sum of the elements of each, four at a time.
 template <Real T, int K>
-EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> reduce_add_each(const Packets<T, K>& x) {
+EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)>
+reduce_add_each(const Packets<T, K>& x) {
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums;
     if constexpr (K == 1) {
         sums[0] = Accumulator<T>(reduce_add(x.v[0]));
@@ -88,7 +89,8 @@ EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)> redu
         for (std::size_t k = 0; k < sums.size(); k += 4) {
             const auto of = [&](std::size_t i) { return i < sums.size() ? x.v[i] : none; };
             const auto four = reduce_add(of(k), of(k + 1), of(k + 2), of(k + 3));
-            for (std::size_t i = k; i < std::min(k + 4, sums.size()); ++i) sums[i] = Accumulator<T>(four[i - k]);
+            for (std::size_t i = k; i < std::min(k + 4, sums.size()); ++i)
+                sums[i] = Accumulator<T>(four[i - k]);
         }
     }
     return sums;
@@ -181,7 +183,8 @@ EIGEN_ALWAYS_INLINE Packets<T, K> add_part(Index begin, Index end, Index place, 
         // The group of the place comes first, and is passed over by the others: a branch among them would be mispredicted.
         const Index own = place >= begin ? std::min((place - begin) / group, groups) : groups;
         if (own < groups) add(Group{begin + own * group}, sum);
-        for (Index g = 0; g < groups - (own < groups); ++g) others(Group{begin + (g + (g >= own)) * group}, sum);
+        for (Index g = 0; g < groups - (own < groups); ++g)
+            others(Group{begin + (g + (g >= own)) * group}, sum);
     }
     Index i = rest;
     for (; i + P::size <= end; i += P::size) add(FullLane<T>{i}, sum);

@@ -57,9 +57,11 @@ struct KeyRow {
     Packet<T> floor;
     T* weights; ///< where they go, if they are stored
 
-    EIGEN_ALWAYS_INLINE KeyRow(const T* row, T m, std::size_t left_out, T high = T(1), T low = T(0), T* out = nullptr)
+    EIGEN_ALWAYS_INLINE KeyRow(const T* row, T m, std::size_t left_out, T high = T(1), T low = T(0),
+                               T* out = nullptr)
         : z(row), top(static_cast<Index>(left_out)), maximum(m), negative(-m), inverse(high), remainder(low),
-          floor(m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m))), weights(out) {}
+          floor(m - ((2 - exp_cutoff<T>()) + 4 * std::numeric_limits<T>::epsilon() * std::abs(m))),
+          weights(out) {}
 };
 
 /// Sums of weights, of their products with z - m and with its square, of their squares and cubes, and the largest logit.
@@ -71,7 +73,7 @@ struct KeyPackets {
 
 /// What is known of the keys of a lane: nothing; that all have a weight at T = 1, so that no exponential is cut off, and that the
 /// one that is left out is not among them; and that none has a larger exponent than the largest logit, which is positive.
-enum class Keys { any, weighty, ordered };
+enum class Keys { any, weighted, ordered };
 
 /// What is known of a row; m and `least`: its largest and smallest element.
 template <Real T>
@@ -84,13 +86,14 @@ Keys kind_of_keys(T m, T least) {
         };
         if (m > 0 && exponent(least) <= exponent(m)) return Keys::ordered;
     }
-    return Keys::weighty;
+    return Keys::weighted;
 }
 
 /// Adds the keys of a lane. `scaled` false: T = 1. `store`: also writes the weights e^{-u}, 0 for the key that is left out.
 /// `second`: also finds the largest of the others.
 template <bool scaled, bool store, bool second, Keys known, Real T, class Lane>
-EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packets<T, 5>& sum, Packet<T>& largest) {
+EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packets<T, 5>& sum,
+                                  Packet<T>& largest) {
     using Q = typename Lane::P;
     constexpr T infinity = std::numeric_limits<T>::infinity();
     Q key = lane(row.z, -infinity);
@@ -143,8 +146,8 @@ EIGEN_ALWAYS_INLINE auto with_keys(T m, T least, const F& f) {
     switch (kind_of_keys(m, least)) {
     case Keys::ordered:
         return f(std::integral_constant<Keys, Keys::ordered>());
-    case Keys::weighty:
-        return f(std::integral_constant<Keys, Keys::weighty>());
+    case Keys::weighted:
+        return f(std::integral_constant<Keys, Keys::weighted>());
     default:
         return f(std::integral_constant<Keys, Keys::any>());
     }
@@ -165,8 +168,9 @@ KeyPackets<T> key_packets(RowIn<T> z, T m, T least, std::size_t top) {
     KeyPackets<T> result;
     result.largest = -std::numeric_limits<T>::infinity();
     with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-        result.sum = add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, result.largest),
-                                      key_adder<false, false, true, known>(row, result.largest));
+        result.sum =
+            add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, result.largest),
+                             key_adder<false, false, true, known>(row, result.largest));
     });
     return result;
 }
@@ -182,9 +186,11 @@ KeySums<T> key_sums_without_range(RowIn<T> z, T m, T least, std::size_t top, T h
     if constexpr (scaled)
         sums = sum_groups<T, 5>(size(z), any);
     else
-        with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            sums = sum_groups<T, 5>(size(z), any, row.top, key_adder<false, store, second, known>(row, largest));
-        });
+        with_keys(m, least,
+                  [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                      sums = sum_groups<T, 5>(size(z), any, row.top,
+                                              key_adder<false, store, second, known>(row, largest));
+                  });
     KeySums<T> result;
     result.r = sums[0];
     result.t = -sums[1];
@@ -236,9 +242,10 @@ KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperatur
     const T high = clamped_inverse<T>(temperature);
     KeySums<T> result =
         !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
-        : has_floor(m, temperature)  ? key_sums_without_range<false, false, true, T>(z, m, least, top, high, T(0), nullptr)
-                                     : key_sums_without_range<true, false, true, T>(
-                                          z, m, least, top, high, inverse_remainder<T>(temperature, high), nullptr);
+        : has_floor(m, temperature)
+            ? key_sums_without_range<false, false, true, T>(z, m, least, top, high, T(0), nullptr)
+            : key_sums_without_range<true, false, true, T>(z, m, least, top, high,
+                                                           inverse_remainder<T>(temperature, high), nullptr);
     std::tie(result.smallest, result.visible) = visible_range<T>(z, least);
     return result;
 }

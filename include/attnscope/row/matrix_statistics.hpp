@@ -22,8 +22,8 @@ struct MatrixStatistics {
 
     void resize(Index count) {
         rows.resize(static_cast<std::size_t>(count));
-        for (Column* column : {&log_sum_exp, &entropy_nats, &max_weight, &second_weight, &power_sum_2, &power_sum_3,
-                               &logit_spread})
+        for (Column* column : {&log_sum_exp, &entropy_nats, &max_weight, &second_weight, &power_sum_2,
+                               &power_sum_3, &logit_spread})
             column->resize(count);
     }
 };
@@ -131,7 +131,8 @@ private:
             store(out_.logit_spread, largest - lane(least.data()));
         });
         for (Index i = first; i < first + count; ++i)
-            if (const RowStatistics<A>& row = at(out_.rows, i); !row.normal() || row.visible < 2) special(i, row);
+            if (const RowStatistics<A>& row = at(out_.rows, i); !row.normal() || row.visible < 2)
+                special(i, row);
     }
     void special(Index i, const RowStatistics<A>& row) {
         out_.log_sum_exp[i] = row.log_sum_exp();
@@ -180,7 +181,8 @@ void matrix_statistics(MatrixView<T> z, MatrixStatistics<Accumulator<T>>& out, d
 /// Example: `matrix_statistics(z).entropy_nats.mean()`
 template <MatrixExpr Z, Executor E = Sequential>
 requires(!VectorExpr<Z>)
-MatrixStatistics<Accumulator<ScalarOf<Z>>> matrix_statistics(const Z& z, double temperature = 1, E&& executor = {}) {
+MatrixStatistics<Accumulator<ScalarOf<Z>>> matrix_statistics(const Z& z, double temperature = 1,
+                                                             E&& executor = {}) {
     const MatrixHolder<ScalarOf<Z>> logits(z);
     MatrixStatistics<Accumulator<ScalarOf<Z>>> out;
     matrix_statistics(logits.get(), out, temperature, executor);

@@ -155,7 +155,8 @@ void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
 
 /// Of a row whose range and largest key are known.
 template <Real T>
-EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, const RowPeak<T>& peak, double temperature) {
+EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, const RowPeak<T>& peak,
+                                                                    double temperature) {
     using A = Accumulator<T>;
     RowStatistics<A> row;
     row.temperature = temperature;

@@ -39,7 +39,8 @@ struct Instructions<float, 8> : GenericInstructions<float> {
     static __m256 load_partial(const float* source, Index count, float fill) {
         const __m256i first = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
                                                  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(source, first), _mm256_castsi256_ps(first));
+        return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(source, first),
+                                _mm256_castsi256_ps(first));
     }
     static Index store_not_below(__m256 x, __m256 limit, float* target) {
         return store_some(mask_not_below(x, limit), x, target);
@@ -92,7 +93,8 @@ struct Instructions<double, 4> : GenericInstructions<double> {
     }
     static __m256d load_partial(const double* source, Index count, double fill) {
         const __m256i first = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
-        return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(source, first), _mm256_castsi256_pd(first));
+        return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(source, first),
+                                _mm256_castsi256_pd(first));
     }
     static Index store_not_below(__m256d x, __m256d limit, double* target) {
         return store_some(mask_not_below(x, limit), x, target);

@@ -1,0 +1,114 @@
+// Loops over rows: the range of a row with the place of its largest element, and sums that leave a place to others.
+#include <attnscope/detail/lanes.hpp>
+#include <support/rows.hpp>
+
+#include <numeric>
+
+using namespace attnscope_test;
+namespace detail = attnscope::detail;
+
+namespace {
+
+/// Lengths around every number of packets, groups and blocks.
+std::vector<std::size_t> many_lengths() {
+    std::vector<std::size_t> result(140);
+    std::iota(result.begin(), result.end(), std::size_t(0));
+    for (const std::size_t near : {192u, 256u, 512u, 1024u, 2048u, 4160u})
+        for (std::size_t n = near - 1; n <= near + 1; ++n) result.push_back(n);
+    return result;
+}
+
+} // namespace
+
+TEMPLATE_TEST_CASE("the range of a row and the first place of its largest element", "[lanes]", float, double,
+                   long double) {
+    using T = TestType;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const std::uint64_t seed = test_seed();
+    CAPTURE(seed);
+    SplitMix64 random = generator(seed, 11);
+    for (const std::size_t n : many_lengths())
+        for (int kind = 0; kind < 4; ++kind) {
+            std::vector<T> z(n);
+            for (T& x : z)
+                x = kind == 0   ? static_cast<T>(random.normal())
+                    : kind == 1 ? static_cast<T>(random.below(5)) // ties
+                    : kind == 2 ? (random.below(3) == 0 ? -infinity : static_cast<T>(random.normal()))
+                                : -infinity;
+            CAPTURE(n, kind);
+            const auto found = detail::row_peak<T>(in(z));
+            const auto top = std::max_element(z.begin(), z.end());
+            CHECK(found.place == static_cast<std::size_t>(top - z.begin()));
+            CHECK(found.max == (n > 0 ? *top : -infinity));
+            CHECK(found.min == (n > 0 ? *std::min_element(z.begin(), z.end()) : infinity));
+            const auto range = detail::row_range<T>(in(z));
+            CHECK(range.min == found.min);
+            CHECK(range.max == found.max);
+            for (const T limit : {T(0), T(2), infinity}) {
+                const auto first = std::find_if(z.begin(), z.end(), [&](T x) { return x >= limit; });
+                CHECK(detail::first_not_below<T>(in(z), limit) == static_cast<std::size_t>(first - z.begin()));
+            }
+        }
+}
+
+TEMPLATE_TEST_CASE("sums give every element to one function, groups beside a place to the other", "[lanes]",
+                   float, double, long double) {
+    using T = TestType;
+    for (const std::size_t n : many_lengths()) {
+        const std::vector<T> ones(n, T(1));
+        for (const std::size_t place :
+             {std::size_t(0), n / 3, n / 2, n - std::min<std::size_t>(n, 1), n + 100}) {
+            CAPTURE(n, place);
+            bool seen = false, wrong = false;
+            const auto sums = detail::sum_groups<T, 2>(
+                static_cast<Index>(n),
+                [&](const auto& lane, detail::Packets<T, 2>& sum) {
+                    using P = typename std::decay_t<decltype(lane)>::P;
+                    const Index at = static_cast<Index>(place) - lane.i;
+                    seen = seen || (at >= 0 && at < P::size);
+                    sum.v[0] = add_to(sum.v[0], lane(ones.data(), T(0)));
+                },
+                static_cast<Index>(place),
+                [&](const auto& lane, detail::Packets<T, 2>& sum) {
+                    using P = typename std::decay_t<decltype(lane)>::P;
+                    const Index at = static_cast<Index>(place) - lane.i;
+                    wrong = wrong || (at >= 0 && at < P::size);
+                    sum.v[1] = add_to(sum.v[1], lane(ones.data(), T(0)));
+                });
+            CHECK(sums[0] + sums[1] == static_cast<attnscope::Accumulator<T>>(n));
+            CHECK(seen == (place < n));
+            CHECK_FALSE(wrong);
+            const auto alone = detail::sum_groups<T, 1>(
+                static_cast<Index>(n), [&](const auto& lane, detail::Packets<T, 1>& sum) {
+                    sum.v[0] = add_to(sum.v[0], lane(ones.data(), T(0)));
+                });
+            CHECK(alone[0] == static_cast<attnscope::Accumulator<T>>(n));
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("sums of four packets at once", "[lanes][packet]", float, double, long double) {
+    using P = detail::Packet<TestType>;
+    std::array<typename P::Elements, 4> x;
+    std::array<TestType, 4> wanted{};
+    for (std::size_t k = 0; k < x.size(); ++k)
+        for (std::size_t i = 0; i < x[k].size(); ++i) {
+            x[k][i] = static_cast<TestType>((k + 1) * (i * i + 3)); // sums are exact
+            wanted[k] += x[k][i];
+        }
+    CHECK(reduce_add(P::load(x[0].data()), P::load(x[1].data()), P::load(x[2].data()), P::load(x[3].data())) ==
+          wanted);
+}
+
+TEMPLATE_TEST_CASE("partial packets read no element behind the row, and are filled", "[lanes][packet]", float,
+                   double, long double) {
+    using P = detail::Packet<TestType>;
+    for (Index count = 0; count < P::size; ++count) {
+        const std::vector<TestType> row(static_cast<std::size_t>(count),
+                                        TestType(3)); // its end is the allocation's
+        typename P::Elements found;
+        P::load_partial(row.data(), count, TestType(-2)).store(found.data());
+        for (std::size_t i = 0; i < found.size(); ++i)
+            CHECK(found[i] == (static_cast<Index>(i) < count ? 3 : -2));
+    }
+}
