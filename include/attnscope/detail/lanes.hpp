@@ -82,17 +82,10 @@ template <Real T, int K>
 EIGEN_ALWAYS_INLINE std::array<Accumulator<T>, static_cast<std::size_t>(K)>
 reduce_add_each(const Packets<T, K>& x) {
     std::array<Accumulator<T>, static_cast<std::size_t>(K)> sums;
-    if constexpr (K == 1) {
-        sums[0] = Accumulator<T>(reduce_add(x.v[0]));
-    } else {
-        const Packet<T> none = T(0);
-        for (std::size_t k = 0; k < sums.size(); k += 4) {
-            const auto of = [&](std::size_t i) { return i < sums.size() ? x.v[i] : none; };
-            const auto four = reduce_add(of(k), of(k + 1), of(k + 2), of(k + 3));
-            for (std::size_t i = k; i < std::min(k + 4, sums.size()); ++i)
-                sums[i] = Accumulator<T>(four[i - k]);
-        }
-    }
+    std::size_t k = 0;
+    if constexpr (K >= 4)
+        for (const T sum : reduce_add(x.v[0], x.v[1], x.v[2], x.v[3])) sums[k++] = Accumulator<T>(sum);
+    for (; k < sums.size(); ++k) sums[k] = Accumulator<T>(reduce_add(x.v[k]));
     return sums;
 }
 

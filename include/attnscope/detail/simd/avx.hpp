@@ -57,21 +57,21 @@ struct Instructions<float, 8> : GenericInstructions<float> {
     }
 #endif
     static std::array<float, 4> reduce_add(__m256 a, __m256 b, __m256 c, __m256 d) {
-        const __m256 all = halves(halves(a, c), halves(b, d)); // two sums of each, side by side
-        std::array<float, 4> sums;
-        _mm_storeu_ps(sums.data(), _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
-        return sums;
+        // Halves of each, side by side; then pairs: the order of Eigen's sum of one.
+        const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)),
+                     cd = _mm256_add_ps(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31)),
+                     two = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee)),
+                     one = _mm256_add_ps(two, _mm256_permute_ps(two, 0xb1));
+        std::array<float, 8> sums;
+        _mm256_storeu_ps(sums.data(), one);
+        return {sums[0], sums[4], sums[2], sums[6]};
     }
     static std::uint32_t mask_not_below(__m256 x, __m256 limit) {
         return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
     }
 
-private:
-    /// Sums of pairs of a and of b, alternating.
-    static __m256 halves(__m256 a, __m256 b) {
-        return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-    }
 #ifdef __AVX2__
+private:
     static __m256i lanes_of(std::uint32_t mask) {
         return _mm256_cvtepu8_epi32(
             _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<8, 1>[mask].data())));

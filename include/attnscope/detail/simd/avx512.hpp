@@ -47,11 +47,16 @@ struct Instructions<float, 16> : GenericInstructions<float> {
         return std::popcount(static_cast<std::uint32_t>(mask));
     }
     static std::array<float, 4> reduce_add(__m512 a, __m512 b, __m512 c, __m512 d) {
-        const __m512 all = halves(halves(a, c), halves(b, d)); // four sums of each, side by side
-        const __m256 two = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-        std::array<float, 4> sums;
-        _mm_storeu_ps(sums.data(), _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
-        return sums;
+        // Halves, then quarters of each, side by side; then pairs: the order of Eigen's sum of one.
+        const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
+                     cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee)),
+                     four =
+                         _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd)),
+                     two = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4e)),
+                     one = _mm512_add_ps(two, _mm512_permute_ps(two, 0xb1));
+        std::array<float, 16> sums;
+        _mm512_storeu_ps(sums.data(), one);
+        return {sums[0], sums[4], sums[8], sums[12]};
     }
     static __m512 load_partial(const float* source, Index count, float fill) {
         return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
@@ -61,10 +66,6 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     }
 
 private:
-    /// Sums of pairs of a and of b, alternating.
-    static __m512 halves(__m512 a, __m512 b) {
-        return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    }
     static __mmask16 first(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
     static Index store_some(__mmask16 mask, __m512 x, float* target) {
         // A masked store is slow on some processors.

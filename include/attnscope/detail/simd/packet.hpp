@@ -123,7 +123,7 @@ public:
     }
 
     friend EIGEN_ALWAYS_INLINE T reduce_add(Packet x) { return Eigen::internal::predux(x.raw); }
-    /// The sum of each of four, together, which waits less.
+    /// The sum of each of four, with the bits that it has alone, together, which waits less.
     friend EIGEN_ALWAYS_INLINE std::array<T, 4> reduce_add(Packet a, Packet b, Packet c, Packet d) {
         return Target::reduce_add(a.raw, b.raw, c.raw, d.raw);
     }
