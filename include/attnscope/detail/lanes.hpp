@@ -286,15 +286,16 @@ struct ClassRange {
     EIGEN_ALWAYS_INLINE explicit ClassRange(RowIn<T> z) {
         using P = Packet<T>;
         constexpr T infinity = std::numeric_limits<T>::infinity();
-        for (int j = 0; j < 4; ++j) low[j] = infinity, high[j] = -infinity;
+        unrolled<4>([&](Index j) ATTNSCOPE_DETAIL_INLINE_LAMBDA { low[j] = infinity, high[j] = -infinity; });
         const Index n = size(z);
         Index i = 0;
-        const auto meet = [&](int j, P x) {
+        const auto meet = [&](Index j, P x) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
             low[j] = min(low[j], x);
             high[j] = max(high[j], x);
         };
         for (; i + 4 * P::size <= n; i += 4 * P::size)
-            for (int j = 0; j < 4; ++j) meet(j, P::load(z.data() + i + j * P::size));
+            unrolled<4>([&](Index j)
+                            ATTNSCOPE_DETAIL_INLINE_LAMBDA { meet(j, P::load(z.data() + i + j * P::size)); });
         for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
         if (i < n) meet(0, P::load_partial(z.data() + i, n - i, detail::at(z, i)));
     }
@@ -313,9 +314,10 @@ RowPeak<T> row_peak(RowIn<T> z) {
     const ClassRange<T> classes(z);
     const RowRange<T> range = classes.range();
     const P top = range.max;
-    int holding = 0, own = 0;
-    for (int j = 0; j < 4; ++j)
+    Index holding = 0, own = 0;
+    unrolled<4>([&](Index j) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
         if (mask_not_below(classes.high[j], top) != 0) ++holding, own = j;
+    });
     const auto found = [&](std::size_t place) { return RowPeak<T>{range, place}; };
     if (holding != 1) return found(first_not_below<T>(z, range.max));
     // Sixteen of its packets at a time, from the last to the first: a branch for each would be mispredicted.

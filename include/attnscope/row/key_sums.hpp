@@ -163,16 +163,14 @@ EIGEN_ALWAYS_INLINE auto key_adder(const KeyRow<T>& row, Packet<T>& largest) {
 
 /// The packets of a row of at most `sum_block<T, 5>` keys at T = 1.
 template <Real T>
-KeyPackets<T> key_packets(RowIn<T> z, T m, T least, std::size_t top) {
+void key_packets(RowIn<T> z, T m, T least, std::size_t top, KeyPackets<T>& out) {
     const KeyRow<T> row(z.data(), m, top);
-    KeyPackets<T> result;
-    result.largest = -std::numeric_limits<T>::infinity();
+    Packet<T> largest = -std::numeric_limits<T>::infinity();
     with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-        result.sum =
-            add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, result.largest),
-                             key_adder<false, false, true, known>(row, result.largest));
+        out.sum = add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, largest),
+                                   key_adder<false, false, true, known>(row, largest));
     });
-    return result;
+    out.largest = largest;
 }
 
 /// u_i = (m - z_i)/T with 1/T = high + low. `smallest` and `visible` are left alone. `least`: the smallest element of z.

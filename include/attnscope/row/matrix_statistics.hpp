@@ -49,86 +49,93 @@ public:
             at(together_, i) = i < count && add(first + i, i);
             if (!at(together_, i)) at(packets_, i) = KeyPackets<T>{};
         }
-        for (Index i = 0; i < count; i += 4) reduce(first, i);
+        for (Index i = 0; i < count; i += 4) reduce(i);
+        for (Index i = 0; i < count; ++i) finish(first + i, i);
         columns(first, count);
     }
 
 private:
+    /// A number of each row.
+    template <class N>
+    using OfRows = std::array<N, static_cast<std::size_t>(most)>;
+
     /// The packets of a row, if it is short and has some; else its statistics.
     bool add(Index at_row, Index i) {
         const RowIn<T> z = z_.row(at_row);
         const RowPeak<T>& peak = at(peaks_, i);
-        RowStatistics<A>& row = at(out_.rows, at_row);
         if (size(z) <= sum_block<T, 5> && has_floor(peak.max, temperature_) &&
             peak.max <= std::numeric_limits<T>::max() && peak.place < z.size()) {
-            at(packets_, i) = key_packets<T>(z, peak.max, peak.min, peak.place);
-            const auto [least, visible] = visible_range<T>(z, peak.min);
-            row.min_logit = A(least);
-            row.visible = visible;
+            key_packets<T>(z, peak.max, peak.min, peak.place, at(packets_, i));
+            std::tie(at(least_, i), at(visible_, i)) = visible_range<T>(z, peak.min);
             return true;
         }
-        row = row_statistics_at<T>(z, peak, temperature_);
+        at(out_.rows, at_row) = row_statistics_at<T>(z, peak, temperature_);
         return false;
     }
 
-    /// The sums of four rows.
-    void reduce(Index first, Index begin) {
+    /// The sums of four rows, and their second logits.
+    void reduce(Index begin) {
         const auto of = [&](Index i) -> const KeyPackets<T>& { return at(packets_, begin + i); };
-        std::array<std::array<T, 4>, 5> sums;
-        for (std::size_t k = 0; k < sums.size(); ++k)
-            sums[k] = reduce_add(of(0).sum.v[k], of(1).sum.v[k], of(2).sum.v[k], of(3).sum.v[k]);
-        for (Index j = 0; j < 4; ++j) {
-            const Index i = begin + j;
-            if (!at(together_, i)) continue;
-            RowStatistics<A>& row = at(out_.rows, first + i);
+        for (std::size_t k = 0; k < sums_.size(); ++k) {
+            const auto four = reduce_add(of(0).sum.v[k], of(1).sum.v[k], of(2).sum.v[k], of(3).sum.v[k]);
+            for (Index j = 0; j < 4; ++j) at(sums_[k], begin + j) = A(at(four, j));
+        }
+        const auto most_of_others = reduce_max(of(0).largest, of(1).largest, of(2).largest, of(3).largest);
+        for (Index j = 0; j < 4; ++j) at(second_, begin + j) = A(at(most_of_others, j));
+    }
+
+    /// The statistics of a row from its sums, and what the columns need of any.
+    void finish(Index at_row, Index i) {
+        RowStatistics<A>& row = at(out_.rows, at_row);
+        if (at(together_, i)) {
             const RowPeak<T>& peak = at(peaks_, i);
-            const auto sum = [&](std::size_t k) { return A(at(sums[k], j)); };
             row.status = RowStatus::normal;
             row.temperature = 1;
             row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
+            row.visible = at(visible_, i);
             row.argmax = static_cast<Index>(peak.place);
             row.max_logit = A(peak.max);
-            row.second_logit = row.visible == 1 ? RowStatistics<A>::nan() : A(reduce_max(of(j).largest));
-            row.r = sum(0);
-            row.t = -sum(1);
-            row.q = sum(2);
-            row.c = sum(3);
-            row.v = sum(4);
+            row.second_logit = row.visible == 1 ? RowStatistics<A>::nan() : at(second_, i);
+            row.min_logit = A(at(least_, i));
+            row.r = at(sums_[0], i);
+            row.t = at(sums_[1], i) = -at(sums_[1], i);
+            row.q = at(sums_[2], i);
+            row.c = at(sums_[3], i);
+            row.v = at(sums_[4], i);
             row.flat_spread = row.flat_t = row.flat_v = 0;
             if (row.r == row.r)
-                add_flat_sums<T>(z_.row(first + i), row);
+                add_flat_sums<T>(z_.row(at_row), row);
             else // a NaN that the range did not show
-                row = row_statistics_at<T>(z_.row(first + i), peak, temperature_);
+                row = row_statistics_at<T>(z_.row(at_row), peak, temperature_);
+        } else {
+            at(sums_[0], i) = row.r;
+            at(sums_[1], i) = row.t;
+            at(sums_[2], i) = row.q;
+            at(sums_[3], i) = row.c;
         }
+        at(top_, i) = row.max_logit;
+        at(second_, i) = row.second_logit;
+        at(low_, i) = row.min_logit;
     }
 
     void columns(Index first, Index count) {
-        std::array<A, static_cast<std::size_t>(most)> r, t, q, c, top, second, least;
-        for (Index i = 0; i < count; ++i) {
-            const RowStatistics<A>& row = at(out_.rows, first + i);
-            at(r, i) = row.r;
-            at(t, i) = row.t;
-            at(q, i) = row.q;
-            at(c, i) = row.c;
-            at(top, i) = row.max_logit;
-            at(second, i) = row.second_logit;
-            at(least, i) = row.min_logit;
-        }
         const Packet<A> one = A(1), temperature = static_cast<A>(temperature_);
+        const auto exponent = [&](Packet<A> logit) { return temperature_ == 1 ? logit : logit / temperature; };
         for_each_lane<A>(count, [&](const auto& lane) {
-            const auto rest = lane(r.data()), sum = rest + one, inverse = one / sum, square = inverse * inverse;
+            const auto of = [&](const auto& numbers) { return lane(numbers.data(), A(0)); };
+            const auto rest = of(sums_[0]), sum = rest + one, inverse = one / sum, square = inverse * inverse;
             const auto logarithm = log(sum) + (rest - (sum - one)) * inverse; // as `log_one_plus`
-            const auto largest = lane(top.data());
+            const auto top = of(top_);
             const auto store = [&](typename MatrixStatistics<A>::Column& column, const auto& x) {
                 lane.store(column.data() + first, x);
             };
-            store(out_.log_sum_exp, largest / temperature + logarithm);
-            store(out_.entropy_nats, logarithm + lane(t.data()) * inverse);
+            store(out_.log_sum_exp, exponent(top) + logarithm);
+            store(out_.entropy_nats, logarithm + of(sums_[1]) * inverse);
             store(out_.max_weight, inverse);
-            store(out_.second_weight, exp_nonpositive((lane(second.data()) - largest) / temperature) * inverse);
-            store(out_.power_sum_2, (one + lane(q.data())) * square);
-            store(out_.power_sum_3, (one + lane(c.data())) * (square * inverse));
-            store(out_.logit_spread, largest - lane(least.data()));
+            store(out_.second_weight, exp_nonpositive(exponent(of(second_) - top)) * inverse);
+            store(out_.power_sum_2, (one + of(sums_[2])) * square);
+            store(out_.power_sum_3, (one + of(sums_[3])) * (square * inverse));
+            store(out_.logit_spread, top - of(low_));
         });
         for (Index i = first; i < first + count; ++i)
             if (const RowStatistics<A>& row = at(out_.rows, i); !row.normal() || row.visible < 2)
@@ -147,9 +154,13 @@ private:
     MatrixView<T> z_;
     double temperature_;
     MatrixStatistics<A>& out_;
-    std::array<RowPeak<T>, static_cast<std::size_t>(most)> peaks_;
-    std::array<KeyPackets<T>, static_cast<std::size_t>(most)> packets_;
-    std::array<bool, static_cast<std::size_t>(most)> together_;
+    OfRows<RowPeak<T>> peaks_;
+    OfRows<bool> together_; ///< whether it has packets
+    OfRows<KeyPackets<T>> packets_;
+    OfRows<T> least_;
+    OfRows<Index> visible_;
+    std::array<OfRows<A>, 5> sums_; ///< r, t, q, c, v
+    OfRows<A> top_, second_, low_;
 };
 
 } // namespace detail

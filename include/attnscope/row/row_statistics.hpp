@@ -143,7 +143,8 @@ template <Real T>
 void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
     using A = Accumulator<T>;
     const A spread = row.max_logit - row.min_logit;
-    if (!(spread > 0 && spread / A(row.temperature) < flat_exponent<T>())) return;
+    const A exponents = row.temperature == 1 ? spread : spread / A(row.temperature);
+    if (!(spread > 0 && exponents < flat_exponent<T>())) return;
     row.flat_spread = spread;
     for (const T x : z) {
         if (x == -std::numeric_limits<T>::infinity()) continue;

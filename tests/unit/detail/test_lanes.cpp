@@ -97,8 +97,10 @@ TEMPLATE_TEST_CASE("sums of four packets at once have the bits of each", "[lanes
             for (TestType& element : elements) element = static_cast<TestType>(std::exp(5 * random.normal()));
         const auto packet = [&](std::size_t k) { return P::load(x[k].data()); };
         const auto sums = reduce_add(packet(0), packet(1), packet(2), packet(3));
+        const auto largest = reduce_max(packet(0), packet(1), packet(2), packet(3));
         for (std::size_t k = 0; k < x.size(); ++k) {
             CHECK(sums[k] == reduce_add(packet(k)));
+            CHECK(largest[k] == *std::max_element(x[k].begin(), x[k].end()));
             const auto exact = std::accumulate(x[k].begin(), x[k].end(), Ref(0));
             CHECK(std::abs(Ref(sums[k]) - exact) <= 5 * unit_roundoff<TestType> * exact);
         }

@@ -57,21 +57,28 @@ struct Instructions<float, 8> : GenericInstructions<float> {
     }
 #endif
     static std::array<float, 4> reduce_add(__m256 a, __m256 b, __m256 c, __m256 d) {
-        // Halves of each, side by side; then pairs: the order of Eigen's sum of one.
-        const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)),
-                     cd = _mm256_add_ps(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31)),
-                     two = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee)),
-                     one = _mm256_add_ps(two, _mm256_permute_ps(two, 0xb1));
-        std::array<float, 8> sums;
-        _mm256_storeu_ps(sums.data(), one);
-        return {sums[0], sums[4], sums[2], sums[6]};
+        return reduce(a, b, c, d, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); });
+    }
+    static std::array<float, 4> reduce_max(__m256 a, __m256 b, __m256 c, __m256 d) {
+        return reduce(a, b, c, d, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
     }
     static std::uint32_t mask_not_below(__m256 x, __m256 limit) {
         return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_GE_OQ)));
     }
 
-#ifdef __AVX2__
 private:
+    /// Of the elements of each: halves, side by side; then pairs. The order of Eigen's sum of one.
+    template <class F>
+    static std::array<float, 4> reduce(__m256 a, __m256 b, __m256 c, __m256 d, const F& of) {
+        const __m256 ab = of(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)),
+                     cd = of(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31)),
+                     two = of(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee)),
+                     one = of(two, _mm256_permute_ps(two, 0xb1));
+        std::array<float, 8> each;
+        _mm256_storeu_ps(each.data(), one);
+        return {each[0], each[4], each[2], each[6]};
+    }
+#ifdef __AVX2__
     static __m256i lanes_of(std::uint32_t mask) {
         return _mm256_cvtepu8_epi32(
             _mm_loadl_epi64(reinterpret_cast<const __m128i*>(set_lanes<8, 1>[mask].data())));

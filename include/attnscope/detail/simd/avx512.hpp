@@ -47,16 +47,10 @@ struct Instructions<float, 16> : GenericInstructions<float> {
         return std::popcount(static_cast<std::uint32_t>(mask));
     }
     static std::array<float, 4> reduce_add(__m512 a, __m512 b, __m512 c, __m512 d) {
-        // Halves, then quarters of each, side by side; then pairs: the order of Eigen's sum of one.
-        const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
-                     cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee)),
-                     four =
-                         _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd)),
-                     two = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4e)),
-                     one = _mm512_add_ps(two, _mm512_permute_ps(two, 0xb1));
-        std::array<float, 16> sums;
-        _mm512_storeu_ps(sums.data(), one);
-        return {sums[0], sums[4], sums[8], sums[12]};
+        return reduce(a, b, c, d, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
+    }
+    static std::array<float, 4> reduce_max(__m512 a, __m512 b, __m512 c, __m512 d) {
+        return reduce(a, b, c, d, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
     }
     static __m512 load_partial(const float* source, Index count, float fill) {
         return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), source);
@@ -66,6 +60,17 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     }
 
 private:
+    /// Of the elements of each: halves, then quarters, side by side; then pairs. The order of Eigen's sum of one.
+    template <class F>
+    static std::array<float, 4> reduce(__m512 a, __m512 b, __m512 c, __m512 d, const F& of) {
+        const __m512 ab = of(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
+                     cd = of(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee)),
+                     four = of(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd)),
+                     two = of(four, _mm512_permute_ps(four, 0x4e)), one = of(two, _mm512_permute_ps(two, 0xb1));
+        std::array<float, 16> each;
+        _mm512_storeu_ps(each.data(), one);
+        return {each[0], each[4], each[8], each[12]};
+    }
     static __mmask16 first(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
     static Index store_some(__mmask16 mask, __m512 x, float* target) {
         // A masked store is slow on some processors.

@@ -70,6 +70,11 @@ struct GenericInstructions {
         using Eigen::internal::predux;
         return {predux(a), predux(b), predux(c), predux(d)};
     }
+    /// The largest element of each; any order gives the same.
+    static std::array<T, 4> reduce_max(Raw a, Raw b, Raw c, Raw d) {
+        using Eigen::internal::predux_max;
+        return {predux_max(a), predux_max(b), predux_max(c), predux_max(d)};
+    }
     /// sqrt x, correctly rounded in double and long double. Eigen's of floats is right to 2 units, but 0 of denormals and
     /// NaN of +inf.
     static Raw sqrt(Raw x) {

@@ -127,6 +127,9 @@ public:
     friend EIGEN_ALWAYS_INLINE std::array<T, 4> reduce_add(Packet a, Packet b, Packet c, Packet d) {
         return Target::reduce_add(a.raw, b.raw, c.raw, d.raw);
     }
+    friend EIGEN_ALWAYS_INLINE std::array<T, 4> reduce_max(Packet a, Packet b, Packet c, Packet d) {
+        return Target::reduce_max(a.raw, b.raw, c.raw, d.raw);
+    }
     friend EIGEN_ALWAYS_INLINE T reduce_max(Packet x) { return Eigen::internal::predux_max(x.raw); }
     friend EIGEN_ALWAYS_INLINE T reduce_min(Packet x) { return Eigen::internal::predux_min(x.raw); }
 
