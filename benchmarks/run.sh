@@ -84,8 +84,8 @@ if grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
     cmake --preset release -B "$build/avx2" -DCMAKE_CXX_FLAGS="-mavx2 -mfma" -DATTNSCOPE_BUILD_BENCHMARKS=ON \
         -DATTNSCOPE_BUILD_EXAMPLES=OFF -DATTNSCOPE_BUILD_TESTS=OFF </dev/null >/dev/null
     cmake --build "$build/avx2" --parallel "$jobs" --target "${targets[@]}" </dev/null
-    # oneDNN chooses its instructions at run time: here it may not use more than we do. (Its two names, old and new.)
-    export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+    # oneDNN (two names, old and new) and PyTorch choose their instructions at run time: here they may not use more than we do.
+    export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
     run_all avx2 "$build/avx2" "$@"
 fi
 
