@@ -158,6 +158,8 @@ TEST_CASE("messages of concentration", "[messages]") {
     check({
         {"row_statistics: temperature must be > 0 and finite, got 0",
          [&] { row_statistics<double>(rows.in3(), 0); }},
+        {"matrix_statistics: temperature must be > 0 and finite, got 0",
+         [&] { matrix_statistics(Matrix<double>(2, 3), 0); }},
         {"row_statistics: temperature must be > 0 and finite, got -1",
          [&] { entropy_nats(Eigen::Vector2d(1, 2), -1); }},
         {"centred_norm: temperature must be > 0 and finite, got -1",

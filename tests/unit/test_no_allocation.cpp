@@ -213,6 +213,10 @@ TEMPLATE_TEST_CASE("row figures allocate nothing", "[allocation]", float, double
         Buffers<T> b(row.size());
         CHECK(count_allocations([&] { keep(attnscope::log_sum_exp<T>(z, 0.5)); }) == 0);
         CHECK(count_allocations([&] { keep(attnscope::row_statistics<T>(z, 2)); }) == 0);
+        const attnscope::MatrixView<T> matrix(row.data(), 1, static_cast<Index>(row.size()));
+        attnscope::MatrixStatistics<A> of_rows;
+        attnscope::matrix_statistics(matrix, of_rows);
+        CHECK(count_allocations([&] { attnscope::matrix_statistics(matrix, of_rows, 2); }) == 0);
         CHECK(count_allocations([&] { keep(attnscope::centred_norm<T>(z, 2)); }) == 0);
         for (const double order : {0.0, 0.5, 1.0, 1.0 + 1e-9, 2.0, 1e300})
             CHECK(count_allocations([&] { keep(attnscope::renyi_entropy_nats<T>(z, order)); }) == 0);
