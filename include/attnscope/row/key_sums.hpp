@@ -14,11 +14,15 @@ template <class P>
 EIGEN_ALWAYS_INLINE P product_error(const P& a, Packet<typename P::Scalar> b, const P& product) {
     using T = typename P::Scalar;
     if constexpr (madd_is_fused && !Packet<T>::scalar) return madd(a, b, T(0) - product);
-    // Dekker's product with Veltkamp's split, that of b with room for the largest numbers.
+    // Dekker's product with Veltkamp's split: of smaller numbers, where those of a or b would overflow.
     constexpr int half_digits = (std::numeric_limits<T>::digits + 1) / 2;
     constexpr T factor = static_cast<T>((1ull << half_digits) + 1);
-    const P y = a * factor, a1 = y - (y - a), a2 = a - a1;
     constexpr T room = 1 / static_cast<T>(1ull << (half_digits + 1));
+    constexpr T large = std::numeric_limits<T>::max() * room;
+    const Packet<T> one = T(1), less = room, more = 1 / room;
+    const P size = max(a, T(0) - a);
+    const P to = select_below(size, large, one, less), back = select_below(size, large, one, more);
+    const P near = a * to, y = near * factor, a1 = (y - (y - near)) * back, a2 = a - a1;
     const Packet<T> small = b * room, x = small * factor;
     const Packet<T> b1 = (x - (x - small)) * (1 / room), b2 = b - b1;
     const P e1 = a1 * b1 - product;

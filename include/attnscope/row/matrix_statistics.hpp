@@ -11,13 +11,14 @@ inline namespace v0_2 {
 
 /// Statistics of the rows of a matrix of logits: all of them in `rows`, and the figures that are asked for most as columns, one
 /// entry a row. A is the accumulator scalar of the logits: double for float.
-/// Special rows. As of `RowStatistics`: `rows[i].status` says which, and columns have NaN.
+/// Special rows. As of `RowStatistics`: `rows[i].status` says which, and columns have NaN, or an infinite log-sum-exp.
 template <Real A>
 struct MatrixStatistics {
     using Column = Eigen::Array<A, Eigen::Dynamic, 1>;
 
     std::vector<RowStatistics<A>> rows;
-    /// The figures of these names of `RowStatistics`, to two units of A.
+    /// The figures of these names of `RowStatistics`, as exact, with other last bits: weights to 8 units of roundoff, log-sum-exp
+    /// relative to the larger of |max z/T| and log(1 + r). A second weight below the smallest normal number is 0.
     Column log_sum_exp, entropy_nats, max_weight, second_weight, power_sum_2, power_sum_3, logit_spread;
 
     void resize(Index count) {
@@ -95,7 +96,7 @@ private:
             row.visible = at(visible_, i);
             row.argmax = static_cast<Index>(peak.place);
             row.max_logit = A(peak.max);
-            row.second_logit = row.visible == 1 ? RowStatistics<A>::nan() : at(second_, i);
+            row.second_logit = row.visible == 1 ? RowStatistics<A>::nan() : at(second_, i) + A(0);
             row.min_logit = A(at(least_, i));
             row.r = at(sums_[0], i);
             row.t = at(sums_[1], i) = -at(sums_[1], i);
@@ -187,16 +188,31 @@ void matrix_statistics(MatrixView<T> z, MatrixStatistics<Accumulator<T>>& out, d
     });
 }
 
-/// As above from any matrix of logits: any Eigen expression of float, double, long double, half or bfloat16 (the last two are
-/// computed in float); copied unless its rows are contiguous.
+/// As above, in memory of its own.
+template <Real T, Executor E = Sequential>
+MatrixStatistics<Accumulator<T>> matrix_statistics(MatrixView<T> z, double temperature = 1, E&& executor = {}) {
+    MatrixStatistics<Accumulator<T>> out;
+    matrix_statistics(z, out, temperature, executor);
+    return out;
+}
+
+/// As above from any matrix of logits: any Eigen expression that is not a vector at compile time, of float, double, long double,
+/// half or bfloat16 (the last two are computed in float); copied unless its rows are contiguous.
+template <MatrixExpr Z, Executor E = Sequential>
+requires(!VectorExpr<Z>)
+void matrix_statistics(const Z& z, MatrixStatistics<Accumulator<ScalarOf<Z>>>& out, double temperature = 1,
+                       E&& executor = {}) {
+    const MatrixHolder<ScalarOf<Z>> logits(z);
+    matrix_statistics(logits.get(), out, temperature, executor);
+}
+/// As above, in memory of its own.
 /// Example: `matrix_statistics(z).entropy_nats.mean()`
 template <MatrixExpr Z, Executor E = Sequential>
 requires(!VectorExpr<Z>)
 MatrixStatistics<Accumulator<ScalarOf<Z>>> matrix_statistics(const Z& z, double temperature = 1,
                                                              E&& executor = {}) {
-    const MatrixHolder<ScalarOf<Z>> logits(z);
     MatrixStatistics<Accumulator<ScalarOf<Z>>> out;
-    matrix_statistics(logits.get(), out, temperature, executor);
+    matrix_statistics(z, out, temperature, executor);
     return out;
 }
 

@@ -30,14 +30,14 @@ ATTNSCOPE_DETAIL_PURE A log_one_plus(A r) {
 /// sharp or flat the row is. A is the accumulator scalar: double for float rows.
 ///
 /// On rows that are not `normal` every figure is NaN, except that an empty row has log_sum_exp -inf, and that
-/// an infinite row has the maximum +inf, at its first key of +inf. A row of one visible key has entropy 0 and
+/// an infinite row has log_sum_exp and the maximum +inf, at its first key of +inf. A row of one visible key has entropy 0 and
 /// weight 1.
 template <Real A>
 struct RowStatistics {
     RowStatus status = RowStatus::empty;
     double temperature = 1;
     A unit_roundoff = 0;    ///< of the scalar in which the row was read
-    Index visible = 0;      ///< keys with z > -inf
+    Index visible = 0;      ///< keys with another logit than -inf
     Index argmax = -1;      ///< first key with the largest logit, -1 if there is none
     A max_logit = nan();    ///< m
     A second_logit = nan(); ///< largest of the others, NaN when only one key is visible
@@ -92,7 +92,8 @@ struct RowStatistics {
     }
     /// E_p z
     A mean_logit() const { return max_logit - score_deficit(); }
-    /// Var_p z/T^k, k = 0, 1 or 2: of the logits, -dH/dbeta, and of the exponents. Never < 0. Its relative
+    /// Var_p z/T^k, k = 0, 1 or 2: of the logits, -dH/dbeta, and of the exponents. Never < 0. Keys nearer to the largest than
+    /// 3e-16 temperatures (float; 1e-146 for double) are at it beside others that are not. Its relative
     /// error grows like 1 + r = 1/p1 when all other keys lie equally far below the maximum: (1+r) v and t^2 <=
     /// r v then nearly cancel.
     A logit_variance(int k = 0) const {
@@ -154,43 +155,48 @@ void add_flat_sums(RowIn<T> z, RowStatistics<Accumulator<T>>& row) {
     }
 }
 
-/// Of a row whose range and largest key are known.
+/// What is left to tell of a row whose sums are NaN, or whose largest logit is not finite.
 template <Real T>
-EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, const RowPeak<T>& peak,
-                                                                    double temperature) {
+RowStatistics<Accumulator<T>> special_row_statistics(RowIn<T> z, RowStatus status, double temperature) {
     using A = Accumulator<T>;
     RowStatistics<A> row;
     row.temperature = temperature;
     row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
-    const T m = peak.max;
-    if (std::abs(m) <= std::numeric_limits<T>::max() && peak.place < z.size()) {
-        const KeySums<T> sums = key_sums<T>(z, m, peak.min, peak.place, temperature);
-        row.status = RowStatus::normal;
-        row.visible = sums.visible;
-        row.argmax = static_cast<Index>(peak.place);
-        row.max_logit = A(m);
-        row.min_logit = A(sums.smallest);
-        row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second);
-        row.r = sums.r;
-        row.t = sums.t;
-        row.q = sums.q;
-        row.c = sums.c;
-        row.v = sums.v;
-        if (row.r == row.r) {
-            add_flat_sums<T>(z, row);
-            return row;
-        }
-    }
-    RowStatistics<A> special;
-    special.temperature = temperature;
-    special.unit_roundoff = row.unit_roundoff;
-    row = special;
-    row.status = classify<T>(z);
+    row.status = status;
     for (const T x : z) row.visible += !(x == -std::numeric_limits<T>::infinity());
     if (row.status == RowStatus::infinite) {
         row.max_logit = std::numeric_limits<A>::infinity();
         row.argmax = std::find(z.begin(), z.end(), std::numeric_limits<T>::infinity()) - z.begin();
     }
+    return row;
+}
+
+/// Of a row whose range and largest key are known.
+template <Real T>
+EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, const RowPeak<T>& peak,
+                                                                    double temperature) {
+    using A = Accumulator<T>;
+    const T m = peak.max;
+    if (!(std::abs(m) <= std::numeric_limits<T>::max() && peak.place < z.size()))
+        return special_row_statistics<T>(z, classify<T>(z), temperature);
+    const KeySums<T> sums = key_sums<T>(z, m, peak.min, peak.place, temperature);
+    if (!(sums.r == sums.r)) return special_row_statistics<T>(z, classify<T>(z), temperature);
+    RowStatistics<A> row;
+    row.status = RowStatus::normal;
+    row.temperature = temperature;
+    row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
+    row.visible = sums.visible;
+    row.argmax = static_cast<Index>(peak.place);
+    row.max_logit = A(m);
+    row.min_logit = A(sums.smallest);
+    // A zero has one sign, whichever of several was met.
+    row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second) + A(0);
+    row.r = sums.r;
+    row.t = sums.t;
+    row.q = sums.q;
+    row.c = sums.c;
+    row.v = sums.v;
+    add_flat_sums<T>(z, row);
     return row;
 }
 

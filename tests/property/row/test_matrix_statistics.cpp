@@ -46,6 +46,9 @@ Matrix<T> rows_of_all_kinds(std::uint64_t seed, std::size_t n) {
         rows.back()[n / 2] = x;
         rows.emplace_back(n, -infinity);
         rows.back()[n - 1] = x;
+        rows.emplace_back(n, T(0)); // zeros of both signs, and one that is larger
+        for (std::size_t i = 0; i < n; i += 3) rows.back()[i] = T(-0.0);
+        rows.back()[n / 2] = x;
         rows.emplace_back(n, T(-3)); // NaN that the range may not show, and others
         for (std::size_t i = 0; i < n; ++i) rows.back()[i] -= static_cast<T>(i % 5);
         rows.back()[n / 3] = x;
@@ -137,6 +140,12 @@ TEST_CASE("matrices of any order, stride and scalar", "[matrix-statistics]") {
     CHECK((matrix_statistics(halves).max_weight ==
            matrix_statistics(Matrix<float>(halves.cast<float>())).max_weight)
               .all());
+    CHECK((matrix_statistics(MatrixView<float>(Matrix<float>(columns).data(), 0, 70)).rows.empty()));
+    MatrixStatistics<double> out;
+    matrix_statistics(columns, out);
+    CHECK((out.entropy_nats == wanted.entropy_nats).all());
+    CHECK((matrix_statistics(MatrixView<float>(wide.data(), 40, 70, 140)).entropy_nats == wanted.entropy_nats)
+              .all());
     CHECK(matrix_statistics(Eigen::MatrixXd(0, 5)).rows.empty());
     const auto none = matrix_statistics(Eigen::MatrixXd(3, 0));
     CHECK(none.rows[2].status == RowStatus::empty);
@@ -184,6 +193,29 @@ TEMPLATE_TEST_CASE("sums of rows whose largest logit is smaller than others in m
                     unit_roundoff<T>; // a few of the exponential, of products, and 20 of a sum at most
                 worst.meet(std::abs(found.r - r), 8 * unit * r, where);
                 worst.meet(std::abs(found.t - t), 9 * unit * t, where);
+            }
+    ATTNSCOPE_CHECK_WORST(worst);
+}
+
+// Differences of logits near the end of the range, at temperatures of that size: what splits their products must not overflow.
+TEMPLATE_TEST_CASE("rows whose gaps are near the largest number", "[row][extreme]", float, double) {
+    using T = TestType;
+    constexpr Ref largest = std::numeric_limits<T>::max();
+    Worst worst;
+    for (int exponent = 0; exponent < 24; ++exponent)
+        for (const double gap : {0.001, 0.7, 8.0, 30.0})
+            for (const Index n : {2, 5, 130}) {
+                const Ref temperature = std::ldexp(largest / 4, -exponent) / 8;
+                std::vector<T> z(static_cast<std::size_t>(n),
+                                 static_cast<T>(std::max(-gap * temperature, -largest)));
+                z[1] = T(0);
+                const auto found = row_statistics<T>(in(z), static_cast<double>(temperature));
+                const Where where{"gaps", z.size(),         static_cast<double>(temperature),
+                                  0,      scalar_name<T>(), std::to_string(gap)};
+                const Ref u = -Ref(z[0]) / Ref(static_cast<double>(temperature)), r = Ref(n - 1) * std::exp(-u);
+                worst.meet(found.normal() && found.argmax == 1 && found.visible == n, where);
+                worst.meet(std::abs(found.r - r), Ref(found.sum_error()) * r, where);
+                worst.meet(std::abs(found.t - u * r), Ref(found.sum_error()) * u * r, where);
             }
     ATTNSCOPE_CHECK_WORST(worst);
 }
