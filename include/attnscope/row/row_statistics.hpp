@@ -176,27 +176,30 @@ template <Real T>
 EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, const RowPeak<T>& peak,
                                                                     double temperature) {
     using A = Accumulator<T>;
+    RowStatistics<A> row; // the only one that is returned, so that it is not copied
     const T m = peak.max;
-    if (!(std::abs(m) <= std::numeric_limits<T>::max() && peak.place < z.size()))
-        return special_row_statistics<T>(z, classify<T>(z), temperature);
-    const KeySums<T> sums = key_sums<T>(z, m, peak.min, peak.place, temperature);
-    if (!(sums.r == sums.r)) return special_row_statistics<T>(z, classify<T>(z), temperature);
-    RowStatistics<A> row;
-    row.status = RowStatus::normal;
-    row.temperature = temperature;
-    row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
-    row.visible = sums.visible;
-    row.argmax = static_cast<Index>(peak.place);
-    row.max_logit = A(m);
-    row.min_logit = A(sums.smallest);
-    // A zero has one sign, whichever of several was met.
-    row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second) + A(0);
-    row.r = sums.r;
-    row.t = sums.t;
-    row.q = sums.q;
-    row.c = sums.c;
-    row.v = sums.v;
-    add_flat_sums<T>(z, row);
+    if (std::abs(m) <= std::numeric_limits<T>::max() && peak.place < z.size()) {
+        const KeySums<T> sums = key_sums<T>(z, m, peak.min, peak.place, temperature);
+        if (sums.r == sums.r) {
+            row.status = RowStatus::normal;
+            row.temperature = temperature;
+            row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
+            row.visible = sums.visible;
+            row.argmax = static_cast<Index>(peak.place);
+            row.max_logit = A(m);
+            row.min_logit = A(sums.smallest);
+            // A zero has one sign, whichever of several was met.
+            row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second) + A(0);
+            row.r = sums.r;
+            row.t = sums.t;
+            row.q = sums.q;
+            row.c = sums.c;
+            row.v = sums.v;
+            add_flat_sums<T>(z, row);
+            return row;
+        }
+    }
+    row = special_row_statistics<T>(z, classify<T>(z), temperature);
     return row;
 }
 
