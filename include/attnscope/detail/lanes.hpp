@@ -4,6 +4,8 @@
 
 #include <attnscope/detail/simd/exp.hpp>
 
+#include <algorithm>
+
 namespace attnscope {
 inline namespace v0_2 {
 namespace detail {
@@ -273,53 +275,71 @@ template <Real T>
 struct RowRange {
     T min, max;
 };
-/// With the first place of the largest; the size if there is none.
-template <Real T>
-struct RowPeak : RowRange<T> {
-    std::size_t place;
-};
-/// The largest elements of four classes of packets, one in four each; a rest of fewer is of the first class.
-template <Real T>
+/// Smallest and largest elements of four classes of packets, one in four each; a rest of fewer is of the first class.
+/// `visible`: the smallest above -inf, and how many elements are (NaN too).
+template <Real T, bool visible = false>
 struct ClassRange {
-    Packet<T> low[4], high[4];
+    Packet<T> low[4], high[4], count[4];
 
     EIGEN_ALWAYS_INLINE explicit ClassRange(RowIn<T> z) {
         using P = Packet<T>;
         constexpr T infinity = std::numeric_limits<T>::infinity();
-        unrolled<4>([&](Index j) ATTNSCOPE_DETAIL_INLINE_LAMBDA { low[j] = infinity, high[j] = -infinity; });
+        const P lowest = std::numeric_limits<T>::lowest(), one = T(1);
+        unrolled<4>([&](Index j) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+            low[j] = infinity, high[j] = -infinity, count[j] = T(0);
+        });
         const Index n = size(z);
         Index i = 0;
         const auto meet = [&](Index j, P x) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-            low[j] = min(low[j], x);
+            if constexpr (visible) {
+                low[j] = select_below(x, lowest, low[j], min(low[j], x));
+                count[j] = select_below(x, lowest, count[j], count[j] + one);
+            } else {
+                low[j] = min(low[j], x);
+            }
             high[j] = max(high[j], x);
         };
         for (; i + 4 * P::size <= n; i += 4 * P::size)
             unrolled<4>([&](Index j)
                             ATTNSCOPE_DETAIL_INLINE_LAMBDA { meet(j, P::load(z.data() + i + j * P::size)); });
         for (; i + P::size <= n; i += P::size) meet(0, P::load(z.data() + i));
-        if (i < n) meet(0, P::load_partial(z.data() + i, n - i, detail::at(z, i)));
+        if (i < n) meet(0, P::load_partial(z.data() + i, n - i, visible ? -infinity : detail::at(z, i)));
     }
     EIGEN_ALWAYS_INLINE RowRange<T> range() const {
         return {reduce_min(min(min(low[0], low[1]), min(low[2], low[3]))),
                 reduce_max(max(max(high[0], high[1]), max(high[2], high[3])))};
+    }
+    EIGEN_ALWAYS_INLINE Index counted(RowIn<T> z) const
+    requires visible
+    {
+        constexpr Index exact = Index(1)
+                                << std::min(std::numeric_limits<T>::digits, 62); // numbers of T count so far
+        if (size(z) > exact)
+            return size(z) - std::count(z.begin(), z.end(), -std::numeric_limits<T>::infinity());
+        return static_cast<Index>(reduce_add((count[0] + count[1]) + (count[2] + count[3])));
     }
 };
 template <Real T>
 RowRange<T> row_range(RowIn<T> z) {
     return ClassRange<T>(z).range();
 }
+/// With the first place of the largest, the size if there is none, and how many elements are above -inf, NaN too. `min`: the
+/// smallest of those.
 template <Real T>
-RowPeak<T> row_peak(RowIn<T> z) {
+struct RowPeak : RowRange<T> {
+    std::size_t place;
+    Index visible;
+};
+/// The first place of `largest`.
+template <Real T, bool visible>
+EIGEN_ALWAYS_INLINE std::size_t place_of_largest(RowIn<T> z, T largest, const ClassRange<T, visible>& classes) {
     using P = Packet<T>;
-    const ClassRange<T> classes(z);
-    const RowRange<T> range = classes.range();
-    const P top = range.max;
+    const P top = largest;
     Index holding = 0, own = 0;
     unrolled<4>([&](Index j) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
         if (mask_not_below(classes.high[j], top) != 0) ++holding, own = j;
     });
-    const auto found = [&](std::size_t place) { return RowPeak<T>{range, place}; };
-    if (holding != 1) return found(first_not_below<T>(z, range.max));
+    if (holding != 1) return first_not_below<T>(z, largest);
     // Sixteen of its packets at a time, from the last to the first: a branch for each would be mispredicted.
     constexpr Index step = 4 * P::size, none = -1;
     const Index steps = size(z) / step;
@@ -330,10 +350,23 @@ RowPeak<T> row_peak(RowIn<T> z) {
             const std::uint32_t mask = mask_not_below(P::load(z.data() + i), top);
             place = mask != 0 ? i + std::countr_zero(mask) : place;
         }
-        if (place != none) return found(static_cast<std::size_t>(place));
+        if (place != none) return static_cast<std::size_t>(place);
     }
     const auto rest = static_cast<std::size_t>(steps * step);
-    return found(rest + first_not_below<T>(z.subspan(rest), range.max));
+    return rest + first_not_below<T>(z.subspan(rest), largest);
+}
+/// `masked`: a guess whether some elements are -inf, which saves a pass where it is right.
+template <Real T>
+RowPeak<T> row_peak(RowIn<T> z, bool masked = false) {
+    if (!masked) {
+        const ClassRange<T> classes(z);
+        const RowRange<T> range = classes.range();
+        if (range.min > -std::numeric_limits<T>::infinity())
+            return {range, place_of_largest<T>(z, range.max, classes), size(z)};
+    }
+    const ClassRange<T, true> classes(z);
+    const RowRange<T> range = classes.range();
+    return {range, place_of_largest<T>(z, range.max, classes), classes.counted(z)};
 }
 
 /// ranks[i] = how many scores are larger than scores[i], counted for a packet of them at once, where sorting

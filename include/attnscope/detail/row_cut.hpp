@@ -73,49 +73,86 @@ Accumulator<T> wide_sum(RowIn<T> x) {
 }
 
 /// Drops as many of the smallest elements as `dropped` takes, halving the range of the ordered bits of what is left in
-/// between: a comparison and a compressed store for each element that is still in question, about three for each of the
-/// row, and no branch by an element. No element may be NaN.
-/// Cost. O(n) where halves of the range hold halves of the elements; at most O(n) times the bits of T. Allocates a
-/// row.
+/// between: a comparison and a compressed store for each element that is still in question, and no branch by an element.
+/// `range`: of the row.
 template <Real T>
-RowCut<T> cut_row(RowIn<T> row, DroppedElements<T>& dropped) {
+RowCut<T> cut_between(RowIn<T> row, RowRange<T> range, DroppedElements<T>& dropped) {
     using P = Packet<T>;
     constexpr Index few = 16;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    // Whole packets are stored.
-    const auto room = std::make_unique_for_overwrite<T[]>(row.size() + static_cast<std::size_t>(P::size));
+    // Two halves of the room, of which whole packets are stored.
+    const std::size_t half = row.size() + static_cast<std::size_t>(P::size);
+    const auto room = std::make_unique_for_overwrite<T[]>(2 * half);
     RowIn<T> left = row;
-    auto [low, high] = row_range<T>(row);
+    std::size_t to = 0; // where the next half begins; what is left is in the other
+    auto [low, high] = range;
     while (!std::same_as<T, long double> && std::ssize(left) > few && low < high) {
         T middle = high; // in (low, high], so that neither half has all of the range
         if constexpr (!std::same_as<T, long double>) middle = middle_of(low, high);
         const P limit = middle, zero = T(0);
+        const Index n = detail::size<T>(left), padding = (P::size - n % P::size) % P::size;
         WideSum<T> below;
-        Index reached = 0;
-        for_each_lane<T>(detail::size<T>(left), [&](const auto& lane) {
-            const P x = lane(left.data(), infinity);
-            reached += std::popcount(mask_not_below(x, limit));
-            if (dropped.looks_at_sum) below.add(select_below(x, limit, x, zero));
-        });
-        const Index padding = (P::size - detail::size<T>(left) % P::size) % P::size;
-        const bool drop = dropped.add(std::ssize(left) + padding - reached, below.sum());
-        Index stored = 0;
-        for_each_lane<T>(detail::size<T>(left), [&](const auto& lane) {
-            stored += drop ? store_not_below(lane(left.data(), -infinity), limit, room.get() + stored)
-                           : store_below(lane(left.data(), infinity), limit, room.get() + stored);
-        });
-        left = RowIn<T>(room.get(), static_cast<std::size_t>(stored));
+        // The half that is likelier to stay in question is stored while it is counted.
+        const auto store = [&](auto upper, auto first) {
+            T* const target = room.get() + to;
+            Index stored = 0;
+            for_each_lane<T>(n, [&](const auto& lane) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                const P x = lane(left.data(), infinity);
+                stored += upper() ? store_not_below(x, limit, target + stored)
+                                  : store_below(x, limit, target + stored);
+                if constexpr (first())
+                    if (dropped.looks_at_sum) below.add(select_below(x, limit, x, zero));
+            });
+            return upper() ? stored - padding : stored;
+        };
+        const std::true_type yes;
+        const std::false_type no;
+        const bool guess = dropped.looks_at_sum || 2 * (dropped.most - dropped.count) >= n;
+        Index stored = guess ? store(yes, yes) : store(no, yes);
+        const bool drop = dropped.add(guess ? n - stored : stored, below.sum());
+        if (drop != guess) stored = drop ? store(yes, no) : store(no, no);
+        left = RowIn<T>(room.get() + to, static_cast<std::size_t>(stored));
+        to = half - to;
         (drop ? low : high) = drop ? middle : std::nextafter(middle, -infinity);
     }
     // The few that are left, or many that are alike, one by one.
-    if (left.data() == row.data()) std::copy(row.begin(), row.end(), room.get());
-    const RowOut<T> rest(room.get(), left.size());
+    const RowOut<T> rest(room.get() + (half - to), left.size());
+    if (left.data() == row.data()) std::copy(row.begin(), row.end(), rest.begin());
     if (low < high) std::sort(rest.begin(), rest.end());
     std::size_t next = 0;
     while (next < rest.size() && dropped.add(1, Accumulator<T>(rest[next]))) ++next;
     if (next == rest.size()) return {std::nextafter(high, infinity)}; // what is above the range stays
     const T least = rest[next];
     return {least, std::count(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(next), least)};
+}
+
+/// `cut_between` of a row of which some are 0: they are far from the others in the bits, and go first.
+template <Real T>
+EIGEN_DONT_INLINE RowCut<T> cut_above_zero(RowIn<T> row, T high, DroppedElements<T>& dropped) {
+    using P = Packet<T>;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const auto room = std::make_unique_for_overwrite<T[]>(row.size() + static_cast<std::size_t>(P::size));
+    const P smallest = std::numeric_limits<T>::denorm_min();
+    P least = infinity;
+    Index above = 0;
+    for_each_lane<T>(size<T>(row), [&](const auto& lane) {
+        const P x = lane(row.data(), T(0));
+        least = select_below(x, smallest, least, min(least, x));
+        above += store_not_below(x, smallest, room.get() + above);
+    });
+    if (!dropped.add(size<T>(row) - above, 0)) return {T(0)};
+    return cut_between<T>(RowIn<T>(room.get(), static_cast<std::size_t>(above)), {reduce_min(least), high},
+                          dropped);
+}
+
+/// Drops as many of the smallest elements as `dropped` takes. No element may be negative or NaN.
+/// Cost. O(n) where halves of the range hold halves of the elements; at most O(n) times the bits of T. Allocates three
+/// rows.
+template <Real T>
+RowCut<T> cut_row(RowIn<T> row, DroppedElements<T>& dropped) {
+    const RowRange<T> range = row_range<T>(row);
+    if (range.min == T(0) && range.max > T(0)) return cut_above_zero<T>(row, range.max, dropped);
+    return cut_between<T>(row, range, dropped);
 }
 
 /// Sets what is cut off to 0; of elements that equal the smallest one that stays, the last ones go. Returns `wide_sum` of

@@ -3,7 +3,7 @@
 
 #include <attnscope/row/softmax_row.hpp>
 
-#include <tuple>
+#include <utility>
 
 namespace attnscope {
 inline namespace v0_2 {
@@ -42,9 +42,7 @@ T inverse_remainder(double temperature, T high) {
 template <Real T>
 struct KeySums {
     Accumulator<T> r = 0, t = 0, q = 0, c = 0, v = 0;
-    T second = -std::numeric_limits<T>::infinity();  ///< largest of the others, -inf if there is none
-    T smallest = std::numeric_limits<T>::infinity(); ///< of the visible keys, the one at `top` too
-    Index visible = 0;
+    T second = -std::numeric_limits<T>::infinity(); ///< largest of the others, -inf if there is none
 };
 
 /// No key is left out.
@@ -75,11 +73,12 @@ struct KeyPackets {
     Packet<T> largest;
 };
 
-/// What is known of the keys of a lane: nothing; that all have a weight at T = 1, so that no exponential is cut off, and that the
-/// one that is left out is not among them; and that none has a larger exponent than the largest logit, which is positive.
+/// What is known of the keys of a lane: nothing; that all that are visible have a weight at T = 1, so that no exponential is cut
+/// off, and that the one that is left out is not among them; and that none of them has a larger exponent than the largest logit,
+/// which is positive.
 enum class Keys { any, weighted, ordered };
 
-/// What is known of a row; m and `least`: its largest and smallest element.
+/// What is known of a row; m and `least`: its largest and smallest visible element.
 template <Real T>
 Keys kind_of_keys(T m, T least) {
     if (!(least - m >= exp_cutoff<T>())) return Keys::any;
@@ -94,8 +93,8 @@ Keys kind_of_keys(T m, T least) {
 }
 
 /// Adds the keys of a lane. `scaled` false: T = 1. `store`: also writes the weights e^{-u}, 0 for the key that is left out.
-/// `second`: also finds the largest of the others.
-template <bool scaled, bool store, bool second, Keys known, Real T, class Lane>
+/// `second`: also finds the largest of the others. `masked`: some keys may be, of those of which something is known.
+template <bool scaled, bool store, bool second, Keys known, bool masked, Real T, class Lane>
 EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packets<T, 5>& sum,
                                   Packet<T>& largest) {
     using Q = typename Lane::P;
@@ -108,15 +107,22 @@ EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packet
     if constexpr (!scaled && known == Keys::any) key = max(key, row.floor);
     // z - m = s + e exactly in T plus T: the rounding of s alone would cost 1e-6 of the entropy in float. What s rounds off is
     // known from the larger of the two that are added.
-    const Q s = key - row.maximum;
+    const Packet<T> lowest = std::numeric_limits<T>::lowest(), zero = T(0);
+    const auto if_visible = [&](const Q& x) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+        if constexpr (masked)
+            return select_below(key, lowest, zero, x);
+        else
+            return x;
+    };
+    const Q s = if_visible(key - row.maximum);
     Q e;
     if constexpr (known == Keys::ordered)
-        e = key - (s - row.negative);
+        e = key - (s + row.maximum);
     else
         e = max(key, row.negative) - (s - min(key, row.negative));
     Q u = s, weight;
     if constexpr (scaled) {
-        const Packet<T> zero = T(0), limit = exp_cutoff<T>();
+        const Packet<T> limit = exp_cutoff<T>();
         const Q scaled_distance = s * row.inverse;
         const Q correction =
             madd(e, row.inverse, madd(s, row.remainder, product_error(s, row.inverse, scaled_distance)));
@@ -125,8 +131,7 @@ EIGEN_ALWAYS_INLINE void add_keys(const KeyRow<T>& row, const Lane& lane, Packet
         weight = select_below(scaled_distance, limit, power, madd(power, correction, power));
         u = select_below(scaled_distance, limit, zero, scaled_distance);
     } else {
-        const Q power = exp_nonpositive<known != Keys::any>(s);
-        weight = madd(power, e, power);
+        weight = if_visible(exp_of_sum<known != Keys::any>(s, e));
     }
     if constexpr (store) lane.store(row.weights, weight);
     const Q weighted = u * weight, squared = weight * weight;
@@ -144,55 +149,65 @@ constexpr bool has_floor(T m, double temperature = 1) {
     return temperature == 1 && m > std::numeric_limits<T>::lowest() / 2;
 }
 
-/// f of what is known of the keys beside the one that is left out.
+template <Keys kind>
+using KeysKnown = std::integral_constant<Keys, kind>;
+
+/// f of what is known of the keys beside the one that is left out, and whether some are masked.
 template <Real T, class F>
-EIGEN_ALWAYS_INLINE auto with_keys(T m, T least, const F& f) {
-    switch (kind_of_keys(m, least)) {
-    case Keys::ordered:
-        return f(std::integral_constant<Keys, Keys::ordered>());
-    case Keys::weighted:
-        return f(std::integral_constant<Keys, Keys::weighted>());
-    default:
-        return f(std::integral_constant<Keys, Keys::any>());
+EIGEN_ALWAYS_INLINE auto with_keys(T m, T least, bool masked, const F& f) {
+    const Keys known = kind_of_keys(m, least);
+    if (known == Keys::any) return f(KeysKnown<Keys::any>(), std::false_type());
+    if (!masked) {
+        if (known == Keys::ordered) return f(KeysKnown<Keys::ordered>(), std::false_type());
+        return f(KeysKnown<Keys::weighted>(), std::false_type());
     }
+    if constexpr (!Instructions<T>::masks_operations) // the masks cost more than they save
+        return f(KeysKnown<Keys::any>(), std::false_type());
+    else if (known == Keys::ordered)
+        return f(KeysKnown<Keys::ordered>(), std::true_type());
+    else
+        return f(KeysKnown<Keys::weighted>(), std::true_type());
 }
 
 /// Adds keys as functions of a lane and packets of sums do, beside them the largest logit.
-template <bool scaled, bool store, bool second, Keys known, Real T>
+template <bool scaled, bool store, bool second, Keys known, bool masked, Real T>
 EIGEN_ALWAYS_INLINE auto key_adder(const KeyRow<T>& row, Packet<T>& largest) {
     return [&row, &largest](const auto& lane, Packets<T, 5>& sum) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-        add_keys<scaled, store, second, known>(row, lane, sum, largest);
+        add_keys<scaled, store, second, known, masked>(row, lane, sum, largest);
     };
 }
 
 /// The packets of a row of at most `sum_block<T, 5>` keys at T = 1.
 template <Real T>
-void key_packets(RowIn<T> z, T m, T least, std::size_t top, KeyPackets<T>& out) {
-    const KeyRow<T> row(z.data(), m, top);
+void key_packets(RowIn<T> z, const RowPeak<T>& peak, KeyPackets<T>& out) {
+    const KeyRow<T> row(z.data(), peak.max, peak.place);
     Packet<T> largest = -std::numeric_limits<T>::infinity();
-    with_keys(m, least, [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-        out.sum = add_groups<T, 5>(0, size(z), row.top, key_adder<false, false, true, Keys::any>(row, largest),
-                                   key_adder<false, false, true, known>(row, largest));
-    });
+    const auto any = key_adder<false, false, true, Keys::any, false>(row, largest);
+    with_keys(peak.max, peak.min, peak.visible < size(z),
+              [&]<Keys known, bool masked>(KeysKnown<known>, std::bool_constant<masked>)
+                  ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                      out.sum = add_groups<T, 5>(0, size(z), row.top, any,
+                                                 key_adder<false, false, true, known, masked>(row, largest));
+                  });
     out.largest = largest;
 }
 
-/// u_i = (m - z_i)/T with 1/T = high + low. `smallest` and `visible` are left alone. `least`: the smallest element of z.
-/// See `add_keys`; `weights` may be z.
+/// u_i = (m - z_i)/T with 1/T = high + low. `second`: of all sums; see `add_keys`. `weights` may be z.
 template <bool scaled, bool store, bool second, Real T>
-KeySums<T> key_sums_without_range(RowIn<T> z, T m, T least, std::size_t top, T high, T low, T* weights) {
-    const KeyRow<T> row(z.data(), m, top, high, low, weights);
+KeySums<T> sums_of_keys(RowIn<T> z, const RowPeak<T>& peak, T high, T low, T* weights) {
+    const KeyRow<T> row(z.data(), peak.max, peak.place, high, low, weights);
     Packet<T> largest = -std::numeric_limits<T>::infinity();
     std::array<Accumulator<T>, 5> sums;
-    const auto any = key_adder<scaled, store, second, Keys::any>(row, largest);
+    const auto any = key_adder<scaled, store, second, Keys::any, false>(row, largest);
     if constexpr (scaled)
         sums = sum_groups<T, 5>(size(z), any);
     else
-        with_keys(m, least,
-                  [&]<Keys known>(std::integral_constant<Keys, known>) ATTNSCOPE_DETAIL_INLINE_LAMBDA {
-                      sums = sum_groups<T, 5>(size(z), any, row.top,
-                                              key_adder<false, store, second, known>(row, largest));
-                  });
+        with_keys(peak.max, peak.min, peak.visible < size(z),
+                  [&]<Keys known, bool masked>(KeysKnown<known>, std::bool_constant<masked>)
+                      ATTNSCOPE_DETAIL_INLINE_LAMBDA {
+                          sums = sum_groups<T, 5>(size(z), any, row.top,
+                                                  key_adder<false, store, second, known, masked>(row, largest));
+                      });
     KeySums<T> result;
     result.r = sums[0];
     result.t = -sums[1];
@@ -225,31 +240,19 @@ KeySums<T> divided_key_sums(RowIn<T> z, T m, std::size_t top, double temperature
 /// Smallest logit above -inf, and how many there are. `least`: -inf included.
 template <Real T>
 std::pair<T, Index> visible_range(RowIn<T> z, T least) {
-    using P = Packet<T>;
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    if (least > -infinity) return {least, size(z)};
-    const P lowest = std::numeric_limits<T>::lowest(), above = infinity, zero = T(0), one = T(1);
-    auto smallest = above;
-    const auto count = sum_lanes<T>(size(z), [&](const auto& lane) {
-        const auto key = lane(z.data(), -infinity);
-        smallest = min(smallest, select_below(key, lowest, above, key));
-        return select_below(key, lowest, zero, one);
-    });
-    return {reduce_min(smallest), static_cast<Index>(count)};
+    if (least > -std::numeric_limits<T>::infinity()) return {least, size(z)};
+    const ClassRange<T, true> classes(z);
+    return {classes.range().min, classes.counted(z)};
 }
 
-/// All of them. `least`: the smallest element of z, -inf included.
+/// All of them.
 template <Real T>
-KeySums<T> key_sums(RowIn<T> z, T m, T least, std::size_t top, double temperature) {
+KeySums<T> key_sums(RowIn<T> z, const RowPeak<T>& peak, double temperature) {
     const T high = clamped_inverse<T>(temperature);
-    KeySums<T> result =
-        !has_inverse<T>(temperature) ? divided_key_sums<T>(z, m, top, temperature)
-        : has_floor(m, temperature)
-            ? key_sums_without_range<false, false, true, T>(z, m, least, top, high, T(0), nullptr)
-            : key_sums_without_range<true, false, true, T>(z, m, least, top, high,
-                                                           inverse_remainder<T>(temperature, high), nullptr);
-    std::tie(result.smallest, result.visible) = visible_range<T>(z, least);
-    return result;
+    if (!has_inverse<T>(temperature)) return divided_key_sums<T>(z, peak.max, peak.place, temperature);
+    if (has_floor(peak.max, temperature))
+        return sums_of_keys<false, false, true, T>(z, peak, high, T(0), nullptr);
+    return sums_of_keys<true, false, true, T>(z, peak, high, inverse_remainder<T>(temperature, high), nullptr);
 }
 
 } // namespace detail

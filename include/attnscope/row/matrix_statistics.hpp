@@ -45,7 +45,8 @@ public:
 
     /// `count` <= `most` rows.
     void operator()(Index first, Index count) {
-        for (Index i = 0; i < count; ++i) at(peaks_, i) = row_peak<T>(z_.row(first + i));
+        for (Index i = 0; i < count; ++i) // rows are often masked like the one before
+            at(peaks_, i) = row_peak<T>(z_.row(first + i), i > 0 && at(peaks_, i - 1).visible < z_.cols());
         for (Index i = 0; i < most; ++i) {
             at(together_, i) = i < count && add(first + i, i);
             if (!at(together_, i)) at(packets_, i) = KeyPackets<T>{};
@@ -66,8 +67,7 @@ private:
         const RowPeak<T>& peak = at(peaks_, i);
         if (size(z) <= sum_block<T, 5> && has_floor(peak.max, temperature_) &&
             peak.max <= std::numeric_limits<T>::max() && peak.place < z.size()) {
-            key_packets<T>(z, peak.max, peak.min, peak.place, at(packets_, i));
-            std::tie(at(least_, i), at(visible_, i)) = visible_range<T>(z, peak.min);
+            key_packets<T>(z, peak, at(packets_, i));
             return true;
         }
         at(out_.rows, at_row) = row_statistics_at<T>(z, peak, temperature_);
@@ -93,11 +93,11 @@ private:
             row.status = RowStatus::normal;
             row.temperature = 1;
             row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
-            row.visible = at(visible_, i);
+            row.visible = peak.visible;
             row.argmax = static_cast<Index>(peak.place);
-            row.max_logit = A(peak.max);
+            row.max_logit = A(peak.max) + A(0);
             row.second_logit = row.visible == 1 ? RowStatistics<A>::nan() : at(second_, i) + A(0);
-            row.min_logit = A(at(least_, i));
+            row.min_logit = A(peak.min) + A(0);
             row.r = at(sums_[0], i);
             row.t = at(sums_[1], i) = -at(sums_[1], i);
             row.q = at(sums_[2], i);
@@ -158,8 +158,6 @@ private:
     OfRows<RowPeak<T>> peaks_;
     OfRows<bool> together_; ///< whether it has packets
     OfRows<KeyPackets<T>> packets_;
-    OfRows<T> least_;
-    OfRows<Index> visible_;
     std::array<OfRows<A>, 5> sums_; ///< r, t, q, c, v
     OfRows<A> top_, second_, low_;
 };

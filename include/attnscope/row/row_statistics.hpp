@@ -65,7 +65,7 @@ struct RowStatistics {
     A max_weight() const { return figure(1 / (1 + r)); }
     /// 1 - p1, to full relative accuracy
     A rest() const { return figure(r / (1 + r)); }
-    /// p2; 0 when only one key is visible
+    /// p2, where it is too small to count in r, too; 0 when only one key is visible
     A second_weight() const {
         return figure(visible > 1 ? std::exp((second_logit - max_logit) / A(temperature)) / (1 + r) : A(0));
     }
@@ -179,17 +179,17 @@ EIGEN_ALWAYS_INLINE RowStatistics<Accumulator<T>> row_statistics_at(RowIn<T> z, 
     RowStatistics<A> row; // the only one that is returned, so that it is not copied
     const T m = peak.max;
     if (std::abs(m) <= std::numeric_limits<T>::max() && peak.place < z.size()) {
-        const KeySums<T> sums = key_sums<T>(z, m, peak.min, peak.place, temperature);
+        const KeySums<T> sums = key_sums<T>(z, peak, temperature);
         if (sums.r == sums.r) {
             row.status = RowStatus::normal;
             row.temperature = temperature;
             row.unit_roundoff = A(std::numeric_limits<T>::epsilon()) / 2;
-            row.visible = sums.visible;
+            row.visible = peak.visible;
             row.argmax = static_cast<Index>(peak.place);
-            row.max_logit = A(m);
-            row.min_logit = A(sums.smallest);
             // A zero has one sign, whichever of several was met.
-            row.second_logit = sums.visible == 1 ? RowStatistics<A>::nan() : A(sums.second) + A(0);
+            row.max_logit = A(m) + A(0);
+            row.min_logit = A(peak.min) + A(0);
+            row.second_logit = peak.visible == 1 ? RowStatistics<A>::nan() : A(sums.second) + A(0);
             row.r = sums.r;
             row.t = sums.t;
             row.q = sums.q;

@@ -289,11 +289,10 @@ private:
                 flat_t += u;
                 flat_v += u * u;
             }
+        const detail::RowPeak<T> peak{{smallest, m}, top, visible};
         const detail::KeySums<T> sums =
-            detail::has_floor(m) ? detail::key_sums_without_range<false, store, false, T>(z, m, piece.min, top,
-                                                                                          T(1), T(0), terms)
-                                 : detail::key_sums_without_range<true, store, false, T>(z, m, piece.min, top,
-                                                                                         T(1), T(0), terms);
+            detail::has_floor(m) ? detail::sums_of_keys<false, store, false, T>(z, peak, T(1), T(0), terms)
+                                 : detail::sums_of_keys<true, store, false, T>(z, peak, T(1), T(0), terms);
         if (!(sums.r == sums.r)) { // a NaN somewhere
             leaders_ = piece.before;
             if constexpr (store) { // the terms may have replaced the logits; those of NaN are NaN, and no

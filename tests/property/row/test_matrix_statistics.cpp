@@ -168,14 +168,25 @@ TEMPLATE_TEST_CASE("sums of rows whose largest logit is smaller than others in m
         for (const double depth : {0.1, 0.9, 2.0, 5.0, 15.9, 16.1, 31.0, 47.0, 60.0, 63.9, 64.1, 80.0, 86.0})
             for (const std::size_t n : {2u, 17u, 130u, 1200u}) {
                 std::vector<double> row(n);
+                const bool masked = random.below(2) == 0;
+                std::size_t visible = 1;
                 for (double& x : row) x = top - depth * (1 - 0.05 * random.uniform());
-                row[static_cast<std::size_t>(random.below(static_cast<Index>(n)))] = top;
+                const auto place = static_cast<std::size_t>(random.below(static_cast<Index>(n)));
+                for (std::size_t i = 0; i < n; ++i)
+                    if (masked && random.below(3) == 0)
+                        row[i] = -std::numeric_limits<double>::infinity();
+                    else
+                        visible += i != place;
+                row[place] = top;
                 const std::vector<T> z = narrow<T>(row);
                 const auto found = row_statistics<T>(in(z));
                 const Ref m = *std::max_element(z.begin(), z.end());
                 Ref r = 0, t = 0;
                 bool left_out = false;
+                T least = z[place];
                 for (const T x : z) {
+                    if (x == -std::numeric_limits<T>::infinity()) continue;
+                    least = std::min(least, x);
                     if (!left_out && Ref(x) == m) {
                         left_out = true;
                         continue;
@@ -188,7 +199,10 @@ TEMPLATE_TEST_CASE("sums of rows whose largest logit is smaller than others in m
                                   1,
                                   seed,
                                   scalar_name<T>(),
-                                  std::to_string(depth) + " below " + std::to_string(top)};
+                                  std::to_string(depth) + (masked ? ", masked, below " : " below ") +
+                                      std::to_string(top)};
+                worst.meet(found.visible == static_cast<Index>(visible) && found.min_logit == Ref(least),
+                           where);
                 const Ref unit =
                     unit_roundoff<T>; // a few of the exponential, of products, and 20 of a sum at most
                 worst.meet(std::abs(found.r - r), 8 * unit * r, where);

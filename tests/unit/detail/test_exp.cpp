@@ -1,6 +1,6 @@
 // The packet exp of detail/simd/exp.hpp.
 #include <attnscope/detail/lanes.hpp>
-#include <support/catch.hpp>
+#include <support/rows.hpp>
 
 #include <bit>
 #include <cmath>
@@ -108,6 +108,32 @@ TEST_CASE("exp at the worst arguments that an exhaustive search found", "[exp]")
     // With fused multiply-add and without, over every float and over 10^8 random doubles.
     check_errors(std::vector<float>{-0x1.df6002p+5f, -0x1.df5af6p+5f});
     check_errors(std::vector<double>{-0x1.1ec4f79c49a69p+9, -0x1.078c964265f9ep+9});
+}
+
+TEMPLATE_TEST_CASE("exp of what a difference rounds off, too", "[exp]", float, double) {
+    // x + e of every size of x; e up to half a unit of x. Two roundings where e is not part of the reduction.
+    using T = TestType;
+    const std::uint64_t seed = attnscope_test::test_seed();
+    INFO("seed " << seed);
+    attnscope_test::SplitMix64 random = attnscope_test::generator(seed, 14);
+    constexpr long double promise = promised_ulp + reference_ulp<T> + (detail::has_exp_table<T> ? 0 : 0.5L);
+    long double worst = 0, without = 0;
+    T worst_at = 0;
+    for (int i = 0; i < 1'000'000; ++i) {
+        const T x = detail::exp_cutoff<T>() *
+                    static_cast<T>(i % 2 == 0 ? random.uniform() : std::exp(-20 * random.uniform()));
+        const T unit = std::nextafter(std::abs(x), std::numeric_limits<T>::infinity()) - std::abs(x);
+        const T e = unit * static_cast<T>(random.uniform() - 0.5);
+        typename detail::Packet<T>::Elements y;
+        exp_of_sum(detail::Packet<T>(x), detail::Packet<T>(e)).store(y.data());
+        const auto rounded_off = static_cast<long double>(e);
+        const long double exact = exact_exp(x) * (1 + rounded_off * (1 + rounded_off / 2));
+        if (const long double error = ulp_error(y[0], exact); !(error <= worst)) worst = error, worst_at = x;
+        without = std::max(without, ulp_error(exp_one<T>(x), exact));
+    }
+    CAPTURE(worst, worst_at);
+    CHECK(worst <= promise);
+    CHECK(without > 10); // e matters
 }
 
 TEMPLATE_TEST_CASE("exp of special arguments", "[exp]", float, double, long double) {

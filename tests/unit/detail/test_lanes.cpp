@@ -36,14 +36,20 @@ TEMPLATE_TEST_CASE("the range of a row and the first place of its largest elemen
                     : kind == 2 ? (random.below(3) == 0 ? -infinity : static_cast<T>(random.normal()))
                                 : -infinity;
             CAPTURE(n, kind);
-            const auto found = detail::row_peak<T>(in(z));
             const auto top = std::max_element(z.begin(), z.end());
-            CHECK(found.place == static_cast<std::size_t>(top - z.begin()));
-            CHECK(found.max == (n > 0 ? *top : -infinity));
-            CHECK(found.min == (n > 0 ? *std::min_element(z.begin(), z.end()) : infinity));
+            T least = infinity;
+            for (const T x : z)
+                if (x > -infinity) least = std::min(least, x);
+            for (const bool guess : {false, true}) {
+                const auto found = detail::row_peak<T>(in(z), guess);
+                CHECK(found.place == static_cast<std::size_t>(top - z.begin()));
+                CHECK(found.max == (n > 0 ? *top : -infinity));
+                CHECK(found.min == least);
+                CHECK(found.visible == static_cast<Index>(n) - std::count(z.begin(), z.end(), -infinity));
+            }
             const auto range = detail::row_range<T>(in(z));
-            CHECK(range.min == found.min);
-            CHECK(range.max == found.max);
+            CHECK(range.min == (n > 0 ? *std::min_element(z.begin(), z.end()) : infinity));
+            CHECK(range.max == (n > 0 ? *top : -infinity));
             for (const T limit : {T(0), T(2), infinity}) {
                 const auto first = std::find_if(z.begin(), z.end(), [&](T x) { return x >= limit; });
                 CHECK(detail::first_not_below<T>(in(z), limit) == static_cast<std::size_t>(first - z.begin()));

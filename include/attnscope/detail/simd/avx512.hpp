@@ -18,8 +18,10 @@ struct Instructions<float, 16> : GenericInstructions<float> {
     static __m512 lookup(const float* table, __m512 index) {
         return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_loadu_ps(table));
     }
+    static constexpr bool masks_operations = true;
+    /// Asked whether x is not below, so that 0 below is part of the operation that gives `otherwise`.
     static __m512 select_below(__m512 x, __m512 limit, __m512 below, __m512 otherwise) {
-        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), below, otherwise);
     }
     static __m512 choose(std::uint32_t bits, __m512 x, __m512 y) {
         return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), y, x);
@@ -81,8 +83,9 @@ private:
 
 template <>
 struct Instructions<double, 8> : GenericInstructions<double> {
+    static constexpr bool masks_operations = true;
     static __m512d select_below(__m512d x, __m512d limit, __m512d below, __m512d otherwise) {
-        return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), otherwise, below);
+        return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, limit, _CMP_NLT_UQ), below, otherwise);
     }
     static __m512d choose(std::uint32_t bits, __m512d x, __m512d y) {
         return _mm512_mask_blend_pd(static_cast<__mmask8>(bits), y, x);

@@ -156,6 +156,18 @@ struct ExpTable<8> {
                                                     0x1.ae89fap+0f, 0x1.d5818ep+0f};
 };
 
+/// The powers, less what their own place k, moved along with n entries + k to the exponent, adds to their bits.
+template <int entries>
+inline constexpr std::array<float, entries> powers_less_place = [] {
+    using C = ExpTable<entries>;
+    using Bits = ExpConstants<float>::Bits;
+    std::array<float, entries> powers = C::powers;
+    for (Bits k = 0; k < entries; ++k)
+        powers[k] = std::bit_cast<float>(std::bit_cast<Bits>(powers[k]) -
+                                         (k << (ExpConstants<float>::mantissa_bits - C::bits)));
+    return powers;
+}();
+
 /// Whether e^x of T is looked up: by floats that have instructions for it, and products of one rounding.
 template <Real T>
 inline constexpr bool has_exp_table =
@@ -164,10 +176,10 @@ inline constexpr bool has_exp_table =
 /// 2^(n + k/entries) of the integer n entries + k that t carries in its low bits.
 template <Real T>
 EIGEN_ALWAYS_INLINE Packet<T> looked_up_power(Packet<T> t) {
-    using C = ExpTable<Instructions<T>::lookup_entries>;
-    constexpr int mantissa = ExpConstants<T>::mantissa_bits;
+    constexpr int entries = Instructions<T>::lookup_entries;
+    constexpr int shift = ExpConstants<T>::mantissa_bits - ExpTable<entries>::bits;
     constexpr auto size = static_cast<std::size_t>(Packet<T>::size);
-    Packet<T> result = Packet<T>::of(Instructions<T>::lookup(C::powers.data(), t.raw));
+    Packet<T> result = Packet<T>::of(Instructions<T>::lookup(powers_less_place<entries>.data(), t.raw));
 #if defined(__GNUC__)
     typedef std::uint32_t Vector __attribute__((vector_size(4 * size)));
     Vector n, sum;
@@ -177,9 +189,9 @@ EIGEN_ALWAYS_INLINE Packet<T> looked_up_power(Packet<T> t) {
     std::memcpy(&n, &t.raw, sizeof n);
     std::memcpy(&sum, &result.raw, sizeof sum);
 #if defined(__GNUC__)
-    sum += (n >> C::bits) << mantissa;
+    sum += n << shift;
 #else
-    for (std::size_t i = 0; i < size; ++i) sum[i] += (n[i] >> C::bits) << mantissa;
+    for (std::size_t i = 0; i < size; ++i) sum[i] += n[i] << shift;
 #endif
     std::memcpy(&result.raw, &sum, sizeof sum);
     return result;
@@ -213,12 +225,27 @@ struct TableExp {
     /// The same of x that are not below the cutoff.
     template <class P>
     EIGEN_ALWAYS_INLINE P not_below_cutoff(const P& x) const {
+        return of_remainder(x,
+                            [&](const P& rest) ATTNSCOPE_DETAIL_INLINE_LAMBDA { return madd(x, low, rest); });
+    }
+    /// e^{beta (x + e)} of x that are not below the cutoff, e no more than what x may have rounded off.
+    template <class P>
+    EIGEN_ALWAYS_INLINE P of_sum(const P& x, const P& e) const {
+        const P correction = madd(x, low / high, e);
+        return of_remainder(x, [&](const P& rest)
+                                   ATTNSCOPE_DETAIL_INLINE_LAMBDA { return madd(correction, high, rest); });
+    }
+
+private:
+    /// `remainder(rest)`: what is left of the exponent in base 2, from what is left of x high, which is exact.
+    template <class P, class F>
+    EIGEN_ALWAYS_INLINE P of_remainder(const P& x, const F& remainder) const {
         constexpr int entries = Instructions<T>::lookup_entries;
         using C = ExpTable<entries>;
         // Adding it rounds to a multiple of 1/entries in the low bits.
         const Packet<float> magic = ExpConstants<float>::round_magic / float(entries);
         const P t = madd(x, high, magic);
-        const P r = madd(x, low, madd(x, high, magic - t)); // the inner product exact
+        const P r = remainder(madd(x, high, magic - t));
         const P two_to_n =
             map([](Packet<float> n) ATTNSCOPE_DETAIL_INLINE_LAMBDA { return looked_up_power(n); }, t);
         constexpr std::size_t last = C::p.size() - 1;
@@ -246,6 +273,21 @@ EIGEN_ALWAYS_INLINE P exp_nonpositive(const P& x) {
         const P scale = map([](Packet<T> n) { return power_of_two(n); }, e.n);
         if constexpr (above) return y * scale;
         return select_below(x, ExpConstants<T>::lowest, T(0), y * scale);
+    }
+}
+
+/// e^{x + e} for x <= 0, e no more than what x may have rounded off; cut off as e^x is.
+/// Error: where e^x is looked up, of the same size; else one rounding more.
+template <bool above = false, class P>
+EIGEN_ALWAYS_INLINE P exp_of_sum(const P& x, const P& e) {
+    using T = typename P::Scalar;
+    if constexpr (has_exp_table<T>) {
+        const P power = TableExp<T>().of_sum(x, e);
+        if constexpr (above) return power;
+        return select_below(x, exp_cutoff<T>(), T(0), power);
+    } else {
+        const P power = exp_nonpositive<above>(x);
+        return madd(power, e, power);
     }
 }
 

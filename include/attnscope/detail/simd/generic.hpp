@@ -18,6 +18,8 @@ struct GenericInstructions {
     static constexpr Index size = Eigen::internal::packet_traits<T>::size;
     static constexpr bool scalar = size == 1;
 
+    /// Whether a choice between the result of an operation and 0 is part of the operation.
+    static constexpr bool masks_operations = false;
     /// lookup(table, index): the elements of the table at the places that the low bits of `index` say; 0 without it.
     static constexpr int lookup_entries = 0;
     /// x < limit ? below : otherwise
