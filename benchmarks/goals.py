@@ -25,7 +25,8 @@ def ratios(what, program, rows, over, under, limit):
     return [(f"{what}, {name}", program, (row, over), (row, under), "<=", limit) for name, row in rows]
 
 
-# What; program; row and contender of the figure, and of the one that it is divided by (a number: times that); the limit.
+# What; program; row and contender of the figure, and of the one that it is divided by (a number: times that); the limit, and
+# that of the build for AVX2 where it is another.
 GOALS = [
     *ratios("row softmax / oneDNN's", "row-softmax", [("128", row("dense", 128))], "attnscope", "oneDNN", 0.9),
     *ratios("row softmax / oneDNN's", "row-softmax",
@@ -37,7 +38,7 @@ GOALS = [
     *ratios("7 statistics / our softmax", "row-statistics", [("1024", DENSE), ("1024 masked", MASKED)],
             "attnscope", "our softmax", 1.25),
     ("PyTorch's 7 statistics / ours", "row-statistics", (DENSE, "PyTorch"), (DENSE, "attnscope"), ">=", 10),
-    ("scan / (product + one exp)", "scan", (CAUSAL, "scan"), (CAUSAL, "product + exp"), "<=", 1.2),
+    ("scan / (product + one exp)", "scan", (CAUSAL, "scan"), (CAUSAL, "product + exp"), "<=", 1.2, 1.25),
     ("with output / (product + exp)", "scan", (CAUSAL, "with output"), (CAUSAL, "product + exp"), "<=", 1.7),
     ("scan, window / (product + exp)", "scan", (WINDOW, "scan"), (WINDOW, "product + exp"), "<=", 1.3),
     ("PyTorch's whole layer / scan", "scan", (CAUSAL, "PyTorch"), (CAUSAL, "scan"), ">=", 15),
@@ -82,14 +83,16 @@ def main():
     if not builds:
         sys.exit(f"goals.py: no figures in {folder}")
     width = max(len(goal[0]) for goal in GOALS)
-    print("\n" + "goal".ljust(width), "to reach".rjust(11), *(build.rjust(16) for build in builds))
-    for what, program, over, under, side, limit in GOALS:
+    print("\n" + "goal".ljust(width), "to reach".rjust(12), *(build.rjust(16) for build in builds))
+    for what, program, over, under, side, *limits in GOALS:
         cells = []
         for build in builds:
+            limit = limits[-1 if build == "avx2" else 0]
             found = value(figures(folder / f"{build}-{program}.json"), over, under)
             met = found is not None and (found <= limit if side == "<=" else found >= limit)
             cells.append("-" if found is None else f"{found:.4g} {'reached' if met else 'missed'}")
-        print(what.ljust(width), f"{side} {limit:g}".rjust(11), *(cell.rjust(16) for cell in cells))
+        wanted = f"{side} {'; '.join(f'{limit:g}' for limit in limits)}"
+        print(what.ljust(width), wanted.rjust(12), *(cell.rjust(16) for cell in cells))
 
 
 main()
