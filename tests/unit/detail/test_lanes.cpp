@@ -57,6 +57,17 @@ TEMPLATE_TEST_CASE("the range of a row and the first place of its largest elemen
         }
 }
 
+TEST_CASE("more elements are counted than floats count to", "[lanes]") {
+    std::vector<float> z((std::size_t(1) << 24) + 75, 0.0F);
+    for (const std::size_t i : {std::size_t(0), std::size_t(77), z.size() - 2})
+        z[i] = -std::numeric_limits<float>::infinity();
+    z[z.size() - 1] = 1;
+    const auto found = detail::row_peak<float>(in(z));
+    CHECK(found.visible == static_cast<Index>(z.size()) - 3);
+    CHECK(found.min == 0);
+    CHECK(found.place == z.size() - 1);
+}
+
 TEMPLATE_TEST_CASE("sums give every element to one function, groups beside a place to the other", "[lanes]",
                    float, double, long double) {
     using T = TestType;
