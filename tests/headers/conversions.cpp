@@ -1,5 +1,14 @@
 // The main doors in float and double, of heads in half too: all headers and what they are made of convert no number
 // without saying so. Compiled, not run.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // of the size of an array, a constant of type int: it cannot be negative
+#endif
+#include <attnscope/detail/simd/exp.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
 #include "all_headers.hpp" // includes every header
 
 namespace {
