@@ -2,7 +2,8 @@
 // without saying so. Compiled, not run.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wsign-conversion" // of the size of an array, a constant of type int: it cannot be negative
+#pragma GCC diagnostic ignored                                                                                 \
+    "-Wsign-conversion" // of the size of an array, a constant of type int: it cannot be negative
 #endif
 #include <attnscope/detail/simd/exp.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
