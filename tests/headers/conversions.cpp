@@ -1,9 +1,12 @@
 // The main doors in float and double, of heads in half too: all headers and what they are made of convert no number
 // without saying so. Compiled, not run.
+#include <attnscope/detail/simd/group.hpp>
+
+// g++ takes the size of one array in this header, a positive constant of type int, for a conversion; no other header is exempt,
+// and neither is what it includes.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored                                                                                 \
-    "-Wsign-conversion" // of the size of an array, a constant of type int: it cannot be negative
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 #endif
 #include <attnscope/detail/simd/exp.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
